@@ -1,0 +1,1 @@
+"""Probing, capturing, histories and logging: the only place that touches Lightning's internals."""

@@ -1,0 +1,91 @@
+"""Tensors at the borders of named submodules, read during one forward pass."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Point", "capture", "first_tensor"]
+
+
+class Point(NamedTuple):
+    """A place in a net: the input or the output of a submodule."""
+
+    module: str
+    side: Literal["input", "output"]
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """The tensor itself, or the first one in a (nested) tuple, list or dict; None if there is none."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return next((t for t in map(first_tensor, value) if t is not None), None)
+    return None
+
+
+@contextmanager
+def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
+    """Record the first tensor that passes each point while the ``with`` lasts.
+
+    Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works, also
+    where everything before them is frozen: there a leaf that requires a gradient takes their place.
+
+    Args:
+        module: the module that will be run inside.
+        points: where to look; names are those of ``module.named_modules()``.
+
+    Yields:
+        A dict that fills as the forward pass runs; a point not passed has no entry. Where a
+        submodule runs several times, the first passage counts.
+    """
+    tensors: dict[Point, Tensor] = {}
+
+    def record(point: Point, value: Any) -> Any:
+        tensor = first_tensor(value)
+        if point in tensors or tensor is None or not tensor.is_floating_point():
+            return None
+        if torch.is_grad_enabled() and not tensor.requires_grad:
+            leaf = tensor.detach().requires_grad_()
+            tensors[point] = leaf
+            return _replace_first(value, leaf)
+        tensors[point] = tensor
+        return None
+
+    with ExitStack() as hooks:
+        for point in points:
+            hooks.callback(_hook(module.get_submodule(point.module), point, record).remove)
+        yield tensors
+
+
+def _hook(submodule: nn.Module, point: Point, record: Any) -> Any:
+    if point.side == "output":
+        return submodule.register_forward_hook(lambda _, __, output: record(point, output))
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if first_tensor(args) is not None:
+            changed = record(point, args)
+            return None if changed is None else (changed, kwargs)
+        changed = record(point, kwargs)
+        return None if changed is None else (args, changed)
+
+    return submodule.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _replace_first(value: Any, leaf: Tensor) -> Any:
+    """A copy of ``value`` with its first tensor replaced."""
+    if isinstance(value, Tensor):
+        return leaf
+    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    for position, (key, item) in enumerate(items):
+        if first_tensor(item) is not None:
+            items[position] = (key, _replace_first(item, leaf))
+            break
+    if isinstance(value, dict):
+        return dict(items)
+    contents = [item for _, item in items]
+    return type(value)(*contents) if hasattr(value, "_fields") else type(value)(contents)

@@ -1,0 +1,26 @@
+"""The true gradient of a net whose layers have a feedback backward."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+__all__ = ["exact_backward"]
+
+
+@contextmanager
+def exact_backward(module: nn.Module) -> Iterator[None]:
+    """Let every feedback layer below ``module`` send its error back through its true weights.
+
+    Feedback layers are known by their attribute ``use_feedback``, not by their type; where there
+    are none this context does nothing. The forward pass must run inside of it as well.
+    """
+    layers = [child for child in module.modules() if hasattr(child, "use_feedback")]
+    before = [layer.use_feedback for layer in layers]
+    try:
+        for layer in layers:
+            layer.use_feedback = False  # type: ignore[assignment]
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.use_feedback = value

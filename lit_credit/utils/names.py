@@ -1,0 +1,54 @@
+"""Submodules by name or glob pattern."""
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+__all__ = ["match_names", "submodule_names"]
+
+
+def submodule_names(module: nn.Module) -> list[str]:
+    """The names of all submodules, in the order of their registration, without ``module`` itself."""
+    return [name for name, _ in module.named_modules() if name]
+
+
+def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) -> list[str]:
+    """Expand glob patterns over dotted names; ``*`` does not cross a dot.
+
+    Args:
+        patterns: names or patterns such as ``blocks.*``; the result keeps their order.
+        names: all names to choose from, in forward order.
+        argument: the argument that the patterns come from, for the error.
+
+    Returns:
+        The matched names, pattern by pattern.
+
+    Raises:
+        ValueError: if a pattern matches nothing, or a name is matched twice.
+
+    Example:
+        >>> match_names(["stem", "blocks.*"], ["stem", "blocks.0", "blocks.0.norm"], "units")
+        ['stem', 'blocks.0']
+    """
+    names = list(names)
+    found: list[str] = []
+    for pattern in patterns:
+        hits = [name for name in names if _matches(name, pattern)]
+        if not hits:
+            raise ValueError(
+                f"`{argument}`: {pattern!r} matches nothing. Choose from: {', '.join(names) or 'none'}."
+            )
+        for hit in hits:
+            if hit in found:
+                raise ValueError(
+                    f"`{argument}`: {hit!r} is matched twice, the second time by {pattern!r}. "
+                    "Make the patterns disjoint."
+                )
+            found.append(hit)
+    return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, globs = name.split("."), pattern.split(".")
+    return len(parts) == len(globs) and all(map(fnmatchcase, parts, globs))
