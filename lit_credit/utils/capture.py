@@ -18,7 +18,7 @@ class Point(NamedTuple):
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The tensor itself, or the first one in a (nested) tuple, list or dict; None if there is none."""
+    """The tensor itself, or the first one in a nested tuple, list or dict, or None."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, dict):

@@ -9,7 +9,7 @@ __all__ = ["match_names", "submodule_names"]
 
 
 def submodule_names(module: nn.Module) -> list[str]:
-    """The names of all submodules, in the order of their registration, without ``module`` itself."""
+    """The names of all submodules below ``module``, in the order of their registration."""
     return [name for name, _ in module.named_modules() if name]
 
 
@@ -36,9 +36,8 @@ def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) ->
     for pattern in patterns:
         hits = [name for name in names if _matches(name, pattern)]
         if not hits:
-            raise ValueError(
-                f"`{argument}`: {pattern!r} matches nothing. Choose from: {', '.join(names) or 'none'}."
-            )
+            choice = ", ".join(names) or "none"
+            raise ValueError(f"`{argument}`: {pattern!r} matches nothing. Choose from: {choice}.")
         for hit in hits:
             if hit in found:
                 raise ValueError(

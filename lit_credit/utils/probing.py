@@ -16,7 +16,8 @@ def preserved_rng() -> Iterator[None]:
     """Restore the random states of python, numpy, torch and every used CUDA device on exit."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     # A device that was never used has no state to lose, and asking for it would initialise CUDA.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
     with torch.random.fork_rng(devices=devices):
         try:
             yield
