@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
-__all__ = ["declare_hyperparameters", "log_figure", "log_scalars", "logger_due"]
+__all__ = ["declare_hyperparameters", "log_charts", "log_figure", "log_scalars", "logger_due"]
 
 
 def logger_due(trainer: Trainer) -> bool:
@@ -34,6 +35,13 @@ def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, global_step=step, close=False)
+
+
+def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) -> None:
+    """Lay out TensorBoard's custom scalars; once per run, because a second layout overwrites."""
+    for logger in trainer.loggers:
+        if layout and isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars(layout)
 
 
 def declare_hyperparameters(module: LightningModule, metrics: Sequence[str]) -> None:

@@ -101,8 +101,8 @@ def batch_loss(module: LightningModule, batch: Any) -> Tensor:
         loss = loss["loss"] if isinstance(loss, dict) else loss
     if not isinstance(loss, Tensor) or loss.dim() > 0:
         raise MisconfigurationException(
-            f"{type(module).__name__}.training_step returns no scalar loss, but {type(loss).__name__}. "
-            "Give the module a method `batch_loss(batch)` that returns it."
+            f"{type(module).__name__}.training_step returns {type(loss).__name__}, not a scalar "
+            "loss. Give the module a method `batch_loss(batch)` that returns it."
         )
     return loss
 
