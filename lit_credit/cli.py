@@ -92,7 +92,7 @@ def main(args: Sequence[str] | None = None) -> int:
         LitCreditCLI(
             CreditRule,
             LightningDataModule,
-            args=words,
+            args=None if args is None else words,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
