@@ -1,1 +1,21 @@
-"""Callbacks."""
+"""Diagnostics as Callbacks, for rules of lit_credit and for any LightningModule."""
+
+from lit_credit.callbacks.credit_alignment import CreditAlignment
+from lit_credit.callbacks.gradient_norms import GradientNorms
+from lit_credit.callbacks.metric_history import MetricHistory
+from lit_credit.callbacks.reference_validity import ReferenceValidity
+from lit_credit.callbacks.residual_norms import ResidualNorms
+from lit_credit.callbacks.scale_stability import ScaleStability
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.weight_alignment import WeightAlignment
+
+__all__ = [
+    "CreditAlignment",
+    "GradientNorms",
+    "MetricHistory",
+    "ReferenceValidity",
+    "ResidualNorms",
+    "ScaleStability",
+    "ScheduledDiagnostic",
+    "WeightAlignment",
+]

@@ -1,1 +1,21 @@
-"""Datamodules."""
+"""Data in memory, handed out in whole batches."""
+
+from lit_credit.datamodules.augment import normalize, random_crop_flip
+from lit_credit.datamodules.cifar10 import CIFAR10
+from lit_credit.datamodules.digits import Digits
+from lit_credit.datamodules.image import ImageDataModule
+from lit_credit.datamodules.mnist import MNIST, FashionMNIST
+from lit_credit.datamodules.tensor_loader import TensorLoader
+from lit_credit.datamodules.torchvision_images import TorchvisionImages
+
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "Digits",
+    "FashionMNIST",
+    "ImageDataModule",
+    "TensorLoader",
+    "TorchvisionImages",
+    "normalize",
+    "random_crop_flip",
+]

@@ -1,1 +1,6 @@
-"""Models."""
+"""Plain nn.Modules that name their credit units, readout and residual stream."""
+
+from lit_credit.models.mlp import MLP
+from lit_credit.models.residual_mlp import ResidualMLP
+
+__all__ = ["MLP", "ResidualMLP"]

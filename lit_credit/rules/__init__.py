@@ -1,1 +1,11 @@
-"""Rules."""
+"""Learning rules: one LightningModule each."""
+
+from lit_credit.rules.base import CreditRule
+from lit_credit.rules.block_fa import BlockFA
+from lit_credit.rules.bp import BP
+from lit_credit.rules.dfa import DFA
+from lit_credit.rules.fa import FA
+from lit_credit.rules.frozen_units import FrozenUnits
+from lit_credit.rules.local import LocalRule
+
+__all__ = ["BP", "DFA", "FA", "BlockFA", "CreditRule", "FrozenUnits", "LocalRule"]

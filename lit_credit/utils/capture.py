@@ -7,7 +7,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Point", "capture", "first_tensor"]
+from lit_credit.utils.nested import first_tensor, replace_first
+
+__all__ = ["Point", "capture"]
 
 
 class Point(NamedTuple):
@@ -15,17 +17,6 @@ class Point(NamedTuple):
 
     module: str
     side: Literal["input", "output"]
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """The tensor itself, or the first one in a nested tuple, list or dict, or None."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return next((t for t in map(first_tensor, value) if t is not None), None)
-    return None
 
 
 @contextmanager
@@ -52,7 +43,7 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
         if torch.is_grad_enabled() and not tensor.requires_grad:
             leaf = tensor.detach().requires_grad_()
             tensors[point] = leaf
-            return _replace_first(value, leaf)
+            return replace_first(value, leaf)
         tensors[point] = tensor
         return None
 
@@ -74,18 +65,3 @@ def _hook(submodule: nn.Module, point: Point, record: Any) -> Any:
         return None if changed is None else (args, changed)
 
     return submodule.register_forward_pre_hook(before, with_kwargs=True)
-
-
-def _replace_first(value: Any, leaf: Tensor) -> Any:
-    """A copy of ``value`` with its first tensor replaced."""
-    if isinstance(value, Tensor):
-        return leaf
-    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-    for position, (key, item) in enumerate(items):
-        if first_tensor(item) is not None:
-            items[position] = (key, _replace_first(item, leaf))
-            break
-    if isinstance(value, dict):
-        return dict(items)
-    contents = [item for _, item in items]
-    return type(value)(*contents) if hasattr(value, "_fields") else type(value)(contents)

@@ -1,0 +1,58 @@
+"""Norms of the exact gradient along the residual stream."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+
+from lit_credit.callbacks.points import exact_gradients, layer_tag, stream_points
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.functional import frobenius_norm, sample_norms
+from lit_credit.plotting import layer_curves
+from lit_credit.utils.history import Row
+
+__all__ = ["GradientNorms"]
+
+
+class GradientNorms(ScheduledDiagnostic):
+    """How much gradient backpropagation would deliver, layer by layer: ``|dL/dh_l|``.
+
+    L is the module's loss, a mean over the ``n_samples`` rows of the probe: norms scale with
+    1/n_samples, so compare runs at one ``n_samples``. The gradient is the exact one under every
+    rule. Logs, for the points h_0 .. h_L of :class:`lit_credit.callbacks.ResidualNorms`:
+
+    - ``gradient/norm/L00`` ..: the median over samples of the L2 norm;
+    - ``gradient/frobenius/L00`` ..: the norm over the whole probe.
+
+    Costs one forward and one backward on ``n_samples`` rows. See
+    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments.
+
+    Raises:
+        MisconfigurationException: if the module declares no units and none are given.
+    """
+
+    name = "gradient_norms"
+    section = "gradient"
+    charts = ("norm", "frobenius")
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the stream."""
+        self.points = stream_points(self, module, self.units)
+
+    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """``norm/L..`` and ``frobenius/L..``."""
+        values = {}
+        for index, (_, g) in enumerate(exact_gradients(module, batch, self.points).values()):
+            values[f"norm/{layer_tag(index)}"] = float(sample_norms(g).median())
+            values[f"frobenius/{layer_tag(index)}"] = float(frobenius_norm(g))
+        return values
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Norms over epochs, one curve a layer."""
+        return layer_curves(
+            rows,
+            f"{section}/norm/",
+            ylabel=r"median $\|\partial L/\partial h_l\|_2$ over the probe",
+            title="Size of the exact gradient",
+        )

@@ -1,0 +1,62 @@
+"""The run's validation metrics as a history file."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_credit.utils.history import History
+
+__all__ = ["MetricHistory"]
+
+
+class MetricHistory(Callback):
+    """Every validation's metrics as one row of ``<log_dir>/metrics.jsonl``.
+
+    ``Trainer(num_sanity_val_steps=-1)`` validates before training on all of the data; that is the
+    row of epoch 0. Rows hold what the module logged under ``val/``.
+
+    Costs nothing: it reads what Lightning has computed.
+    """
+
+    name = "metrics"
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._path: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run's folder."""
+        if stage == "fit":
+            log_dir = trainer.log_dir  # a broadcast: every rank takes part
+            writes = trainer.is_global_zero and not trainer.fast_dev_run and log_dir is not None
+            self._path = Path(log_dir or ".") / f"{self.name}.jsonl" if writes else None
+            self.history = History()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file, with the rows of a resumed run."""
+        self.history = History(self._path, self.history.rows)
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the validation before training, if it covered all of the data."""
+        if trainer.num_sanity_val_steps == float("inf"):
+            self._record(trainer, 0)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record a validation."""
+        if not trainer.sanity_checking:
+            self._record(trainer, trainer.current_epoch + 1)
+
+    def _record(self, trainer: Trainer, epoch: int) -> None:
+        rows, step = self.history.rows, trainer.global_step
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if trainer.is_global_zero and values and not (rows and rows[-1]["step"] >= step):
+            self.history.append(step, epoch, self.name, values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.history.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rows of a resumed run."""
+        self.history = History(rows=state_dict["rows"])

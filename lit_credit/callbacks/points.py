@@ -1,0 +1,118 @@
+"""Where in a module a diagnostic looks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor
+
+from lit_credit.callbacks.scheduled import missing
+from lit_credit.functional import gradient_cosine
+from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.double_precision import double_precision
+from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.utils.names import match_names, submodule_names
+from lit_credit.utils.nested import map_tensors
+from lit_credit.utils.probe import batch_loss
+
+__all__ = ["exact_gradients", "layer_tag", "reference_cosines", "stream_points", "unit_names"]
+
+
+def unit_names(
+    callback: Callback, module: LightningModule, units: Sequence[str] | None
+) -> list[str]:
+    """The submodules that a diagnostic is about, in forward order.
+
+    ``units`` if given, as names of the module or of its ``net``; else what the module declares as
+    ``credit_units``.
+
+    Raises:
+        ValueError: if a pattern matches nothing, or a name is matched twice.
+        MisconfigurationException: if there is neither.
+    """
+    names = submodule_names(module)
+    if units is not None:
+        below_net = [name.removeprefix("net.") for name in names if name.startswith("net.")]
+        if below_net and not any(_matches(pattern, names) for pattern in units):
+            return [f"net.{name}" for name in match_names(units, below_net, "units")]
+        return match_names(units, names, "units")
+    declared = getattr(module, "credit_units", None)
+    if not declared:
+        remedy = f"Set `units` to some of: {', '.join(names)}."
+        raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
+    return list(declared)
+
+
+def _matches(pattern: str, names: Sequence[str]) -> bool:
+    try:
+        return bool(match_names([pattern], names, "units"))
+    except ValueError:
+        return False
+
+
+def stream_points(
+    callback: Callback, module: LightningModule, units: Sequence[str] | None
+) -> list[Point]:
+    """The points h_0 .. h_L of the residual stream.
+
+    The inputs of the submodules that ``module.residual_stream`` names; without it, or with
+    ``units``, the inputs of the units and the output of the last.
+    """
+    declared = getattr(module, "residual_stream", None)
+    if units is None and declared:
+        return [Point(name, "input") for name in declared]
+    names = unit_names(callback, module, units)
+    return [*(Point(name, "input") for name in names), Point(names[-1], "output")]
+
+
+def layer_tag(index: int) -> str:
+    """``L03`` for the fourth layer."""
+    return f"L{index:02d}"
+
+
+def exact_gradients(
+    module: LightningModule, batch: Any, points: Sequence[Point]
+) -> dict[Point, tuple[Tensor, Tensor]]:
+    """The value at each point and the true gradient of the loss there; zero where none arrives.
+
+    Raises:
+        ValueError: if a point is not passed in the forward pass.
+    """
+    with exact_backward(module), capture(module, points) as values:
+        loss = batch_loss(module, batch)
+        passed = _passed(points, values)
+        gradients = torch.autograd.grad(loss, passed, allow_unused=True, materialize_grads=True)
+    return {
+        point: (value.detach(), gradient)
+        for point, value, gradient in zip(points, passed, gradients, strict=True)
+    }
+
+
+def reference_cosines(
+    module: LightningModule, batch: Any, gradients: dict[Point, tuple[Tensor, Tensor]]
+) -> list[Tensor]:
+    """Per point, the cosine (N,) of each sample's gradient with the one computed in float64.
+
+    Args:
+        module: the module.
+        batch: the batch that ``gradients`` were computed on.
+        gradients: what :func:`exact_gradients` returned.
+    """
+    with double_precision(module):
+        double = exact_gradients(module, map_tensors(batch, _doubled), list(gradients))
+    return [gradient_cosine(g.double(), double[point][1]) for point, (_, g) in gradients.items()]
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _passed(points: Sequence[Point], values: dict[Point, Tensor]) -> list[Tensor]:
+    unseen = [point.module for point in points if point not in values]
+    if unseen:
+        raise ValueError(
+            f"`units`: {', '.join(unseen)} did not run in the forward pass of the probe, or handed "
+            "on no floating-point tensor. Choose submodules that run."
+        )
+    return [values[point] for point in points]

@@ -1,0 +1,65 @@
+"""Can the exact gradient be trusted in its precision?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+
+from lit_credit.callbacks.points import (
+    exact_gradients,
+    layer_tag,
+    reference_cosines,
+    stream_points,
+)
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.plotting import layer_curves
+from lit_credit.utils.history import Row
+
+__all__ = ["ReferenceValidity"]
+
+
+class ReferenceValidity(ScheduledDiagnostic):
+    """Is the reference of every cosine a gradient, or rounding noise? ``cos(g_32, g_64)``.
+
+    The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms`, computed in the
+    module's precision and again in float64. Logs ``reference/cosine/L00`` ..: mean over samples;
+    ``reference/cosine_min/L00`` ..: the worst sample.
+
+    Costs two forwards and two backwards on ``n_samples`` rows, half of them in float64, and a
+    float64 copy of the weights. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the
+    arguments.
+
+    Raises:
+        MisconfigurationException: if the module declares no units and none are given.
+
+    Reference:
+        Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss, 2026, arXiv 2606.21126.
+    """
+
+    name = "reference_validity"
+    section = "reference"
+    charts = ("cosine",)
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the stream."""
+        self.points = stream_points(self, module, self.units)
+
+    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """``cosine/L..`` and ``cosine_min/L..``."""
+        gradients = exact_gradients(module, batch, self.points)
+        values = {}
+        for index, cosines in enumerate(reference_cosines(module, batch, gradients)):
+            values[f"cosine/{layer_tag(index)}"] = float(cosines.mean())
+            values[f"cosine_min/{layer_tag(index)}"] = float(cosines.min())
+        return values
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Cosines over epochs, one curve a layer."""
+        return layer_curves(
+            rows,
+            f"{section}/cosine/",
+            ylabel="cosine of the gradient in float32 and float64",
+            title="Is the reference valid?",
+            log=False,
+        )

@@ -1,0 +1,111 @@
+"""Flags for runs whose accuracy and cosine may not be telling the truth."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+
+from lit_credit.callbacks.points import exact_gradients, reference_cosines, stream_points
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.functional import growth, sample_norms, scale_flags
+from lit_credit.plotting import layer_curves
+from lit_credit.utils.history import Row
+
+__all__ = ["ScaleStability"]
+
+
+class ScaleStability(ScheduledDiagnostic):
+    """Three flags, each 1 (raised) or 0, with the thresholds of the paper as defaults.
+
+    - ``stability/growth``: median ``|h_L|`` of the probe over its value at the first measurement;
+      ``stability/scale_unstable`` is raised above ``growth_limit``;
+    - ``stability/depth_unused`` is raised where ``metric`` is less than ``accuracy_margin`` above
+      ``frozen_accuracy``, that of the same net with its units frozen
+      (:class:`lit_credit.rules.FrozenUnits`); undefined without it;
+    - ``stability/reference_cosine``: the smallest over layers of the mean cosine of the float32 and
+      the float64 gradient; ``stability/reference_invalid`` is raised below ``reference_limit``.
+
+    Costs what :class:`lit_credit.callbacks.ReferenceValidity` costs. See
+    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
+
+    Args:
+        *args: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
+        growth_limit: largest factor of growth that passes.
+        frozen_accuracy: accuracy of the net with frozen units, a fraction; None if not known.
+        accuracy_margin: smallest gain over it that passes, a fraction.
+        reference_limit: smallest cosine that passes.
+        metric: the logged metric to compare with ``frozen_accuracy``.
+        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
+
+    Raises:
+        MisconfigurationException: if the module declares no units and none are given.
+
+    Reference:
+        Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss: Evaluating Feedback Alignment via
+        Scale Stability, Reference Validity, and Depth Utility, 2026, arXiv 2606.21126.
+    """
+
+    name = "scale_stability"
+    section = "stability"
+
+    def __init__(
+        self,
+        *args: Any,
+        growth_limit: float = 50.0,
+        frozen_accuracy: float | None = None,
+        accuracy_margin: float = 0.02,
+        reference_limit: float = 0.99,
+        metric: str = "val/accuracy",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.growth_limit = growth_limit
+        self.frozen_accuracy = math.nan if frozen_accuracy is None else frozen_accuracy
+        self.accuracy_margin = accuracy_margin
+        self.reference_limit = reference_limit
+        self.metric = metric
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the stream."""
+        self.points = stream_points(self, module, self.units)
+
+    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """The quantities and their flags."""
+        gradients = exact_gradients(module, batch, self.points)
+        norm = float(sample_norms(gradients[self.points[-1]][0]).median())
+        grown = float(growth(norm, self._first_norm(norm)))
+        cosines = reference_cosines(module, batch, gradients)
+        reference = min(float(cosine.mean()) for cosine in cosines)
+        flags = scale_flags(
+            grown,
+            float(module.trainer.callback_metrics.get(self.metric, math.nan)),
+            self.frozen_accuracy,
+            reference,
+            growth_limit=self.growth_limit,
+            accuracy_margin=self.accuracy_margin,
+            reference_limit=self.reference_limit,
+        )
+        return {
+            "norm": norm,
+            "growth": grown,
+            "reference_cosine": reference,
+            **flags._asdict(),
+        }
+
+    def _first_norm(self, now: float) -> float:
+        if not self.history.rows:
+            return now
+        values: dict[str, float] = self.history.rows[0]["values"]
+        return next(value for tag, value in values.items() if tag.endswith("/norm"))
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Growth over epochs."""
+        return layer_curves(
+            rows,
+            f"{section}/growth",
+            names=["readout's input"],
+            ylabel=r"$\|h_L\|$ over its first value",
+            title="Growth of the residual stream",
+        )

@@ -1,0 +1,111 @@
+"""The command line: ``lit-credit fit --config FILE``."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+# Imported so that YAML may call their classes by their short names.
+import lit_credit.callbacks
+import lit_credit.datamodules
+import lit_credit.feedback
+import lit_credit.models
+import lit_credit.tasks  # noqa: F401
+from lit_credit import compare
+from lit_credit.rules import CreditRule
+
+__all__ = ["LitCreditCLI", "main"]
+
+_DEFAULTS = Path(__file__).with_name("defaults.yaml")
+_DESCRIPTION = """Experiments on credit assignment in neural networks.
+
+`lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs."""
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` into the folder of a run when it trains, not when it is tested."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file; a resumed run writes it again."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class LitCreditCLI(LightningCLI):
+    """``LightningCLI`` with a folder for each run: ``DEFAULT_ROOT_DIR/RULE/seed_SEED``."""
+
+    def before_instantiate_classes(self) -> None:
+        """Name the folder of the run."""
+        config = self.config[self.subcommand]
+        loggers = config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            arguments = getattr(logger, "init_args", None)
+            if arguments is not None and arguments.get("save_dir") == "":
+                arguments.save_dir = str(config.trainer.default_root_dir)
+                arguments.name = config.model.class_path.rpartition(".")[2]
+                arguments.version = f"seed_{config.seed_everything}"
+
+    def before_fit(self) -> None:
+        """Refuse a folder that holds a run, unless the run is to be resumed.
+
+        Raises:
+            MisconfigurationException: if the run's folder has a ``config.yaml``.
+        """
+        # Ranks that the first one starts come here when it has written its configuration.
+        if self.trainer.fast_dev_run or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            return
+        for logger in self.trainer.loggers:
+            folder = getattr(logger, "log_dir", None)
+            if folder and Path(folder, "config.yaml").exists() and not self._resumes():
+                raise MisconfigurationException(
+                    f"{folder} holds a run already. Resume it with `--ckpt_path last`, or choose "
+                    "another folder with `--trainer.default_root_dir`, or another seed with "
+                    "`--seed_everything`."
+                )
+
+    def _resumes(self) -> bool:
+        return bool(self.config[self.subcommand].get("ckpt_path"))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: the words after ``lit-credit``; None takes those of the process.
+
+    Returns:
+        The exit code: 0, or 1 after an error that the user can mend, which is printed in one line.
+        ``LIT_CREDIT_TRACEBACK=1`` shows where such an error was raised.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if words[:1] == ["compare"]:
+        return compare.main(words[1:])
+    kwargs: dict[str, Any] = {
+        "default_config_files": [str(_DEFAULTS)],
+    }
+    try:
+        LitCreditCLI(
+            CreditRule,
+            LightningDataModule,
+            args=words,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=SaveFitConfig,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={
+                "description": _DESCRIPTION,
+                **dict.fromkeys(LightningCLI.subcommands(), kwargs),
+            },
+        )
+    except (MisconfigurationException, ValueError) as error:
+        if os.environ.get("LIT_CREDIT_TRACEBACK"):
+            raise
+        print(f"lit-credit: error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,63 @@
+"""Augmentation and normalisation of a whole batch of images at once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import pad
+
+__all__ = ["normalize", "random_crop_flip"]
+
+
+def random_crop_flip(images: Tensor, generator: Generator, padding: int = 4) -> Tensor:
+    """Mirror every second image by chance, and shift each at random within a black border.
+
+    Image n is mirrored left to right with probability 1/2, and becomes its H x W window at
+    (dy_n, dx_n) when padded by p zeros on every side, dy_n and dx_n uniform on 0..2p. In
+    distribution that is torchvision's ``RandomCrop(size, padding=p)`` and
+    ``RandomHorizontalFlip()``, without a loop over samples.
+
+    Args:
+        images: ``(N, C, H, W)``, any dtype; uint8 is the fast one.
+        generator: CPU generator of all draws.
+        padding: p, in pixels.
+
+    Returns:
+        New images of the same shape and dtype.
+
+    Example:
+        >>> image = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3)
+        >>> random_crop_flip(image, torch.Generator().manual_seed(1), padding=1)[0, 0].tolist()
+        [[2, 3, 0], [5, 6, 0], [8, 9, 0]]
+    """
+    n, _, height, width = images.shape
+    dy, dx = torch.randint(2 * padding + 1, (2, n), generator=generator).to(images.device)
+    mirrored = torch.randint(2, (n,), generator=generator).to(images.device)
+    row = torch.arange(n, device=images.device)
+    # Copying rows of a doubled batch is four times as fast as torch.where on bytes.
+    images = torch.cat((images, images.flip(-1))).index_select(0, row + n * mirrored)
+    # A strided view of all windows: one gather copies each image's own, nothing else is touched.
+    windows = pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[row, :, dy, dx]
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Centre and scale the channels: (x - mean) / std, in float32.
+
+    Args:
+        images: ``(N, C, H, W)``, any dtype.
+        mean: one number per channel, in the units of the pixels (0 to 255 for photographs).
+        std: the same.
+
+    Returns:
+        float32 ``(N, C, H, W)``.
+
+    Example:
+        >>> normalize(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), [127.5], [127.5]).tolist()
+        [[[[-1.0, 1.0]]]]
+    """
+    centre, scale = (
+        torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1)
+        for values in (mean, std)
+    )
+    return images.to(torch.float32).sub_(centre).div_(scale)

@@ -1,0 +1,80 @@
+"""CIFAR-10."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torchvision import datasets
+
+from lit_credit.datamodules.tensor_loader import Batch
+from lit_credit.datamodules.torchvision_images import Files, TorchvisionImages
+
+__all__ = ["CIFAR10"]
+
+
+class CIFAR10(TorchvisionImages):
+    """50000 colour photographs of 32 x 32 in 10 classes to train on, 10000 to test.
+
+    Read from ``<root>/cifar-10-batches-py``; downloaded if it is not there (170 MB). The validation
+    split is the test split.
+
+    Args:
+        root: folder of all data sets.
+        download: download what is missing.
+        batch_size: samples in a training batch, over all devices together.
+        val_batch_size: samples in a validation or test batch, over all devices together.
+        seed: seed of order, augmentation and random targets; None takes the one given to
+            ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
+        random_targets: replace the labels of each training batch by fresh, independent, uniform
+            classes.
+        augment: mirror and shift (by up to 4 pixels) the training images at random.
+
+    Reference:
+        A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), ch. 3.
+    """
+
+    num_classes = 10
+    shape = (3, 32, 32)
+    mean = tuple(255 * value for value in (0.4914, 0.4822, 0.4465))
+    std = tuple(255 * value for value in (0.2470, 0.2435, 0.2616))
+    dataset = datasets.CIFAR10
+
+    def __init__(
+        self,
+        root: str = "data",
+        download: bool = True,
+        batch_size: int = 128,
+        val_batch_size: int = 1000,
+        seed: int | None = None,
+        random_targets: bool = False,
+        augment: bool = True,
+    ) -> None:
+        super().__init__(root, download, batch_size, val_batch_size, seed, random_targets, augment)
+
+    def files(self) -> Files:
+        """Five training batches, the test batch and the class names."""
+        listed = [*self.dataset.train_list, *self.dataset.test_list]
+        listed.append((self.dataset.meta["filename"], self.dataset.meta["md5"]))
+        return {Path(self.root, self.dataset.base_folder, name): md5 for name, md5 in listed}
+
+    def archives(self) -> Files:
+        """The archive of all files."""
+        return {Path(self.root, self.dataset.filename): self.dataset.tgz_md5}
+
+    def urls(self) -> Sequence[str]:
+        """The author's page."""
+        return [self.dataset.url]
+
+    def read(self, train: bool) -> Batch:
+        """Read a split.
+
+        Args:
+            train: the training split, or else the test split.
+
+        Returns:
+            Images, uint8 ``(n, 3, 32, 32)``, and labels, int64 ``(n,)``.
+        """
+        data = self.open(train)
+        # torchvision turns the file's channels-first rows around for PIL; this turns them back.
+        images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+        return images, torch.tensor(data.targets)

@@ -1,0 +1,68 @@
+"""The handwritten digits that scikit-learn ships."""
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from lit_credit.datamodules.image import ImageDataModule
+from lit_credit.datamodules.tensor_loader import Batch
+
+__all__ = ["Digits"]
+
+_TEST_SAMPLES = 360
+
+
+class Digits(ImageDataModule):
+    """scikit-learn's 8 x 8 digits, the data that need no download: 1437 to train on, 360 to test.
+
+    The split is stratified by class and always the same; images are standardised by the one mean
+    and the one standard deviation of all pixels of the training split. The validation split is the
+    test split.
+
+    Args:
+        batch_size: samples in a training batch, over all devices together.
+        val_batch_size: samples in a validation or test batch, over all devices together.
+        seed: seed of order and random targets; None takes the one given to ``seed_everything``,
+            or 0 if there was none. A resumed run keeps the one it had.
+        random_targets: replace the labels of each training batch by fresh, independent, uniform
+            classes.
+
+    Example:
+        >>> x, y = next(iter(Digits(batch_size=32).train_dataloader()))
+        >>> x.shape, x.dtype, y.shape, y.dtype
+        (torch.Size([32, 1, 8, 8]), torch.float32, torch.Size([32]), torch.int64)
+
+    Reference:
+        E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+        Repository (1998), doi:10.24432/C50P49.
+    """
+
+    num_classes = 10
+    shape = (1, 8, 8)
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        val_batch_size: int = 1000,
+        seed: int | None = None,
+        random_targets: bool = False,
+    ) -> None:
+        super().__init__(batch_size, val_batch_size, seed, random_targets, augment=False)
+
+    def read(self, train: bool) -> Batch:
+        """Read a split out of scikit-learn.
+
+        Args:
+            train: the training split, or else the test split.
+
+        Returns:
+            Images, uint8 (0 to 16) ``(n, 1, 8, 8)``, and labels, int64 ``(n,)``.
+        """
+        data = load_digits()
+        parts = train_test_split(
+            data.images, data.target, test_size=_TEST_SAMPLES, stratify=data.target, random_state=0
+        )
+        pixels = parts[0]
+        self.mean, self.std = [float(pixels.mean())], [float(pixels.std())]
+        images, labels = parts[0::2] if train else parts[1::2]
+        return torch.from_numpy(images).to(torch.uint8).unsqueeze(1), torch.from_numpy(labels)

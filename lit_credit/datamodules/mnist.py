@@ -1,0 +1,82 @@
+"""MNIST, and what comes in its format."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torchvision import datasets
+
+from lit_credit.datamodules.tensor_loader import Batch
+from lit_credit.datamodules.torchvision_images import Files, TorchvisionImages
+
+__all__ = ["MNIST", "FashionMNIST"]
+
+
+class MNIST(TorchvisionImages):
+    """60000 handwritten digits of 28 x 28 to train on, 10000 to test.
+
+    Read from ``<root>/MNIST/raw``; downloaded if it is not there (12 MB). The validation split is
+    the test split.
+
+    Args:
+        root: folder of all data sets.
+        download: download what is missing.
+        batch_size: samples in a training batch, over all devices together.
+        val_batch_size: samples in a validation or test batch, over all devices together.
+        seed: seed of order, augmentation and random targets; None takes the one given to
+            ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
+        random_targets: replace the labels of each training batch by fresh, independent, uniform
+            classes.
+        augment: mirror and shift (by up to 4 pixels) the training images at random.
+
+    Reference:
+        Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document
+        Recognition", Proceedings of the IEEE 86 (1998), doi:10.1109/5.726791, sec. III.A.
+    """
+
+    num_classes = 10
+    shape = (1, 28, 28)
+    mean = (255 * 0.1307,)
+    std = (255 * 0.3081,)
+    dataset = datasets.MNIST
+
+    def files(self) -> Files:
+        """Images and labels of both splits, unpacked; torchvision has no md5 of these."""
+        return {path.with_suffix(""): None for path in self.archives()}
+
+    def archives(self) -> Files:
+        """Images and labels of both splits, each an archive of its own."""
+        folder = Path(self.root, self.dataset.__name__, "raw")
+        return {folder / name: md5 for name, md5 in self.dataset.resources}
+
+    def urls(self) -> Sequence[str]:
+        """Torchvision's mirrors."""
+        mirrors: list[str] = self.dataset.mirrors
+        return mirrors
+
+    def read(self, train: bool) -> Batch:
+        """Read a split.
+
+        Args:
+            train: the training split, or else the test split.
+
+        Returns:
+            Images, uint8 ``(n, 1, 28, 28)``, and labels, int64 ``(n,)``.
+        """
+        data = self.open(train)
+        return data.data.unsqueeze(1), data.targets
+
+
+class FashionMNIST(MNIST):
+    """60000 pictures of clothes, 28 x 28 in grey and 10 classes, to train on, 10000 to test.
+
+    Read from ``<root>/FashionMNIST/raw``; downloaded if it is not there (30 MB). Arguments as in
+    :class:`MNIST`; the validation split is the test split.
+
+    Reference:
+        H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking
+        Machine Learning Algorithms" (2017), arXiv:1708.07747.
+    """
+
+    mean = (255 * 0.2860,)
+    std = (255 * 0.3530,)
+    dataset = datasets.FashionMNIST

@@ -1,0 +1,185 @@
+"""Whole batches from tensors in memory, resumable at any batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+__all__ = ["Batch", "TensorLoader", "Transform"]
+
+Batch = tuple[Tensor, ...]
+Transform = Callable[[Batch, Generator], Batch]
+
+_ORDER, _FIRST_BATCH = 0, 1
+"""The last word of a seed: 0 for the order of an epoch, 1 + i for the transform of batch i."""
+
+
+class TensorLoader:
+    """A loader over tensors whose every batch is a function of (seed, epoch, batch index).
+
+    So its whole state is (epoch, batch), a run resumed in mid-epoch sees exactly what the
+    uninterrupted one would have seen, and the global random state is neither read nor moved.
+
+    An iteration starts where the loader stands, at ``(epoch, batch)``: after ``load_state_dict``
+    in mid-epoch, otherwise at the start of an epoch. An iteration that handed out anything, left
+    early or not, counts as an epoch; one that handed out nothing does not. Two iterations at once
+    are independent, but share the record of where the loader stands.
+
+    Lightning drives it as it is (:attr:`sampler` receives the Trainer's epoch); so does a plain
+    loop::
+
+        for _ in range(epochs):
+            for x, y in loader:
+                ...
+
+    Args:
+        tensors: tensors of the same length n, first dimension the samples.
+        batch_size: samples in a GLOBAL batch, over all ranks together; a multiple of
+            ``world_size``.
+        shuffle: draw a new order each epoch.
+        seed: seed of all orders and transforms, not negative.
+        drop_last: leave out a last batch of fewer than ``batch_size`` samples.
+        transform: called with the tensors of a global batch and the batch's own CPU generator,
+            returns the tensors to hand out, with as many rows. Every rank transforms the whole
+            global batch and then takes its rows, so that the ranks together see what a single
+            process sees; the cost is ``world_size`` times the work.
+        rank: this process, from 0.
+        world_size: number of processes. Rank r has the r-th of equal, contiguous slices of each
+            global batch. A ragged last batch that does not divide loses its last rows, at most
+            ``world_size - 1``.
+
+    Attributes:
+        epoch: the epoch of the batch handed out last, or of the next one if none was.
+        batch: how many batches of that epoch were handed out.
+
+    Raises:
+        ValueError: if an argument is out of its range, the tensors differ in length, or no batch
+            would be left.
+
+    Example:
+        >>> loader = TensorLoader([torch.arange(5)], batch_size=2, shuffle=False)
+        >>> [x.tolist() for (x,) in loader]
+        [[0, 1], [2, 3], [4]]
+        >>> loader.load_state_dict({"epoch": 3, "batch": 2})
+        >>> [x.tolist() for (x,) in loader], loader.state_dict()
+        ([[4]], {'epoch': 3, 'batch': 3})
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        transform: Transform | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check(tensors, batch_size, seed, rank, world_size)
+        self.tensors = tuple(tensors)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.transform = transform
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.batch = 0
+        self._resumed = False
+        full, rest = divmod(len(self.tensors[0]), batch_size)
+        self._length = full + int(rest >= world_size and not drop_last)
+        if not self._length:
+            raise ValueError(
+                f"`batch_size`={batch_size} with `drop_last`={drop_last}, `world_size`={world_size}"
+                f" leaves no batch of {len(self.tensors[0])} samples. Make it smaller."
+            )
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: nothing below runs before the first batch is asked for, so that `iter()`
+        # alone moves nothing, and a `set_epoch` between the two is heeded.
+        consumed = self.batch > 0 and not self._resumed
+        if consumed or self.batch >= len(self):
+            self.set_epoch(self.epoch + 1)
+        epoch, order = self.epoch, self._order(self.epoch)
+        for batch in range(self.batch, len(self)):
+            # Before the yield: a sized loader's iterator is never exhausted by Lightning.
+            self.epoch, self.batch, self._resumed = epoch, batch + 1, False
+            yield self._read(order, epoch, batch)
+
+    @property
+    def sampler(self) -> "TensorLoader":
+        """The loader itself: Lightning calls ``loader.sampler.set_epoch`` as each epoch begins."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of ``epoch``, unless the loader already stands in it.
+
+        Args:
+            epoch: epochs completed so far. Lightning's count settles what (epoch, batch) alone
+                cannot tell: whether an epoch cut by ``limit_train_batches`` is over.
+        """
+        if epoch != self.epoch:
+            self.epoch, self.batch, self._resumed = epoch, 0, False
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: ``{"epoch": int, "batch": int}``."""
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batch at which ``state`` was taken; after an epoch's last, with the next.
+
+        Args:
+            state: what :meth:`state_dict` returned, on a loader of the same arguments (``rank``
+                and ``world_size`` may differ).
+        """
+        self.epoch, self.batch, self._resumed = state["epoch"], state["batch"], True
+
+    def _order(self, epoch: int) -> Tensor:
+        n = len(self.tensors[0])
+        if not self.shuffle:
+            return torch.arange(n)
+        return torch.randperm(n, generator=_generator(self.seed, epoch, _ORDER))
+
+    def _read(self, order: Tensor, epoch: int, batch: int) -> Batch:
+        rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        # Not `tensor[rows]`, which took 15 times as long on uint8 images.
+        tensors = tuple(t.index_select(0, rows.to(t.device)) for t in self.tensors)
+        if self.transform is not None:
+            tensors = self.transform(tensors, _generator(self.seed, epoch, _FIRST_BATCH + batch))
+        if self.world_size == 1:
+            return tensors
+        share = len(rows) // self.world_size
+        return tuple(tensor[self.rank * share : (self.rank + 1) * share] for tensor in tensors)
+
+
+def _generator(*key: int) -> Generator:
+    # SeedSequence mixes: seeds that differ by one, or epoch and batch swapped, share no stream.
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    return Generator().manual_seed(seed)
+
+
+def _check(
+    tensors: Sequence[Tensor], batch_size: int, seed: int, rank: int, world_size: int
+) -> None:
+    lengths = [len(tensor) for tensor in tensors]
+    if len(set(lengths)) != 1 or not lengths[0]:
+        raise ValueError(
+            f"`tensors` have {lengths} samples; expected one length for all, above 0. "
+            "Pass at least one tensor, the samples in its first dimension."
+        )
+    if seed < 0:
+        raise ValueError(f"`seed`={seed}; expected 0 or more.")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"`rank`={rank}; expected 0 <= rank < `world_size`={world_size}.")
+    if batch_size < 1 or batch_size % world_size:
+        raise ValueError(
+            f"`batch_size`={batch_size}; expected a positive multiple of `world_size`={world_size},"
+            " since it counts the samples of all processes together. Change it, or the number of"
+            " devices."
+        )

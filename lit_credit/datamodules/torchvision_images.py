@@ -1,0 +1,121 @@
+"""Data sets that torchvision reads and downloads."""
+
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torchvision.datasets.utils import check_integrity
+
+from lit_credit.datamodules.image import ImageDataModule
+from lit_credit.datamodules.network import any_reachable
+
+__all__ = ["Files", "TorchvisionImages"]
+
+Files = dict[Path, str | None]
+"""Paths, each with its md5, or None where any content is accepted."""
+
+
+class TorchvisionImages(ImageDataModule):
+    """A data set that torchvision reads from a folder, and downloads if it is not there.
+
+    Without the data and without a network it fails in under a second, and says where the files
+    belong.
+
+    Args:
+        root: folder of all data sets.
+        download: download what is missing.
+        batch_size: samples in a training batch, over all devices together.
+        val_batch_size: samples in a validation or test batch, over all devices together.
+        seed: seed of order, augmentation and random targets; None takes the one given to
+            ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
+        random_targets: replace the labels of each training batch by fresh, independent, uniform
+            classes.
+        augment: mirror and shift (by up to 4 pixels) the training images at random.
+    """
+
+    dataset: ClassVar[Any]
+    """torchvision's class."""
+
+    def __init__(
+        self,
+        root: str = "data",
+        download: bool = True,
+        batch_size: int = 128,
+        val_batch_size: int = 1000,
+        seed: int | None = None,
+        random_targets: bool = False,
+        augment: bool = False,
+    ) -> None:
+        super().__init__(batch_size, val_batch_size, seed, random_targets, augment)
+        self.root = root
+        self.download = download
+
+    @abstractmethod
+    def files(self) -> Files:
+        """The files that are read."""
+
+    @abstractmethod
+    def archives(self) -> Files:
+        """The files that are downloaded, and unpacked into :meth:`files`."""
+
+    @abstractmethod
+    def urls(self) -> Sequence[str]:
+        """Where the archives come from, one address per mirror."""
+
+    def prepare_data(self) -> None:
+        """Download and unpack what is missing.
+
+        Raises:
+            ValueError: if files are missing or damaged and ``download`` is False, no host
+                answers, or the download fails.
+        """
+        bad = _bad(self.files())
+        if not bad:
+            return
+        if not self.download:
+            raise self._error("`download` is False", bad)
+        # Archives that were put there by hand are unpacked without a network.
+        if _bad(self.archives()) and not any_reachable(self.urls()):
+            raise self._error(f"no connection to {' or '.join(self.urls())}", bad)
+        try:
+            self.dataset(self.root, download=True)
+        # What torchvision raises depends on what went wrong, and on what its parser met.
+        except Exception as error:
+            raise self._error(f"the download failed: {error!r}", _bad(self.files())) from error
+
+    def open(self, train: bool) -> Any:
+        """Torchvision's data set of a split, which has the raw arrays.
+
+        Args:
+            train: the training split, or else the test split.
+
+        Returns:
+            An instance of ``dataset``.
+
+        Raises:
+            ValueError: if files are missing or damaged.
+        """
+        try:
+            return self.dataset(self.root, train=train, download=False)
+        except Exception as error:
+            raise self._error(f"reading failed: {error!r}", _bad(self.files())) from error
+
+    def _error(self, reason: str, bad: Collection[Path]) -> ValueError:
+        names = "\n".join(f"  {path}{_fault(path) if path in bad else ''}" for path in self.files())
+        name = type(self).__name__
+        return ValueError(
+            f"{name}: no usable data under `root`={self.root!r}; {reason}. Expected:\n{names}\n"
+            f"Put the files there (or the archives: {', '.join(map(str, self.archives()))}), remove"
+            f" damaged ones, let `root` name the folder that has them, or run once with"
+            f" `download`=True where there is a network. `Digits` is the data set that needs no"
+            f" files."
+        )
+
+
+def _bad(files: Files) -> list[Path]:
+    return [path for path, md5 in files.items() if not check_integrity(path, md5)]
+
+
+def _fault(path: Path) -> str:
+    return "  (damaged: its md5 is wrong)" if path.is_file() else "  (missing)"

@@ -1,0 +1,101 @@
+"""Feedback from unit to unit: a chain of fixed random matrices beside the net."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lit_credit.feedback.credit import rms_normalized
+from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
+from lit_credit.feedback.lazy_buffers import LazyBuffers
+
+__all__ = ["BlockFeedback"]
+
+
+class BlockFeedback(LazyBuffers):
+    """Fixed random matrices between neighbouring units: ``a_l = B_l a_{l+1}``.
+
+    Args:
+        units: names of the units, in forward order.
+        distribution: of the entries; see :func:`lit_credit.feedback.draw_feedback`.
+        scale: factor on every matrix.
+        seed: of the matrices' own generator.
+        normalize: scale each sample's credit to unit root mean square when it is delivered.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[str],
+        distribution: Distribution = "normal",
+        scale: float = 1.0,
+        seed: int = 0,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        if distribution == "weight":
+            raise ValueError(
+                "`distribution` is 'weight', but a matrix between units has no weight of its "
+                "shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
+            )
+        self.units = list(units)
+        self.distribution: Distribution = distribution
+        self.scale = scale
+        self.seed = seed
+        self.normalize = normalize
+
+    def forward(self, top: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Carry the credit of the last unit down to the first.
+
+        Args:
+            top: credit of the last unit's output, of its shape.
+            outputs: each unit's output; only its shape is used.
+
+        Returns:
+            Each unit's credit, of the shape of its output.
+        """
+        credits = {self.units[-1]: top}
+        for lower, upper in reversed(list(pairwise(self.units))):
+            credits[lower] = self._carry(lower, credits[upper], outputs[lower])
+        if self.normalize:
+            return {name: _normalized(credit) for name, credit in credits.items()}
+        return credits
+
+    def _carry(self, name: str, credit: Tensor, output: Tensor) -> Tensor:
+        # Equal leading dimensions (N, d) or (N, T, d): one matrix for every position.
+        if credit.shape[:-1] != output.shape[:-1] or output.dim() > 3:
+            width, credit = output[0].numel(), credit.flatten(1)
+        else:
+            width = output.shape[-1]
+        matrix = self._matrix(name, (width, credit.shape[-1]), credit.device)
+        return (credit @ matrix.to(credit.dtype).T).reshape(output.shape)
+
+    def _matrix(self, name: str, size: tuple[int, int], device: torch.device) -> Tensor:
+        buffer = f"unit_{self.units.index(name)}"
+        if getattr(self, buffer, None) is None:
+            # Under inference_mode this would be a tensor that training may not use.
+            with torch.inference_mode(False):
+                self.register_buffer(buffer, self._draw(name, size))
+        matrix: Tensor = getattr(self, buffer).to(device)
+        if matrix.shape != size:
+            raise ValueError(
+                f"the feedback matrix of unit {name!r} is {tuple(matrix.shape)}, but the units' "
+                f"outputs need {size}. It was drawn for the first batch or loaded from a "
+                "checkpoint: keep the shapes of net and data."
+            )
+        setattr(self, buffer, matrix)
+        return matrix
+
+    def _draw(self, name: str, size: tuple[int, int]) -> Tensor:
+        return draw_feedback(
+            size,
+            fan_in=size[1],
+            fan_out=size[0],
+            distribution=self.distribution,
+            scale=self.scale,
+            seed=derive_seed(self.seed, name),
+        )
+
+
+def _normalized(credit: Tensor) -> Tensor:
+    return rms_normalized(credit, samples=credit[..., 0].numel())

@@ -1,0 +1,252 @@
+"""What all learning rules share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+
+from lit_credit.feedback.pairs import FeedbackPair
+from lit_credit.tasks import Task
+from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.hyperparameters import save_plain_hyperparameters
+from lit_credit.utils.logging import declare_hyperparameters, logger_due
+from lit_credit.utils.names import match_names, submodule_names
+from lit_credit.utils.random_state import random_state, set_random_state
+
+__all__ = ["CreditRule"]
+
+
+class CreditRule(LightningModule):
+    """A network, a task, and a rule that assigns credit to the network's units.
+
+    A rule supplies one scalar whose autograd gradient is its update: :meth:`surrogate`. One
+    forward, one backward and one optimizer step make a training step, whatever the rule.
+
+    Args:
+        net: any module. One of ours names its units itself.
+        task: what a batch means.
+        optimizer: makes the optimizer from parameter groups ("units", "readout", "other").
+        lr_scheduler: makes the scheduler; None keeps the learning rate.
+        lr_interval: step the scheduler per epoch or per step.
+        clip_norm: largest gradient norm of all parameters together; None does not clip.
+        clip_per_unit: largest gradient norm of each unit, or of the units that match a pattern:
+            ``{"blocks.*": 1.0}``; None does not clip.
+        units: names or patterns (``layer*.*``) of the submodules of ``net`` that receive one
+            credit signal each, in forward order; None takes ``net.credit_units``.
+        readout: names or patterns of the submodules after the last unit, which learn from the true
+            gradient; None takes ``net.readout``.
+
+    Raises:
+        ValueError: if a pattern matches no submodule, or one is matched twice.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        save_plain_hyperparameters(self)
+        self.automatic_optimization = False
+        self.net = net
+        self.task = task
+        self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+        self.units = self._named(units, "units", "credit_units")
+        self.readout = self._named(readout, "readout", "readout")
+        self.clip_norm = _positive(clip_norm, "clip_norm")
+        self.clip_norms = self._clip_norms(clip_per_unit)
+        self.val_metrics = MetricCollection(dict(task.metrics()), prefix="val/")
+        self.test_metrics = self.val_metrics.clone(prefix="test/")
+        self._loaded_random_state: dict[str, Any] | None = None
+
+    # What a rule defines, and what diagnostics ask for by name
+
+    def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The loss, and the scalar whose gradient is the rule's update; here they are the same."""
+        loss = self.batch_loss(batch)
+        return loss, loss
+
+    def credit(self, batch: Any) -> dict[str, Tensor]:
+        """The credit that each unit's output receives, of the output's shape (N, ...)."""
+        with capture(self, [Point(name, "output") for name in self.credit_units]) as outputs:
+            loss = self.batch_loss(batch)
+        gradients = torch.autograd.grad(loss, list(outputs.values()))
+        return {point.module: g for point, g in zip(outputs, gradients, strict=True)}
+
+    def feedback_matrices(self) -> dict[str, FeedbackPair] | None:
+        """The rule's fixed matrices, each with the weight it stands for; None if it has none.
+
+        Matrices that are drawn at their first use are not in it before.
+        """
+        return None
+
+    @property
+    def credit_units(self) -> list[str]:
+        """Names of the units, as submodules of this module, in forward order."""
+        return [f"net.{name}" for name in self.units]
+
+    @property
+    def residual_stream(self) -> list[str] | None:
+        """Names of the submodules whose inputs are the residual stream, if the net declares it."""
+        stream = getattr(self.net, "residual_stream", None)
+        return None if stream is None else [f"net.{name}" for name in stream]
+
+    # One batch
+
+    def forward(self, *inputs: Any) -> Any:
+        """Run the net."""
+        return self.net(*inputs)
+
+    def batch_loss(self, batch: Any) -> Tensor:
+        """The task's loss of the net on a batch."""
+        return self.task.loss(self(*self.task.inputs(batch)), batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One update."""
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        loss, scalar = self.surrogate(batch)
+        self.manual_backward(scalar)
+        due = logger_due(self.trainer)
+        optimizer.step()
+        if self.lr_interval == "step":
+            self._step_scheduler()
+        if due:
+            self.log("train/loss", loss.detach(), prog_bar=True)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip gradients; only here are those of mixed precision unscaled."""
+        for name, limit in self.clip_norms.items():
+            clip_grad_norm_(self.net.get_submodule(name).parameters(), limit)
+        if self.clip_norm is not None:
+            clip_grad_norm_(self.net.parameters(), self.clip_norm)
+
+    def on_train_epoch_end(self) -> None:
+        """Step an epoch-wise scheduler, which Lightning leaves to manual optimization."""
+        if self.lr_interval == "epoch":
+            self._step_scheduler()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and metrics on a validation batch."""
+        self._evaluation_step(batch, self.val_metrics, "val/loss")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and metrics on a test batch."""
+        self._evaluation_step(batch, self.test_metrics, "test/loss")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """The net's output."""
+        return self(*self.task.inputs(batch))
+
+    # Optimizer, checkpoint
+
+    def configure_callbacks(self) -> list[Any]:
+        """Refuse Trainer options that manual optimization has no use for, before any work."""
+        for option, value, default, remedy in (
+            ("gradient_clip_val", self.trainer.gradient_clip_val, None, "the rule's `clip_norm`"),
+            ("accumulate_grad_batches", self.trainer.accumulate_grad_batches, 1, "`batch_size`"),
+        ):
+            if value not in (default, 0):
+                raise MisconfigurationException(
+                    f"`Trainer({option}={value})` does nothing under manual optimization. "
+                    f"Leave it out and set {remedy} instead."
+                )
+        return []
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer with named parameter groups, and the scheduler."""
+        groups = self._parameter_groups()
+        if not groups:
+            raise ValueError("every parameter of `net` is frozen; leave at least one trainable.")
+        optimizer = self.make_optimizer(groups)
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def on_fit_start(self) -> None:
+        """Go on with the random numbers of a resumed run."""
+        if self._loaded_random_state is not None:
+            set_random_state(self._loaded_random_state)
+            self._loaded_random_state = None
+        names = [name.replace("val/", "hp/") for name in self.val_metrics.keys(keep_base=False)]
+        declare_hyperparameters(self, names)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the random states, which Lightning does not."""
+        checkpoint["random_state"] = random_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the random states until training starts; merely loading must not set them."""
+        self._loaded_random_state = checkpoint.get("random_state")
+
+    # Helpers
+
+    def _named(self, patterns: Sequence[str] | None, argument: str, attribute: str) -> list[str]:
+        if patterns is None:
+            return list(getattr(self.net, attribute, []))
+        return match_names(patterns, submodule_names(self.net), argument)
+
+    def _clip_norms(self, limits: float | Mapping[str, float] | None) -> dict[str, float]:
+        if limits is None:
+            return {}
+        if not isinstance(limits, Mapping):
+            limits = dict.fromkeys(self.units, limits)
+        found: dict[str, float] = {}
+        for pattern, limit in limits.items():
+            _positive(limit, f"clip_per_unit[{pattern!r}]")
+            names = match_names([pattern], self.units, "clip_per_unit")
+            found |= dict.fromkeys(names, limit)
+        return found
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        group_of = {
+            id(parameter): group
+            for group, names in (("units", self.units), ("readout", self.readout))
+            for name in names
+            for parameter in self.net.get_submodule(name).parameters()
+        }
+        groups: dict[str, list[nn.Parameter]] = {"units": [], "readout": [], "other": []}
+        for parameter in self.net.parameters():
+            if parameter.requires_grad:
+                groups[group_of.get(id(parameter), "other")].append(parameter)
+        return [{"params": group, "name": name} for name, group in groups.items() if group]
+
+    def _step_scheduler(self) -> None:
+        scheduler: Any = self.lr_schedulers()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(self.trainer.callback_metrics[scheduler.monitor])
+        elif scheduler is not None:
+            scheduler.step()
+
+    def _evaluation_step(self, batch: Any, metrics: MetricCollection, loss_name: str) -> None:
+        output = self(*self.task.inputs(batch))
+        loss = self.task.loss(output, batch)
+        metrics.update(output, self.task.target(batch))
+        # The number of samples weights the mean over batches.
+        self.log(loss_name, loss, batch_size=len(output), sync_dist=True)
+        self.log_dict(dict(metrics.items()), on_epoch=True, prog_bar=True)
+        if metrics is self.val_metrics and not self.trainer.sanity_checking:
+            hp = {name.replace("val/", "hp/"): metric for name, metric in metrics.items()}
+            self.log_dict(hp, on_epoch=True)
+
+
+def _positive(value: float | None, argument: str) -> float | None:
+    if value is not None and not value > 0:
+        raise ValueError(f"`{argument}` is {value}, expected a number above 0, or None.")
+    return value

@@ -1,0 +1,16 @@
+"""Backpropagation."""
+
+from lit_credit.rules.base import CreditRule
+
+__all__ = ["BP"]
+
+
+class BP(CreditRule):
+    """Backpropagation: every parameter follows the gradient of the loss.
+
+    See :class:`lit_credit.rules.CreditRule` for the arguments.
+
+    Reference:
+        Rumelhart, Hinton, Williams, Learning representations by back-propagating errors, 1986,
+        doi:10.1038/323533a0.
+    """

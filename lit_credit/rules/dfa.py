@@ -1,0 +1,77 @@
+"""Direct feedback alignment."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lit_credit.feedback.credit import output_error
+from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
+from lit_credit.feedback.draw import Distribution
+from lit_credit.feedback.pairs import FeedbackPair
+from lit_credit.rules.local import LocalRule
+
+__all__ = ["DFA"]
+
+
+class DFA(LocalRule):
+    """Direct feedback alignment: the output error reaches every unit through a fixed matrix.
+
+    ``a_l = e B_l^T`` with e the derivative of the loss by the net's output; inside of a unit the
+    gradient is exact.
+
+    Args:
+        *args: see :class:`lit_credit.rules.LocalRule`.
+        feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
+        feedback_scale: factor on the matrices.
+        feedback_seed: seed of the matrices, apart from the seed of the run.
+        shared_feedback: True gives all units the same matrix; a dict names for some units the
+            unit whose matrix they use, for example ``{embed: blocks.0}``.
+        error: shape of the error that the units see; see
+            :class:`lit_credit.feedback.DirectFeedback`.
+        normalize_credit: scale each sample's credit to unit root mean square.
+        **kwargs: see :class:`lit_credit.rules.LocalRule`.
+
+    Reference:
+        Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, 2016,
+        arXiv 1609.01596, equation 7.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        feedback: Distribution = "normal",
+        feedback_scale: float = 1.0,
+        feedback_seed: int = 0,
+        shared_feedback: bool | dict[str, str] = False,
+        error: ErrorShape = "auto",
+        normalize_credit: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.feedback = DirectFeedback(
+            self.units,
+            distribution=feedback,
+            scale=feedback_scale,
+            seed=feedback_seed,
+            shared=shared_feedback,
+            error=error,
+            normalize=normalize_credit,
+        )
+
+    def unit_credits(self, batch: Any) -> tuple[Tensor, dict[str, Tensor], Mapping[str, Tensor]]:
+        """The loss, units' outputs, and ``e B_l^T`` in their shapes."""
+        loss, output, outputs = self.run_units(batch)
+        return loss, outputs, self.feedback(output_error(loss, output), outputs)
+
+    def feedback_matrices(self) -> dict[str, FeedbackPair]:
+        """The matrix of all units; the last unit's beside the readout, where that is one Linear."""
+        matrix = self.feedback.matrix
+        if matrix is None:
+            return {}
+        last = self.net.get_submodule(self.readout[-1]) if len(self.readout) == 1 else None
+        if isinstance(last, nn.Linear) and len(matrix) >= last.in_features:
+            own = matrix[-last.in_features :]  # (d, C)
+            if own.shape == last.weight.T.shape:
+                return {f"net.{self.units[-1]}": FeedbackPair(own, last.weight.T)}
+        return {"feedback": FeedbackPair(matrix, None)}

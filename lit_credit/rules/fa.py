@@ -1,0 +1,73 @@
+"""Feedback alignment."""
+
+from typing import Any, Literal
+
+from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
+from lit_credit.feedback.draw import Distribution
+from lit_credit.feedback.pairs import FeedbackPair
+from lit_credit.rules.base import CreditRule
+
+__all__ = ["FA"]
+
+
+class FA(CreditRule):
+    """Feedback alignment: each weight matrix sends the error back through its own fixed matrix.
+
+    Where backpropagation has ``delta W``, feedback alignment has ``delta B``; everything without a
+    weight matrix (activations, norms, attention scores) keeps its exact backward.
+
+    Args:
+        *args: see :class:`lit_credit.rules.CreditRule`.
+        feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
+        feedback_scale: factor on the matrices.
+        feedback_seed: seed of the matrices, apart from the seed of the run.
+        feedback_sign: ``weight`` gives every entry the present sign of its weight: with
+            ``feedback`` constant this is uSF, with normal frSF.
+        redraw: draw new matrices at every step; with ``feedback_sign`` weight this is brSF.
+        leave_exact: names or patterns of submodules or parameters that cannot be converted, or
+            shall not be, and keep the true backward.
+        **kwargs: see :class:`lit_credit.rules.CreditRule`.
+
+    Raises:
+        ValueError: if the net has weights that cannot be converted; the error lists them.
+
+    Reference:
+        Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
+        backpropagation for deep learning, 2016, doi:10.1038/ncomms13276. Sign-symmetric family:
+        Liao, Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016, arXiv
+        1510.05067.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        feedback: Distribution = "normal",
+        feedback_scale: float = 1.0,
+        feedback_seed: int = 0,
+        feedback_sign: Literal["random", "weight"] = "random",
+        redraw: bool = False,
+        leave_exact: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.feedback_seed = feedback_seed
+        self.redraw = redraw
+        add_feedback(
+            self.net,
+            distribution=feedback,
+            scale=feedback_scale,
+            sign=feedback_sign,
+            seed=feedback_seed,
+            leave_exact=leave_exact or (),
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One update, with new matrices first where they are redrawn."""
+        if self.redraw:
+            # Seeded by the step, so that a resumed run draws what it would have drawn.
+            redraw_feedback(self.net, self.feedback_seed + self.trainer.global_step + 1)
+        super().training_step(batch, batch_idx)
+
+    def feedback_matrices(self) -> dict[str, FeedbackPair]:
+        """Every B beside the weight it stands for."""
+        return {f"net.{name}": pair for name, pair in feedback_layers(self.net).items()}

@@ -1,0 +1,57 @@
+"""Scalars, figures and hyperparameters to whatever loggers a Trainer has."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+
+__all__ = ["declare_hyperparameters", "log_charts", "log_figure", "log_scalars", "logger_due"]
+
+
+def logger_due(trainer: Trainer) -> bool:
+    """Whether this training step's ``self.log`` reaches a logger or the progress bar.
+
+    A call of ``self.log`` costs 0.1 to 0.5 ms, on a small net as much as the step.
+    """
+    return (trainer.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0
+
+
+def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
+    """Write finite scalars to every logger at ``step``, on rank zero.
+
+    Scheduled values do not go through ``self.log``, which shifts or loses points that are not on
+    the Trainer's own schedule.
+    """
+    finite = {tag: value for tag, value in values.items() if math.isfinite(value)}
+    for logger in trainer.loggers:
+        logger.log_metrics(finite, step=step)
+
+
+def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
+    """Write a figure to every TensorBoard logger."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(tag, figure, global_step=step, close=False)
+
+
+def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) -> None:
+    """Lay out TensorBoard's custom scalars; once per run, because a second layout overwrites."""
+    for logger in trainer.loggers:
+        if layout and isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars(layout)
+
+
+def declare_hyperparameters(module: LightningModule, metrics: Sequence[str]) -> None:
+    """Send the hyperparameters to the loggers, with the metrics that compare runs.
+
+    TensorBoard's HPARAMS tab shows only metrics that were declared together with the
+    hyperparameters.
+    """
+    for logger in module.trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(dict(module.hparams), dict.fromkeys(metrics, math.nan))
+        else:
+            logger.log_hyperparams(dict(module.hparams))
