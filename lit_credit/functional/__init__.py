@@ -1,1 +1,21 @@
-"""Functional."""
+"""Diagnostic quantities as pure functions: tensors in, tensors out, without a graph."""
+
+from lit_credit.functional.aggregate import MeanAndSd, geometric_mean, mean_and_sd
+from lit_credit.functional.gradient_cosine import gradient_cosine
+from lit_credit.functional.norms import frobenius_norm, sample_norms
+from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
+from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
+
+__all__ = [
+    "MeanAndSd",
+    "ScaleFlags",
+    "frobenius_norm",
+    "geometric_mean",
+    "gradient_cosine",
+    "growth",
+    "mean_and_sd",
+    "norm_ratio",
+    "sample_norms",
+    "scale_flags",
+    "weight_angle",
+]

@@ -1,0 +1,130 @@
+"""What all figures share: colours, axes, labels at the ends of curves."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart under every common form of colour blindness; their yellow is
+# left out, on white it is hard to see. The grey is as dark as it is so that, seen without red or
+# green receptors, it is not the green.
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, AMBER, GREY = "#56B4E9", "#E69F00", "#595959"
+INK, GRID = "#262626", "#E3E3E3"
+
+_TIMES = "×"  # noqa: RUF001
+
+SMALL, NORMAL, LARGE = 11, 12, 14
+
+
+class EndLabel(NamedTuple):
+    """A text for the right end of a curve."""
+
+    y: float
+    text: str
+    color: str
+
+
+def dress(ax: Axes, title: str, ylabel: str, xlabel: str = "", *, log: bool = False) -> None:
+    """Set titles and scale, and leave no more frame than is read."""
+    ax.set_title(title, loc="left", fontsize=LARGE, fontweight="bold", color=INK)
+    ax.set_ylabel(ylabel, fontsize=NORMAL, color=INK)
+    ax.set_xlabel(xlabel, fontsize=NORMAL, color=INK)
+    ax.tick_params(labelsize=SMALL, colors=INK, which="both")
+    ax.grid(True, color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    if log:
+        ax.set_yscale("log")
+
+
+def not_applicable(ax: Axes) -> None:
+    """Say that a panel has nothing to show."""
+    ax.set_yscale("linear")
+    ax.set(xticks=[], yticks=[])
+    ax.text(
+        0.5, 0.5, "n/a", transform=ax.transAxes, ha="center", va="center", fontsize=22, color=GREY
+    )
+
+
+def drawable(values: Iterable[float], *, log: bool) -> list[float]:
+    """The values with everything that an axis cannot show turned into NaN, which shows as a gap."""
+    return [v if math.isfinite(v) and (v > 0 or not log) else math.nan for v in values]
+
+
+def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
+    """Write each label beside the right end of its curve, moved apart where they would overlap.
+
+    Args:
+        ax: axes that hold all their curves.
+        labels: one a curve.
+        height: of the axes, in points, roughly.
+    """
+    ax.autoscale_view()  # limits are otherwise only brought up to date when drawn
+    to_axes = ax.transScale + ax.transLimits
+    homes = [float(to_axes.transform((0.0, label.y))[1]) for label in labels]
+    places = spread(homes, gap=1.3 * SMALL / height)
+    for label, home, place in zip(labels, homes, places, strict=True):
+        ax.annotate(
+            label.text,
+            xy=(1.0, home),
+            xytext=(1.04, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            fontsize=SMALL,
+            fontweight="bold",
+            color=label.color,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": label.color, "linewidth": 0.8, "shrinkB": 0},
+        )
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+    """Move places apart until neighbours are a gap from each other, each as little as it can.
+
+    Example:
+        >>> [round(x, 6) for x in spread([0.5, 0.5, 0.9], gap=0.1)]
+        [0.45, 0.55, 0.9]
+    """
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    # Clusters of labels that touch, each as [members, centre of its members' homes].
+    clusters: list[tuple[list[int], float]] = []
+    for index in order:
+        members, centre = [index], places[index]
+        while clusters and _touch(clusters[-1], (members, centre), gap):
+            below, below_centre = clusters.pop()
+            size = len(below) + len(members)
+            centre = (below_centre * len(below) + centre * len(members)) / size
+            members = below + members
+        clusters.append((members, centre))
+    moved = list(places)
+    for members, centre in clusters:
+        for rank, index in enumerate(members):
+            moved[index] = centre + (rank - (len(members) - 1) / 2) * gap
+    return moved
+
+
+def _touch(below: tuple[list[int], float], above: tuple[list[int], float], gap: float) -> bool:
+    return above[1] - below[1] < gap * (len(below[0]) + len(above[0])) / 2
+
+
+def factor_text(factor: float) -> str:
+    r"""A factor of growth to two digits.
+
+    Example:
+        >>> factor_text(2.14), factor_text(19832.0), factor_text(1 / 8000)
+        ('×2.1', '×20,000', '÷8,000')
+        >>> factor_text(4.2e7)
+        '×$4\\cdot10^{7}$'
+    """
+    if math.isnan(factor):
+        return "n/a"
+    sign, size = (_TIMES, factor) if factor >= 1 else ("÷", 1 / factor if factor else math.inf)
+    if not math.isfinite(size):
+        return f"{sign}∞"
+    if size >= 1e6:
+        mantissa, exponent = f"{size:.0e}".split("e")
+        return rf"{sign}${mantissa}\cdot10^{{{int(exponent)}}}$"
+    return f"{sign}{float(f'{size:.2g}'):,.{1 if size < 9.95 else 0}f}"

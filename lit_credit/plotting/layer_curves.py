@@ -1,0 +1,96 @@
+"""A quantity of every layer over training."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from lit_credit.plotting._style import EndLabel, drawable, dress, mark_ends, not_applicable
+from lit_credit.utils.history import Row
+from lit_credit.utils.series import layer_tags, series
+
+__all__ = ["layer_curves"]
+
+_MOST_LABELS = 14
+_HEIGHT = 4.6
+
+
+def layer_curves(
+    rows: Sequence[Row],
+    prefix: str,
+    *,
+    names: Sequence[str] | None = None,
+    ylabel: str,
+    title: str,
+    log: bool = True,
+) -> Figure:
+    """One curve a layer over epochs, coloured from the first layer (dark) to the last (light).
+
+    Rows taken several times in an epoch are drawn over optimizer steps. What is not finite, or not
+    positive on a log axis, is a gap.
+
+    Args:
+        rows: rows of a history.
+        prefix: what the tags begin with, for example ``residual/norm/``.
+        names: names for the layers, in the order of their tags; by default the rest of the tag.
+        ylabel: the quantity and its unit.
+        title: of the figure.
+        log: draw a logarithmic axis.
+
+    Returns:
+        The figure; it says n/a if no row has such a tag.
+
+    Raises:
+        ValueError: if there are not as many names as layers.
+
+    Example:
+        >>> rows = [{"step": e, "epoch": e, "name": "", "values": {"a/L00": e}} for e in (1, 2)]
+        >>> figure = layer_curves(rows, "a/", ylabel="norm", title="Growth")
+        >>> [float(y) for y in figure.axes[0].lines[0].get_ydata()]
+        [1.0, 2.0]
+    """
+    tags = layer_tags(rows, prefix)
+    texts = list(names) if names is not None else [tag.removeprefix(prefix) for tag in tags]
+    if len(texts) != len(tags):
+        raise ValueError(
+            f"`names` has {len(texts)} entries, but {len(tags)} layers have a tag that begins with "
+            f"{prefix!r}: {', '.join(tags)}. Give one name a layer."
+        )
+    by, xlabel = _abscissa(rows)
+    figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
+    ax = figure.subplots()
+    dress(ax, title, ylabel, xlabel, log=log)
+    ends: list[EndLabel] = []
+    for tag, text, color in zip(tags, texts, _depth_colors(len(tags)), strict=True):
+        curve = series(rows, tag, by)
+        values = drawable(curve.values(), log=log)
+        ax.plot(list(curve), values, color=color, linewidth=2, marker="o", markersize=_dot(values))
+        if shown := [value for value in values if value == value]:
+            ends.append(EndLabel(shown[-1], text, color))
+    if not ends:
+        not_applicable(ax)
+        return figure
+    ax.set_xlim(min(0, ax.dataLim.x0), max(ax.dataLim.x1, 1))
+    kept = np.unique(np.linspace(0, len(ends) - 1, min(len(ends), _MOST_LABELS)).round())
+    mark_ends(ax, [ends[int(i)] for i in kept], height=_HEIGHT * 72 * 0.8)
+    return figure
+
+
+def _abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+    epochs = [row["epoch"] for row in rows]
+    repeated = len(set(epochs)) < len(epochs)
+    return ("step", "optimizer steps") if repeated else ("epoch", "epochs of training")
+
+
+def _depth_colors(count: int) -> list[str]:
+    # The light end of the map is left out: on white it cannot be seen.
+    return [to_hex(mpl.colormaps["viridis"](x)) for x in np.linspace(0.0, 0.8, max(count, 1))][
+        :count
+    ]
+
+
+def _dot(values: Sequence[float]) -> float:
+    """Markers where there are few points: a single one has no line."""
+    return 4 if len(values) <= 15 else 0

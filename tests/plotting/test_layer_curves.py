@@ -1,0 +1,89 @@
+import io
+import math
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lit_credit.plotting import layer_curves
+
+
+def rows(layers, epochs=4, value=lambda layer, epoch: 10.0 ** (layer + epoch)):
+    return [
+        {
+            "step": 7 * e,
+            "epoch": e,
+            "name": "x",
+            "values": {f"n/L{i:02}": value(i, e) for i in range(layers)},
+        }
+        for e in range(epochs)
+    ]
+
+
+def draw(figure: Figure) -> None:
+    """Warnings, which fail a test, come when the figure is laid out."""
+    figure.savefig(io.BytesIO(), format="png", dpi=30)
+
+
+def labels(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_one_curve_a_layer_with_epoch_zero():
+    figure = layer_curves(rows(3), "n/", ylabel="norm", title="Growth")
+    draw(figure)
+    ax = figure.axes[0]
+    assert ax.get_yscale() == "log"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("epochs of training", "norm")
+    assert labels(figure) == ["L00", "L01", "L02"]
+    for layer, line in enumerate(ax.lines):
+        np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2, 3])
+        np.testing.assert_array_equal(line.get_ydata(), [10.0 ** (layer + e) for e in range(4)])
+    assert len({line.get_color() for line in ax.lines}) == 3
+
+
+def test_names():
+    figure = layer_curves(rows(2), "n/", names=["embed", "head"], ylabel="", title="")
+    assert labels(figure) == ["embed", "head"]
+    with pytest.raises(ValueError, match=r"`names` has 1 entries, but 2 layers.*n/L00, n/L01"):
+        layer_curves(rows(2), "n/", names=["embed"], ylabel="", title="")
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0])
+def test_what_cannot_be_drawn_is_a_gap(log, bad):
+    def value(layer, epoch):
+        return bad if epoch == 1 else 1.0
+
+    figure = layer_curves(rows(1, value=value), "n/", ylabel="", title="", log=log)
+    draw(figure)
+    y = figure.axes[0].lines[0].get_ydata()
+    assert np.isnan(y[1]) == (log or not math.isfinite(bad))
+    assert np.isfinite(y[[0, 2, 3]]).all()
+
+
+@pytest.mark.parametrize("data", [[], rows(2, value=lambda *_: math.nan)])
+def test_nothing_to_show_says_so(data):
+    figure = layer_curves(data, "n/", ylabel="", title="")
+    draw(figure)
+    assert labels(figure) == ["n/a"]
+
+
+def test_rows_within_an_epoch_are_drawn_over_steps():
+    data = [{**row, "epoch": 0} for row in rows(1)]
+    ax = layer_curves(data, "n/", ylabel="", title="").axes[0]
+    assert ax.get_xlabel() == "optimizer steps"
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [0, 7, 14, 21])
+
+
+def test_many_layers_keep_the_ends_labelled():
+    figure = layer_curves(rows(60, value=lambda i, e: 1.0 + i), "n/", ylabel="", title="")
+    draw(figure)
+    assert len(labels(figure)) == 14
+    assert labels(figure)[0] == "L00"
+    assert labels(figure)[-1] == "L59"
+
+
+def test_one_row_is_visible():
+    line = layer_curves(rows(1, epochs=1), "n/", ylabel="", title="").axes[0].lines[0]
+    assert line.get_markersize() > 0
