@@ -7,8 +7,8 @@ from inspect import signature
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lit_credit.utils.nested import first_tensor
@@ -30,7 +30,7 @@ def probe_batch(trainer: Trainer, n_samples: int) -> Any:
     Raises:
         MisconfigurationException: if the batches hold no tensor.
     """
-    loader = trainer.val_dataloaders or trainer.train_dataloader
+    loader: Any = trainer.val_dataloaders or trainer.train_dataloader
     while isinstance(loader, dict | list | tuple):
         loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
     batches, rows = [], 0
