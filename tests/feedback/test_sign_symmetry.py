@@ -82,7 +82,11 @@ def test_tied_weights_stay_tied_when_redrawn():
     net[1].weight = net[0].weight
     add_feedback(net)
     net.double()  # which gives each layer a tensor of its own
+    drawn = net[0].feedback.clone()
+    redraw_feedback(net, 0)  # the seed of `add_feedback`
+    assert torch.equal(net[0].feedback, drawn)
     redraw_feedback(net, 1)
+    assert not torch.equal(net[0].feedback, drawn)
     assert torch.equal(net[0].feedback, net[1].feedback)
 
 
