@@ -5,6 +5,7 @@ from lit_credit.feedback.convert import add_feedback
 from lit_credit.feedback.credit import inject_credit, output_error, rms_normalized
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
+from lit_credit.feedback.layers import FeedbackLayer, Sign
 from lit_credit.feedback.matrices import FeedbackPair, feedback_layers, redraw_feedback
 from lit_credit.feedback.units import local_units
 
@@ -13,7 +14,9 @@ __all__ = [
     "DirectFeedback",
     "Distribution",
     "ErrorShape",
+    "FeedbackLayer",
     "FeedbackPair",
+    "Sign",
     "add_feedback",
     "derive_seed",
     "draw_feedback",
