@@ -99,3 +99,7 @@ def test_the_ranks_of_a_trainer_share_each_batch():
         n = len(x) - len(x) % 2
         assert torch.equal(torch.cat([s[0] for s in slices]), x[:n])
         assert torch.equal(torch.cat([s[1] for s in slices]), y[:n])
+
+
+def test_it_can_be_printed():
+    assert str(Digits(seed=3)) == "Digits(batch_size=128, seed=3, random_targets=False)"
