@@ -60,4 +60,4 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1)
         for values in (mean, std)
     )
-    return images.to(torch.float32).sub_(centre).div_(scale)
+    return images.to(torch.float32, copy=True).sub_(centre).div_(scale)

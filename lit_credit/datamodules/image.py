@@ -106,6 +106,11 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         self._resumed_seed = state_dict["seed"]
 
+    def __str__(self) -> str:
+        # Lightning's own asks every loader for a torch Dataset, and fails without one.
+        arguments = f"batch_size={self.batch_size}, seed={self._seed()}"
+        return f"{type(self).__name__}({arguments}, random_targets={self.random_targets})"
+
     def _seed(self) -> int:
         if self.seed is not None:
             return self.seed
