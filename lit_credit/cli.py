@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported so that YAML may call their classes by their short names.
 import lit_credit.callbacks
@@ -18,6 +18,7 @@ import lit_credit.models
 import lit_credit.tasks  # noqa: F401
 from lit_credit import compare
 from lit_credit.rules import CreditRule
+from lit_credit.utils.trainer import is_fast_dev_run
 
 __all__ = ["LitCreditCLI", "main"]
 
@@ -57,7 +58,7 @@ class LitCreditCLI(LightningCLI):
             MisconfigurationException: if the run's folder has a ``config.yaml``.
         """
         # Ranks that the first one starts come here when it has written its configuration.
-        if self.trainer.fast_dev_run or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        if is_fast_dev_run(self.trainer) or int(os.environ.get("LOCAL_RANK", "0")) > 0:
             return
         for logger in self.trainer.loggers:
             folder = getattr(logger, "log_dir", None)
@@ -92,7 +93,7 @@ def main(args: Sequence[str] | None = None) -> int:
         LitCreditCLI(
             CreditRule,
             LightningDataModule,
-            args=words,
+            args=None if args is None else words,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

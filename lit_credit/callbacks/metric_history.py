@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_credit.utils.history import History
+from lit_credit.utils.trainer import run_folder
 
 __all__ = ["MetricHistory"]
 
@@ -28,9 +29,8 @@ class MetricHistory(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run's folder."""
         if stage == "fit":
-            log_dir = trainer.log_dir  # a broadcast: every rank takes part
-            writes = trainer.is_global_zero and not trainer.fast_dev_run and log_dir is not None
-            self._path = Path(log_dir or ".") / f"{self.name}.jsonl" if writes else None
+            folder = run_folder(trainer)
+            self._path = folder and folder / f"{self.name}.jsonl"
             self.history = History()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars
 from lit_credit.utils.probe import probe_batch
 from lit_credit.utils.probing import probing
+from lit_credit.utils.trainer import callbacks_of, run_folder
 
 __all__ = ["ScheduledDiagnostic"]
 
@@ -104,11 +105,9 @@ class ScheduledDiagnostic(Callback):
         """Check everything that can be checked before training."""
         if stage != "fit":
             return
-        siblings = [c for c in trainer.callbacks if type(c) is type(self)]
+        siblings = [c for c in callbacks_of(trainer) if type(c) is type(self)]
         self._rank_among_siblings = siblings.index(self)
-        log_dir = trainer.log_dir  # a broadcast: every rank takes part
-        writes = trainer.is_global_zero and not trainer.fast_dev_run and log_dir is not None
-        self._folder = Path(log_dir) if writes and log_dir is not None else None
+        self._folder = run_folder(trainer)
         self.history = History()
         self.prepare(trainer, pl_module)
 
@@ -183,7 +182,7 @@ class ScheduledDiagnostic(Callback):
 
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
         """From the run's first diagnostic the charts of all; a second layout would overwrite."""
-        diagnostics = [c for c in trainer.callbacks if isinstance(c, ScheduledDiagnostic)]
+        diagnostics = [c for c in callbacks_of(trainer) if isinstance(c, ScheduledDiagnostic)]
         if diagnostics[0] is not self:
             return {}
         layout: dict[str, dict[str, list[Any]]] = {}

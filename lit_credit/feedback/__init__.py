@@ -1,1 +1,29 @@
-"""Feedback."""
+"""Feedback: everything that owns a B, usable on any nn.Module without the rules."""
+
+from lit_credit.feedback.block_feedback import BlockFeedback
+from lit_credit.feedback.convert import add_feedback
+from lit_credit.feedback.credit import inject_credit, output_error, rms_normalized
+from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
+from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
+from lit_credit.feedback.layers import FeedbackLayer, Sign
+from lit_credit.feedback.matrices import FeedbackPair, feedback_layers, redraw_feedback
+from lit_credit.feedback.units import local_units
+
+__all__ = [
+    "BlockFeedback",
+    "DirectFeedback",
+    "Distribution",
+    "ErrorShape",
+    "FeedbackLayer",
+    "FeedbackPair",
+    "Sign",
+    "add_feedback",
+    "derive_seed",
+    "draw_feedback",
+    "feedback_layers",
+    "inject_credit",
+    "local_units",
+    "output_error",
+    "redraw_feedback",
+    "rms_normalized",
+]

@@ -18,7 +18,7 @@ class _Injection(torch.autograd.Function):
         return outputs[0].new_zeros(())
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         # scale is 1, or what a GradScaler multiplies every gradient with.
         return None, *(credit * scale for credit in ctx.credits)
@@ -42,7 +42,7 @@ def inject_credit(outputs: Sequence[Tensor], credits: Sequence[Tensor]) -> Tenso
         >>> torch.autograd.grad(inject_credit([f], [torch.tensor([3.0, 4.0])]), f)
         (tensor([3., 4.]),)
     """
-    scalar: Tensor = _Injection.apply(  # type: ignore[no-untyped-call]
+    scalar: Tensor = _Injection.apply(
         [credit.to(output.dtype) for output, credit in zip(outputs, credits, strict=True)],
         *outputs,
     )
@@ -81,4 +81,5 @@ def rms_normalized(credit: Tensor, samples: int, eps: float = 1e-6) -> Tensor:
     """
     root_d = credit.shape[-1] ** 0.5
     rms = torch.linalg.vector_norm(credit, dim=-1, keepdim=True) * (samples / root_d)
-    return credit / (rms + eps)
+    normalized: Tensor = credit / (rms + eps)
+    return normalized

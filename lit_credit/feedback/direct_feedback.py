@@ -95,7 +95,8 @@ class DirectFeedback(LazyBuffers):
         credits = rows @ self._matrix_for(widths, rows).to(rows.dtype).T
         samples = rows[..., 0].numel()
         found = {}
-        for source, credit in zip(widths, credits.split(list(widths.values()), -1), strict=True):
+        parts = torch.split(credits, list(widths.values()), dim=-1)
+        for source, credit in zip(widths, parts, strict=True):
             found[source] = rms_normalized(credit, samples) if self.normalize else credit
         return {name: _shaped(found[self.source[name]], f) for name, f in outputs.items()}
 

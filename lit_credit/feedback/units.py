@@ -83,14 +83,14 @@ def _local_forward(
 @contextmanager
 def _forward_replaced(unit: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     before = unit.__dict__.get("forward")
-    unit.forward = forward  # type: ignore[method-assign]
+    unit.forward = forward
     try:
         yield
     finally:
         if before is None:
             del unit.forward
         else:
-            unit.forward = before  # type: ignore[method-assign]
+            unit.forward = before
 
 
 def _detached(value: Any) -> Any:

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
-from lit_credit.feedback.pairs import FeedbackPair
+from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
@@ -184,7 +184,9 @@ class CreditRule(LightningModule):
         if self._loaded_random_state is not None:
             set_random_state(self._loaded_random_state)
             self._loaded_random_state = None
-        names = [name.replace("val/", "hp/") for name in self.val_metrics.keys(keep_base=False)]
+        names = [
+            str(name).replace("val/", "hp/") for name in self.val_metrics.keys(keep_base=False)
+        ]
         declare_hyperparameters(self, names)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from lit_credit.feedback.block_feedback import BlockFeedback
 from lit_credit.feedback.credit import output_error
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
-from lit_credit.feedback.pairs import FeedbackPair
+from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
 from lit_credit.utils.capture import Point, capture
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lit_credit.feedback.credit import output_error
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution
-from lit_credit.feedback.pairs import FeedbackPair
+from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
 
 __all__ = ["DFA"]

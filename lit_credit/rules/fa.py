@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
 from lit_credit.feedback.draw import Distribution
-from lit_credit.feedback.pairs import FeedbackPair
+from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.base import CreditRule
 
 __all__ = ["FA"]

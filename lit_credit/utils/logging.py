@@ -16,7 +16,8 @@ def logger_due(trainer: Trainer) -> bool:
 
     A call of ``self.log`` costs 0.1 to 0.5 ms, on a small net as much as the step.
     """
-    return (trainer.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (trainer.global_step + 1) % max(every, 1) == 0
 
 
 def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> None:

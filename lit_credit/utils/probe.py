@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from inspect import signature
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lit_credit.utils.nested import first_tensor
@@ -29,12 +30,13 @@ def probe_batch(trainer: Trainer, n_samples: int) -> Any:
     Raises:
         MisconfigurationException: if the batches hold no tensor.
     """
-    loader = trainer.val_dataloaders or trainer.train_dataloader
+    loader: Any = trainer.val_dataloaders or trainer.train_dataloader
     while isinstance(loader, dict | list | tuple):
         loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
     batches, rows = [], 0
-    with preserved_rng(), _preserved_loader(loader):
-        for batch in loader:
+    with preserved_rng(), _preserved_generators(loader):
+        # A copy, so that a stateful loader stays where it is.
+        for batch in copy(loader):
             tensor = first_tensor(batch)
             if tensor is None or tensor.dim() == 0:
                 raise MisconfigurationException(
@@ -51,17 +53,14 @@ def probe_batch(trainer: Trainer, n_samples: int) -> Any:
 
 
 @contextmanager
-def _preserved_loader(loader: Any) -> Iterator[None]:
-    """Restore the position of a stateful loader and the generators of a torch one."""
-    state = loader.state_dict() if hasattr(loader, "load_state_dict") else None
+def _preserved_generators(loader: Any) -> Iterator[None]:
+    """Restore the generators of a torch DataLoader and its sampler."""
     holders = (loader, getattr(loader, "sampler", None))
     generators = {id(g): g for h in holders if (g := getattr(h, "generator", None)) is not None}
     states = [(generator, generator.get_state()) for generator in generators.values()]
     try:
         yield
     finally:
-        if state is not None:
-            loader.load_state_dict(state)
         for generator, before in states:
             generator.set_state(before)
 

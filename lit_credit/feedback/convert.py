@@ -1,0 +1,213 @@
+"""Feedback alignment for any nn.Module."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+
+from lit_credit.feedback.attention import FeedbackMultiheadAttention
+from lit_credit.feedback.draw import Distribution, derive_seed
+from lit_credit.feedback.layers import (
+    FeedbackConv1d,
+    FeedbackConv2d,
+    FeedbackConv3d,
+    FeedbackLayer,
+    FeedbackLinear,
+    Recipe,
+    Sign,
+)
+from lit_credit.feedback.matrices import draw_for, feedback_names
+from lit_credit.utils.names import match_names
+
+__all__ = ["add_feedback"]
+
+_COUNTERPARTS: dict[type[nn.Module], type[FeedbackLayer]] = {
+    nn.Linear: FeedbackLinear,
+    nn.Conv1d: FeedbackConv1d,
+    nn.Conv2d: FeedbackConv2d,
+    nn.Conv3d: FeedbackConv3d,
+    nn.MultiheadAttention: FeedbackMultiheadAttention,
+}
+
+# An embedding has no input that takes a gradient; a norm multiplies entry by entry, whatever the
+# shape of its weight.
+_EXACT_BY_NATURE = (nn.Embedding, nn.LayerNorm, nn.RMSNorm)
+
+
+def add_feedback(
+    module: nn.Module,
+    *,
+    distribution: Distribution = "normal",
+    scale: float = 1.0,
+    sign: Sign = "random",
+    seed: int = 0,
+    leave_exact: Sequence[str] = (),
+) -> nn.Module:
+    r"""Give every weight matrix below ``module`` a fixed feedback matrix, in place.
+
+    Each Linear, Conv and MultiheadAttention computes what it did, and the true gradients of its
+    own weight and bias, but sends the error on through B in place of W:
+
+    .. math:: \partial L / \partial x = (\partial L / \partial y) B
+
+    Parameters stay the objects that they are, under their names; a layer gets a persistent buffer
+    ``feedback`` (an attention layer ``in_proj_feedback``, or ``q_proj_feedback`` and so on).
+    Layers that share a weight share its B. A weight that a module reads directly off another one,
+    as in ``x @ self.embedding.weight.T``, is beyond the reach of this function: its backward stays
+    exact.
+
+    Args:
+        module: any net.
+        distribution: of the entries of B; see :func:`lit_credit.feedback.draw_feedback`. Its fans
+            are those of the error's way back: fan_in is the fan_out of the weight.
+        scale: factor on every entry of B.
+        sign: ``random`` leaves B as drawn; ``weight`` gives the magnitudes of B the signs that W
+            has at each forward pass. The sign-symmetric family: uSF is ``constant`` with
+            ``weight``, frSF is ``normal`` with ``weight``, and brSF is frSF with
+            :func:`lit_credit.feedback.redraw_feedback` before each batch.
+        seed: seed of all the matrices; each has a stream of its own, by the name of its weight.
+        leave_exact: names or glob patterns of submodules (with all below) or parameters whose
+            backward shall stay exact.
+
+    Returns:
+        ``module`` itself.
+
+    Raises:
+        ValueError: if something that owns a matrix cannot be converted and is not in
+            ``leave_exact`` (all such are named, and nothing is changed), if ``module`` was
+            converted before, or an argument has no meaning.
+
+    Example:
+        >>> net = add_feedback(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
+        >>> net[2].feedback.shape
+        torch.Size([2, 5])
+
+    Reference:
+        Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
+        backpropagation for deep learning, 2016, doi:10.1038/ncomms13276. Sign symmetry: Liao,
+        Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016,
+        arXiv:1510.05067.
+    """
+    _check(module, sign)
+    exact = _left_exact(module, leave_exact)
+    layers, obstacles = _survey(module, exact)
+    if obstacles:
+        raise ValueError(
+            f"`module` has weights that cannot have a feedback: {'; '.join(obstacles)}. Replace "
+            "them, or list them (or the modules that own them) in `leave_exact` to keep their "
+            "true backward."
+        )
+    recipe = Recipe(distribution, scale, sign)
+    # All is drawn before anything is changed. One B for each weight, however many layers use it.
+    drawn: dict[int, Tensor] = {}
+    for name, layer in layers.items():
+        for weight_name in feedback_names(layer):
+            stream = derive_seed(seed, f"{name}.{weight_name}")
+            key = id(getattr(layer, weight_name))
+            if key not in drawn:
+                drawn[key] = draw_for(layer, weight_name, recipe, stream)
+    for layer in layers.values():
+        for weight_name, buffer_name in feedback_names(layer).items():
+            layer.register_buffer(buffer_name, drawn[id(getattr(layer, weight_name))])
+        # The class changes, not the object: hooks and references to it hold. torch's own lazy
+        # modules and parametrizations do the same.
+        layer.__class__ = _feedback_class(type(layer))  # type: ignore[arg-type]
+        vars(layer)["recipe"] = recipe
+    return module
+
+
+def _check(module: nn.Module, sign: str) -> None:
+    if sign not in ("random", "weight"):
+        raise ValueError(f"`sign` is {sign!r}, expected 'random' or 'weight'.")
+    converted = [name for name, child in module.named_modules() if hasattr(child, "use_feedback")]
+    if converted:
+        raise ValueError(
+            f"`module` has feedback already, first in {converted[0] or 'itself'!r}. Call "
+            "`add_feedback` once, on the plain net."
+        )
+
+
+def _left_exact(module: nn.Module, patterns: Sequence[str]) -> set[int]:
+    """The ids of all modules and parameters that keep their true backward."""
+    modules = {name: child for name, child in module.named_modules(remove_duplicate=False) if name}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    exact = set()
+    for name in match_names(patterns, [*modules, *parameters], "leave_exact"):
+        if name in parameters:
+            exact.add(id(parameters[name]))
+        else:
+            exact.update(map(id, modules[name].modules()))
+    return exact
+
+
+def _survey(module: nn.Module, exact: set[int]) -> tuple[dict[str, nn.Module], list[str]]:
+    """The layers to convert by name, and what stands in the way."""
+    layers: dict[str, nn.Module] = {}
+    obstacles: list[str] = []
+    for name, child in module.named_modules():
+        if id(child) in exact or isinstance(child, _EXACT_BY_NATURE):
+            continue
+        kind = _kind(type(child))
+        own = dict(child.named_parameters(recurse=False))
+        weights = feedback_names(child) if kind is not None else {}
+        if any(id(own.get(weight)) in exact for weight in weights):
+            continue
+        if kind is None:
+            obstacles.extend(_matrices_of(name, child, own, exact))
+        elif reason := _obstacle(child, kind, own):
+            obstacles.append(f"`{name or 'the module itself'}` ({_class_name(child)}: {reason})")
+        else:
+            layers[name] = child
+    return layers, obstacles
+
+
+def _matrices_of(
+    name: str, child: nn.Module, own: dict[str, nn.Parameter], exact: set[int]
+) -> Iterator[str]:
+    for parameter_name, parameter in own.items():
+        if id(parameter) not in exact and (is_lazy(parameter) or parameter.ndim >= 2):
+            full_name = ".".join(filter(None, (name, parameter_name)))
+            yield f"`{full_name}` (a parameter of {_class_name(child)})"
+
+
+def _obstacle(layer: nn.Module, kind: type[nn.Module], own: dict[str, nn.Parameter]) -> str | None:
+    """Why a layer of a convertible kind cannot be converted, or None."""
+    if any(map(is_lazy, own.values())):
+        return "not initialized, run a batch through the net first"
+    if is_parametrized(layer) or any(name not in own for name in feedback_names(layer)):
+        return "its weight is computed from other parameters"
+    if any(parameter.is_complex() for parameter in own.values()):
+        return "its weight is complex"
+    overridden = any(
+        getattr(type(layer), method, None) is not getattr(kind, method, None)
+        for method in ("forward", "_conv_forward")
+    )
+    if overridden or "forward" in vars(layer):
+        return "its forward is its own"
+    if isinstance(layer, nn.MultiheadAttention) and layer.bias_k is not None:
+        return "add_bias_kv"
+    if isinstance(layer, nn.MultiheadAttention) and layer.add_zero_attn:
+        return "add_zero_attn"
+    return None
+
+
+def _kind(cls: type[nn.Module]) -> type[nn.Module] | None:
+    return next((kind for kind in _COUNTERPARTS if issubclass(cls, kind)), None)
+
+
+@cache
+def _feedback_class(cls: type[nn.Module]) -> type[FeedbackLayer]:
+    """The counterpart of a class; of a class derived from it, one that is derived from both."""
+    kind = _kind(cls)
+    counterpart = _COUNTERPARTS[kind] if kind is not None else FeedbackLayer
+    # Attention has a subclass of Linear for its output, which differs in nothing but its type.
+    if cls in (kind, NonDynamicallyQuantizableLinear):
+        return counterpart
+    return type(f"Feedback{cls.__name__}", (counterpart, cls), {})
+
+
+def _class_name(module: nn.Module) -> str:
+    return type(module).__name__

@@ -1,0 +1,131 @@
+"""Random feedback matrices, each from a random stream of its own."""
+
+import math
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Distribution", "derive_seed", "draw_feedback"]
+
+Distribution = Literal["normal", "uniform", "kaiming", "xavier", "orthogonal", "constant", "weight"]
+
+
+def derive_seed(seed: int, name: str | int) -> int:
+    """A seed for the matrix ``name``, the same in every process and on every machine.
+
+    Args:
+        seed: the seed that all matrices share.
+        name: what tells this matrix from the others: its name, or its index.
+
+    Returns:
+        A non-negative integer below 2**63.
+
+    Example:
+        >>> derive_seed(0, "readout.weight") == derive_seed(0, "readout.weight")
+        True
+        >>> derive_seed(0, "readout.weight") == derive_seed(1, "readout.weight")
+        False
+    """
+    digest = blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def draw_feedback(
+    shape: Sequence[int],
+    *,
+    fan_in: int,
+    fan_out: int,
+    distribution: Distribution = "normal",
+    scale: float = 1.0,
+    seed: int = 0,
+    weight: Tensor | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    r"""Draw one fixed feedback matrix B.
+
+    =============  ===============================================
+    distribution   entries, before ``scale``
+    =============  ===============================================
+    ``normal``     N(0, 1 / fan_in)
+    ``uniform``    U(-a, a), a = sqrt(3 / fan_in): the same variance
+    ``kaiming``    N(0, 2 / fan_in)
+    ``xavier``     N(0, 2 / (fan_in + fan_out))
+    ``orthogonal`` orthonormal rows or columns, whichever are fewer
+    ``constant``   1 / sqrt(fan_in)
+    ``weight``     a copy of ``weight``
+    =============  ===============================================
+
+    Drawn on the CPU in float32 and then moved, so that neither the device nor the dtype changes
+    the values, and from a generator of its own, so that the global random state stays as it is.
+
+    Args:
+        shape: the shape of B; ``orthogonal`` takes the first dimension for the rows and all others
+            for the columns.
+        fan_in: how many entries of the error one entry of the credit sums.
+        fan_out: how many entries of the credit one entry of the error reaches.
+        distribution: see the table.
+        scale: factor on every entry.
+        seed: seed of the matrix's own generator; see :func:`derive_seed`.
+        weight: the weight to copy, for ``distribution="weight"``.
+        device: where B goes.
+        dtype: what B is rounded to.
+
+    Returns:
+        B, without a gradient.
+
+    Raises:
+        ValueError: if an argument has no meaning.
+
+    Example:
+        >>> draw_feedback((2, 2), fan_in=4, fan_out=2, distribution="constant", scale=3.0)
+        tensor([[1.5000, 1.5000],
+                [1.5000, 1.5000]])
+    """
+    _check(shape, fan_in, fan_out, distribution, scale, weight)
+    if weight is not None and distribution == "weight":
+        return weight.detach().to(device=device, dtype=dtype, copy=True).mul_(scale)
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.empty(*shape, dtype=torch.float32, device="cpu")
+    if distribution == "orthogonal":
+        nn.init.orthogonal_(matrix, generator=generator)
+    elif distribution == "constant":
+        matrix.fill_(1 / math.sqrt(fan_in))
+    elif distribution == "uniform":
+        bound = math.sqrt(3 / fan_in)
+        matrix.uniform_(-bound, bound, generator=generator)
+    else:
+        variances = {"normal": fan_in, "kaiming": fan_in / 2, "xavier": (fan_in + fan_out) / 2}
+        matrix.normal_(generator=generator).div_(math.sqrt(variances[distribution]))
+    return matrix.mul_(scale).to(device=device, dtype=dtype)
+
+
+def _check(
+    shape: Sequence[int],
+    fan_in: int,
+    fan_out: int,
+    distribution: str,
+    scale: float,
+    weight: Tensor | None,
+) -> None:
+    if distribution not in get_args(Distribution):
+        choice = ", ".join(get_args(Distribution))
+        raise ValueError(f"`distribution` is {distribution!r}. Choose from: {choice}.")
+    if not math.isfinite(scale):
+        raise ValueError(f"`scale` is {scale}, expected a finite number, such as 1.0.")
+    if fan_in < 1 or fan_out < 1:
+        raise ValueError(f"`fan_in` is {fan_in} and `fan_out` {fan_out}, expected 1 at least.")
+    if distribution == "orthogonal" and len(shape) < 2:
+        raise ValueError(
+            f"`shape` is {tuple(shape)}, but 'orthogonal' needs two dimensions at least. "
+            "Choose another `distribution`."
+        )
+    if distribution == "weight" and (weight is None or weight.shape != tuple(shape)):
+        found = "None" if weight is None else f"of shape {tuple(weight.shape)}"
+        raise ValueError(
+            f"`weight` is {found}, but `distribution='weight'` copies it: "
+            f"pass a weight of shape {tuple(shape)}, or choose another `distribution`."
+        )

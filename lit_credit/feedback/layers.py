@@ -1,0 +1,124 @@
+"""Linear and convolutional layers that send the error back through fixed random weights."""
+
+from itertools import chain
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_credit.feedback.draw import Distribution
+from lit_credit.feedback.ops import feedback_convolution, feedback_linear
+
+__all__ = [
+    "FeedbackConv1d",
+    "FeedbackConv2d",
+    "FeedbackConv3d",
+    "FeedbackLayer",
+    "FeedbackLinear",
+    "Recipe",
+    "Sign",
+]
+
+Sign = Literal["random", "weight"]
+
+
+class Recipe(NamedTuple):
+    """How the feedback of a layer is drawn, and whose signs it takes."""
+
+    distribution: Distribution = "normal"
+    scale: float = 1.0
+    sign: Sign = "random"
+
+
+class FeedbackLayer(nn.Module):
+    """What all layers with a feedback backward share.
+
+    Such a layer is made of a plain one by :func:`lit_credit.feedback.add_feedback`.
+
+    Attributes:
+        use_feedback: send the error through the feedback; if False, the layer is the plain one.
+        recipe: how the feedback was drawn.
+    """
+
+    use_feedback: bool = True
+    recipe: Recipe
+
+    def sends_feedback(self) -> bool:
+        """Whether a forward pass that starts now needs the feedback."""
+        return self.use_feedback and torch.is_grad_enabled()
+
+    def signs(self, weight: Tensor) -> Tensor | None:
+        """The tensor that lends the feedback its signs: the weight as it now is, or None."""
+        return weight.detach() if self.recipe.sign == "weight" else None
+
+
+class FeedbackLinear(FeedbackLayer, nn.Linear):
+    """``nn.Linear`` with dL/dx = dL/dy B."""
+
+    feedback: Tensor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        if not self.sends_feedback():
+            return super().forward(input)
+        weight = self.weight
+        return feedback_linear(input, weight, self.bias, self.feedback, self.signs(weight))
+
+
+class _FeedbackConv(FeedbackLayer, nn.modules.conv._ConvNd):
+    feedback: Tensor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (N, in, *size), or (in, *size), to (N, out, *size)."""
+        if not self.sends_feedback():
+            plain: Tensor = super().forward(input)
+            return plain
+        x, padding = self._pad(input)
+        batched = x.dim() == self.weight.dim()
+        y = feedback_convolution(
+            x if batched else x.unsqueeze(0),
+            self.weight,
+            self.bias,
+            self.feedback,
+            self.signs(self.weight),
+            stride=self.stride,
+            padding=padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+        return y if batched else y.squeeze(0)
+
+    def _pad(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """Pad by all that is not the same number of zeros on both sides; the rest is returned."""
+        sides = self._sides()
+        zeros = self.padding_mode == "zeros"
+        # A "same" padding of odd size puts the odd zero on the right, as torch does.
+        rest = [left if zeros else 0 for left, _ in sides]
+        todo = [(left - n, right - n) for (left, right), n in zip(sides, rest, strict=True)]
+        if any(map(any, todo)):
+            mode = "constant" if zeros else self.padding_mode
+            # F.pad counts from the last dimension.
+            x = F.pad(x, list(chain.from_iterable(reversed(todo))), mode=mode)
+        return x, rest
+
+    def _sides(self) -> list[tuple[int, int]]:
+        """The padding left and right of each dimension."""
+        if self.padding == "valid":
+            return [(0, 0) for _ in self.kernel_size]
+        if self.padding == "same":
+            totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            return [(total // 2, total - total // 2) for total in totals]
+        return [(int(n), int(n)) for n in self.padding]
+
+
+class FeedbackConv1d(_FeedbackConv, nn.Conv1d):
+    """``nn.Conv1d`` with a feedback of the weight's shape."""
+
+
+class FeedbackConv2d(_FeedbackConv, nn.Conv2d):
+    """``nn.Conv2d`` with a feedback of the weight's shape."""
+
+
+class FeedbackConv3d(_FeedbackConv, nn.Conv3d):
+    """``nn.Conv3d`` with a feedback of the weight's shape."""

@@ -1,0 +1,30 @@
+"""What Lightning's Trainer knows but does not declare."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+__all__ = ["callbacks_of", "is_fast_dev_run", "run_folder"]
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """All callbacks of the Trainer, in their order."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def is_fast_dev_run(trainer: Trainer) -> bool:
+    """Whether this is a trial run that leaves nothing behind."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def run_folder(trainer: Trainer) -> Path | None:
+    """The folder that this process writes to; None on other ranks and in a trial run.
+
+    Must be called on every rank: Lightning broadcasts the folder's name.
+    """
+    log_dir: Any = trainer.log_dir
+    if not trainer.is_global_zero or is_fast_dev_run(trainer) or log_dir is None:
+        return None
+    return Path(log_dir)

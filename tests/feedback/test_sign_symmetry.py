@@ -1,0 +1,97 @@
+"""Feedback with the signs of the weight, and feedback drawn anew."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
+
+
+def input_gradient(layer):
+    x = torch.zeros(1, layer.in_features, requires_grad=True)
+    return torch.autograd.grad(layer(x).sum(), x)[0]
+
+
+def test_usf_has_equal_magnitudes_and_the_signs_of_the_weight():
+    layer = add_feedback(nn.Linear(3, 4), distribution="constant", sign="weight")
+    torch.testing.assert_close(input_gradient(layer), layer.weight.sign().sum(0)[None] / 2)
+
+
+def test_frsf_tracks_the_current_sign():
+    layer = add_feedback(nn.Linear(3, 4), sign="weight", scale=2.0)
+    random = add_feedback(nn.Linear(3, 4), scale=2.0)
+    magnitudes = layer.feedback.clone()
+    assert torch.equal(magnitudes, random.feedback.abs())
+    for factor in (1.0, -1.0, 0.0):
+        with torch.no_grad():
+            layer.weight.copy_(factor * layer.weight)
+        expected = magnitudes * layer.weight.sign()
+        torch.testing.assert_close(input_gradient(layer), expected.sum(0)[None])
+        assert torch.equal(feedback_layers(layer)[""].feedback, expected)
+    assert torch.equal(layer.feedback, magnitudes)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(4, 6, 3, groups=2), (2, 4, 5, 5)),
+        (nn.MultiheadAttention(4, 2), (5, 2, 4)),
+        (nn.MultiheadAttention(4, 2, kdim=4, vdim=4), (5, 2, 4)),
+    ],
+)
+def test_signs_reach_every_kind_of_layer(layer, shape):
+    signed = add_feedback(copy.deepcopy(layer), sign="weight")
+    fixed = add_feedback(copy.deepcopy(layer))
+    for name, pair in feedback_layers(signed).items():
+        assert torch.equal(pair.feedback.sign(), pair.weight.sign())
+        # What a net with this very B fixed would compute.
+        feedback_layers(fixed)[name].feedback.copy_(pair.feedback)
+    gradients = []
+    for net in (signed, fixed):
+        x = torch.linspace(-1, 1, torch.Size(shape).numel()).view(shape).requires_grad_()
+        attends = isinstance(net, nn.MultiheadAttention)
+        y = net(x, x.square(), x.exp())[0] if attends else net(x)
+        gradients.append(torch.autograd.grad(y.square().sum(), [x, *net.parameters()]))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_brsf_redraws_by_seed_alone():
+    make = lambda: add_feedback(  # noqa: E731
+        nn.Sequential(nn.Linear(3, 4), nn.MultiheadAttention(4, 2)), sign="weight"
+    )
+    net, other = make(), make()
+    buffers = list(net.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    state = torch.get_rng_state()
+    redraw_feedback(net, 7)
+    redraw_feedback(other, 5)
+    redraw_feedback(other, 7)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(a is b for a, b in zip(net.buffers(), buffers, strict=True))
+    for mine, theirs, old in zip(net.buffers(), other.buffers(), before, strict=True):
+        assert torch.equal(mine, theirs)
+        assert not torch.equal(mine, old)
+        assert (mine >= 0).all()
+
+
+def test_tied_weights_stay_tied_when_redrawn():
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    add_feedback(net)
+    net.double()  # which gives each layer a tensor of its own
+    drawn = net[0].feedback.clone()
+    redraw_feedback(net, 0)  # the seed of `add_feedback`
+    assert torch.equal(net[0].feedback, drawn)
+    redraw_feedback(net, 1)
+    assert not torch.equal(net[0].feedback, drawn)
+    assert torch.equal(net[0].feedback, net[1].feedback)
+
+
+def test_redraw_refusals():
+    with pytest.raises(ValueError, match="no feedback layers"):
+        redraw_feedback(nn.Linear(2, 2), 0)
+    with pytest.raises(ValueError, match="the feedback of 0 is a copy of the weight"):
+        redraw_feedback(add_feedback(nn.Sequential(nn.Linear(2, 2)), distribution="weight"), 0)
