@@ -64,7 +64,7 @@ def test_what_cannot_be_drawn_is_a_gap(log, bad):
 
 @pytest.mark.parametrize("data", [[], rows(2, value=lambda *_: math.nan)])
 def test_nothing_to_show_says_so(data):
-    figure = layer_curves(data, "n/", ylabel="", title="")
+    figure = layer_curves(data, "n/", names=["a", "b"], ylabel="", title="")
     draw(figure)
     assert labels(figure) == ["n/a"]
 
