@@ -13,7 +13,7 @@ from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars
 from lit_credit.utils.probe import probe_batch
 from lit_credit.utils.probing import probing
-from lit_credit.utils.trainer import callbacks_of, run_folder
+from lit_credit.utils.trainer import callbacks_of, is_at_epoch_start, run_folder
 
 __all__ = ["ScheduledDiagnostic"]
 
@@ -121,8 +121,9 @@ class ScheduledDiagnostic(Callback):
         if self.probe is None:
             self.probe = probe_batch(trainer, self.n_samples)
         self.probe = pl_module.transfer_batch_to_device(self.probe, pl_module.device, 0)
-        if not self.history.rows:
-            self._measure(trainer, pl_module, trainer.current_epoch)
+        epoch = trainer.current_epoch
+        if not self.history.rows or (is_at_epoch_start(trainer) and self._is_due(epoch)):
+            self._measure(trainer, pl_module, epoch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -134,7 +135,7 @@ class ScheduledDiagnostic(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after an epoch that is due."""
         epoch = trainer.current_epoch + 1
-        if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:
+        if self._is_due(epoch):
             self._measure(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -150,6 +151,9 @@ class ScheduledDiagnostic(Callback):
             folder = self._folder / "figures"
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / f"{self._numbered(self.name)}.png", dpi=150)
+
+    def _is_due(self, epoch: int) -> bool:
+        return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step

@@ -29,8 +29,13 @@ class Dropping(ResidualMLP):
         return super().forward(torch.nn.functional.dropout(x, 0.1, self.training))
 
 
+def cosine(optimizer):
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+
+
 def make(kind, **kwargs):
-    return kind(Dropping(20, width=12, num_classes=5, depth=2), Classification(5), **kwargs)
+    net = Dropping(20, width=12, num_classes=5, depth=2)
+    return kind(net, Classification(5), lr_scheduler=cosine, **kwargs)
 
 
 def fit(rule, folder, ckpt_path=None, stop=10, every=None):
