@@ -7,7 +7,7 @@ after its first batch, which favours the other: its workers start, and prefetch,
 Run: python benchmarks/data_loading.py [--root DIR] [--rounds 5] [--batches 100]
 Without --root the images are random bytes, which cost the same.
 
-Measured with --root, --rounds 7 (torch 2.14, 2 cores shared with other work, load 4 to 5), two runs:
+Measured with --root, --rounds 7 (torch 2.14, 2 cores shared with other work, load 5), two runs:
 ours 113,000/s and 85,000/s, torchvision 4,200/s and 6,200/s, ratio 26.7 and 13.7.
 """
 
@@ -91,8 +91,9 @@ def main(root: str | None, rounds: int, batches: int) -> float:
     data = Synthetic() if root is None else CIFAR10(root=root, download=False)
     ours = data.train_dataloader()
     batches = min(batches, len(ours) - 2)  # a first one before the clock, no ragged last one
-    theirs = per_sample_loader(*data.splits[0], batches)
-    pairs = []
+    images, labels = data.splits[0]
+    theirs = per_sample_loader(images, labels, batches)
+    pairs: list[tuple[float, float]] = []
     for number in range(rounds):
         pairs.append((images_per_second(ours, batches), images_per_second(theirs, batches)))
         print(f"round {number}: ours {pairs[-1][0]:8.0f}/s, torchvision {pairs[-1][1]:8.0f}/s")
