@@ -22,7 +22,7 @@ def all_variants(image, padding):
     return variants
 
 
-@pytest.mark.parametrize(("shape", "padding"), [((3, 6, 5), 1), ((1, 8, 8), 2)])
+@pytest.mark.parametrize(("shape", "padding"), [((3, 6, 5), 1), ((1, 8, 8), 2), ((3, 4, 4), 0)])
 def test_every_image_becomes_one_of_its_variants_all_equally_often(shape, padding):
     rng = np.random.default_rng(0)
     images = rng.integers(1, 256, (20, *shape), dtype=np.uint8)
@@ -49,6 +49,15 @@ def test_draws_come_from_the_generator_alone():
     assert not torch.equal(first, random_crop_flip(images, torch.Generator().manual_seed(5)))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(images, original)
+
+
+def test_the_memory_format_does_not_matter():
+    images = torch.randint(256, (8, 3, 6, 6), dtype=torch.uint8)
+    crops = [
+        random_crop_flip(x, torch.Generator().manual_seed(4))
+        for x in (images, images.to(memory_format=torch.channels_last))
+    ]
+    assert torch.equal(*crops)
 
 
 def test_normalize_is_per_channel():
