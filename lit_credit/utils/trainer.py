@@ -20,12 +20,13 @@ def is_fast_dev_run(trainer: Trainer) -> bool:
 
 
 def is_at_epoch_start(trainer: Trainer) -> bool:
-    """Whether no batch of the present epoch has been taken.
+    """Whether a fit that starts or resumes does so between two epochs.
 
     A run resumed from a checkpoint of an epoch's last batch comes here without having passed the
     end of that epoch: Lightning counts it as over and calls none of its hooks.
     """
-    return trainer.fit_loop.epoch_loop.batch_progress.current.ready == 0
+    taken = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return taken % trainer.num_training_batches == 0
 
 
 def run_folder(trainer: Trainer) -> Path | None:
