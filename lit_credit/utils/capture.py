@@ -23,8 +23,9 @@ class Point(NamedTuple):
 def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
     """Record the first tensor that passes each point while the ``with`` lasts.
 
-    Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works, also
-    where everything before them is frozen: there a leaf that requires a gradient takes their place.
+    Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works inside
+    the ``with``, also where everything before them is frozen. The net goes on with a copy, so that
+    an operation in place (``nn.ReLU(inplace=True)``) does not change what was recorded.
 
     Args:
         module: the module that will be run inside.
@@ -33,24 +34,39 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
     Yields:
         A dict that fills as the forward pass runs; a point not passed has no entry. Where a
         submodule runs several times, the first passage counts.
+
+    Raises:
+        AttributeError: if ``module`` has no submodule of such a name.
     """
     tensors: dict[Point, Tensor] = {}
+    lent: list[Tensor] = []
 
     def record(point: Point, value: Any) -> Any:
         tensor = first_tensor(value)
         if point in tensors or tensor is None or not tensor.is_floating_point():
             return None
         if torch.is_grad_enabled() and not tensor.requires_grad:
-            leaf = tensor.detach().requires_grad_()
-            tensors[point] = leaf
-            return replace_first(value, leaf)
+            if point.side == "output":
+                # From here on the net sees this leaf only.
+                tensor = tensor.detach().requires_grad_()
+            else:
+                # A path around the submodule uses the same tensor, so no other may take its place.
+                lent.append(tensor.requires_grad_())
         tensors[point] = tensor
-        return None
+        return replace_first(value, tensor.clone())
 
     with ExitStack() as hooks:
+        hooks.callback(_return, lent)
         for point in points:
             hooks.callback(_hook(module.get_submodule(point.module), point, record).remove)
         yield tensors
+
+
+def _return(lent: Sequence[Tensor]) -> None:
+    """Take back the gradients asked of tensors that are not ours: a batch, a frozen parameter."""
+    for tensor in lent:
+        if tensor.is_leaf:
+            tensor.requires_grad_(False)
 
 
 def _hook(submodule: nn.Module, point: Point, record: Any) -> Any:
