@@ -2,13 +2,19 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import (
+    ArgsType,
+    LightningArgumentParser,
+    LightningCLI,
+    SaveConfigCallback,
+)
 
 # Imported so that YAML may call their classes by their short names.
 import lit_credit.callbacks
@@ -39,6 +45,12 @@ class SaveFitConfig(SaveConfigCallback):
 
 class LitCreditCLI(LightningCLI):
     """``LightningCLI`` with a folder for each run: ``DEFAULT_ROOT_DIR/RULE/seed_SEED``."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a call of ``main`` from a process that has arguments of its own is no mistake."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
         """Name the folder of the run."""
@@ -93,7 +105,7 @@ def main(args: Sequence[str] | None = None) -> int:
         LitCreditCLI(
             CreditRule,
             LightningDataModule,
-            args=None if args is None else words,
+            args=words,
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

@@ -16,7 +16,12 @@ from lit_credit.utils.logging import log_charts, log_figure, log_scalars
 from lit_credit.utils.nested import is_plain
 from lit_credit.utils.probe import probe_batch
 from lit_credit.utils.probing import probing
-from lit_credit.utils.trainer import callbacks_of, epochs_completed, run_folder
+from lit_credit.utils.trainer import (
+    callbacks_of,
+    epochs_completed,
+    is_at_epoch_start,
+    run_folder,
+)
 
 __all__ = ["ScheduledDiagnostic"]
 
@@ -137,10 +142,11 @@ class ScheduledDiagnostic(Callback, ABC):
         self.history = History(path, self.history.rows)
         log_charts(trainer, self._charts(trainer))
         self.probe = self._shared_probe(trainer, pl_module)
-        if self.history.rows:
-            self._last_step = self.history.rows[-1]["step"]
-        else:
-            self._measure(trainer, pl_module, trainer.current_epoch)
+        rows, epoch = self.history.rows, trainer.current_epoch
+        if rows:
+            self._last_step = rows[-1]["step"]
+        if not rows or (is_at_epoch_start(trainer) and self._is_due(epoch)):
+            self._measure(trainer, pl_module, epoch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -154,7 +160,7 @@ class ScheduledDiagnostic(Callback, ABC):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after an epoch that is due."""
         epoch = trainer.current_epoch + 1
-        if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:
+        if self._is_due(epoch):
             self._measure(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -170,6 +176,9 @@ class ScheduledDiagnostic(Callback, ABC):
             folder = self._folder / "figures"
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / f"{self._numbered(self.name)}.png", dpi=150)
+
+    def _is_due(self, epoch: int) -> bool:
+        return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step

@@ -30,15 +30,22 @@ def random_crop_flip(images: Tensor, generator: Generator, padding: int = 4) -> 
         >>> random_crop_flip(image, torch.Generator().manual_seed(1), padding=1)[0, 0].tolist()
         [[2, 3, 0], [5, 6, 0], [8, 9, 0]]
     """
-    n, _, height, width = images.shape
+    n, channels, height, width = images.shape
     dy, dx = torch.randint(2 * padding + 1, (2, n), generator=generator).to(images.device)
     mirrored = torch.randint(2, (n,), generator=generator).to(images.device)
     row = torch.arange(n, device=images.device)
     # Copying rows of a doubled batch is four times as fast as torch.where on bytes.
     images = torch.cat((images, images.flip(-1))).index_select(0, row + n * mirrored)
-    # A strided view of all windows: one gather copies each image's own, nothing else is touched.
-    windows = pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    return windows[row, :, dy, dx]
+    # The image shifted by (dy, dx) begins dy lines and dx pixels into the padded one. So copy whole
+    # padded images out of a view that has one at every pixel (a blank image behind the last keeps
+    # it inside), and cut off what the shift pushed over the edges: one memcpy an image, five times
+    # as fast as indexing all windows of `padded.unfold(2, height, 1).unfold(3, width, 1)`.
+    padded = pad(images, (padding,) * 4 + (0, 0, 0, 1)).contiguous()
+    line, size = padded.shape[-1], padded[0].numel()
+    shifted = padded.as_strided((n * size, size), (1, 1)).index_select(
+        0, row * size + dy * line + dx
+    )
+    return shifted.view(n, channels, -1, line)[..., :height, :width]
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -60,4 +67,4 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1)
         for values in (mean, std)
     )
-    return images.to(torch.float32).sub_(centre).div_(scale)
+    return images.to(torch.float32, copy=True).sub_(centre).div_(scale)

@@ -1,6 +1,7 @@
 """Whole batches from tensors in memory, resumable at any batch."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -65,6 +66,9 @@ class TensorLoader:
         >>> [x.tolist() for (x,) in loader], loader.state_dict()
         ([[4]], {'epoch': 3, 'batch': 3})
     """
+
+    # Lightning asks whatever has a `sampler` for this one too.
+    batch_sampler: ClassVar[None] = None
 
     def __init__(
         self,

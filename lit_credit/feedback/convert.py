@@ -105,7 +105,9 @@ def add_feedback(
     drawn: dict[int, Tensor] = {}
     for name, layer in layers.items():
         for weight_name in feedback_names(layer):
-            stream = derive_seed(seed, f"{name}.{weight_name}")
+            # A compiled net has the matrices of the same net uncompiled.
+            plain = name.replace("_orig_mod.", "")
+            stream = derive_seed(seed, f"{plain}.{weight_name}")
             key = id(getattr(layer, weight_name))
             if key not in drawn:
                 drawn[key] = draw_for(layer, weight_name, recipe, stream)

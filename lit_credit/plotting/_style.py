@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 # Okabe and Ito's colours, told apart under every common form of colour blindness; their yellow is
 # left out, on white it is hard to see. The grey is as dark as it is so that, seen without red or
@@ -62,6 +63,7 @@ def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
         height: of the axes, in points, roughly.
     """
     ax.autoscale_view()  # limits are otherwise only brought up to date when drawn
+    readable_ticks(ax)
     to_axes = ax.transScale + ax.transLimits
     homes = [float(to_axes.transform((0.0, label.y))[1]) for label in labels]
     places = spread(homes, gap=1.3 * SMALL / height)
@@ -84,30 +86,43 @@ def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
 def spread(places: Sequence[float], gap: float) -> list[float]:
     """Move places apart until neighbours are a gap from each other, each as little as it can.
 
+    All stay between 0 and 0.97, below a title, if there is room for so many.
+
     Example:
         >>> [round(x, 6) for x in spread([0.5, 0.5, 0.9], gap=0.1)]
         [0.45, 0.55, 0.9]
     """
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    # Clusters of labels that touch, each as [members, centre of its members' homes].
-    clusters: list[tuple[list[int], float]] = []
-    for index in order:
-        members, centre = [index], places[index]
-        while clusters and _touch(clusters[-1], (members, centre), gap):
-            below, below_centre = clusters.pop()
-            size = len(below) + len(members)
-            centre = (below_centre * len(below) + centre * len(members)) / size
-            members = below + members
-        clusters.append((members, centre))
+    # Labels that touch, from below: each cluster is spaced evenly around its members' mean.
+    clusters: list[list[int]] = []
+    for index in sorted(range(len(places)), key=lambda i: places[i]):
+        cluster = [index]
+        while clusters and _bottom(cluster, places, gap) < gap + _top(clusters[-1], places, gap):
+            cluster = clusters.pop() + cluster
+        clusters.append(cluster)
     moved = list(places)
-    for members, centre in clusters:
-        for rank, index in enumerate(members):
-            moved[index] = centre + (rank - (len(members) - 1) / 2) * gap
+    for cluster in clusters:
+        for rank, index in enumerate(cluster):
+            moved[index] = _bottom(cluster, places, gap) + rank * gap
     return moved
 
 
-def _touch(below: tuple[list[int], float], above: tuple[list[int], float], gap: float) -> bool:
-    return above[1] - below[1] < gap * (len(below[0]) + len(above[0])) / 2
+def _bottom(cluster: Sequence[int], places: Sequence[float], gap: float) -> float:
+    extent = gap * (len(cluster) - 1)
+    centred = sum(places[i] for i in cluster) / len(cluster) - extent / 2
+    return max(min(centred, 0.97 - extent), 0.0)
+
+
+def _top(cluster: Sequence[int], places: Sequence[float], gap: float) -> float:
+    return _bottom(cluster, places, gap) + gap * (len(cluster) - 1)
+
+
+def readable_ticks(ax: Axes) -> None:
+    """On a logarithmic axis of less than two decades, ticks at 1, 2 and 5 in plain numbers."""
+    low, high = ax.get_ylim()
+    if ax.get_yscale() == "log" and high < 100 * low:
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def factor_text(factor: float) -> str:

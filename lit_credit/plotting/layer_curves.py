@@ -52,7 +52,7 @@ def layer_curves(
         [1.0, 2.0]
     """
     tags = layer_tags(rows, prefix)
-    texts = list(names) if names is not None else [tag.removeprefix(prefix) for tag in tags]
+    texts = list(names) if names and tags else [tag.removeprefix(prefix) for tag in tags]
     if len(texts) != len(tags):
         raise ValueError(
             f"`names` has {len(texts)} entries, but {len(tags)} layers have a tag that begins with "

@@ -1,5 +1,6 @@
 """What all learning rules share."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from lit_credit.utils.hyperparameters import save_plain_hyperparameters
 from lit_credit.utils.logging import declare_hyperparameters, logger_due
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.random_state import random_state, set_random_state
+from lit_credit.utils.trainer import is_at_epoch_start
 
 __all__ = ["CreditRule"]
 
@@ -188,6 +190,16 @@ class CreditRule(LightningModule):
             str(name).replace("val/", "hp/") for name in self.val_metrics.keys(keep_base=False)
         ]
         declare_hyperparameters(self, names)
+
+    def on_train_start(self) -> None:
+        """Make up for the end of an epoch that a resumed run has skipped."""
+        scheduler: Any = self.lr_schedulers()
+        if (
+            self.lr_interval == "epoch"
+            and is_at_epoch_start(self.trainer)
+            and getattr(scheduler, "last_epoch", math.inf) < self.trainer.current_epoch
+        ):
+            self._step_scheduler()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the random states, which Lightning does not."""

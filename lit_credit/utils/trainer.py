@@ -5,7 +5,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-__all__ = ["callbacks_of", "epochs_completed", "is_fast_dev_run", "run_folder"]
+__all__ = [
+    "callbacks_of",
+    "epochs_completed",
+    "is_at_epoch_start",
+    "is_fast_dev_run",
+    "run_folder",
+]
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
@@ -22,6 +28,16 @@ def epochs_completed(trainer: Trainer) -> int:
 def is_fast_dev_run(trainer: Trainer) -> bool:
     """Whether this is a trial run that leaves nothing behind."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def is_at_epoch_start(trainer: Trainer) -> bool:
+    """Whether a fit that starts or resumes does so between two epochs.
+
+    A run resumed from a checkpoint of an epoch's last batch comes here without having passed the
+    end of that epoch: Lightning counts it as over and calls none of its hooks.
+    """
+    taken = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return taken % trainer.num_training_batches == 0
 
 
 def run_folder(trainer: Trainer) -> Path | None:

@@ -64,7 +64,7 @@ def test_what_cannot_be_drawn_is_a_gap(log, bad):
 
 @pytest.mark.parametrize("data", [[], rows(2, value=lambda *_: math.nan)])
 def test_nothing_to_show_says_so(data):
-    figure = layer_curves(data, "n/", ylabel="", title="")
+    figure = layer_curves(data, "n/", names=["a", "b"], ylabel="", title="")
     draw(figure)
     assert labels(figure) == ["n/a"]
 
@@ -87,3 +87,10 @@ def test_many_layers_keep_the_ends_labelled():
 def test_one_row_is_visible():
     line = layer_curves(rows(1, epochs=1), "n/", ylabel="", title="").axes[0].lines[0]
     assert line.get_markersize() > 0
+
+
+def test_a_short_logarithmic_axis_has_plain_ticks():
+    figure = layer_curves(rows(1, value=lambda i, e: 1 + e), "n/", ylabel="", title="")
+    draw(figure)
+    ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert {"1", "2"} <= set(ticks)

@@ -14,6 +14,7 @@ def test_labels_never_overlap_and_keep_their_order(places):
     order = sorted(range(len(places)), key=lambda i: places[i])
     for below, above in itertools.pairwise(order):
         assert moved[above] - moved[below] >= 0.05 - 1e-9
+    assert all(0 <= place <= 0.97 for place in moved)
 
 
 def test_labels_with_room_stay_where_they_are():

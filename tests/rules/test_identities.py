@@ -38,10 +38,11 @@ def test_fa_with_the_weights_as_feedback_is_bp(net):
 @pytest.mark.parametrize("kind", [FA, BlockFA, DFA])
 def test_the_readout_learns_from_the_true_gradient(kind, net):
     found, exact = gradients(rule(kind, net), batch()), gradients(rule(BP, net), batch())
-    readout = [name for name in exact if name.startswith(("out_", "head"))]
-    others = [name for name in exact if name not in readout and name.endswith("weight")]
-    assert_equal(found, exact, readout)
-    assert not any(torch.allclose(found[name], exact[name], rtol=1e-3) for name in others[:2])
+    # Under FA the norm before the last weight lies behind a feedback matrix already.
+    parts = ("out_head", "head") if kind is FA else ("out_", "head")
+    assert_equal(found, exact, [name for name in exact if name.startswith(parts)])
+    first = next(iter(exact))
+    assert not torch.allclose(found[first], exact[first], rtol=1e-2)
 
 
 def test_dfa_with_one_hidden_layer_is_fa():
@@ -68,7 +69,7 @@ def test_dfa_with_the_product_of_later_weights_is_bp_on_a_linear_net():
     for layer in reversed(dfa.net.layers):
         blocks.append(product)
         product = layer[0].weight.detach().T @ product
-    dfa.feedback.matrix.copy_(torch.cat(blocks[::-1]))
+    dfa.feedback.matrix = torch.cat(blocks[::-1])
     assert_equal(
         gradients(dfa, batch()), gradients(BP(seeded(linear_net), Classification(5)), batch())
     )
@@ -79,7 +80,7 @@ def test_block_fa_with_the_weights_as_feedback_is_bp_on_a_linear_net():
     rule_.credit(batch())
     for index in range(2):
         upper = rule_.net.layers[index + 1][0].weight.detach()
-        getattr(rule_.feedback, f"unit_{index}").copy_(upper.T)
+        setattr(rule_.feedback, f"unit_{index}", upper.T)
     assert_equal(
         gradients(rule_, batch()), gradients(BP(seeded(linear_net), Classification(5)), batch())
     )
