@@ -15,6 +15,7 @@ from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.nested import map_tensors
+from lit_credit.utils.unfrozen import unfrozen
 
 __all__ = [
     "check_passed",
@@ -90,7 +91,7 @@ def exact_gradients(
     Raises:
         ValueError: if a point is not passed in the forward pass.
     """
-    with exact_backward(module), capture(module, points) as values:
+    with exact_backward(module), unfrozen(module), capture(module, points) as values:
         loss = batch_loss(module, batch)
         passed = check_passed(points, values)
         found = [point for point, value in passed.items() if value.requires_grad]
@@ -138,7 +139,7 @@ def check_passed(points: Sequence[Point], values: dict[Point, Tensor]) -> dict[P
     Raises:
         ValueError: if a point has none.
     """
-    unseen = [point.module for point in points if point not in values]
+    unseen = dict.fromkeys(point.module for point in points if point not in values)
     if unseen:
         raise ValueError(
             f"`units`: {', '.join(unseen)} did not run in the forward pass of the probe, or handed "

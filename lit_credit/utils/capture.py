@@ -23,9 +23,11 @@ class Point(NamedTuple):
 def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
     """Record the first tensor that passes each point while the ``with`` lasts.
 
-    Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works inside
-    the ``with``, also where everything before them is frozen. The net goes on with a copy, so that
-    an operation in place (``nn.ReLU(inplace=True)``) does not change what was recorded.
+    Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works. The net
+    goes on with a copy, so that an operation in place (``nn.ReLU(inplace=True)``) does not change
+    what was recorded. Where nothing before a point requires a gradient, a leaf that does takes the
+    tensor's place; a path around the submodule still has the tensor itself, so what the gradient at
+    such an input gets from there is missing.
 
     Args:
         module: the module that will be run inside.
@@ -39,34 +41,20 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
         AttributeError: if ``module`` has no submodule of such a name.
     """
     tensors: dict[Point, Tensor] = {}
-    lent: list[Tensor] = []
 
     def record(point: Point, value: Any) -> Any:
         tensor = first_tensor(value)
         if point in tensors or tensor is None or not tensor.is_floating_point():
             return None
         if torch.is_grad_enabled() and not tensor.requires_grad:
-            if point.side == "output":
-                # From here on the net sees this leaf only.
-                tensor = tensor.detach().requires_grad_()
-            else:
-                # A path around the submodule uses the same tensor, so no other may take its place.
-                lent.append(tensor.requires_grad_())
+            tensor = tensor.detach().requires_grad_()
         tensors[point] = tensor
         return replace_first(value, tensor.clone())
 
     with ExitStack() as hooks:
-        hooks.callback(_return, lent)
         for point in points:
             hooks.callback(_hook(module.get_submodule(point.module), point, record).remove)
         yield tensors
-
-
-def _return(lent: Sequence[Tensor]) -> None:
-    """Take back the gradients asked of tensors that are not ours: a batch, a frozen parameter."""
-    for tensor in lent:
-        if tensor.is_leaf:
-            tensor.requires_grad_(False)
 
 
 def _hook(submodule: nn.Module, point: Point, record: Any) -> Any:

@@ -102,7 +102,7 @@ class Foreign(LightningModule):
         logits = self.model(x)
         loss = F.cross_entropy(logits, y)
         self.steps += 1
-        self.outputs.append(float(loss))
+        self.outputs.append(loss.item())
         self.seen.append(float(x.sum()))
         self.train_accuracy(logits, y)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
