@@ -19,7 +19,9 @@ class MetricHistory(Callback):
     row of epoch 0. Rows hold what the module logged under ``val/``; one taken in mid-epoch counts
     the epochs completed by then.
 
-    Costs nothing: it reads what Lightning has computed.
+    Costs nothing: it reads what Lightning has computed. A run resumed from a checkpoint that was
+    saved after an epoch's last batch and before its end (``every_n_train_steps``) lacks the row of
+    that epoch, whose validation Lightning leaves out.
     """
 
     name = "metrics"
