@@ -27,7 +27,7 @@ def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> Non
     the Trainer's own schedule.
     """
     finite = {tag: value for tag, value in values.items() if math.isfinite(value)}
-    for logger in trainer.loggers:
+    for logger in trainer.loggers if finite else ():
         logger.log_metrics(finite, step=step)
 
 
