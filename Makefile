@@ -27,7 +27,7 @@ $(DEMO)/%.done: | .venv/installed
 		--trainer.accelerator cpu --trainer.enable_progress_bar false --ckpt_path last \
 		> $(DEMO)/$*.log 2>&1 || { tail -n 20 $(DEMO)/$*.log; exit 1; }
 	@touch $@
-	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($(words $(wildcard $(DEMO)/*.done)) of $(words $(RUNS)))"
+	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($$(ls $(DEMO)/*.done | wc -l) of $(words $(RUNS)))"
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest

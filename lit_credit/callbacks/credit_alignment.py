@@ -61,7 +61,7 @@ class CreditAlignment(ScheduledDiagnostic):
 
     name = "credit_alignment"
     section = "credit"
-    charts = ("cosine", "cosine_input", "update")
+    charts = ("cosine", "cosine_input")
     options = ("parameters",)
 
     def __init__(self, *args: Any, parameters: bool = True, **kwargs: Any) -> None:
