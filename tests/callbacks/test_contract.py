@@ -125,6 +125,15 @@ def test_a_foreign_module_is_trained_the_same(kind, batches, tmp_path):
         assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
 
 
+def test_a_stateful_training_loader_stays_where_it_is(tmp_path):
+    runs = []
+    for callbacks in ((), (make(ResidualNorms),)):
+        module = helpers.rule(DFA)
+        fit(tmp_path, module, *callbacks, loaders=(helpers.train_loader(), None), logger=False)
+        runs.append(module)
+    assert same_state(*runs)
+
+
 @pytest.mark.parametrize("kind", WITH_LOSS)
 def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path):
     for module, make_callback in ((helpers.rule(DFA), make), (Validated(), on_foreign)):

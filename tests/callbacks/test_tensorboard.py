@@ -1,0 +1,96 @@
+"""What TensorBoard is given, read back from the event file."""
+
+import math
+import re
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from lit_credit.callbacks import (
+    CreditAlignment,
+    GradientNorms,
+    ReferenceValidity,
+    ResidualNorms,
+    ScaleStability,
+    WeightAlignment,
+)
+from lit_credit.rules import FA
+from lit_credit.utils.history import read_history
+from tests.callbacks import helpers
+
+KINDS = [
+    CreditAlignment,
+    GradientNorms,
+    ReferenceValidity,
+    ResidualNorms,
+    ScaleStability,
+    WeightAlignment,
+]
+LAYOUT = "custom_scalars__config__"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    callbacks = [*(kind(n_samples=7) for kind in KINDS), ResidualNorms(every_n_steps=5)]
+    trainer = helpers.trainer(folder, *callbacks)
+    trainer.fit(helpers.rule(FA), helpers.train_loader(), helpers.val_loader())
+    trainer.logger.experiment.flush()
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+    return folder, events.Reload(), callbacks
+
+
+def test_scalars_are_those_of_the_histories_at_their_steps(run):
+    folder, events, _ = run
+    histories = [f"{kind.name}.jsonl" for kind in KINDS] + ["residual_norms-1.jsonl"]
+    seen = set()
+    for name in histories:
+        rows = read_history(folder / name)
+        for tag in rows[0]["values"]:
+            expected = [
+                (row["step"], row["values"][tag])
+                for row in rows
+                if math.isfinite(row["values"][tag])
+            ]
+            if expected:
+                found = [(event.step, event.value) for event in events.Scalars(tag)]
+                assert found == [(step, pytest.approx(value)) for step, value in expected]
+                seen.add(tag)
+    assert {"residual/norm/L00", "residual-1/norm/L02", "gradient/norm/L02"} <= seen
+    assert {"credit/cosine/L00", "weight/angle/head", "stability/growth"} <= seen
+    assert all(tag.count("/") >= 1 for tag in seen)
+
+
+def test_one_layout_covers_all_diagnostics(run):
+    _, events, callbacks = run
+    (event,) = events.Tensors(LAYOUT)
+    layout = layout_pb2.Layout()
+    layout.ParseFromString(event.tensor_proto.string_val[0])
+    categories = {category.title: category for category in layout.category}
+    assert set(categories) == {callback.section for callback in callbacks} | {"residual-1"}
+    scalars = events.Tags()["scalars"]
+    for category in layout.category:
+        for chart in category.chart:
+            for pattern in chart.multiline.tag:
+                hits = [tag for tag in scalars if re.match(pattern, tag)]
+                assert hits, pattern
+                assert {tag.split("/")[0] for tag in hits} == {category.title}
+    patterns = [p for c in categories["credit"].chart for p in c.multiline.tag]
+    assert sum(bool(re.match(p, "credit/cosine/L00")) for p in patterns) == 1
+
+
+def test_a_figure_of_each_goes_to_tensorboard_and_to_the_folder(run):
+    folder, events, _ = run
+    names = {f"{kind.name}.png" for kind in KINDS} | {"residual_norms-1.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == names
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in (folder / "figures").iterdir())
+    tags = {f"{kind.section}/figure" for kind in KINDS} | {"residual-1/figure"}
+    assert set(events.Tags()["images"]) == tags
+    assert [event.step for event in events.Images("residual/figure")] == [12]
+
+
+def test_figures_can_be_left_out(tmp_path):
+    trainer = helpers.trainer(tmp_path, ResidualNorms(figure=False), max_epochs=1)
+    trainer.fit(helpers.rule(FA), helpers.train_loader(), helpers.val_loader())
+    assert not (tmp_path / "figures").exists()

@@ -1,0 +1,184 @@
+"""Looks into a module that leave no trace."""
+
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_credit.feedback import add_feedback
+from lit_credit.utils.double_precision import double_precision
+from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.utils.preserved_state import preserved_state
+from lit_credit.utils.probing import preserved_rng, probing
+from lit_credit.utils.unfrozen import unfrozen
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+
+
+def seed():
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_modes_random_states_and_autograd_come_back(fails):
+    net = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout().eval()))
+    modes = [child.training for child in net.modules()]
+    seed()
+    expected = draw()
+    seed()
+    with torch.inference_mode():
+        try:
+            with probing(net):
+                assert not any(child.training for child in net.modules())
+                assert torch.is_grad_enabled()
+                assert not torch.is_inference_mode_enabled()
+                (net(torch.ones(2, 2)) * torch.ones((), requires_grad=True)).sum().backward()
+                draw()
+                if fails:
+                    raise Interrupted
+        except Interrupted:
+            pass
+        assert torch.is_inference_mode_enabled()
+    assert [child.training for child in net.modules()] == modes
+    assert draw() == expected
+
+
+def test_modes_may_stay():
+    net = nn.Dropout()
+    with torch.no_grad(), probing(net, train=True):
+        assert net.training
+        assert torch.is_grad_enabled()
+    assert net.training
+
+
+def test_preserved_rng_gives_the_same_numbers_again():
+    seed()
+    with preserved_rng():
+        first = draw()
+    assert draw() == first
+
+
+class Busy(nn.Module):
+    """Changes all that a step may change."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.metric = MulticlassAccuracy(2)
+        self.norm = nn.BatchNorm1d(2)
+        self.outputs, self.recent = [1], deque([1], maxlen=3)
+        self.table, self.names = {"a": 1}, {"a"}
+        self.count, self.last = 0, torch.zeros(2)
+        self.register_buffer("steps", torch.zeros(()))
+        self.register_buffer("unset", None)
+
+    def forward(self, x):
+        self.metric(self.norm(x), torch.zeros(len(x), dtype=torch.long))
+        self.outputs.append(2)
+        self.recent.append(2)
+        self.table["b"] = 2
+        self.names.add("b")
+        self.count += 1
+        self.last += 1
+        self.new = 1
+        self.unset = torch.ones(())
+        # A buffer that the backward pass needs, and that changes.
+        self.steps += 1
+        return (self.weight * self.steps * x).sum()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_attributes_and_buffers_come_back(fails):
+    module, x = Busy(), torch.ones(3, 2)
+    identities = {name: id(value) for name, value in vars(module).items()}
+    try:
+        with preserved_state(module):
+            loss = module(x)
+            if fails:
+                raise Interrupted
+    except Interrupted:
+        pass
+    else:
+        loss.backward()
+        assert module.weight.grad.tolist() == [3, 3]
+    assert {name: id(value) for name, value in vars(module).items()} == identities
+    assert (module.outputs, list(module.recent)) == ([1], [1])
+    assert (module.table, module.names, module.count) == ({"a": 1}, {"a"}, 0)
+    assert module.last.tolist() == [0, 0]
+    assert float(module.steps) == 0
+    assert module.unset is None
+    assert not hasattr(module, "new")
+    assert int(module.norm.num_batches_tracked) == 0
+    assert module.metric.update_count == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_double_precision_gives_the_same_memory_back(fails):
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    net[0].weight.grad = torch.ones(2, 2)
+    tensors = [*net.parameters(), *net.buffers()]
+    before = [(id(t), t.data_ptr(), t.dtype) for t in tensors]
+    values = [t.detach().clone() for t in tensors]
+    try:
+        with double_precision(net):
+            assert net(torch.ones(2, 2, dtype=torch.float64)).dtype is torch.float64
+            if fails:
+                raise Interrupted
+    except Interrupted:
+        pass
+    tensors = [*net.parameters(), *net.buffers()]
+    assert [(id(t), t.data_ptr(), t.dtype) for t in tensors] == before
+    # Running statistics were updated in the copies.
+    assert all(map(torch.equal, values[:-1], tensors[:-1]))
+    assert net[0].weight.grad.dtype is torch.float32
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_exact_backward_is_the_true_one_for_a_while(fails):
+    torch.manual_seed(0)
+    plain, net = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)) for _ in range(2))
+    net.load_state_dict(plain.state_dict())
+    add_feedback(net)
+    net[1].use_feedback = False
+    x = torch.randn(2, 3, requires_grad=True)
+
+    def gradient(module):
+        return torch.autograd.grad(module(x).sum(), x)[0]
+
+    own = gradient(net)
+    try:
+        with exact_backward(net):
+            torch.testing.assert_close(gradient(net), gradient(plain))
+            if fails:
+                raise Interrupted
+    except Interrupted:
+        pass
+    assert (net[0].use_feedback, net[1].use_feedback) == (True, False)
+    assert torch.equal(gradient(net), own)
+    assert not torch.allclose(own, gradient(plain))
+    with exact_backward(plain):
+        gradient(plain)
+
+
+def test_unfrozen_brings_the_frozen_back():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[0].requires_grad_(False)
+    try:
+        with unfrozen(net):
+            assert all(p.requires_grad for p in net.parameters())
+            raise Interrupted
+    except Interrupted:
+        pass
+    assert [p.requires_grad for p in net.parameters()] == [False, False, True, True]
