@@ -1,70 +1,109 @@
-"""Credit signals from the error at the output, and their way into the graph."""
+"""The way of credit into the graph: from the gradient of one tensor to the outputs of all units."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
-__all__ = ["inject_credit", "output_error", "rms_normalized"]
+__all__ = ["Broadcast", "Credits", "Feedback", "rms_normalized"]
 
+Credits = Callable[[str], Tensor]
+"""From the name of a unit to its credit, of the shape of its output."""
 
-class _Injection(torch.autograd.Function):
-    """A zero in the forward pass; in the backward pass each output receives its credit."""
-
-    @staticmethod
-    def forward(ctx: Any, credits: Sequence[Tensor], *outputs: Tensor) -> Tensor:
-        ctx.credits = credits
-        return outputs[0].new_zeros(())
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        # scale is 1, or what a GradScaler multiplies every gradient with.
-        return None, *(credit * scale for credit in ctx.credits)
+Feedback = Callable[[Tensor, Mapping[str, Size], Tensor | float], Credits]
+"""From an error, the shapes of the units' outputs and the scale of the loss to the credits."""
 
 
-def inject_credit(outputs: Sequence[Tensor], credits: Sequence[Tensor]) -> Tensor:
-    """The scalar whose gradient at each output is its credit: ``sum_l <f_l, stopgrad(a_l)>``.
+class Broadcast:
+    """Hands every unit its credit when the backward pass comes through one tensor.
 
-    Its value is zero: computing the sum would cost a pass over every activation, and nothing
-    needs it.
+    That tensor goes on unchanged. The gradient that arrives at it is the error that ``feedback``
+    makes the credits of, so the loss is differentiated once, and its gradient is the rule's update.
 
     Args:
-        outputs: units' outputs f_l, of any shapes.
-        credits: credit signals a_l, of the same shapes.
-
-    Returns:
-        A zero () attached to the graphs of all outputs.
+        feedback: called with the error, the shapes of the units' outputs, and the gradient of the
+            loss itself: 1, or what a GradScaler multiplies all gradients with.
 
     Example:
-        >>> f = torch.ones(2, requires_grad=True)
-        >>> torch.autograd.grad(inject_credit([f], [torch.tensor([3.0, 4.0])]), f)
-        (tensor([3., 4.]),)
+        >>> f, output = (torch.ones(1, n, requires_grad=True) for n in (2, 1))
+        >>> b = torch.tensor([3.0, 4.0])
+        >>> broadcast = Broadcast(lambda error, shapes, scale: lambda name: error * b)
+        >>> (2 * broadcast(output, {"unit": f})).sum().backward()
+        >>> f.grad, output.grad
+        (tensor([[6., 8.]]), tensor([[2.]]))
     """
-    scalar: Tensor = _Injection.apply(
-        [credit.to(output.dtype) for output, credit in zip(outputs, credits, strict=True)],
-        *outputs,
-    )
-    return scalar
+
+    def __init__(self, feedback: Feedback) -> None:
+        self.feedback = feedback
+        self.scale: Tensor | float = 1.0
+        self.shapes: dict[str, Size] = {}
+        self._credits: Credits | None = None
+
+    def __call__(self, value: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Attach the units.
+
+        Args:
+            value: the tensor whose gradient is the error.
+            outputs: units' outputs by name; those without a graph get no credit.
+
+        Returns:
+            ``value``, attached to the graphs of all outputs.
+
+        Raises:
+            ValueError: if ``value`` is no tensor.
+        """
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"the net's output is {type(value).__name__}, but this rule needs one tensor to "
+                "take the error at. Wrap the net so that it returns a tensor."
+            )
+        self.shapes = {name: output.shape for name, output in outputs.items()}
+        attached = {name: output for name, output in outputs.items() if output.requires_grad}
+        for name, output in attached.items():
+            _on_gradient(output, partial(self._deliver, name))
+        passed: Tensor = _Broadcast.apply(self, value, *attached.values())
+        return passed
+
+    def watch(self, loss: Tensor) -> None:
+        """Take the scale of the loss from its gradient, for a feedback that is not linear."""
+        _on_gradient(loss, partial(setattr, self, "scale"))
+
+    def send(self, error: Tensor) -> None:
+        """Make the error known; units ask for their credits later."""
+        self._credits = self.feedback(error, self.shapes, self.scale)
+
+    def _deliver(self, name: str, placeholder: Tensor) -> Tensor:
+        if self._credits is None:
+            raise RuntimeError(f"the backward pass reached {name!r} without an error to send.")
+        return self._credits(name).to(placeholder.dtype)
 
 
-def output_error(loss: Tensor, output: Tensor) -> Tensor:
-    """The error e = d loss / d output, of the output's shape; the graph stays usable.
+class _Broadcast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, broadcast: Broadcast, value: Tensor, *outputs: Tensor) -> Tensor:
+        ctx.broadcast = broadcast
+        ctx.layouts = [(output.shape, output.dtype, output.device) for output in outputs]
+        return value
 
-    Raises:
-        ValueError: if the output is no tensor, or the loss does not depend on it.
-    """
-    if not isinstance(output, Tensor):
-        raise ValueError(
-            f"the net's output is {type(output).__name__}, but this rule needs one tensor to take "
-            "the error at. Wrap the net so that it returns a tensor."
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.broadcast.send(error)
+        # A unit computes its credit when its own backward begins, in place of these zeros, which
+        # take no memory: all credits at once would cost as much as the activations of an MLP.
+        zeros = (
+            torch.zeros((), dtype=dtype, device=device).expand(shape)
+            for shape, dtype, device in ctx.layouts
         )
-    (error,) = torch.autograd.grad(loss, output, retain_graph=True)
-    return error
+        return None, error, *zeros
 
 
-def rms_normalized(credit: Tensor, samples: int, eps: float = 1e-6) -> Tensor:
+def _on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:
+    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def rms_normalized(credit: Tensor, samples: Tensor | float, eps: float = 1e-6) -> Tensor:
     """Credit of unit root mean square per sample: ``a / (rms(a) + eps) / samples``.
 
     The rms is that of the credit of a per-sample loss. A mean loss divides every credit by the
@@ -72,7 +111,7 @@ def rms_normalized(credit: Tensor, samples: int, eps: float = 1e-6) -> Tensor:
 
     Args:
         credit: (..., d), a gradient of a mean over ``samples``.
-        samples: rows that the loss averages over.
+        samples: rows that the loss averages over; divided by the scale, if the loss has one.
         eps: added to the rms.
 
     Example:

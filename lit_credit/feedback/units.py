@@ -1,7 +1,7 @@
 """Nets cut into credit units: inside a unit the gradient is exact, between units none flows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
@@ -41,12 +41,23 @@ def local_units(
         ValueError: inside, if a unit runs twice in one forward pass or returns no float tensor.
     """
     outputs: dict[str, Tensor] = {}
-    with ExitStack() as stack:
+    replaced = []
+    try:
         for name in units:
-            unit = module.get_submodule(name)
-            local = _local_forward(unit.forward, name, outputs, detach_inputs, recompute)
-            stack.enter_context(_forward_replaced(unit, local))
+            # The instance's attribute shadows the class's method. Written past nn.Module's
+            # __setattr__, which would take longer than the forward of a small unit.
+            attributes = vars(module.get_submodule(name))
+            replaced.append((attributes, attributes.get("forward")))
+            forward = module.get_submodule(name).forward
+            local = _local_forward(forward, name, outputs, detach_inputs, recompute)
+            attributes["forward"] = local
         yield outputs
+    finally:
+        for attributes, before in reversed(replaced):
+            if before is None:
+                del attributes["forward"]
+            else:
+                attributes["forward"] = before
 
 
 def _local_forward(
@@ -80,21 +91,12 @@ def _local_forward(
     return local
 
 
-@contextmanager
-def _forward_replaced(unit: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    before = unit.__dict__.get("forward")
-    unit.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del unit.forward
-        else:
-            unit.forward = before
-
-
 def _detached(value: Any) -> Any:
-    return map_tensors(value, Tensor.detach)
+    return map_tensors(value, _detached_tensor)
+
+
+def _detached_tensor(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:
