@@ -3,19 +3,25 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.points import exact_gradients, layer_tag, unit_names
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.points import (
+    exact_gradients,
+    gradients_of,
+    layer_tag,
+    unit_names,
+)
+from lit_credit.callbacks.samples import over_samples
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
 from lit_credit.functional import gradient_cosine
 from lit_credit.plotting import layer_curves, parameter_bars
+from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.history import Row
-from lit_credit.utils.probe import batch_loss
+from lit_credit.utils.probing import preserved_rng
 
 __all__ = ["CreditAlignment"]
 
@@ -37,9 +43,10 @@ class CreditAlignment(ScheduledDiagnostic):
       with the exact one. On a foreign module this is its own backward, which differs from the
       exact one where layers have a feedback backward.
 
-    Undefined cosines, of a vanished or infinite gradient, are NaN and show as gaps. Costs two to
-    four forwards and backwards on ``n_samples`` rows. See
-    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments.
+    The cosine of a vanished or infinite gradient is undefined. Means and spread are over the
+    samples where it is defined, and NaN where it is for none; that of a parameter without a
+    gradient is NaN. NaN shows as a gap. Costs two to four forwards and backwards on ``n_samples``
+    rows. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments.
 
     Args:
         *args: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
@@ -47,12 +54,15 @@ class CreditAlignment(ScheduledDiagnostic):
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
 
     Raises:
-        MisconfigurationException: if the module declares no units and none are given.
+        ValueError: if one of ``units`` receives no credit.
+        MisconfigurationException: if the module declares no units and none are given, or if it has
+            no ``credit(batch)`` and ``parameters`` is False, so that nothing is left to compare.
     """
 
     name = "credit_alignment"
     section = "credit"
-    charts = ("cosine", "cosine_input", "update")
+    charts = ("cosine", "cosine_input")
+    options = ("parameters",)
 
     def __init__(self, *args: Any, parameters: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,6 +71,9 @@ class CreditAlignment(ScheduledDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the units, where the module has credit to compare."""
         self.has_credit = callable(getattr(module, "credit", None))
+        if not self.has_credit and not self.parameters:
+            remedy = "Leave `parameters` at True, or this callback out."
+            raise missing(self, module, "`credit(batch)`", remedy)
         self.names = unit_names(self, module, self.units) if self.has_credit else []
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
@@ -71,31 +84,44 @@ class CreditAlignment(ScheduledDiagnostic):
         return values
 
     def _credit_cosines(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        credit: dict[str, Tensor] = module.credit(batch)  # type: ignore[operator]
+        # The same random numbers for the credit and, in `batch_loss`, for the gradient.
+        with preserved_rng():
+            credit: dict[str, Tensor] = module.credit(batch)  # type: ignore[operator]
+        self._check_credited(credit)
         points = [Point(name, side) for name in self.names for side in ("input", "output")]
         exact = exact_gradients(module, batch, points)
         values: dict[str, float] = {}
         for index, name in enumerate(self.names):
             a, layer = credit[name], layer_tag(index)
-            cosines = gradient_cosine(a, exact[Point(name, "output")][1])
-            values[f"cosine/{layer}"] = float(cosines.mean())
-            values[f"cosine_sd/{layer}"] = float(cosines.std())
-            at_input = exact[Point(name, "input")][1]
-            if at_input.shape == a.shape:
-                values[f"cosine_input/{layer}"] = float(gradient_cosine(a, at_input).mean())
+            over = over_samples(gradient_cosine(a, exact[Point(name, "output")][1]))
+            values[f"cosine/{layer}"] = over.mean
+            values[f"cosine_sd/{layer}"] = over.sd
+            g = exact[Point(name, "input")][1]
+            if g.shape == a.shape:
+                values[f"cosine_input/{layer}"] = over_samples(gradient_cosine(a, g)).mean
         return values
+
+    def _check_credited(self, credit: dict[str, Tensor]) -> None:
+        without = [name for name in self.names if name not in credit]
+        if without:
+            raise ValueError(
+                f"`units`: {', '.join(without)} receive no credit. Choose from: "
+                f"{', '.join(credit)}."
+            )
 
     def _update_cosines(self, module: LightningModule, batch: Any) -> dict[str, float]:
         named = {n: p for n, p in module.named_parameters() if p.requires_grad}
         parameters = list(named.values())
         surrogate = getattr(module, "surrogate", None)
-        own = _gradients(
-            surrogate(batch)[1] if callable(surrogate) else batch_loss(module, batch), parameters
-        )
+        with preserved_rng():
+            scalar = surrogate(batch)[1] if callable(surrogate) else batch_loss(module, batch)
+        own = gradients_of(scalar, parameters)
         with exact_backward(module):
-            exact = _gradients(batch_loss(module, batch), parameters)
+            exact = gradients_of(batch_loss(module, batch), parameters)
         return {
-            f"update/{name.removeprefix('net.')}": float(gradient_cosine(a[None], b[None]))
+            f"update/{name.removeprefix('net.')}": float(
+                gradient_cosine(a.reshape(1, -1), b.reshape(1, -1))
+            )
             for name, a, b in zip(named, own, exact, strict=True)
         }
 
@@ -117,7 +143,3 @@ class CreditAlignment(ScheduledDiagnostic):
             if tag.startswith(prefix)
         }
         return parameter_bars(last, xlabel="cosine", title="Update against the exact gradient")
-
-
-def _gradients(scalar: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(scalar, parameters, allow_unused=True, materialize_grads=True)

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_credit.utils.history import History
-from lit_credit.utils.trainer import run_folder
+from lit_credit.utils.trainer import epochs_completed, run_folder
 
 __all__ = ["MetricHistory"]
 
@@ -15,9 +16,12 @@ class MetricHistory(Callback):
     """Every validation's metrics as one row of ``<log_dir>/metrics.jsonl``.
 
     ``Trainer(num_sanity_val_steps=-1)`` validates before training on all of the data; that is the
-    row of epoch 0. Rows hold what the module logged under ``val/``.
+    row of epoch 0. Rows hold what the module logged under ``val/``; one taken in mid-epoch counts
+    the epochs completed by then.
 
-    Costs nothing: it reads what Lightning has computed.
+    Costs nothing: it reads what Lightning has computed. A run resumed from a checkpoint that was
+    saved after an epoch's last batch and before its end (``every_n_train_steps``) lacks the row of
+    that epoch, whose validation Lightning leaves out.
     """
 
     name = "metrics"
@@ -39,13 +43,13 @@ class MetricHistory(Callback):
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the validation before training, if it covered all of the data."""
-        if trainer.num_sanity_val_steps == float("inf"):
+        if trainer.num_sanity_val_batches == trainer.num_val_batches:
             self._record(trainer, 0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record a validation."""
-        if not trainer.sanity_checking:
-            self._record(trainer, trainer.current_epoch + 1)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._record(trainer, epochs_completed(trainer))
 
     def _record(self, trainer: Trainer, epoch: int) -> None:
         rows, step = self.history.rows, trainer.global_step

@@ -9,14 +9,23 @@ from torch import Tensor
 
 from lit_credit.callbacks.scheduled import missing
 from lit_credit.functional import gradient_cosine
+from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.nested import map_tensors
-from lit_credit.utils.probe import batch_loss
+from lit_credit.utils.unfrozen import unfrozen
 
-__all__ = ["exact_gradients", "layer_tag", "reference_cosines", "stream_points", "unit_names"]
+__all__ = [
+    "check_passed",
+    "exact_gradients",
+    "gradients_of",
+    "layer_tag",
+    "reference_cosines",
+    "stream_points",
+    "unit_names",
+]
 
 
 def unit_names(
@@ -74,19 +83,31 @@ def layer_tag(index: int) -> str:
 def exact_gradients(
     module: LightningModule, batch: Any, points: Sequence[Point]
 ) -> dict[Point, tuple[Tensor, Tensor]]:
-    """The value at each point and the true gradient of the loss there; zero where none arrives.
+    """The value at each point and the true gradient of the loss there.
+
+    The gradient is zero where none arrives, and NaN where the module runs the point without
+    autograd, as in ``with torch.no_grad()``.
 
     Raises:
         ValueError: if a point is not passed in the forward pass.
     """
-    with exact_backward(module), capture(module, points) as values:
+    with exact_backward(module), unfrozen(module), capture(module, points) as values:
         loss = batch_loss(module, batch)
-        passed = _passed(points, values)
-        gradients = torch.autograd.grad(loss, passed, allow_unused=True, materialize_grads=True)
+        passed = check_passed(points, values)
+        found = [point for point, value in passed.items() if value.requires_grad]
+        gradients = dict(zip(found, gradients_of(loss, [passed[p] for p in found]), strict=True))
     return {
-        point: (value.detach(), gradient)
-        for point, value, gradient in zip(points, passed, gradients, strict=True)
+        point: (value.detach(), gradients.get(point, torch.full_like(value, torch.nan)))
+        for point, value in passed.items()
     }
+
+
+def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of a scalar, dense, and zero where it does not depend on the tensor."""
+    if not tensors:
+        return []
+    found = torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)
+    return [gradient.to_dense() for gradient in found]
 
 
 def reference_cosines(
@@ -94,11 +115,15 @@ def reference_cosines(
 ) -> list[Tensor]:
     """Per point, the cosine (N,) of each sample's gradient with the one computed in float64.
 
+    All are NaN on a device without float64, Apple's ``mps``.
+
     Args:
         module: the module.
         batch: the batch that ``gradients`` were computed on.
         gradients: what :func:`exact_gradients` returned.
     """
+    if module.device.type == "mps":
+        return [torch.full((len(g),), torch.nan) for _, g in gradients.values()]
     with double_precision(module):
         double = exact_gradients(module, map_tensors(batch, _doubled), list(gradients))
     return [gradient_cosine(g.double(), double[point][1]) for point, (_, g) in gradients.items()]
@@ -108,11 +133,16 @@ def _doubled(tensor: Tensor) -> Tensor:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def _passed(points: Sequence[Point], values: dict[Point, Tensor]) -> list[Tensor]:
-    unseen = [point.module for point in points if point not in values]
+def check_passed(points: Sequence[Point], values: dict[Point, Tensor]) -> dict[Point, Tensor]:
+    """The values of all points, in their order.
+
+    Raises:
+        ValueError: if a point has none.
+    """
+    unseen = dict.fromkeys(point.module for point in points if point not in values)
     if unseen:
         raise ValueError(
             f"`units`: {', '.join(unseen)} did not run in the forward pass of the probe, or handed "
             "on no floating-point tensor. Choose submodules that run."
         )
-    return [values[point] for point in points]
+    return {point: values[point] for point in points}

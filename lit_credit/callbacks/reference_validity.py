@@ -12,6 +12,7 @@ from lit_credit.callbacks.points import (
     reference_cosines,
     stream_points,
 )
+from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.plotting import layer_curves
 from lit_credit.utils.history import Row
@@ -24,7 +25,8 @@ class ReferenceValidity(ScheduledDiagnostic):
 
     The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms`, computed in the
     module's precision and again in float64. Logs ``reference/cosine/L00`` ..: mean over samples;
-    ``reference/cosine_min/L00`` ..: the worst sample.
+    ``reference/cosine_min/L00`` ..: the worst sample. Both are over the samples where the cosine is
+    defined, and NaN where it is defined for none: the gradient has vanished, or overflowed.
 
     Costs two forwards and two backwards on ``n_samples`` rows, half of them in float64, and a
     float64 copy of the weights. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the
@@ -50,8 +52,9 @@ class ReferenceValidity(ScheduledDiagnostic):
         gradients = exact_gradients(module, batch, self.points)
         values = {}
         for index, cosines in enumerate(reference_cosines(module, batch, gradients)):
-            values[f"cosine/{layer_tag(index)}"] = float(cosines.mean())
-            values[f"cosine_min/{layer_tag(index)}"] = float(cosines.min())
+            over = over_samples(cosines)
+            values[f"cosine/{layer_tag(index)}"] = over.mean
+            values[f"cosine_min/{layer_tag(index)}"] = over.min
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:

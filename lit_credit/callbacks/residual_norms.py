@@ -7,13 +7,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.points import layer_tag, stream_points
+from lit_credit.callbacks.points import check_passed, layer_tag, stream_points
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import sample_norms
 from lit_credit.plotting import layer_curves
+from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import capture
 from lit_credit.utils.history import Row
-from lit_credit.utils.probe import batch_loss
 
 __all__ = ["ResidualNorms"]
 
@@ -49,9 +49,8 @@ class ResidualNorms(ScheduledDiagnostic):
         with torch.no_grad(), capture(module, self.points) as values:
             batch_loss(module, batch)
         return {
-            f"norm/{layer_tag(index)}": float(sample_norms(values[point]).median())
-            for index, point in enumerate(self.points)
-            if point in values
+            f"norm/{layer_tag(index)}": float(sample_norms(h).median())
+            for index, h in enumerate(check_passed(self.points, values).values())
         }
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:

@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.points import exact_gradients, reference_cosines, stream_points
+from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.plotting import layer_curves
@@ -26,6 +28,8 @@ class ScaleStability(ScheduledDiagnostic):
       (:class:`lit_credit.rules.FrozenUnits`); undefined without it;
     - ``stability/reference_cosine``: the smallest over layers of the mean cosine of the float32 and
       the float64 gradient; ``stability/reference_invalid`` is raised below ``reference_limit``.
+      Means are over the samples where the cosine is defined; with a layer where it is defined for
+      none, cosine and flag are NaN.
 
     Costs what :class:`lit_credit.callbacks.ReferenceValidity` costs. See
     :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
@@ -40,6 +44,7 @@ class ScaleStability(ScheduledDiagnostic):
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
 
     Raises:
+        ValueError: if a threshold is out of its range; accuracies are fractions.
         MisconfigurationException: if the module declares no units and none are given.
 
     Reference:
@@ -49,6 +54,14 @@ class ScaleStability(ScheduledDiagnostic):
 
     name = "scale_stability"
     section = "stability"
+    charts = ("growth", "reference_cosine")
+    options = (
+        "growth_limit",
+        "frozen_accuracy",
+        "accuracy_margin",
+        "reference_limit",
+        "metric",
+    )
 
     def __init__(
         self,
@@ -61,6 +74,16 @@ class ScaleStability(ScheduledDiagnostic):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        for argument, value, low, high in (
+            ("growth_limit", growth_limit, 0.0, math.inf),
+            ("frozen_accuracy", frozen_accuracy, 0.0, 1.0),
+            ("accuracy_margin", accuracy_margin, 0.0, 1.0),
+            ("reference_limit", reference_limit, -1.0, 1.0),
+        ):
+            if value is not None and not low <= value <= high:
+                raise ValueError(
+                    f"`{argument}` is {value}, expected a number from {low:g} to {high:g}."
+                )
         self.growth_limit = growth_limit
         self.frozen_accuracy = math.nan if frozen_accuracy is None else frozen_accuracy
         self.accuracy_margin = accuracy_margin
@@ -77,7 +100,8 @@ class ScaleStability(ScheduledDiagnostic):
         norm = float(sample_norms(gradients[self.points[-1]][0]).median())
         grown = float(growth(norm, self._first_norm(norm)))
         cosines = reference_cosines(module, batch, gradients)
-        reference = min(float(cosine.mean()) for cosine in cosines)
+        # Not `min`, which drops a NaN or not, depending on where it stands.
+        reference = float(torch.tensor([over_samples(cosine).mean for cosine in cosines]).min())
         flags = scale_flags(
             grown,
             float(module.trainer.callback_metrics.get(self.metric, math.nan)),

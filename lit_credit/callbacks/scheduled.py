@@ -1,30 +1,41 @@
 """What all scheduled diagnostics share."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from matplotlib.figure import Figure
 
+from lit_credit.utils.batch_loss import check_batch_loss
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars
+from lit_credit.utils.nested import is_plain
 from lit_credit.utils.probe import probe_batch
 from lit_credit.utils.probing import probing
-from lit_credit.utils.trainer import callbacks_of, is_at_epoch_start, run_folder
+from lit_credit.utils.trainer import (
+    callbacks_of,
+    epochs_completed,
+    is_at_epoch_start,
+    run_folder,
+)
 
 __all__ = ["ScheduledDiagnostic"]
 
 
-class ScheduledDiagnostic(Callback):
+class ScheduledDiagnostic(Callback, ABC):
     """A measurement on a fixed probe, before training, on a schedule, and at the end of fit.
 
     Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger;
     at the end of fit a figure goes to TensorBoard and to ``<log_dir>/figures/<name>.png``. A second
-    callback of the same class in one Trainer is told apart by a number: ``<name>-1.jsonl``,
+    callback of the same name in one Trainer is told apart by a number: ``<name>-1.jsonl``,
     ``<section>-1/...``. Only rank zero measures; training is not changed by a single bit.
+
+    The loss of a module that is no rule of ours is what its ``training_step`` returns in eval mode,
+    with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``.
 
     Args:
         every_n_epochs: measure after every so many epochs.
@@ -35,13 +46,18 @@ class ScheduledDiagnostic(Callback):
         figure: draw the figure.
 
     Raises:
-        ValueError: if an interval or ``n_samples`` is below 1, or both intervals are given.
+        ValueError: if an interval or ``n_samples`` is below 1, if both intervals are given, or if
+            ``units`` is no list or an empty one.
     """
 
     name: ClassVar[str]
     section: ClassVar[str]
     charts: ClassVar[Sequence[str]] = ()
     """Tags below the section that TensorBoard's custom scalars show with all layers together."""
+    options: ClassVar[Sequence[str]] = ()
+    """The subclass's own arguments, by which two instances in one Trainer may differ."""
+    uses_loss: ClassVar[bool] = True
+    """Whether a measurement runs the module's loss."""
 
     def __init__(
         self,
@@ -63,6 +79,11 @@ class ScheduledDiagnostic(Callback):
         ):
             if value is not None and value < 1:
                 raise ValueError(f"`{argument}` is {value}, expected at least 1.")
+        if units is not None and (isinstance(units, str) or not units):
+            raise ValueError(
+                f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], "
+                "or None for what the module declares."
+            )
         self.every_n_epochs = (
             1 if every_n_epochs is None and every_n_steps is None else every_n_epochs
         )
@@ -73,6 +94,7 @@ class ScheduledDiagnostic(Callback):
         self.history = History()
         self.probe: Any = None
         self._rank_among_siblings = 0
+        self._last_step = -1
         self._folder: Path | None = None
 
     # What a diagnostic defines
@@ -92,12 +114,10 @@ class ScheduledDiagnostic(Callback):
 
     @property
     def state_key(self) -> str:
-        """Distinct for every set of arguments and every sibling."""
+        """Distinct for every set of arguments that bears on the rows, and every sibling."""
+        arguments = ("every_n_epochs", "every_n_steps", "n_samples", "units", *self.options)
         return self._generate_state_key(
-            every_n_epochs=self.every_n_epochs,
-            every_n_steps=self.every_n_steps,
-            n_samples=self.n_samples,
-            units=self.units,
+            **{name: getattr(self, name) for name in arguments},
             sibling=self._rank_among_siblings,
         )
 
@@ -105,10 +125,13 @@ class ScheduledDiagnostic(Callback):
         """Check everything that can be checked before training."""
         if stage != "fit":
             return
-        siblings = [c for c in callbacks_of(trainer) if type(c) is type(self)]
+        siblings = [c for c in _diagnostics(trainer) if c.name == self.name]
         self._rank_among_siblings = siblings.index(self)
         self._folder = run_folder(trainer)
-        self.history = History()
+        # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
+        self.history, self.probe, self._last_step = History(), None, -1
+        if self.uses_loss:
+            check_batch_loss(pl_module)
         self.prepare(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,19 +141,21 @@ class ScheduledDiagnostic(Callback):
         path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
         self.history = History(path, self.history.rows)
         log_charts(trainer, self._charts(trainer))
-        if self.probe is None:
-            self.probe = probe_batch(trainer, self.n_samples)
-        self.probe = pl_module.transfer_batch_to_device(self.probe, pl_module.device, 0)
-        epoch = trainer.current_epoch
-        if not self.history.rows or (is_at_epoch_start(trainer) and self._is_due(epoch)):
+        self.probe = self._shared_probe(trainer, pl_module)
+        rows, epoch = self.history.rows, trainer.current_epoch
+        if rows:
+            self._last_step = rows[-1]["step"]
+        if not rows or (is_at_epoch_start(trainer) and self._is_due(epoch)):
             self._measure(trainer, pl_module, epoch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure after a step that is due."""
-        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
-            self._measure(trainer, pl_module, trainer.current_epoch)
+        every = self.every_n_steps
+        # Not `% every == 0`: with several optimizers steps are counted in twos and threes.
+        if every is not None and trainer.global_step // every > self._last_step // every:
+            self._measure(trainer, pl_module, epochs_completed(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after an epoch that is due."""
@@ -157,9 +182,9 @@ class ScheduledDiagnostic(Callback):
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step
-        rows = self.history.rows
-        if not trainer.is_global_zero or (rows and rows[-1]["step"] >= step):
+        if not trainer.is_global_zero or self._last_step >= step:
             return
+        self._last_step = step
         with probing(module):
             values = self.measure(module, self.probe)
         if not values:
@@ -172,8 +197,11 @@ class ScheduledDiagnostic(Callback):
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far and the probe."""
-        return {"rows": self.history.rows, "probe": self.probe}
+        """The rows so far and the probe; one of special types is taken again after a resume."""
+        return {
+            "rows": self.history.rows,
+            "probe": self.probe if is_plain(self.probe) else None,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the rows and the probe of a resumed run."""
@@ -184,17 +212,29 @@ class ScheduledDiagnostic(Callback):
         rank = self._rank_among_siblings
         return f"{name}-{rank}" if rank else name
 
+    def _shared_probe(self, trainer: Trainer, module: LightningModule) -> Any:
+        """The probe that another diagnostic has, so that memory and checkpoint hold it once."""
+        alike = [c.probe for c in _diagnostics(trainer) if c.n_samples == self.n_samples]
+        for probe in alike:
+            if probe is not None:
+                return move_data_to_device(probe, module.device)
+        return probe_batch(trainer, module, self.n_samples)
+
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
         """From the run's first diagnostic the charts of all; a second layout would overwrite."""
-        diagnostics = [c for c in callbacks_of(trainer) if isinstance(c, ScheduledDiagnostic)]
-        if diagnostics[0] is not self:
+        if _diagnostics(trainer)[0] is not self:
             return {}
         layout: dict[str, dict[str, list[Any]]] = {}
-        for diagnostic in diagnostics:
+        for diagnostic in _diagnostics(trainer):
             section = diagnostic._numbered(diagnostic.section)
             for chart in diagnostic.charts:
-                layout.setdefault(section, {})[chart] = ["Multiline", [f"{section}/{chart}/.*"]]
+                tags = f"^{section}/{chart}(/.*)?$"
+                layout.setdefault(section, {})[chart] = ["Multiline", [tags]]
         return layout
+
+
+def _diagnostics(trainer: Trainer) -> list[ScheduledDiagnostic]:
+    return [c for c in callbacks_of(trainer) if isinstance(c, ScheduledDiagnostic)]
 
 
 def missing(callback: Callback, module: LightningModule, what: str, remedy: str) -> Exception:

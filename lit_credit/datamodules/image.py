@@ -1,6 +1,5 @@
 """What all datamodules of labelled images share."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,6 +11,7 @@ from torch import Generator
 
 from lit_credit.datamodules.augment import normalize, random_crop_flip
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader, Transform
+from lit_credit.utils.random_state import run_seed
 
 __all__ = ["ImageDataModule"]
 
@@ -116,7 +116,7 @@ class ImageDataModule(LightningDataModule, ABC):
             return self.seed
         if self._resumed_seed is not None:
             return self._resumed_seed
-        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+        return run_seed()
 
     def _loader(
         self, split: int, batch_size: int, transform: Transform, shuffle: bool = False

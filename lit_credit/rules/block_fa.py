@@ -11,6 +11,7 @@ from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
+from lit_credit.utils.random_state import run_seed
 
 __all__ = ["BlockFA"]
 
@@ -27,7 +28,7 @@ class BlockFA(LocalRule):
         *args: see :class:`lit_credit.rules.LocalRule`.
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
-        feedback_seed: seed of the matrices, apart from the seed of the run.
+        feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
         top: credit of the last unit: the ``exact`` gradient at its output, through the readout, or
             the output error through a ``random`` matrix.
         **kwargs: see :class:`lit_credit.rules.LocalRule`.
@@ -42,16 +43,17 @@ class BlockFA(LocalRule):
         *args: Any,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
-        feedback_seed: int = 0,
+        feedback_seed: int | None = None,
         top: Literal["exact", "random"] = "exact",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        seed = run_seed() if feedback_seed is None else feedback_seed
         self.feedback = BlockFeedback(
-            self.units, feedback, feedback_scale, feedback_seed, self.normalize_credit
+            self.units, feedback, feedback_scale, seed, self.normalize_credit
         )
         self.top_feedback = (
-            DirectFeedback(self.units[-1:], feedback, feedback_scale, feedback_seed)
+            DirectFeedback(self.units[-1:], feedback, feedback_scale, seed)
             if top == "random"
             else None
         )

@@ -10,6 +10,7 @@ from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
+from lit_credit.utils.random_state import run_seed
 
 __all__ = ["DFA"]
 
@@ -24,7 +25,7 @@ class DFA(LocalRule):
         *args: see :class:`lit_credit.rules.LocalRule`.
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
-        feedback_seed: seed of the matrices, apart from the seed of the run.
+        feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
         shared_feedback: True gives all units the same matrix; a dict names for some units the
             unit whose matrix they use, for example ``{embed: blocks.0}``.
         error: shape of the error that the units see; see
@@ -41,7 +42,7 @@ class DFA(LocalRule):
         *args: Any,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
-        feedback_seed: int = 0,
+        feedback_seed: int | None = None,
         shared_feedback: bool | dict[str, str] = False,
         error: ErrorShape = "auto",
         **kwargs: Any,
@@ -51,7 +52,7 @@ class DFA(LocalRule):
             self.units,
             distribution=feedback,
             scale=feedback_scale,
-            seed=feedback_seed,
+            seed=run_seed() if feedback_seed is None else feedback_seed,
             shared=shared_feedback,
             error=error,
             normalize=self.normalize_credit,

@@ -6,6 +6,7 @@ from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.base import CreditRule
+from lit_credit.utils.random_state import run_seed
 
 __all__ = ["FA"]
 
@@ -20,7 +21,7 @@ class FA(CreditRule):
         *args: see :class:`lit_credit.rules.CreditRule`.
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
-        feedback_seed: seed of the matrices, apart from the seed of the run.
+        feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
         feedback_sign: ``weight`` gives every entry the present sign of its weight: with
             ``feedback`` constant this is uSF, with normal frSF.
         redraw: draw new matrices at every step; with ``feedback_sign`` weight this is brSF.
@@ -43,21 +44,21 @@ class FA(CreditRule):
         *args: Any,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
-        feedback_seed: int = 0,
+        feedback_seed: int | None = None,
         feedback_sign: Literal["random", "weight"] = "random",
         redraw: bool = False,
         leave_exact: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.feedback_seed = feedback_seed
+        self.feedback_seed = run_seed() if feedback_seed is None else feedback_seed
         self.redraw = redraw
         add_feedback(
             self.net,
             distribution=feedback,
             scale=feedback_scale,
             sign=feedback_sign,
-            seed=feedback_seed,
+            seed=self.feedback_seed,
             leave_exact=leave_exact or (),
         )
 

@@ -23,8 +23,11 @@ class Point(NamedTuple):
 def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
     """Record the first tensor that passes each point while the ``with`` lasts.
 
-    Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works, also
-    where everything before them is frozen: there a leaf that requires a gradient takes their place.
+    Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works. The net
+    goes on with a copy, so that an operation in place (``nn.ReLU(inplace=True)``) does not change
+    what was recorded. Where nothing before a point requires a gradient, a leaf that does takes the
+    tensor's place; a path around the submodule still has the tensor itself, so what the gradient at
+    such an input gets from there is missing.
 
     Args:
         module: the module that will be run inside.
@@ -33,6 +36,9 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
     Yields:
         A dict that fills as the forward pass runs; a point not passed has no entry. Where a
         submodule runs several times, the first passage counts.
+
+    Raises:
+        AttributeError: if ``module`` has no submodule of such a name.
     """
     tensors: dict[Point, Tensor] = {}
 
@@ -41,11 +47,9 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
         if point in tensors or tensor is None or not tensor.is_floating_point():
             return None
         if torch.is_grad_enabled() and not tensor.requires_grad:
-            leaf = tensor.detach().requires_grad_()
-            tensors[point] = leaf
-            return replace_first(value, leaf)
+            tensor = tensor.detach().requires_grad_()
         tensors[point] = tensor
-        return None
+        return replace_first(value, tensor.clone())
 
     with ExitStack() as hooks:
         for point in points:

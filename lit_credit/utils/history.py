@@ -23,7 +23,8 @@ class History:
     Args:
         path: the file, or None to keep the rows in memory only.
         rows: rows measured before, for a resumed run: the file is rewritten to hold just these.
-            Without any, a file found at ``path`` is kept under the next free numbered name.
+            Without any, a file found at ``path`` is kept under the next free of the names
+            ``<name>.1.jsonl``, ``<name>.2.jsonl``.
     """
 
     def __init__(self, path: Path | None = None, rows: list[Row] | None = None) -> None:
@@ -72,7 +73,7 @@ def read_history(path: str | Path) -> list[Row]:
         try:
             row = json.loads(line)
             row["values"] = {tag: _decode(value) for tag, value in row["values"].items()}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):
                 break
             raise ValueError(
@@ -110,7 +111,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _free_name(path: Path) -> Path:
+    # With a dot: `<name>-1.jsonl` is the file of a second diagnostic of one name.
     number = 1
-    while (free := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+    while (free := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
         number += 1
     return free

@@ -27,7 +27,7 @@ def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> Non
     the Trainer's own schedule.
     """
     finite = {tag: value for tag, value in values.items() if math.isfinite(value)}
-    for logger in trainer.loggers:
+    for logger in trainer.loggers if finite else ():
         logger.log_metrics(finite, step=step)
 
 
@@ -51,8 +51,11 @@ def declare_hyperparameters(module: LightningModule, metrics: Sequence[str]) -> 
     TensorBoard's HPARAMS tab shows only metrics that were declared together with the
     hyperparameters.
     """
+    # Keys with an underscore are LightningCLI's own.
+    plain = {name: value for name, value in module.hparams.items() if not name.startswith("_")}
+    parameters = {"rule": type(module).__name__, **plain}
     for logger in module.trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(dict(module.hparams), dict.fromkeys(metrics, math.nan))
+            logger.log_hyperparams(parameters, dict.fromkeys(metrics, math.nan))
         else:
-            logger.log_hyperparams(dict(module.hparams))
+            logger.log_hyperparams(parameters)

@@ -1,61 +1,128 @@
 """The fixed batch that diagnostics look at."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from inspect import signature
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
-from lit_credit.utils.nested import first_tensor
+from lit_credit.utils.nested import first_tensor, with_items
 from lit_credit.utils.probing import preserved_rng
 
-__all__ = ["batch_loss", "probe_batch"]
+__all__ = ["probe_batch"]
 
 
-def probe_batch(trainer: Trainer, n_samples: int) -> Any:
-    """The first rows of the validation data, in the structure of its batches.
+def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> Any:
+    """The first rows of the validation data, as ``module`` receives them.
 
-    Without validation data they are training data. The loaders' and the global random states are
-    left as they were.
+    They come in the structure of the batches, in the Trainer's precision and on the module's
+    device, and have passed the hooks of batch transfer; of several validation loaders from the
+    first. Without validation data they are training data. The loaders' and the global random
+    states are left as they were; a dataset that draws from a random state of its own is not.
 
     Args:
         trainer: a Trainer whose fit has started.
+        module: the module that it trains.
         n_samples: rows to take; fewer if the data have fewer.
 
     Raises:
-        MisconfigurationException: if the batches hold no tensor.
+        MisconfigurationException: if there are no batches to join, if they hold no tensor, or if
+            taking them from the training data would change the training.
     """
-    loader: Any = trainer.val_dataloaders or trainer.train_dataloader
-    while isinstance(loader, dict | list | tuple):
-        loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
+    loader = _first(_validation_loaders(trainer))
+    stage = RunningStage.VALIDATING if loader is not None else RunningStage.TRAINING
+    if loader is None:
+        loader = _training_loader(trainer)
     batches, rows = [], 0
-    with preserved_rng(), _preserved_generators(loader):
+    with preserved_rng(), _preserved_generators(loader), _in_stage(trainer, stage):
         # A copy, so that a stateful loader stays where it is.
-        for batch in copy(loader):
-            tensor = first_tensor(batch)
-            if tensor is None or tensor.dim() == 0:
-                raise MisconfigurationException(
-                    f"the probe is made of batches that hold tensors (N, ...), but the validation "
-                    f"data yield {type(batch).__name__} without any."
-                )
+        for raw in copy(loader):
+            batch = _received(trainer, module, raw)
             batches.append(batch)
-            rows += len(tensor)
+            rows += _rows(batch)
             if rows >= n_samples:
                 break
     if not batches:
-        raise MisconfigurationException("the validation data are empty, so there is no probe.")
-    return _joined(batches, rows, n_samples)
+        raise MisconfigurationException(
+            f"the {stage.dataloader_prefix} data are empty, so the diagnostics have no probe. "
+            "Give the Trainer data."
+        )
+    return _joined(batches, [_rows(batch) for batch in batches], n_samples)
+
+
+def _validation_loaders(trainer: Trainer) -> Any:
+    """Those in use, or those that the Trainer would ask for if it were to validate now."""
+    if trainer.val_dataloaders:
+        return trainer.val_dataloaders
+    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+    with preserved_rng():
+        return source.dataloader() if source.is_defined() else None
+
+
+def _first(loaders: Any) -> Any:
+    if isinstance(loaders, dict):
+        loaders = list(loaders.values())
+    if isinstance(loaders, list | tuple):
+        return next((found for part in loaders if (found := _first(part)) is not None), None)
+    # A CombinedLoader holds its loaders in `iterables`.
+    return _first(loaders.iterables) if hasattr(loaders, "iterables") else loaders
+
+
+def _training_loader(trainer: Trainer) -> Any:
+    loader: Any = trainer.train_dataloader
+    if isinstance(loader, dict | list | tuple):
+        raise MisconfigurationException(
+            "without validation data the probe is training data, but these come from several "
+            "loaders. Give the Trainer validation data of the structure of a training batch."
+        )
+    if isinstance(getattr(loader, "dataset", None), IterableDataset):
+        raise MisconfigurationException(
+            "without validation data the probe is training data, but reading an IterableDataset "
+            "would take samples from the training. Give the Trainer validation data."
+        )
+    return loader
+
+
+def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
+    """What Lightning's loops do to a batch before the module sees it."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def _rows(batch: Any) -> int:
+    tensor = first_tensor(batch)
+    if tensor is None or tensor.dim() == 0:
+        raise MisconfigurationException(
+            "the probe is made of batches that hold tensors (N, ...), but the data yield "
+            f"{type(batch).__name__} without any."
+        )
+    return len(tensor)
+
+
+@contextmanager
+def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
+    """Hooks of batch transfer ask for the stage, to augment training data only."""
+    before = trainer.state.stage
+    trainer.state.stage = stage
+    try:
+        yield
+    finally:
+        trainer.state.stage = before
 
 
 @contextmanager
 def _preserved_generators(loader: Any) -> Iterator[None]:
-    """Restore the generators of a torch DataLoader and its sampler."""
-    holders = (loader, getattr(loader, "sampler", None))
+    """Restore the generators of a torch DataLoader and its samplers."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    holders = (loader, batch_sampler, *samplers)
     generators = {id(g): g for h in holders if (g := getattr(h, "generator", None)) is not None}
     states = [(generator, generator.get_state()) for generator in generators.values()]
     try:
@@ -65,57 +132,28 @@ def _preserved_generators(loader: Any) -> Iterator[None]:
             generator.set_state(before)
 
 
-def _joined(batches: Sequence[Any], rows: int, limit: int) -> Any:
-    """Concatenate batches of equal structure along their first dimension, up to ``limit`` rows."""
+def _joined(batches: Sequence[Any], rows: Sequence[int], limit: int) -> Any:
+    """Concatenate batches of equal structure along their first dimension, up to ``limit`` rows.
+
+    What has not one entry a row is taken from the first batch.
+    """
     first = batches[0]
     if isinstance(first, Tensor):
-        if first.dim() == 0:
+        if [len(b) if b.dim() else -1 for b in batches] != list(rows):
             return first.clone()
+        if len({b.shape[1:] for b in batches}) > 1:
+            raise MisconfigurationException(
+                f"batches of different shapes, {tuple(batches[0].shape)} and "
+                f"{tuple(batches[-1].shape)}, cannot be joined to a probe. Set `n_samples` to at "
+                f"most {rows[0]}, so that one batch is enough, or pad all batches alike."
+            )
         return torch.cat(list(batches))[:limit].clone()
-    if isinstance(first, dict):
-        return {key: _joined([b[key] for b in batches], rows, limit) for key in first}
+    if isinstance(first, Mapping):
+        joined = {key: _joined([b[key] for b in batches], rows, limit) for key in first}
+        return with_items(first, joined.items())
     if isinstance(first, tuple | list):
+        if first_tensor(first) is None and [len(b) for b in batches] == list(rows):
+            return [item for b in batches for item in b][:limit]
         parts = [_joined(column, rows, limit) for column in zip(*batches, strict=True)]
         return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
     return first
-
-
-def batch_loss(module: LightningModule, batch: Any) -> Tensor:
-    """The training loss of any LightningModule on a batch, with nothing logged.
-
-    ``module.batch_loss(batch)`` where it exists, as in lit_credit's rules; else what
-    ``training_step`` returns.
-
-    Raises:
-        MisconfigurationException: if ``training_step`` does not return a loss.
-    """
-    own = getattr(module, "batch_loss", None)
-    if callable(own):
-        loss: Any = own(batch)
-    else:
-        with _nothing_logged(module):
-            loss = module.training_step(
-                *(batch, 0)[: len(signature(module.training_step).parameters)]
-            )
-        loss = loss["loss"] if isinstance(loss, dict) else loss
-    if not isinstance(loss, Tensor) or loss.dim() > 0:
-        raise MisconfigurationException(
-            f"{type(module).__name__}.training_step returns {type(loss).__name__}, not a scalar "
-            "loss. Give the module a method `batch_loss(batch)` that returns it."
-        )
-    return loss
-
-
-@contextmanager
-def _nothing_logged(module: LightningModule) -> Iterator[None]:
-    names = ("log", "log_dict")
-    before = {name: module.__dict__[name] for name in names if name in module.__dict__}
-    for name in names:
-        setattr(module, name, lambda *_, **__: None)
-    try:
-        yield
-    finally:
-        for name in names:
-            delattr(module, name)
-        for name, value in before.items():
-            setattr(module, name, value)

@@ -1,12 +1,18 @@
 """The random states of a process as plain data for a checkpoint."""
 
+import os
 import random
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["random_state", "set_random_state"]
+__all__ = ["random_state", "run_seed", "set_random_state"]
+
+
+def run_seed() -> int:
+    """The seed that ``seed_everything`` was given in this process or its parent, or 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def random_state() -> dict[str, Any]:

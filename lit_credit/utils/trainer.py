@@ -5,13 +5,24 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-__all__ = ["callbacks_of", "is_at_epoch_start", "is_fast_dev_run", "run_folder"]
+__all__ = [
+    "callbacks_of",
+    "epochs_completed",
+    "is_at_epoch_start",
+    "is_fast_dev_run",
+    "run_folder",
+]
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     """All callbacks of the Trainer, in their order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return callbacks
+
+
+def epochs_completed(trainer: Trainer) -> int:
+    """Epochs whose every batch has been trained on, at the end of a batch or in a validation."""
+    return trainer.current_epoch + int(trainer.is_last_batch)
 
 
 def is_fast_dev_run(trainer: Trainer) -> bool:

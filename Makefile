@@ -1,0 +1,48 @@
+# make demo: BP, FA and DFA side by side on scikit-learn's digits, ending in a table and a figure.
+# make test, make lint: what CI runs. Each installs what it needs into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+SEEDS := 42 123 456
+RUNS := $(foreach rule,bp fa dfa,$(foreach seed,$(SEEDS),$(DEMO)/$(rule).$(seed).done))
+
+.PHONY: demo test lint
+
+demo: .venv/installed
+	@echo "Training BP, FA and DFA with three seeds each, two runs at a time."
+	@$(MAKE) --no-print-directory -j 2 $(RUNS)
+	@$(BIN)/lit-credit compare $(DEMO) --out $(DEMO)
+	@echo
+	@echo "Figure:      $(DEMO)/comparison.png"
+	@echo "Table:       $(DEMO)/comparison.csv"
+	@echo "TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
+
+# A run that was interrupted goes on from its last checkpoint.
+$(DEMO)/%.done: | .venv/installed
+	@mkdir -p $(DEMO)
+	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): training 100 epochs"
+	@OMP_NUM_THREADS=1 $(BIN)/lit-credit fit --config configs/residual_explosion/$(basename $*).yaml \
+		--seed_everything $(patsubst .%,%,$(suffix $*)) --trainer.default_root_dir $(DEMO) \
+		--trainer.accelerator cpu --trainer.enable_progress_bar false --ckpt_path last \
+		> $(DEMO)/$*.log 2>&1 || { tail -n 20 $(DEMO)/$*.log; exit 1; }
+	@touch $@
+	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($$(ls $(DEMO)/*.done | wc -l) of $(words $(RUNS)))"
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
+	touch $@
+
+.venv/installed-%: pyproject.toml .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[$*]"
+	touch $@

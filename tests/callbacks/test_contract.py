@@ -1,0 +1,348 @@
+"""The contract that every callback keeps (design.md, section 3). List a new callback below."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import lit_credit.callbacks
+from lit_credit.callbacks import (
+    CreditAlignment,
+    GradientNorms,
+    MetricHistory,
+    ReferenceValidity,
+    ResidualNorms,
+    ScaleStability,
+    ScheduledDiagnostic,
+    WeightAlignment,
+)
+from lit_credit.rules import BP, DFA, FA
+from lit_credit.utils.history import read_history
+from tests.callbacks import helpers
+from tests.callbacks.helpers import Foreign, Validated, Witness
+
+CALLBACKS = [
+    CreditAlignment,
+    GradientNorms,
+    MetricHistory,
+    ReferenceValidity,
+    ResidualNorms,
+    ScaleStability,
+    WeightAlignment,
+]
+RULES = [BP, FA, DFA]
+
+SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, ScheduledDiagnostic)]
+WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
+# WeightAlignment is refused under BP, which has no feedback.
+PAIRS = [(c, r) for c in CALLBACKS for r in RULES if (c, r) != (WeightAlignment, BP)]
+UNITS = ["model.embed", "model.blocks.*"]
+
+
+def make(kind, **kwargs):
+    """With a small probe that is no batch of the training."""
+    return kind(**({"n_samples": 7} | kwargs)) if kind in SCHEDULED else kind()
+
+
+def on_foreign(kind, **kwargs):
+    needs_units = kind in SCHEDULED and kind is not CreditAlignment
+    return make(kind, **({"units": UNITS} if needs_units else {}), **kwargs)
+
+
+def fit(folder, module, *callbacks, ckpt_path=None, loaders=None, **kwargs):
+    trainer = helpers.trainer(folder, *callbacks, **kwargs)
+    train, val = loaders or (helpers.train_loader(), helpers.val_loader())
+    trainer.fit(module, train, val, ckpt_path=ckpt_path)
+    return trainer
+
+
+def same_state(a, b):
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_every_callback_is_listed():
+    exported = {getattr(lit_credit.callbacks, name) for name in lit_credit.callbacks.__all__}
+    assert {c for c in exported if not inspect.isabstract(c)} == set(CALLBACKS)
+
+
+# Training is not changed, and nothing is left behind
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Modules trained without any callback, and their last random state."""
+    found = {}
+    for kind in RULES:
+        module = helpers.rule(kind)
+        fit(tmp_path_factory.mktemp("bare"), module, logger=False)
+        found[kind] = module, torch.get_rng_state()
+    return found
+
+
+@pytest.mark.parametrize(("kind", "rule"), PAIRS)
+def test_training_is_the_same_to_the_bit(kind, rule, trained, tmp_path):
+    module = helpers.rule(rule)
+    witness = Witness()
+    every = {"every_n_steps": 1} if kind in SCHEDULED else {}
+    callback = make(kind, **every)
+    fit(tmp_path, module, witness, callback, witness.after)
+    reference, rng = trained[rule]
+    assert same_state(module, reference)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert witness.compared >= 17
+    assert len(callback.history.rows) == (13 if kind in SCHEDULED else 3)
+
+
+@pytest.mark.parametrize("batches", ["tuple", "dict"])
+@pytest.mark.parametrize("kind", [kind for kind in CALLBACKS if kind is not WeightAlignment])
+def test_a_foreign_module_is_trained_the_same(kind, batches, tmp_path):
+    """Automatic optimization, ``self.log``, torchmetrics, and no validation data: the probe is
+    taken out of a shuffled training loader with a generator of its own.
+    """
+    runs = []
+    for callbacks in ((), (on_foreign(kind),)):
+        module, witness = Foreign(), Witness()
+        trainer = helpers.trainer(tmp_path, witness, *callbacks, witness.after, logger=False)
+        trainer.fit(module, helpers.shuffled(batches))
+        runs.append((module, dict(trainer.callback_metrics), torch.get_rng_state()))
+    (bare, metrics, rng), (watched, *found) = runs
+    assert same_state(bare, watched)
+    assert bare.seen == watched.seen
+    assert float(watched.steps) == 12
+    assert found[0] == metrics
+    assert torch.equal(found[1], rng)
+    if kind in SCHEDULED:
+        rows = read_history(tmp_path / f"{kind.name}.jsonl")
+        assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", WITH_LOSS)
+def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path):
+    for module, make_callback in ((helpers.rule(DFA), make), (Validated(), on_foreign)):
+        witness = Witness()
+        # The first measurement is that of the probe of 7 rows; batches have 8 or 6.
+        net = module.net if isinstance(module, DFA) else module.model
+        net.fails_on = 7
+        with pytest.raises(RuntimeError, match="the net fails"):
+            fit(tmp_path / type(module).__name__, module, witness, make_callback(kind))
+        now = helpers.traces(module)
+        for what in witness.before:
+            assert now[what] == witness.before[what], what
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
+    module = helpers.rule(FA)
+    before = helpers.hooks(module)
+    callback = make(kind, units=["blocks.7"])
+    if kind is not WeightAlignment:
+        with pytest.raises(ValueError, match=r"`units`: 'blocks.7' matches nothing.*blocks\.1"):
+            fit(tmp_path, module, callback)
+    assert helpers.hooks(module) == before
+    for arguments, name in (
+        ({"every_n_epochs": 0}, "every_n_epochs"),
+        ({"every_n_steps": -1}, "every_n_steps"),
+        ({"every_n_epochs": 1, "every_n_steps": 1}, "every_n_steps"),
+        ({"n_samples": 0}, "n_samples"),
+        ({"units": "blocks.*"}, "units"),
+        ({"units": []}, "units"),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            kind(**arguments)
+
+
+# What it writes, and where
+
+
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_fast_dev_run_leaves_no_file(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(tmp_path, helpers.rule(FA), make(kind), fast_dev_run=True)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_without_a_logger_there_is_the_history(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(tmp_path / "runs", helpers.rule(FA), make(kind), logger=False, max_epochs=1)
+    assert f"runs/{kind.name}.jsonl" in files(tmp_path)
+    assert all(name.startswith("runs/") for name in files(tmp_path))
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
+    fit(tmp_path, helpers.rule(FA), make(kind), logger="csv")
+    header, *lines = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().split()]
+    rows = read_history(tmp_path / f"{kind.name}.jsonl")
+    for row in rows:
+        step = str(row["step"])
+        for tag, value in row["values"].items():
+            if math.isfinite(value):
+                column = header.index(tag)
+                logged = [line[column] for line in lines if line[header.index("step")] == step]
+                assert [float(v) for v in logged if v] == [pytest.approx(value)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "saved_at"),
+    # After an epoch's last batch (8) Lightning leaves out the validation of that epoch.
+    [*((kind, 6) for kind in CALLBACKS), *((kind, 8) for kind in SCHEDULED)],
+)
+def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_path):
+    def run(name, max_steps, ckpt_path=None):
+        every = {"every_n_steps": 3, "figure": False} if kind in SCHEDULED else {}
+        callback = make(kind, **every)
+        checkpoint = ModelCheckpoint(
+            tmp_path / name, filename="{step}", every_n_train_steps=saved_at, save_top_k=-1
+        )
+        module = helpers.rule(DFA)
+        options = {"max_steps": max_steps, "max_epochs": -1, "enable_checkpointing": True}
+        options["logger"] = False
+        fit(tmp_path / name, module, callback, checkpoint, ckpt_path=ckpt_path, **options)
+        return module
+
+    whole = run("whole", 14)
+    run("cut", 11)
+    resumed = run("cut", 14, ckpt_path=tmp_path / "cut" / f"step={saved_at}.ckpt")
+    assert same_state(whole, resumed)
+    name = f"{kind.name}.jsonl"
+    text = (tmp_path / "cut" / name).read_text()
+    assert text == (tmp_path / "whole" / name).read_text()
+    steps = [row["step"] for row in read_history(tmp_path / "cut" / name)]
+    assert steps == ([0, 3, 6, 9, 12, 14] if kind in SCHEDULED else [4, 8, 12])
+    assert [f for f in files(tmp_path / "cut") if f.endswith(".jsonl")] == [name]
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_two_side_by_side_do_not_collide(kind, tmp_path):
+    pair = make(kind, every_n_epochs=2), make(kind, every_n_steps=5, n_samples=9)
+    fit(tmp_path, helpers.rule(FA), *pair)
+    one = read_history(tmp_path / f"{kind.name}.jsonl")
+    other = read_history(tmp_path / f"{kind.name}-1.jsonl")
+    assert [(row["step"], row["epoch"]) for row in one] == [(0, 0), (8, 2), (12, 3)]
+    assert [(row["step"], row["epoch"]) for row in other] == [(0, 0), (5, 1), (10, 2), (12, 3)]
+    assert all(tag.startswith(f"{kind.section}/") for row in one for tag in row["values"])
+    assert all(tag.startswith(f"{kind.section}-1/") for row in other for tag in row["values"])
+    figures = {f"figures/{kind.name}.png", f"figures/{kind.name}-1.png"}
+    assert figures <= set(files(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [(CreditAlignment, {"parameters": False}), (ScaleStability, {"growth_limit": 10.0})],
+)
+def test_two_that_differ_in_their_own_arguments_can_share_a_trainer(kind, arguments, tmp_path):
+    fit(tmp_path, helpers.rule(DFA), kind(), kind(**arguments), max_epochs=1)
+    assert len(read_history(tmp_path / f"{kind.name}-1.jsonl")) == 2
+
+
+# When it measures
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rows"),
+    [
+        ({}, [(0, 0), (4, 1), (8, 2), (12, 3)]),
+        ({"every_n_epochs": 2}, [(0, 0), (8, 2), (12, 3)]),
+        ({"every_n_steps": 4}, [(0, 0), (4, 1), (8, 2), (12, 3)]),
+        ({"every_n_steps": 5}, [(0, 0), (5, 1), (10, 2), (12, 3)]),
+    ],
+    ids=str,
+)
+def test_rows_are_those_of_the_schedule(schedule, rows, tmp_path):
+    """For all callbacks the test of two side by side holds it."""
+    callback = make(ResidualNorms, figure=False, **schedule)
+    fit(tmp_path, helpers.rule(FA), callback, logger=False)
+    assert [(row["step"], row["epoch"]) for row in callback.history.rows] == rows
+    assert {row["name"] for row in callback.history.rows} == {"residual_norms"}
+    assert files(tmp_path) == ["residual_norms.jsonl"]
+
+
+def test_accumulated_batches_are_one_step_and_one_row(tmp_path):
+    callback = on_foreign(ResidualNorms, every_n_steps=1)
+    fit(tmp_path, Validated(), callback, accumulate_grad_batches=2, logger=False)
+    assert [row["step"] for row in callback.history.rows] == list(range(7))
+
+
+class TwoOptimizers(Validated):
+    """Counts two steps a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def batch_loss(self, batch):
+        return self.model(batch[0]).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(self.batch_loss(batch))
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.parameters(), 0.1) for _ in range(2)]
+
+
+def test_steps_that_come_in_twos_do_not_miss_an_odd_schedule(tmp_path):
+    callback = on_foreign(ResidualNorms, every_n_steps=3)
+    fit(tmp_path, TwoOptimizers(), callback, logger=False, max_epochs=2)
+    assert [row["step"] for row in callback.history.rows] == [0, 4, 6, 10, 12, 16]
+
+
+# What a module lacks
+
+
+class WithoutLoss(Validated):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_what_is_missing_is_named_before_training(kind, tmp_path):
+    module = Validated()
+    if kind is CreditAlignment:
+        with pytest.raises(MisconfigurationException, match=r"`credit\(batch\)`.*Validated"):
+            fit(tmp_path, module, CreditAlignment(parameters=False), logger=False)
+    elif kind is WeightAlignment:
+        for other in (module, helpers.rule(BP)):
+            with pytest.raises(MisconfigurationException, match=r"feedback_matrices.*such as FA"):
+                fit(tmp_path, other, WeightAlignment(), logger=False)
+    else:
+        with pytest.raises(MisconfigurationException, match=r"credit_units.*model\.blocks\.0"):
+            fit(tmp_path, module, kind(), logger=False)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", WITH_LOSS)
+def test_a_training_step_that_would_train_on_the_probe_is_refused(kind, tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"manually.*`batch_loss\(batch\)`"):
+        fit(tmp_path, WithoutLoss(), on_foreign(kind))
+
+
+def test_a_point_that_does_not_run_is_an_error(tmp_path):
+    class Idle(Validated):
+        def __init__(self):
+            super().__init__()
+            self.model.idle = torch.nn.Linear(2, 2)
+
+    for kind in (ResidualNorms, GradientNorms):
+        with pytest.raises(ValueError, match=r"`units`: model\.idle did not run"):
+            fit(tmp_path, Idle(), kind(units=["model.embed", "model.idle"]), logger=False)
+
+
+def test_direct_feedback_without_a_weight_beside_it_is_refused(tmp_path):
+    module: LightningModule = helpers.rule(DFA)
+    module.readout = ["blocks.1", "head"]
+    with pytest.raises(MisconfigurationException, match="a feedback matrix that stands for"):
+        fit(tmp_path, module, WeightAlignment(), logger=False)

@@ -1,0 +1,53 @@
+"""Trains every rule and saves the weights: ``python -m tests.rules.ddp_worker DEVICES FOLDER``."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+from lit_credit import rules
+from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms
+from lit_credit.datamodules import Digits
+from lit_credit.models import ResidualMLP
+from lit_credit.tasks import Classification
+from tests.rules.helpers import quiet_trainer, seeded
+
+RULES = {
+    "BP": {},
+    "FA": {},
+    "BlockFA": {"normalize_credit": True, "clip_norm": 1.0},
+    "DFA": {"normalize_credit": True, "clip_per_unit": {"blocks.*": 1.0}},
+    "FrozenUnits": {"frozen": ["blocks.*"]},
+}
+
+
+def sgd(parameters):
+    # Adam turns the rounding of a vanishing gradient into a step of full size.
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+def train(kind: str, devices: int, folder: Path) -> None:
+    net = seeded(lambda: ResidualMLP(64, width=16, depth=2))
+    rule = getattr(rules, kind)(net, Classification(), optimizer=sgd, **RULES[kind])
+    trainer = quiet_trainer(
+        max_epochs=2,
+        limit_train_batches=8,  # the last batch has an odd row, which two processes leave out
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        default_root_dir=folder / kind,
+        callbacks=[ResidualNorms(n_samples=32), GradientNorms(n_samples=32), CreditAlignment()],
+    )
+    trainer.fit(rule, datamodule=Digits(batch_size=96, seed=0))
+    if trainer.is_global_zero:
+        torch.save(rule.state_dict(), folder / f"{kind}.pt")
+
+
+def train_all(devices: int, folder: Path) -> None:
+    for kind in RULES:
+        train(kind, devices, folder)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    train_all(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,36 @@
+"""Two processes train what one trains with the whole batch."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lit_credit.utils.history import read_history
+from tests.rules.ddp_worker import RULES, train_all
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    train_all(1, one)
+    words = [sys.executable, "-m", "tests.rules.ddp_worker", "2", str(two)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return one, two
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_two_processes_equal_one(kind, folders):
+    one, two = (torch.load(folder / f"{kind}.pt", weights_only=True) for folder in folders)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_only_one_process_measures(kind, folders):
+    rows = read_history(folders[1] / kind / "residual_norms.jsonl")
+    assert [row["step"] for row in rows] == [0, 8, 16]

@@ -1,0 +1,109 @@
+"""The command line: folders, overrides, errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_credit.cli import main
+
+BP = ["fit", "--config", "configs/residual_explosion/bp.yaml", "--trainer.accelerator", "cpu"]
+SHORT = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
+
+
+def test_default_root_dir_moves_everything_that_a_run_writes(tmp_path, monkeypatch):
+    """Nothing is written into the working directory, and nothing outside of the run's folder."""
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    config = str(Path("configs/residual_explosion/bp.yaml").resolve())
+    monkeypatch.chdir(elsewhere)
+    args = ["fit", "--config", config, "--trainer.accelerator", "cpu", *SHORT]
+    assert main([*args, "--trainer.default_root_dir", str(root), "--seed_everything", "7"]) == 0
+    run = root / "BP" / "seed_7"
+    written = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    events = {name for name in written if name.startswith("events.out")}
+    assert written - events == {
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "hparams.yaml",
+        "metrics.jsonl",
+        *(f"{stem}.jsonl" for stem in DIAGNOSTICS),
+        *(f"figures/{stem}.png" for stem in DIAGNOSTICS),
+    }
+    assert len(events) == 1
+    assert list(elsewhere.iterdir()) == []
+    assert [path.name for path in root.iterdir()] == ["BP"]
+
+
+DIAGNOSTICS = ["residual_norms", "gradient_norms", "credit_alignment", "scale_stability"]
+
+
+def test_what_all_runs_share_can_be_overridden(tmp_path):
+    csv = "lightning.pytorch.loggers.CSVLogger"
+    args = [*BP, *SHORT, "--trainer.default_root_dir", str(tmp_path)]
+    args += ["--trainer.logger", csv, "--trainer.logger.save_dir", str(tmp_path / "csv")]
+    args += ["--trainer.callbacks", "MetricHistory"]
+    assert main(args) == 0
+    (folder,) = (tmp_path / "csv").rglob("version_0")
+    assert {path.name for path in folder.iterdir()} >= {"metrics.csv", "metrics.jsonl"}
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["trainer"]["callbacks"]["class_path"] == "lit_credit.callbacks.MetricHistory"
+    assert not list(tmp_path.rglob("last.ckpt"))
+
+
+def test_validate_and_test_leave_the_configuration_of_the_run_alone(tmp_path):
+    args = [*BP, *SHORT, "--trainer.default_root_dir", str(tmp_path)]
+    assert main(args) == 0
+    run = tmp_path / "BP" / "seed_42"
+    before = (run / "config.yaml").read_bytes()
+    last = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    for command in ("validate", "test"):
+        words = [word for word in args if word not in ("--trainer.max_epochs", "1")]
+        assert main([command, *words[1:], *last]) == 0
+    assert (run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--model.init_args.net.init_args.in_features", "63"], 1, "has 64 numbers"),
+        (["--model.init_args.units", "[nothing]"], 1, "'nothing' matches nothing"),
+        (["--trainer.gradient_clip_val", "1.0"], 1, "`clip_norm`"),
+        (["--model.class_path", "Backprop"], 2, "Backprop"),
+        (["--data.init_args.batch_size", "large"], 2, "batch_size"),
+    ],
+)
+def test_a_slip_gets_a_short_message_and_an_exit_code(words, code, message, tmp_path, capsys):
+    args = [*BP, *SHORT, "--trainer.default_root_dir", str(tmp_path), *words]
+    try:
+        found = main(args)
+    except SystemExit as exit_:
+        found = exit_.code
+    error = capsys.readouterr().err
+    assert found == code
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_offline_data_name_the_embedded_default(tmp_path, capsys):
+    args = ["fit", "--config", "configs/residual_explosion/bp_cifar10.yaml", *SHORT]
+    args += ["--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu"]
+    args += ["--data.init_args.root", str(tmp_path / "no"), "--data.init_args.download", "false"]
+    assert main(args) == 1
+    error = capsys.readouterr().err
+    for part in ("CIFAR10", str(tmp_path / "no"), "Digits"):
+        assert part in error
+
+
+def test_the_module_is_the_command():
+    words = [sys.executable, "-m", "lit_credit", "compare", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "--out" in done.stdout
+
+
+def test_importing_the_package_is_cheap():
+    code = "import lit_credit, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,33 @@
+"""Every YAML in configs/ runs from the command line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_credit.cli import main
+from lit_credit.datamodules import CIFAR10
+
+CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+
+
+def fake_read(self, train):
+    generator = torch.Generator().manual_seed(int(train))
+    images = torch.randint(256, (200, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return images, torch.arange(200) % 10
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_config_runs(config, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(CIFAR10, "prepare_data", lambda self: None)
+    monkeypatch.setattr(CIFAR10, "read", fake_read)
+    args = ["fit", "--config", str(config), "--trainer.fast_dev_run", "2"]
+    args += ["--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu"]
+    assert main(args) == 0, capsys.readouterr().err
+    assert not [*tmp_path.rglob("*.jsonl"), *tmp_path.rglob("config.yaml")]
+
+
+def test_there_are_configs_of_every_rule_for_both_data_sets():
+    stems = {path.stem for path in CONFIGS if path.parent.name == "residual_explosion"}
+    rules = {"bp", "fa", "block_fa", "dfa", "frozen"}
+    assert stems == rules | {f"{rule}_cifar10" for rule in rules}
