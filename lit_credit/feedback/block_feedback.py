@@ -55,7 +55,7 @@ class BlockFeedback(LazyBuffers):
             scale: factor on the loss.
 
         Returns:
-            A function that returns the credit of a unit, given its name.
+            How to get the credit of a unit.
         """
         credits = {self.units[-1]: top}
         for lower, upper in reversed(list(pairwise(self.units))):
@@ -67,7 +67,7 @@ class BlockFeedback(LazyBuffers):
                 return rms_normalized(signal, signal.shape[:-1].numel() / scale)
             return signal
 
-        return credit
+        return Credits(credit)
 
     def _carry(self, name: str, credit: Tensor, shape: Size) -> Tensor:
         # Equal leading dimensions (N, d) or (N, T, d): one matrix for every position.

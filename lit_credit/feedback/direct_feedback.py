@@ -5,8 +5,9 @@ from typing import Literal
 
 import torch
 from torch import Size, Tensor
+from torch.nn.functional import linear
 
-from lit_credit.feedback.credit import Credits, rms_normalized
+from lit_credit.feedback.credit import Credits, Factors, rms_normalized
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 
@@ -78,7 +79,7 @@ class DirectFeedback(LazyBuffers):
             scale: factor on the loss.
 
         Returns:
-            A function that computes the credit of a unit, given its name.
+            How to compute the credit of a unit.
 
         Raises:
             ValueError: if the sizes differ from those that the matrices were drawn for.
@@ -98,13 +99,21 @@ class DirectFeedback(LazyBuffers):
         parts = torch.split(self._matrix_for(widths, rows).to(rows.dtype), list(widths.values()))
         matrices = dict(zip(widths, parts, strict=True))
 
-        def credit(name: str) -> Tensor:
-            signal = rows @ matrices[self.source[name]].T
-            if self.normalize:
-                signal = rms_normalized(signal, rows.shape[:-1].numel() / scale)
-            return _shaped(signal, shapes[name])
+        samples = rows.shape[:-1].numel() / scale
 
-        return credit
+        def factors(name: str) -> Factors:
+            matrix = matrices[self.source[name]]
+            if not self.normalize:
+                return Factors(rows, matrix)
+            return Factors(rms_normalized(rows, samples, credit=linear(rows, matrix)), matrix)
+
+        def dense(name: str) -> Tensor:
+            credit = linear(rows, matrices[self.source[name]])
+            if self.normalize:
+                credit = rms_normalized(credit, samples)
+            return _shaped(credit, shapes[name])
+
+        return Credits(dense, factors)
 
     def _per_position(self, error: Tensor, shape: Size) -> bool:
         if self.error != "auto":
@@ -159,6 +168,8 @@ def _channel_dim(shape: Size) -> int:
 
 def _shaped(credit: Tensor, shape: Size) -> Tensor:
     """A credit (N, F) or (N, ..., d) in the shape of a unit's output."""
+    if credit.shape == shape:
+        return credit
     if credit.shape[1:].numel() == shape[1:].numel():
         return credit.reshape(shape)
     if _channel_dim(shape) == 1:

@@ -67,7 +67,7 @@ class BlockFA(LocalRule):
         """The credits of the chain."""
         if self.top_feedback is not None:
             last = self.units[-1]
-            error = self.top_feedback(error, {last: shapes[last]})(last)
+            error = self.top_feedback(error, {last: shapes[last]}).dense(last)
         credits: Credits = self.feedback(error, shapes, scale)
         return credits
 

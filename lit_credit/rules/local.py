@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 
 from lit_credit.feedback.credit import Broadcast, Credits
 from lit_credit.feedback.units import (
+    UnitGraphs,
     check_coverage,
     check_recompute,
     local_units,
@@ -85,24 +86,22 @@ class LocalRule(CreditRule):
         leaves: list[Tensor] = []
         shapes: dict[str, Size] = {}
 
-        def cut(value: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
-            shapes.update({name: output.shape for name, output in outputs.items()})
+        def cut(value: Tensor, graphs: UnitGraphs) -> Tensor:
+            shapes.update({name: output.shape for name, output in graphs.outputs.items()})
             leaves.append(value.detach().requires_grad_())
             return leaves[0]
 
         (error,) = torch.autograd.grad(self.run_units(batch, cut), leaves)
         credits = self.send(error, shapes, 1.0)
-        return {f"net.{name}": credits(name) for name in shapes}
+        return {f"net.{name}": credits.dense(name) for name in shapes}
 
-    def run_units(
-        self, batch: Any, pass_on: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
-    ) -> Tensor:
+    def run_units(self, batch: Any, pass_on: Callable[[Tensor, UnitGraphs], Tensor]) -> Tensor:
         """Run the net with its units cut apart.
 
         Args:
             batch: what the task takes.
-            pass_on: called with the tensor whose gradient is the error, and the outputs of the
-                units; the net goes on with what it returns.
+            pass_on: called with the tensor whose gradient is the error, and what the units
+                left behind; the net goes on with what it returns.
 
         Returns:
             The loss.
@@ -113,18 +112,18 @@ class LocalRule(CreditRule):
                 self.units,
                 detach_inputs=self.stray != "train",
                 recompute=self.recompute,
-            ) as outputs,
-            self._error_tapped(lambda value: pass_on(value, outputs)),
+            ) as graphs,
+            self._error_tapped(lambda value: pass_on(value, graphs)),
         ):
             output = self(*self.task.inputs(batch))
-        missing = [name for name in self.units if name not in outputs]
+        missing = [name for name in self.units if name not in graphs.outputs]
         if missing:
             raise ValueError(
                 f"units {', '.join(missing)} did not run in the forward pass. "
                 "Take them out of `units`."
             )
         if self.error_at is None:
-            output = pass_on(output, outputs)
+            output = pass_on(output, graphs)
         return self.task.loss(output, batch)
 
     @contextmanager
