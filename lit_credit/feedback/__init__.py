@@ -2,7 +2,7 @@
 
 from lit_credit.feedback.block_feedback import BlockFeedback
 from lit_credit.feedback.convert import add_feedback
-from lit_credit.feedback.credit import inject_credit, output_error, rms_normalized
+from lit_credit.feedback.credit import Broadcast, rms_normalized
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Sign
@@ -11,6 +11,7 @@ from lit_credit.feedback.units import local_units
 
 __all__ = [
     "BlockFeedback",
+    "Broadcast",
     "DirectFeedback",
     "Distribution",
     "ErrorShape",
@@ -21,9 +22,7 @@ __all__ = [
     "derive_seed",
     "draw_feedback",
     "feedback_layers",
-    "inject_credit",
     "local_units",
-    "output_error",
     "redraw_feedback",
     "rms_normalized",
 ]

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
-from lit_credit.feedback.credit import rms_normalized
+from lit_credit.feedback.credit import Credits, rms_normalized
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 
@@ -44,31 +44,39 @@ class BlockFeedback(LazyBuffers):
         self.seed = seed
         self.normalize = normalize
 
-    def forward(self, top: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, top: Tensor, shapes: Mapping[str, Size], scale: Tensor | float = 1.0
+    ) -> Credits:
         """Carry the credit of the last unit down to the first.
 
         Args:
             top: credit of the last unit's output, of its shape.
-            outputs: each unit's output; only its shape is used.
+            shapes: of each unit's output.
+            scale: factor on the loss.
 
         Returns:
-            Each unit's credit, of the shape of its output.
+            How to get the credit of a unit.
         """
         credits = {self.units[-1]: top}
         for lower, upper in reversed(list(pairwise(self.units))):
-            credits[lower] = self._carry(lower, credits[upper], outputs[lower])
-        if self.normalize:
-            return {name: _normalized(credit) for name, credit in credits.items()}
-        return credits
+            credits[lower] = self._carry(lower, credits[upper], shapes[lower])
 
-    def _carry(self, name: str, credit: Tensor, output: Tensor) -> Tensor:
+        def credit(name: str) -> Tensor:
+            signal = credits[name]
+            if self.normalize:
+                return rms_normalized(signal, signal.shape[:-1].numel() / scale)
+            return signal
+
+        return Credits(credit)
+
+    def _carry(self, name: str, credit: Tensor, shape: Size) -> Tensor:
         # Equal leading dimensions (N, d) or (N, T, d): one matrix for every position.
-        if credit.shape[:-1] != output.shape[:-1] or output.dim() > 3:
-            width, credit = output[0].numel(), credit.flatten(1)
+        if credit.shape[:-1] != shape[:-1] or len(shape) > 3:
+            width, credit = shape[1:].numel(), credit.flatten(1)
         else:
-            width = output.shape[-1]
+            width = shape[-1]
         matrix = self._matrix(name, (width, credit.shape[-1]), credit.device)
-        return (credit @ matrix.to(credit.dtype).T).reshape(output.shape)
+        return (credit @ matrix.to(credit.dtype).T).reshape(shape)
 
     def _matrix(self, name: str, size: tuple[int, int], device: torch.device) -> Tensor:
         buffer = f"unit_{self.units.index(name)}"
@@ -95,7 +103,3 @@ class BlockFeedback(LazyBuffers):
             scale=self.scale,
             seed=derive_seed(self.seed, name),
         )
-
-
-def _normalized(credit: Tensor) -> Tensor:
-    return rms_normalized(credit, samples=credit[..., 0].numel())

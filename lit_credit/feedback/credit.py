@@ -1,85 +1,202 @@
-"""Credit signals from the error at the output, and their way into the graph."""
+"""The way of credit into the graph: from the gradient of one tensor to the outputs of all units."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
-__all__ = ["inject_credit", "output_error", "rms_normalized"]
+from lit_credit.feedback.units import UnitGraphs
 
-
-class _Injection(torch.autograd.Function):
-    """A zero in the forward pass; in the backward pass each output receives its credit."""
-
-    @staticmethod
-    def forward(ctx: Any, credits: Sequence[Tensor], *outputs: Tensor) -> Tensor:
-        ctx.credits = credits
-        return outputs[0].new_zeros(())
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        # scale is 1, or what a GradScaler multiplies every gradient with.
-        return None, *(credit * scale for credit in ctx.credits)
+__all__ = ["Broadcast", "Credits", "Factors", "Feedback", "rms_normalized"]
 
 
-def inject_credit(outputs: Sequence[Tensor], credits: Sequence[Tensor]) -> Tensor:
-    """The scalar whose gradient at each output is its credit: ``sum_l <f_l, stopgrad(a_l)>``.
+class Factors(NamedTuple):
+    """A credit of low rank, ``rows @ matrix.T``: errors (..., C) and a matrix (F, C)."""
 
-    Its value is zero: computing the sum would cost a pass over every activation, and nothing
-    needs it.
+    rows: Tensor
+    matrix: Tensor
+
+
+class Credits(NamedTuple):
+    """How the credits of one backward pass are computed, each from the name of its unit.
+
+    Attributes:
+        dense: the credit, of the shape of the unit's output.
+        factors: the credit as a product, or None where it is none.
+    """
+
+    dense: Callable[[str], Tensor]
+    factors: Callable[[str], Factors | None] = lambda _: None
+
+
+Feedback = Callable[[Tensor, Mapping[str, Size], Tensor | float], Credits]
+"""From an error, the shapes of the units' outputs and the scale of the loss to the credits."""
+
+
+class Broadcast:
+    """Hands every unit its credit when the backward pass comes through one tensor.
+
+    That tensor goes on unchanged. The gradient that arrives at it is the error that ``feedback``
+    makes the credits of, so the loss is differentiated once, and its gradient is the rule's update.
 
     Args:
-        outputs: units' outputs f_l, of any shapes.
-        credits: credit signals a_l, of the same shapes.
-
-    Returns:
-        A zero () attached to the graphs of all outputs.
+        feedback: called with the error, the shapes of the units' outputs, and the gradient of the
+            loss itself: 1, or what a GradScaler multiplies all gradients with.
 
     Example:
-        >>> f = torch.ones(2, requires_grad=True)
-        >>> torch.autograd.grad(inject_credit([f], [torch.tensor([3.0, 4.0])]), f)
-        (tensor([3., 4.]),)
+        >>> f, output = (torch.ones(1, n, requires_grad=True) for n in (2, 1))
+        >>> b = torch.tensor([3.0, 4.0])
+        >>> broadcast = Broadcast(lambda error, shapes, scale: Credits(lambda name: error * b))
+        >>> (2 * broadcast(output, UnitGraphs({"unit": f}))).sum().backward()
+        >>> f.grad, output.grad
+        (tensor([[6., 8.]]), tensor([[2.]]))
     """
-    scalar: Tensor = _Injection.apply(
-        [credit.to(output.dtype) for output, credit in zip(outputs, credits, strict=True)],
-        *outputs,
-    )
-    return scalar
+
+    def __init__(self, feedback: Feedback) -> None:
+        self.feedback = feedback
+        self.scale: Tensor | float = 1.0
+        self.shapes: dict[str, Size] = {}
+        self._credits: Credits | None = None
+
+    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """Attach the units.
+
+        Args:
+            value: the tensor whose gradient is the error.
+            graphs: what the units' forward left behind; units without a graph get no credit.
+
+        Returns:
+            ``value``, attached to the graphs of all units.
+
+        Raises:
+            ValueError: if ``value`` is no tensor.
+        """
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"the net's output is {type(value).__name__}, but this rule needs one tensor to "
+                "take the error at. Wrap the net so that it returns a tensor."
+            )
+        self.shapes = {name: output.shape for name, output in graphs.outputs.items()}
+        receivers = [
+            self._receiver(name, graphs)
+            for name, output in graphs.outputs.items()
+            if output.requires_grad
+        ]
+        passed: Tensor = _Broadcast.apply(self, value, *receivers)
+        return passed
+
+    def watch(self, loss: Tensor) -> None:
+        """Take the scale of the loss from its gradient, for a feedback that is not linear."""
+        _on_gradient(loss, partial(setattr, self, "scale"))
+
+    def send(self, error: Tensor) -> None:
+        """Make the error known; units ask for their credits later."""
+        self._credits = self.feedback(error, self.shapes, self.scale)
+
+    @property
+    def credits(self) -> Credits:
+        """The credits of the present backward pass."""
+        if self._credits is None:
+            raise RuntimeError("the backward pass reached a unit before the error was known.")
+        return self._credits
+
+    def _receiver(self, name: str, graphs: UnitGraphs) -> Tensor:
+        if name in graphs.linear:
+            x, layer = graphs.linear[name]
+            token: Tensor = _Linear.apply(self, name, x, layer.weight, layer.bias)
+            return token
+        output = graphs.outputs[name]
+        _on_gradient(output, lambda zeros: self.credits.dense(name).to(zeros.dtype))
+        return output
 
 
-def output_error(loss: Tensor, output: Tensor) -> Tensor:
-    """The error e = d loss / d output, of the output's shape; the graph stays usable.
+class _Broadcast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, broadcast: Broadcast, value: Tensor, *receivers: Tensor) -> Tensor:
+        ctx.broadcast = broadcast
+        # A unit computes its credit when its own backward begins, in place of these zeros, which
+        # take no memory: all credits at once would cost as much as the activations of an MLP.
+        ctx.zeros = [receiver.new_zeros(()).expand(receiver.shape) for receiver in receivers]
+        return value
 
-    Raises:
-        ValueError: if the output is no tensor, or the loss does not depend on it.
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.broadcast.send(error)
+        return None, error, *ctx.zeros
+
+
+class _Linear(torch.autograd.Function):
+    """The backward of a unit that is one linear layer, for a credit of low rank a = e B^T.
+
+    The gradients a^T x = B (e^T x) and a W = e (B^T W) need no product with the (N, F) credit.
+    The layer's own node is left out of the backward pass; a token stands for its output.
     """
-    if not isinstance(output, Tensor):
-        raise ValueError(
-            f"the net's output is {type(output).__name__}, but this rule needs one tensor to take "
-            "the error at. Wrap the net so that it returns a tensor."
-        )
-    (error,) = torch.autograd.grad(loss, output, retain_graph=True)
-    return error
+
+    @staticmethod
+    def forward(
+        ctx: Any, broadcast: Broadcast, name: str, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.broadcast, ctx.name = broadcast, name
+        ctx.save_for_backward(x, weight)
+        return x.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        factors = ctx.broadcast.credits.factors(ctx.name)
+        if factors is None or not _worthwhile(factors, x, weight):
+            # B = 1: the same formulas for a dense credit.
+            rows, matrix = ctx.broadcast.credits.dense(ctx.name).to(x.dtype), None
+        else:
+            rows, matrix = factors
+        _, _, needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        by_sample = rows.reshape(-1, rows.shape[-1])
+        grad_x = grad_weight = grad_bias = None
+        if needs_x:
+            grad_x = rows @ (weight if matrix is None else matrix.T @ weight)
+        if needs_weight:
+            grad_weight = by_sample.T @ x.reshape(-1, x.shape[-1])
+            grad_weight = grad_weight if matrix is None else matrix @ grad_weight
+        if needs_bias:
+            grad_bias = by_sample.sum(0)
+            grad_bias = grad_bias if matrix is None else matrix @ grad_bias
+        return None, None, grad_x, grad_weight, grad_bias
 
 
-def rms_normalized(credit: Tensor, samples: int, eps: float = 1e-6) -> Tensor:
+def _worthwhile(factors: Factors, x: Tensor, weight: Tensor) -> bool:
+    """Whether the factors fit the layer's output, and two thin products are fewer operations."""
+    rows, matrix = factors
+    samples, (features, rank) = rows.shape[:-1].numel(), matrix.shape
+    fits = rows.dtype == x.dtype and rows.shape[:-1] == x.shape[:-1] and features == len(weight)
+    return fits and rank * (samples + features) < samples * features
+
+
+def _on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:
+    tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def rms_normalized(
+    rows: Tensor, samples: Tensor | float, eps: float = 1e-6, credit: Tensor | None = None
+) -> Tensor:
     """Credit of unit root mean square per sample: ``a / (rms(a) + eps) / samples``.
 
     The rms is that of the credit of a per-sample loss. A mean loss divides every credit by the
     number of samples, so it is multiplied out first and divided by again at the end.
 
     Args:
-        credit: (..., d), a gradient of a mean over ``samples``.
-        samples: rows that the loss averages over.
+        rows: what to scale, (..., d); a gradient of a mean over ``samples``.
+        samples: rows that the loss averages over; divided by the scale, if the loss has one.
         eps: added to the rms.
+        credit: a, where ``rows`` are only a factor of it; None if they are the credit.
 
     Example:
         >>> rms_normalized(torch.tensor([[3.0, 4.0]]), samples=1)
         tensor([[0.8485, 1.1314]])
     """
+    credit = rows if credit is None else credit
     root_d = credit.shape[-1] ** 0.5
     rms = torch.linalg.vector_norm(credit, dim=-1, keepdim=True) * (samples / root_d)
-    normalized: Tensor = credit / (rms + eps)
+    normalized: Tensor = rows / (rms + eps)
     return normalized

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
+from torch.nn.functional import linear
 
-from lit_credit.feedback.credit import rms_normalized
+from lit_credit.feedback.credit import Credits, Factors, rms_normalized
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 
@@ -19,7 +20,7 @@ class DirectFeedback(LazyBuffers):
     """Fixed random matrices from the error straight to every unit: ``a_l = e B_l^T``.
 
     The matrices are drawn when first used, because only then the units' shapes are known; the
-    seed alone decides their values. They are one buffer, so that all credits come from one product.
+    seed alone decides their values.
 
     Args:
         units: names of the units, in forward order.
@@ -67,43 +68,57 @@ class DirectFeedback(LazyBuffers):
         self.normalize = normalize
         self.register_buffer("matrix", None)
 
-    def forward(self, error: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float = 1.0
+    ) -> Credits:
         """Send the error to every unit.
 
         Args:
             error: e = d loss / d output, (N, ..., C), of a loss that averages over samples.
-            outputs: each unit's output; only its shape is used.
+            shapes: of each unit's output.
+            scale: factor on the loss.
 
         Returns:
-            Each unit's credit, of the shape of its output.
+            How to compute the credit of a unit.
 
         Raises:
             ValueError: if the sizes differ from those that the matrices were drawn for.
         """
-        per_position = {name: self._per_position(error, f) for name, f in outputs.items()}
-        if len(set(per_position.values())) > 1:
+        per_position = {self._per_position(error, shape) for shape in shapes.values()}
+        if len(per_position) > 1:
             raise ValueError(
                 "`error`: some units have the positions of the error and some have not. Set it to "
                 "'flattened' or 'per_position'."
             )
-        positions = all(per_position.values())
+        positions = per_position == {True}
         rows = error if positions else error.flatten(1)
         widths = {
-            self.source[name]: f.shape[_channel_dim(f)] if positions else f[0].numel()
-            for name, f in outputs.items()
+            self.source[name]: shape[_channel_dim(shape)] if positions else shape[1:].numel()
+            for name, shape in shapes.items()
         }
-        credits = rows @ self._matrix_for(widths, rows).to(rows.dtype).T
-        samples = rows[..., 0].numel()
-        found = {}
-        parts = torch.split(credits, list(widths.values()), dim=-1)
-        for source, credit in zip(widths, parts, strict=True):
-            found[source] = rms_normalized(credit, samples) if self.normalize else credit
-        return {name: _shaped(found[self.source[name]], f) for name, f in outputs.items()}
+        parts = torch.split(self._matrix_for(widths, rows).to(rows.dtype), list(widths.values()))
+        matrices = dict(zip(widths, parts, strict=True))
 
-    def _per_position(self, error: Tensor, output: Tensor) -> bool:
+        samples = rows.shape[:-1].numel() / scale
+
+        def factors(name: str) -> Factors:
+            matrix = matrices[self.source[name]]
+            if not self.normalize:
+                return Factors(rows, matrix)
+            return Factors(rms_normalized(rows, samples, credit=linear(rows, matrix)), matrix)
+
+        def dense(name: str) -> Tensor:
+            credit = linear(rows, matrices[self.source[name]])
+            if self.normalize:
+                credit = rms_normalized(credit, samples)
+            return _shaped(credit, shapes[name])
+
+        return Credits(dense, factors)
+
+    def _per_position(self, error: Tensor, shape: Size) -> bool:
         if self.error != "auto":
             return self.error == "per_position"
-        return error.dim() > 2 and output.shape[:-1] == error.shape[:-1]
+        return error.dim() > 2 and shape[:-1] == error.shape[:-1]
 
     def _matrix_for(self, widths: Mapping[str, int], rows: Tensor) -> Tensor:
         size = (sum(widths.values()), rows.shape[-1])
@@ -119,7 +134,8 @@ class DirectFeedback(LazyBuffers):
                 "checkpoint: keep the shapes of net and data, or set `error` to 'per_position' "
                 "where the number of positions varies."
             )
-        self.matrix = self.matrix.to(rows.device)
+        if self.matrix.device != rows.device:
+            self.matrix = self.matrix.to(rows.device)
         return self.matrix
 
     def _draw(self, name: str, width: int, errors: int) -> Tensor:
@@ -145,16 +161,17 @@ def _sources(units: Sequence[str], shared: bool | Mapping[str, str]) -> dict[str
     return {name: shared.get(name, name) for name in units}
 
 
-def _channel_dim(output: Tensor) -> int:
+def _channel_dim(shape: Size) -> int:
     """Features come last in (N, d) and (N, T, d), and second in feature maps (N, d, H, W)."""
-    return 1 if output.dim() > 3 else -1
+    return 1 if len(shape) > 3 else -1
 
 
-def _shaped(credit: Tensor, output: Tensor) -> Tensor:
-    """A credit (N, F) or (N, ..., d) in the shape of the output."""
-    if credit[0].numel() == output[0].numel():
-        return credit.reshape(output.shape)
-    channel = _channel_dim(output)
-    if channel == 1:
-        return credit[(...,) + (None,) * (output.dim() - 2)].expand(output.shape)
-    return credit[:, None].expand(output.shape)
+def _shaped(credit: Tensor, shape: Size) -> Tensor:
+    """A credit (N, F) or (N, ..., d) in the shape of a unit's output."""
+    if credit.shape == shape:
+        return credit
+    if credit.shape[1:].numel() == shape[1:].numel():
+        return credit.reshape(shape)
+    if _channel_dim(shape) == 1:
+        return credit[(...,) + (None,) * (len(shape) - 2)].expand(shape)
+    return credit[:, None].expand(shape)

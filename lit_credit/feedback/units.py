@@ -1,7 +1,8 @@
 """Nets cut into credit units: inside a unit the gradient is exact, between units none flows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
@@ -9,7 +10,26 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_credit.utils.nested import first_tensor, map_tensors
 
-__all__ = ["check_coverage", "check_recompute", "local_units", "stray_parameters"]
+__all__ = [
+    "UnitGraphs",
+    "check_coverage",
+    "check_recompute",
+    "local_units",
+    "stray_parameters",
+]
+
+
+@dataclass(frozen=True)
+class UnitGraphs:
+    """What a forward pass leaves behind, one entry a unit, in the order of the calls.
+
+    Attributes:
+        outputs: each unit's output in its own graph; of several tensors the first.
+        linear: for units that are one linear layer, its input and the layer.
+    """
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    linear: dict[str, tuple[Tensor, nn.Linear]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -19,7 +39,7 @@ def local_units(
     *,
     detach_inputs: bool = True,
     recompute: bool = False,
-) -> Iterator[dict[str, Tensor]]:
+) -> Iterator[UnitGraphs]:
     """Cut the graph of every forward pass inside the ``with`` at the borders of the units.
 
     Each unit runs on detached inputs, and the rest of the net sees its output detached, so no
@@ -34,30 +54,37 @@ def local_units(
             pass: less memory for one more forward.
 
     Yields:
-        A dict that the forward pass fills with each unit's output in its own graph, in the order
-        of the calls. For a unit that returns several tensors it is the first one.
+        What the forward pass fills in.
 
     Raises:
         ValueError: inside, if a unit runs twice in one forward pass or returns no float tensor.
     """
-    outputs: dict[str, Tensor] = {}
-    with ExitStack() as stack:
+    graphs = UnitGraphs()
+    replaced = []
+    try:
         for name in units:
             unit = module.get_submodule(name)
-            local = _local_forward(unit.forward, name, outputs, detach_inputs, recompute)
-            stack.enter_context(_forward_replaced(unit, local))
-        yield outputs
+            # The instance's attribute shadows the class's method. Written past nn.Module's
+            # __setattr__, which takes as long as the forward of a small unit.
+            attributes = vars(unit)
+            replaced.append((attributes, attributes.get("forward")))
+            attributes["forward"] = _local_forward(unit, name, graphs, detach_inputs, recompute)
+        yield graphs
+    finally:
+        for attributes, before in reversed(replaced):
+            if before is None:
+                del attributes["forward"]
+            else:
+                attributes["forward"] = before
 
 
 def _local_forward(
-    forward: Callable[..., Any],
-    name: str,
-    outputs: dict[str, Tensor],
-    detach_inputs: bool,
-    recompute: bool,
+    unit: nn.Module, name: str, graphs: UnitGraphs, detach_inputs: bool, recompute: bool
 ) -> Callable[..., Any]:
+    forward = unit.forward
+
     def local(*args: Any, **kwargs: Any) -> Any:
-        if name in outputs:
+        if name in graphs.outputs:
             raise ValueError(
                 f"unit {name!r} runs more than once in one forward pass, so it has no single "
                 "output to credit. Name a submodule that contains all of its uses."
@@ -74,27 +101,20 @@ def _local_forward(
                 f"unit {name!r} returns no floating-point tensor, but {type(result).__name__}. "
                 "Choose another submodule as a unit."
             )
-        outputs[name] = output
+        graphs.outputs[name] = output
+        if type(unit) is nn.Linear and args and args[0].dtype == output.dtype:
+            graphs.linear[name] = args[0], unit
         return _detached(result)
 
     return local
 
 
-@contextmanager
-def _forward_replaced(unit: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    before = unit.__dict__.get("forward")
-    unit.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del unit.forward
-        else:
-            unit.forward = before
-
-
 def _detached(value: Any) -> Any:
-    return map_tensors(value, Tensor.detach)
+    return map_tensors(value, _detached_tensor)
+
+
+def _detached_tensor(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:

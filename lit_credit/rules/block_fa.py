@@ -3,16 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from lit_credit.feedback.block_feedback import BlockFeedback
-from lit_credit.feedback.credit import output_error
+from lit_credit.feedback.credit import Credits
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
-from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.random_state import run_seed
 
 __all__ = ["BlockFA"]
@@ -33,7 +31,6 @@ class BlockFA(LocalRule):
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
         top: credit of the last unit: the ``exact`` gradient at its output, through the readout, or
             the output error through a ``random`` matrix.
-        normalize_credit: scale each sample's credit to unit root mean square when it is delivered.
         **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:
@@ -48,31 +45,31 @@ class BlockFA(LocalRule):
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
         top: Literal["exact", "random"] = "exact",
-        normalize_credit: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         seed = run_seed() if feedback_seed is None else feedback_seed
-        self.feedback = BlockFeedback(self.units, feedback, feedback_scale, seed, normalize_credit)
+        self.feedback = BlockFeedback(
+            self.units, feedback, feedback_scale, seed, self.normalize_credit
+        )
         self.top_feedback = (
             DirectFeedback(self.units[-1:], feedback, feedback_scale, seed)
             if top == "random"
             else None
         )
 
-    def unit_credits(self, batch: Any) -> tuple[Tensor, dict[str, Tensor], Mapping[str, Tensor]]:
-        """The loss, units' outputs, and the credits of the chain."""
-        last = self.units[-1]
-        point = Point(last, "output")
-        # The unit's output is cut off, so what is captured is the leaf that the readout sees.
-        with capture(self.net, [point]) as captured:
-            loss, output, outputs = self.run_units(batch)
+    @property
+    def error_at(self) -> str | None:
+        """The last unit, unless the credit of the last unit is random too."""
+        return self.units[-1] if self.top_feedback is None else None
+
+    def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
+        """The credits of the chain."""
         if self.top_feedback is not None:
-            error = output_error(loss, output)
-            top = self.top_feedback(error, {last: outputs[last]})[last]
-        else:
-            (top,) = torch.autograd.grad(loss, captured[point], retain_graph=True)
-        return loss, outputs, self.feedback(top, outputs)
+            last = self.units[-1]
+            error = self.top_feedback(error, {last: shapes[last]}).dense(last)
+        credits: Credits = self.feedback(error, shapes, scale)
+        return credits
 
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
         """The matrix of each unit; no single weight stands beside it."""

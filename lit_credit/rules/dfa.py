@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
-from lit_credit.feedback.credit import output_error
+from lit_credit.feedback.credit import Credits
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
@@ -30,7 +30,6 @@ class DFA(LocalRule):
             unit whose matrix they use, for example ``{embed: blocks.0}``.
         error: shape of the error that the units see; see
             :class:`lit_credit.feedback.DirectFeedback`.
-        normalize_credit: scale each sample's credit to unit root mean square.
         **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:
@@ -46,7 +45,6 @@ class DFA(LocalRule):
         feedback_seed: int | None = None,
         shared_feedback: bool | dict[str, str] = False,
         error: ErrorShape = "auto",
-        normalize_credit: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -57,13 +55,13 @@ class DFA(LocalRule):
             seed=run_seed() if feedback_seed is None else feedback_seed,
             shared=shared_feedback,
             error=error,
-            normalize=normalize_credit,
+            normalize=self.normalize_credit,
         )
 
-    def unit_credits(self, batch: Any) -> tuple[Tensor, dict[str, Tensor], Mapping[str, Tensor]]:
-        """The loss, units' outputs, and ``e B_l^T`` in their shapes."""
-        loss, output, outputs = self.run_units(batch)
-        return loss, outputs, self.feedback(output_error(loss, output), outputs)
+    def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
+        """``e B_l^T`` in the shapes of the units' outputs."""
+        credits: Credits = self.feedback(error, shapes, scale)
+        return credits
 
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
         """The matrix of all units; the last unit's beside the readout, where that is one Linear."""

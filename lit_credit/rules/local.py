@@ -1,13 +1,16 @@
 """Rules under which no gradient passes from one unit to another."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Size, Tensor, nn
 
-from lit_credit.feedback.credit import inject_credit
+from lit_credit.feedback.credit import Broadcast, Credits
 from lit_credit.feedback.units import (
+    UnitGraphs,
     check_coverage,
     check_recompute,
     local_units,
@@ -15,6 +18,7 @@ from lit_credit.feedback.units import (
 )
 from lit_credit.rules.base import CreditRule
 from lit_credit.utils.names import submodule_names
+from lit_credit.utils.nested import first_tensor, replace_first
 
 __all__ = ["LocalRule"]
 
@@ -22,11 +26,13 @@ __all__ = ["LocalRule"]
 class LocalRule(CreditRule):
     """A rule that hands each unit a credit signal at its output, and the readout the true gradient.
 
-    The scalar is ``loss(readout on the detached last state) + sum_l <f_l, stopgrad(a_l)>``, with
-    f_l the output of unit l on detached inputs and a_l its credit.
+    Its update is the gradient of ``loss(readout on the detached last state) + sum_l <f_l,
+    stopgrad(a_l)>``, with f_l the output of unit l on detached inputs and a_l its credit. The sum
+    is never computed: the credits enter the backward pass of the loss, where they are due.
 
     Args:
         *args: see :class:`lit_credit.rules.CreditRule`.
+        normalize_credit: scale each sample's credit to unit root mean square when it is delivered.
         stray: what becomes of trainable parameters outside of units and readout, such as a class
             token: ``error`` lists them, ``freeze`` keeps them at their initial values, ``train``
             lets them learn from the credit of the unit that follows.
@@ -42,11 +48,13 @@ class LocalRule(CreditRule):
     def __init__(
         self,
         *args: Any,
+        normalize_credit: bool = False,
         stray: Literal["error", "freeze", "train"] = "error",
         recompute: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.normalize_credit = normalize_credit
         self.stray = stray
         self.recompute = recompute
         self._check_units()
@@ -54,41 +62,82 @@ class LocalRule(CreditRule):
             check_recompute(self.net, self.units)
 
     @abstractmethod
-    def unit_credits(self, batch: Any) -> tuple[Tensor, dict[str, Tensor], Mapping[str, Tensor]]:
-        """Run the net with its units cut apart: the loss, units' outputs, and their credits."""
+    def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
+        """The units' credits, made of the error; see :data:`lit_credit.feedback.credit.Feedback`.
+
+        The error is the gradient at the net's output, or at that of the unit :attr:`error_at`.
+        """
+
+    @property
+    def error_at(self) -> str | None:
+        """The unit whose output's true gradient is the error; None for the output of the net."""
+        return None
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """The loss, and itself plus the units' local scalars."""
-        loss, outputs, credits = self.unit_credits(batch)
-        trainable = [name for name, output in outputs.items() if output.requires_grad]
-        if not trainable:
-            return loss, loss
-        scalar = inject_credit(
-            [outputs[name] for name in trainable], [credits[name] for name in trainable]
-        )
-        return loss, loss + scalar
+        """The loss, whose gradient is the rule's update where the units are cut apart."""
+        broadcast = Broadcast(self.send)
+        loss = self.run_units(batch, broadcast)
+        if self.normalize_credit:
+            broadcast.watch(loss)
+        return loss, loss
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
         """The credit that each unit's output receives, of the output's shape (N, ...)."""
-        _, outputs, credits = self.unit_credits(batch)
-        return {f"net.{name}": credits[name] for name in outputs}
+        leaves: list[Tensor] = []
+        shapes: dict[str, Size] = {}
 
-    def run_units(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The loss, the net's output, and each unit's output in its own graph."""
-        with local_units(
-            self.net,
-            self.units,
-            detach_inputs=self.stray != "train",
-            recompute=self.recompute,
-        ) as outputs:
+        def cut(value: Tensor, graphs: UnitGraphs) -> Tensor:
+            shapes.update({name: output.shape for name, output in graphs.outputs.items()})
+            leaves.append(value.detach().requires_grad_())
+            return leaves[0]
+
+        (error,) = torch.autograd.grad(self.run_units(batch, cut), leaves)
+        credits = self.send(error, shapes, 1.0)
+        return {f"net.{name}": credits.dense(name) for name in shapes}
+
+    def run_units(self, batch: Any, pass_on: Callable[[Tensor, UnitGraphs], Tensor]) -> Tensor:
+        """Run the net with its units cut apart.
+
+        Args:
+            batch: what the task takes.
+            pass_on: called with the tensor whose gradient is the error, and what the units
+                left behind; the net goes on with what it returns.
+
+        Returns:
+            The loss.
+        """
+        with (
+            local_units(
+                self.net,
+                self.units,
+                detach_inputs=self.stray != "train",
+                recompute=self.recompute,
+            ) as graphs,
+            self._error_tapped(lambda value: pass_on(value, graphs)),
+        ):
             output = self(*self.task.inputs(batch))
-        missing = [name for name in self.units if name not in outputs]
+        missing = [name for name in self.units if name not in graphs.outputs]
         if missing:
             raise ValueError(
                 f"units {', '.join(missing)} did not run in the forward pass. "
                 "Take them out of `units`."
             )
-        return self.task.loss(output, batch), output, outputs
+        if self.error_at is None:
+            output = pass_on(output, graphs)
+        return self.task.loss(output, batch)
+
+    @contextmanager
+    def _error_tapped(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        if self.error_at is None:
+            yield
+            return
+
+        def hook(_: nn.Module, __: Any, result: Any) -> Any:
+            tensor = first_tensor(result)  # a tensor: `local_units` has checked
+            return result if tensor is None else replace_first(result, change(tensor))
+
+        with self.net.get_submodule(self.error_at).register_forward_hook(hook):
+            yield
 
     def _check_units(self) -> None:
         if not self.units:
