@@ -1,0 +1,259 @@
+"""What a training step costs under each rule, and what Lightning and the callbacks add to it.
+
+    python benchmarks/step_time.py --net residual_mlp
+    python benchmarks/step_time.py --net mlp
+    python benchmarks/step_time.py --callbacks
+
+Rounds are interleaved: in each, every contestant takes some steps on the same batches with the
+same fused AdamW; ratios are taken within a round, and the median over rounds is printed. Times are
+CPU times of the process, so that other work on the machine counts as little as possible. Memory is
+the most that a forward and a backward hold, at a batch so large that activations outweigh weights.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from lit_credit import callbacks
+from lit_credit.datamodules import TensorLoader
+from lit_credit.models import MLP, ResidualMLP
+from lit_credit.rules import BP, DFA, FA, BlockFA, CreditRule, FrozenUnits
+from lit_credit.tasks import Classification
+
+Batch = tuple[Tensor, Tensor]
+Step = Callable[[Batch], None]
+
+NETS: dict[str, Callable[[int], nn.Module]] = {
+    "residual_mlp": lambda depth: ResidualMLP(3072, 256, 10, depth),
+    "mlp": lambda depth: MLP(784, [512] * (depth - 1)),
+}
+STUDY = {
+    "normalize_credit": True,
+    "shared_feedback": {"embed": "blocks.0"},
+    "clip_per_unit": {"blocks.*": 1.0},
+}
+
+
+def fused_adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01, fused=True)
+
+
+def make_rules(net: str, depth: int) -> dict[str, CreditRule]:
+    def make(kind: type[CreditRule], **kwargs: Any) -> CreditRule:
+        torch.manual_seed(0)
+        return kind(NETS[net](depth), Classification(), optimizer=fused_adamw, **kwargs)
+
+    rules = {
+        "BP": make(BP),
+        "FA": make(FA),
+        "BlockFA": make(BlockFA),
+        "DFA": make(DFA),
+        "DFA, recompute": make(DFA, recompute=True),
+    }
+    if net == "residual_mlp":
+        rules["DFA, as in the study"] = make(DFA, **STUDY)
+        rules["FrozenUnits"] = make(FrozenUnits, frozen=["blocks.*"])
+    return rules
+
+
+def rule_step(rule: CreditRule) -> Step:
+    """The rule's own work: surrogate, backward, clipping, optimizer."""
+    optimizer = rule.configure_optimizers()
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        _, scalar = rule.surrogate(batch)
+        scalar.backward()
+        rule.on_before_optimizer_step(optimizer)
+        optimizer.step()
+
+    return step
+
+
+def plain_step(net: nn.Module) -> Step:
+    """Backpropagation of the same net, without lit_credit."""
+    optimizer = fused_adamw(net.parameters())
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(batch[0]), batch[1]).backward()
+        optimizer.step()
+
+    return step
+
+
+def make_batches(net: str, batch_size: int, count: int = 4) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    features = {"residual_mlp": 3072, "mlp": 784}[net]
+    return [
+        (
+            torch.randn(batch_size, features, generator=generator),
+            torch.randint(10, (batch_size,), generator=generator),
+        )
+        for _ in range(count)
+    ]
+
+
+def time_rounds(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of every contestant in every round, after one round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_ in range(-1, rounds):
+        # Turn the order, so that nobody always runs after the same other.
+        names = list(contestants)
+        names = names[round_ % len(names) :] + names[: round_ % len(names)]
+        for name in names:
+            start = time.process_time()
+            contestants[name]()
+            if round_ >= 0:
+                seconds[name].append(time.process_time() - start)
+        print(f"\rround {round_ + 1} of {rounds}", end="", flush=True)
+    print("\r", end="")
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, base: str) -> float:
+    pairs = zip(seconds[name], seconds[base], strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def peak_bytes(rule: CreditRule, batch: Batch) -> int:
+    """The most memory that a forward and a backward hold beyond what they started with."""
+    for _ in range(2):  # once to warm up
+        rule.zero_grad()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            rule.surrogate(batch)[1].backward()
+    records = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = sorted(
+        (event.start_ns(), event.nbytes()) for event in records if event.name() == "[memory]"
+    )
+    held = peak = 0
+    for _, size in events:
+        held += size
+        peak = max(peak, held)
+    return peak
+
+
+def fit_with(
+    rule: CreditRule, batches: Sequence[Batch], epochs: int, extra: list[Callback]
+) -> None:
+    x, y = (torch.cat(column) for column in zip(*batches, strict=True))
+    loader = TensorLoader([x, y], batch_size=len(batches[0][0]), shuffle=False)
+    validation = TensorLoader([x[:1024], y[:1024]], batch_size=1024, shuffle=False)
+    Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=extra,
+        fast_dev_run=False,
+    ).fit(rule, loader, validation if extra else None)
+
+
+def report_rules(options: argparse.Namespace) -> None:
+    batches = make_batches(options.net, options.batch_size)
+    rules = make_rules(options.net, options.depth)
+    torch.manual_seed(0)
+    steps = {"plain PyTorch BP": plain_step(NETS[options.net](options.depth))}
+    steps |= {name: rule_step(rule) for name, rule in rules.items()}
+
+    def repeated(step: Step) -> Callable[[], None]:
+        return lambda: [step(batches[i % len(batches)]) for i in range(options.steps)] and None
+
+    seconds = time_rounds({name: repeated(step) for name, step in steps.items()}, options.rounds)
+    (large,) = make_batches(options.net, options.memory_batch_size, count=1)
+    memory = {name: peak_bytes(rule, large) for name, rule in rules.items()}
+    memory["plain PyTorch BP"] = memory["BP"]
+    print(f"{'rule':24}{'ms':>8}{'to plain':>10}{'to BP':>8}{'peak MB':>9}{'to BP':>8}")
+    for name in steps:
+        ms = 1e3 * statistics.median(seconds[name]) / options.steps
+        print(
+            f"{name:24}{ms:8.2f}{ratio(seconds, name, 'plain PyTorch BP'):10.3f}"
+            f"{ratio(seconds, name, 'BP'):8.3f}{memory[name] / 1e6:9.2f}"
+            f"{memory[name] / memory['BP']:8.2f}"
+        )
+    report_lightning(options, batches)
+
+
+def report_lightning(options: argparse.Namespace, batches: Sequence[Batch]) -> None:
+    rule = make_rules(options.net, options.depth)["BP"]
+    bare = rule_step(make_rules(options.net, options.depth)["BP"])
+    many = [batches[i % len(batches)] for i in range(options.steps)]
+    seconds = time_rounds(
+        {
+            "bare": lambda: [bare(batch) for batch in many] and None,
+            "fit of one epoch": lambda: fit_with(rule, many, 1, []),
+            "fit of three epochs": lambda: fit_with(rule, many, 3, []),
+        },
+        options.rounds,
+    )
+    # Two epochs more, without what a Trainer costs to start.
+    inside = [
+        (three - one) / 2
+        for three, one in zip(
+            seconds["fit of three epochs"], seconds["fit of one epoch"], strict=True
+        )
+    ]
+    extra = statistics.median(a - b for a, b in zip(inside, seconds["bare"], strict=True))
+    print(f"Lightning adds {1e3 * extra / options.steps:.2f} ms to a step of BP.")
+
+
+def report_callbacks(options: argparse.Namespace) -> None:
+    """Training with each callback at its default schedule, once an epoch of 391 steps."""
+    batches = make_batches("residual_mlp", options.batch_size, count=8)
+    epoch = [batches[i % len(batches)] for i in range(options.epoch_steps)]
+    names = [
+        name for name in callbacks.__all__ if name not in ("ScheduledDiagnostic", "MetricHistory")
+    ]
+
+    def fit(name: str | None, epochs: int) -> Callable[[], None]:
+        rule = make_rules("residual_mlp", options.depth)["FA"]
+        extra = [getattr(callbacks, name)(figure=False)] if name else [Callback()]
+        return lambda: fit_with(rule, epoch, epochs, extra)
+
+    contestants = {f"{name} {e}": fit(name, e) for name in [None, *names] for e in (1, 2)}
+    seconds = time_rounds(contestants, options.rounds)
+    # One epoch more, without what a fit costs at its start and its end.
+    per_epoch = {
+        name: [b - a for a, b in zip(seconds[f"{name} 1"], seconds[f"{name} 2"], strict=True)]
+        for name in [None, *names]
+    }
+    print(f"{'callback':24}{'ms a measurement':>18}{'of training':>13}")
+    for name in names:
+        pairs = list(zip(per_epoch[name], per_epoch[None], strict=True))
+        ms = 1e3 * statistics.median(a - b for a, b in pairs)
+        print(f"{name:24}{ms:18.1f}{100 * statistics.median(a / b - 1 for a, b in pairs):12.1f}%")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--net", choices=list(NETS), default="residual_mlp")
+    parser.add_argument("--depth", type=int, default=4, help="blocks, or layers of the MLP")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--memory-batch-size", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=10, help="steps in a round")
+    parser.add_argument("--epoch-steps", type=int, default=391, help="with --callbacks")
+    parser.add_argument("--callbacks", action="store_true", help="the callbacks, not the rules")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(args)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(options.threads)
+    cpu = platform.processor() or platform.machine()
+    print(f"torch {torch.__version__}, {cpu}, {options.threads} thread(s), {options.rounds} rounds")
+    (report_callbacks if options.callbacks else report_rules)(options)
+
+
+if __name__ == "__main__":
+    main()
