@@ -145,6 +145,22 @@ def trainer(folder, *callbacks, logger: Any = "tensorboard", **kwargs):
     return Trainer(**(defaults | kwargs))
 
 
+def fit(folder, module, *callbacks, ckpt_path=None, loaders=None, **kwargs):
+    run = trainer(folder, *callbacks, **kwargs)
+    train, val = loaders or (train_loader(), val_loader())
+    run.fit(module, train, val, ckpt_path=ckpt_path)
+    return run
+
+
+def same_state(a, b):
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
 def hooks(module):
     """How many hooks are registered, and which methods are overridden on an instance."""
     found = {}

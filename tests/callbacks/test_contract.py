@@ -23,7 +23,7 @@ from lit_credit.callbacks import (
 from lit_credit.rules import BP, DFA, FA
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
-from tests.callbacks.helpers import Foreign, Validated, Witness
+from tests.callbacks.helpers import Foreign, Validated, Witness, files, fit, same_state
 
 CALLBACKS = [
     CreditAlignment,
@@ -51,22 +51,6 @@ def make(kind, **kwargs):
 def on_foreign(kind, **kwargs):
     needs_units = kind in SCHEDULED and kind is not CreditAlignment
     return make(kind, **({"units": UNITS} if needs_units else {}), **kwargs)
-
-
-def fit(folder, module, *callbacks, ckpt_path=None, loaders=None, **kwargs):
-    trainer = helpers.trainer(folder, *callbacks, **kwargs)
-    train, val = loaders or (helpers.train_loader(), helpers.val_loader())
-    trainer.fit(module, train, val, ckpt_path=ckpt_path)
-    return trainer
-
-
-def same_state(a, b):
-    one, other = a.state_dict(), b.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def test_every_callback_is_listed():
@@ -252,60 +236,6 @@ def test_two_side_by_side_do_not_collide(kind, tmp_path):
 def test_two_that_differ_in_their_own_arguments_can_share_a_trainer(kind, arguments, tmp_path):
     fit(tmp_path, helpers.rule(DFA), kind(), kind(**arguments), max_epochs=1)
     assert len(read_history(tmp_path / f"{kind.name}-1.jsonl")) == 2
-
-
-# When it measures
-
-
-@pytest.mark.parametrize(
-    ("schedule", "rows"),
-    [
-        ({}, [(0, 0), (4, 1), (8, 2), (12, 3)]),
-        ({"every_n_epochs": 2}, [(0, 0), (8, 2), (12, 3)]),
-        ({"every_n_steps": 4}, [(0, 0), (4, 1), (8, 2), (12, 3)]),
-        ({"every_n_steps": 5}, [(0, 0), (5, 1), (10, 2), (12, 3)]),
-    ],
-    ids=str,
-)
-def test_rows_are_those_of_the_schedule(schedule, rows, tmp_path):
-    """For all callbacks the test of two side by side holds it."""
-    callback = make(ResidualNorms, figure=False, **schedule)
-    fit(tmp_path, helpers.rule(FA), callback, logger=False)
-    assert [(row["step"], row["epoch"]) for row in callback.history.rows] == rows
-    assert {row["name"] for row in callback.history.rows} == {"residual_norms"}
-    assert files(tmp_path) == ["residual_norms.jsonl"]
-
-
-def test_accumulated_batches_are_one_step_and_one_row(tmp_path):
-    callback = on_foreign(ResidualNorms, every_n_steps=1)
-    fit(tmp_path, Validated(), callback, accumulate_grad_batches=2, logger=False)
-    assert [row["step"] for row in callback.history.rows] == list(range(7))
-
-
-class TwoOptimizers(Validated):
-    """Counts two steps a batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-
-    def batch_loss(self, batch):
-        return self.model(batch[0]).square().mean()
-
-    def training_step(self, batch, batch_idx):
-        for optimizer in self.optimizers():
-            optimizer.zero_grad()
-            self.manual_backward(self.batch_loss(batch))
-            optimizer.step()
-
-    def configure_optimizers(self):
-        return [torch.optim.SGD(self.parameters(), 0.1) for _ in range(2)]
-
-
-def test_steps_that_come_in_twos_do_not_miss_an_odd_schedule(tmp_path):
-    callback = on_foreign(ResidualNorms, every_n_steps=3)
-    fit(tmp_path, TwoOptimizers(), callback, logger=False, max_epochs=2)
-    assert [row["step"] for row in callback.history.rows] == [0, 4, 6, 10, 12, 16]
 
 
 # What a module lacks

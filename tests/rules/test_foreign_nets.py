@@ -59,11 +59,11 @@ def test_torchvision_nets_learn_by_dfa(net, names):
     rule = DFA(seeded(net), Classification(), optimizer=fast, **names)
     before = {name: value.clone() for name, value in rule.net.named_parameters()}
     batch = Batches(steps=1).batches[0]
-    first = float(rule.train().batch_loss(batch))
+    first = rule.train().batch_loss(batch).item()
     quiet_trainer(max_epochs=30, limit_val_batches=0).fit(rule, Batches(steps=1))
     assert not any(torch.equal(value, before[name]) for name, value in rule.net.named_parameters())
     # In the mode of training: a few steps on one batch leave running statistics behind.
-    assert float(rule.train().batch_loss(batch)) < 0.92 * first
+    assert rule.train().batch_loss(batch).item() < 0.92 * first
 
 
 def test_layers_inside_of_residual_blocks_can_be_units():
