@@ -1,6 +1,7 @@
 """What all learning rules share."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -199,7 +200,10 @@ class CreditRule(LightningModule):
             and is_at_epoch_start(self.trainer)
             and getattr(scheduler, "last_epoch", math.inf) < self.trainer.current_epoch
         ):
-            self._step_scheduler()
+            with warnings.catch_warnings():
+                # torch misses the steps that the optimizer took before the checkpoint.
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                self._step_scheduler()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the random states, which Lightning does not."""
