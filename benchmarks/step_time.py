@@ -13,6 +13,7 @@ the most that a forward and a backward hold, at a batch so large that activation
 import argparse
 import platform
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -157,7 +158,7 @@ def fit_with(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         callbacks=extra,
-        fast_dev_run=False,
+        default_root_dir=tempfile.mkdtemp(),
     ).fit(rule, loader, validation if extra else None)
 
 

@@ -1,0 +1,34 @@
+"""The benchmarks run and print their rows."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+TINY = ["--rounds", "1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        (
+            ["step_time.py", "--net", "mlp", "--steps", "1", "--memory-batch-size", "8"],
+            ["plain PyTorch BP", "FA", "BlockFA", "DFA, recompute", "Lightning adds"],
+        ),
+        (
+            ["step_time.py", "--callbacks", "--epoch-steps", "1", "--batch-size", "8"],
+            ["ResidualNorms", "CreditAlignment", "ScaleStability"],
+        ),
+        (["data_loading.py", "--batches", "1"], ["ratio"]),
+    ],
+)
+def test_benchmark_prints_its_rows(words, rows, tmp_path):
+    command = [sys.executable, f"benchmarks/{words[0]}", *words[1:], *TINY]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    before = set(os.listdir())
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for row in rows:
+        assert row in done.stdout
+    assert set(os.listdir()) == before
