@@ -116,15 +116,16 @@ class _Broadcast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, broadcast: Broadcast, value: Tensor, *receivers: Tensor) -> Tensor:
         ctx.broadcast = broadcast
-        # A unit computes its credit when its own backward begins, in place of these zeros, which
-        # take no memory: all credits at once would cost as much as the activations of an MLP.
-        ctx.zeros = [receiver.new_zeros(()).expand(receiver.shape) for receiver in receivers]
+        ctx.shapes = [receiver.shape for receiver in receivers]
         return value
 
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         ctx.broadcast.send(error)
-        return None, error, *ctx.zeros
+        # A unit computes its credit when its own backward begins, in place of these zeros, which
+        # take no memory: all credits at once would cost as much as the activations of an MLP.
+        zero = error.new_zeros(())
+        return None, error, *(zero.expand(shape) for shape in ctx.shapes)
 
 
 class _Linear(torch.autograd.Function):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,7 +25,8 @@ class UnitGraphs:
     """What a forward pass leaves behind, one entry a unit, in the order of the calls.
 
     Attributes:
-        outputs: each unit's output in its own graph; of several tensors the first.
+        outputs: each unit's output in its own graph; of several tensors the first. With
+            ``recompute`` only their shapes count, the values are not kept.
         linear: for units that are one linear layer, its input and the layer.
     """
 
@@ -101,12 +103,24 @@ def _local_forward(
                 f"unit {name!r} returns no floating-point tensor, but {type(result).__name__}. "
                 "Choose another submodule as a unit."
             )
-        graphs.outputs[name] = output
+        graphs.outputs[name] = _WithoutValues.apply(output) if recompute else output
         if type(unit) is nn.Linear and args and args[0].dtype == output.dtype:
             graphs.linear[name] = args[0], unit
         return _detached(result)
 
     return local
+
+
+class _WithoutValues(torch.autograd.Function):
+    """A stand-in of a tensor's shape, at the same place of the graph, that takes no memory."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.new_zeros(()).expand(tensor.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
 
 
 def _detached(value: Any) -> Any:
