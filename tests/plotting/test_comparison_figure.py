@@ -64,7 +64,8 @@ def test_one_colour_a_rule_in_every_panel():
 
 
 def test_more_experiments_than_colours():
-    draw(comparison_figure({f"R{i}": [histories(1.0 + i)] for i in range(12)}))
+    axes = draw(comparison_figure({f"R{i}": [histories(1.0 + i)] for i in range(12)}))
+    assert [len(thick(ax)) for ax in axes] == [12, 12, 12, 12]
 
 
 def test_absent_from_a_panel_without_the_quantity():
