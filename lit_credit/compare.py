@@ -18,7 +18,7 @@ __all__ = ["compare", "main"]
 BASELINE = "FrozenUnits"
 _ORDER = ["BP", "FA", "BlockFA", "DFA"]
 _COLUMNS = [
-    *("accuracy", "accuracy_sd", "h_first", "h_last", "h_last_sd", "growth"),
+    *("accuracy", "accuracy_sd", "loss", "loss_sd", "h_first", "h_last", "h_last_sd", "growth"),
     *("g_first", "g_last", "g_last_sd", "cosine", "cosine_sd"),
     *("above_frozen", "scale_unstable", "depth_unused"),
 ]
@@ -154,12 +154,12 @@ def _summarise(groups: dict[str, list[Run]]) -> list[Summary]:
 
 
 def _values(runs: Sequence[Run], accuracy: MeanAndSd, frozen: float) -> dict[str, float]:
-    h, g, cosine = (_end(runs, quantity) for quantity in ("h", "g", "cosine"))
+    loss, h, g, cosine = (_end(runs, quantity) for quantity in ("loss", "h", "g", "cosine"))
     h_first, g_first = (_start(runs, quantity) for quantity in ("h", "g"))
     grown = growth(h.mean, h_first.mean).item()
     flags = scale_flags(grown, accuracy.mean.item(), frozen)
     above = accuracy.mean - frozen
-    cells = (*accuracy, h_first.mean, *h, grown, g_first.mean, *g, *cosine, above)
+    cells = (*accuracy, *loss, h_first.mean, *h, grown, g_first.mean, *g, *cosine, above)
     numbers = [*map(float, cells), flags.scale_unstable, flags.depth_unused]
     return dict(zip(_COLUMNS, numbers, strict=True))
 
@@ -194,6 +194,7 @@ def _table(summaries: Sequence[Summary]) -> list[str]:
         v = s.values
         row = {
             "accuracy": _pair(v["accuracy"], v["accuracy_sd"], ".3f"),
+            "loss": _pair(v["loss"], v["loss_sd"], ".3f"),
             "|h_L| start": _number(v["h_first"]),
             "|h_L| end": _pair(v["h_last"], v["h_last_sd"]),
             "growth": _number(v["growth"]),

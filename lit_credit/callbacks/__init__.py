@@ -7,6 +7,7 @@ from lit_credit.callbacks.reference_validity import ReferenceValidity
 from lit_credit.callbacks.residual_norms import ResidualNorms
 from lit_credit.callbacks.scale_stability import ScaleStability
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.text_samples import TextSamples
 from lit_credit.callbacks.weight_alignment import WeightAlignment
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "ResidualNorms",
     "ScaleStability",
     "ScheduledDiagnostic",
+    "TextSamples",
     "WeightAlignment",
 ]

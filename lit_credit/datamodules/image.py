@@ -3,20 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Generator
 
 from lit_credit.datamodules.augment import normalize, random_crop_flip
-from lit_credit.datamodules.tensor_loader import Batch, TensorLoader, Transform
-from lit_credit.utils.random_state import run_seed
+from lit_credit.datamodules.tensor_datamodule import TensorDataModule
+from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 
 __all__ = ["ImageDataModule"]
 
 
-class ImageDataModule(LightningDataModule, ABC):
+class ImageDataModule(TensorDataModule, ABC):
     """Labelled images as one uint8 tensor per split, handed out in whole batches.
 
     A batch is (x, y): x float32 ``(N, C, H, W)``, normalised; y int64 ``(N,)``. The validation
@@ -50,13 +49,9 @@ class ImageDataModule(LightningDataModule, ABC):
         random_targets: bool = False,
         augment: bool = False,
     ) -> None:
-        super().__init__()
-        self.batch_size = batch_size
-        self.val_batch_size = val_batch_size
-        self.seed = seed
+        super().__init__(batch_size, val_batch_size, seed)
         self.random_targets = random_targets
         self.augment = augment
-        self._resumed_seed: int | None = None
 
     @abstractmethod
     def read(self, train: bool) -> Batch:
@@ -84,52 +79,18 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of the training split."""
-        return self._loader(0, self.batch_size, self._train_transform, shuffle=True)
+        return self.loader(self.splits[0], self.batch_size, self._train_transform, shuffle=True)
 
     def val_dataloader(self) -> TensorLoader:
         """Batches of the test split, in order."""
-        return self._loader(1, self.val_batch_size, self._eval_transform)
+        return self.loader(self.splits[1], self.val_batch_size, self._eval_transform)
 
     def test_dataloader(self) -> TensorLoader:
         """Batches of the test split, in order."""
         return self.val_dataloader()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The seed in use, so that a resumed run without one of its own keeps the order."""
-        return {"seed": self._seed()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the seed of the run that is resumed, unless one was given as argument.
-
-        Args:
-            state_dict: what :meth:`state_dict` returned.
-        """
-        self._resumed_seed = state_dict["seed"]
-
     def __str__(self) -> str:
-        # Lightning's own asks every loader for a torch Dataset, and fails without one.
-        arguments = f"batch_size={self.batch_size}, seed={self._seed()}"
-        return f"{type(self).__name__}({arguments}, random_targets={self.random_targets})"
-
-    def _seed(self) -> int:
-        if self.seed is not None:
-            return self.seed
-        if self._resumed_seed is not None:
-            return self._resumed_seed
-        return run_seed()
-
-    def _loader(
-        self, split: int, batch_size: int, transform: Transform, shuffle: bool = False
-    ) -> TensorLoader:
-        return TensorLoader(
-            self.splits[split],
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=self._seed(),
-            transform=transform,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
-        )
+        return f"{super().__str__()[:-1]}, random_targets={self.random_targets})"
 
     def _train_transform(self, batch: Batch, generator: Generator) -> Batch:
         images, labels = batch

@@ -3,6 +3,7 @@
 from lit_credit.functional.aggregate import MeanAndSd, geometric_mean, mean_and_sd
 from lit_credit.functional.gradient_cosine import gradient_cosine
 from lit_credit.functional.norms import frobenius_norm, sample_norms
+from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
@@ -16,6 +17,7 @@ __all__ = [
     "mean_and_sd",
     "norm_ratio",
     "sample_norms",
+    "sample_tokens",
     "scale_flags",
     "weight_angle",
 ]

@@ -1,6 +1,8 @@
 """Plain nn.Modules that name their credit units, readout and residual stream."""
 
+from lit_credit.models.attention import AttentionWeights, CausalSelfAttention
+from lit_credit.models.gpt import GPT
 from lit_credit.models.mlp import MLP
 from lit_credit.models.residual_mlp import ResidualMLP
 
-__all__ = ["MLP", "ResidualMLP"]
+__all__ = ["GPT", "MLP", "AttentionWeights", "CausalSelfAttention", "ResidualMLP"]

@@ -64,10 +64,13 @@ _PANELS = (
     _Panel("cosine", "Credit against the exact gradient", "cosine at outputs, mean over units"),
     _Panel("accuracy", "Accuracy", "fraction correct, validation data"),
 )
+_LOSS = _Panel("loss", "Loss", "mean over validation data")
 
 
 def comparison_figure(runs: Mapping[str, Sequence[Histories]], title: str = "") -> Figure:
     """Stream, gradient, credit cosine and accuracy over epochs, one colour a rule.
+
+    Where no run has an accuracy the last panel is the validation loss.
 
     The thick line is the mean over seeds (of norms the geometric mean), the band goes from the
     smallest to the largest seed; thin lines are the layers before the last. Labels end with the
@@ -90,7 +93,9 @@ def comparison_figure(runs: Mapping[str, Sequence[Histories]], title: str = "") 
     """
     figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     colors = _colors(list(runs))
-    for ax, panel in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+    scored = any(run_curve(seed, "accuracy") for seeds in runs.values() for seed in seeds)
+    panels = _PANELS if scored else (*_PANELS[:-1], _LOSS)
+    for ax, panel in zip(figure.subplots(2, 2).flat, panels, strict=True):
         _draw(ax, panel, runs, colors)
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
     counts = ", ".join(f"{label}: {len(seeds)}" for label, seeds in runs.items())
@@ -122,7 +127,7 @@ def _draw(
         not_applicable(ax)
         return
     ax.set_xlim(0, max(ax.dataLim.x1, 1))
-    if not log:
+    if not log and panel is not _LOSS:
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, 0.0), max(high, 1.0))
     mark_ends(ax, ends, height=_SIZE[1] * 72 * 0.35)

@@ -2,5 +2,6 @@
 
 from lit_credit.tasks.base import Task
 from lit_credit.tasks.classification import Classification
+from lit_credit.tasks.next_token import BitsPerCharacter, NextToken, Perplexity
 
-__all__ = ["Classification", "Task"]
+__all__ = ["BitsPerCharacter", "Classification", "NextToken", "Perplexity", "Task"]

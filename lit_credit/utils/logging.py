@@ -8,7 +8,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
-__all__ = ["declare_hyperparameters", "log_charts", "log_figure", "log_scalars", "logger_due"]
+__all__ = [
+    "declare_hyperparameters",
+    "log_charts",
+    "log_figure",
+    "log_scalars",
+    "log_text",
+    "logger_due",
+]
 
 
 def logger_due(trainer: Trainer) -> bool:
@@ -36,6 +43,13 @@ def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, global_step=step, close=False)
+
+
+def log_text(trainer: Trainer, tag: str, text: str, step: int) -> None:
+    """Write Markdown to every TensorBoard logger."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(tag, text, global_step=step)
 
 
 def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) -> None:

@@ -80,15 +80,16 @@ def run_curve(histories: Histories, quantity: str) -> Curve:
     Args:
         histories: of one run.
         quantity: ``h`` (residual norm at the last point of the stream), ``g`` (exact gradient
-            there), ``cosine`` (credit against exact gradient, mean over units) or ``accuracy``.
+            there), ``cosine`` (credit against exact gradient, mean over units), ``accuracy`` or
+            ``loss`` (of the validation).
 
     Example:
         >>> row = {"step": 0, "epoch": 0, "name": "", "values": {"val/accuracy": 0.1}}
         >>> run_curve({"metrics": [row]}, "accuracy"), run_curve({"metrics": [row]}, "h")
         ({0: 0.1}, {})
     """
-    if quantity == "accuracy":
-        return series(histories.get("metrics", []), "val/accuracy")
+    if quantity in ("accuracy", "loss"):
+        return series(histories.get("metrics", []), f"val/{quantity}")
     if quantity == "cosine":
         return layer_mean(histories.get("credit_alignment", []), "credit/cosine/")
     file, prefix = {

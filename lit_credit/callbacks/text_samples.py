@@ -1,0 +1,102 @@
+"""Text that a language model writes while it learns."""
+
+import sys
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Generator
+
+from lit_credit.functional import sample_tokens
+from lit_credit.utils.logging import log_text
+from lit_credit.utils.probing import probing
+
+__all__ = ["TextSamples"]
+
+
+class TextSamples(Callback):
+    """Sampled text as TensorBoard text after every validation, on stdout when predicting.
+
+    The tag is ``samples/text``. The datamodule turns text into symbols and back: it must have
+    ``encode(text) -> Tensor`` and ``decode(symbols) -> str``. The module is called with symbols
+    (1, T) and returns logits (1, T, V). Sampled in eval mode, from a generator of its own, on rank
+    zero: training is not changed by a single bit.
+
+    Costs ``length`` forward passes of one sequence.
+
+    Args:
+        prompt: what every sample continues, characters of the data.
+        length: symbols to sample.
+        temperature: below 1 sharpens, above 1 flattens; 0 takes the most likely symbol.
+        context: most symbols that the module is given; None takes the ``block_size`` of the
+            datamodule.
+        seed: of the generator; every sample starts from it.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        prompt: str = "\n",
+        length: int = 200,
+        temperature: float = 0.8,
+        context: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not prompt:
+            raise ValueError("`prompt` is empty; give at least one character, such as a newline.")
+        for argument, value in (("length", length), ("context", context)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
+        if temperature < 0:
+            raise ValueError(f"`temperature` is {temperature}, expected 0 or more.")
+        self.prompt = prompt
+        self.length = length
+        self.temperature = temperature
+        self.context = context
+        self.seed = seed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there is an alphabet, and that it has the prompt's characters."""
+        data = _datamodule(trainer)
+        lacking = [name for name in ("encode", "decode") if not hasattr(data, name)]
+        if lacking or (self.context is None and not hasattr(data, "block_size")):
+            raise MisconfigurationException(
+                f"TextSamples needs a datamodule with {' and '.join(lacking) or 'block_size'}, "
+                f"which {type(data).__name__} does not have. Use CharText, give your datamodule "
+                "encode(text) and decode(symbols), and set `context` if it has no `block_size`."
+            )
+        data.encode(self.prompt)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write a sample to TensorBoard."""
+        if trainer.is_global_zero and trainer.loggers and not trainer.sanity_checking:
+            text = self.sample(trainer, pl_module)
+            # Four spaces make a block of Markdown in which every character stays as it is.
+            block = "".join(f"    {line}\n" for line in text.split("\n"))
+            log_text(trainer, "samples/text", block, trainer.global_step)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write a sample to stdout."""
+        if trainer.is_global_zero:
+            sys.stdout.write(self.sample(trainer, pl_module) + "\n")
+
+    def sample(self, trainer: Trainer, module: LightningModule) -> str:
+        """The prompt and its continuation."""
+        data = _datamodule(trainer)
+        with probing(module), torch.no_grad():
+            symbols = sample_tokens(
+                module,
+                data.encode(self.prompt).to(module.device),
+                self.length,
+                self.context or data.block_size,
+                self.temperature,
+                Generator().manual_seed(self.seed),
+            )
+        return self.prompt + str(data.decode(symbols))
+
+
+def _datamodule(trainer: Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)

@@ -1,0 +1,73 @@
+"""What all datamodules share whose data are tensors in memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from lit_credit.datamodules.tensor_loader import TensorLoader, Transform
+from lit_credit.utils.random_state import run_seed
+
+__all__ = ["TensorDataModule"]
+
+
+class TensorDataModule(LightningDataModule):
+    """Whole batches, each a function of (seed, epoch, batch index); see :class:`TensorLoader`.
+
+    Args:
+        batch_size: samples in a training batch, over all devices together.
+        val_batch_size: samples in a validation or test batch, over all devices together.
+        seed: seed of everything random in the batches; None takes the one given to
+            ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
+    """
+
+    def __init__(self, batch_size: int, val_batch_size: int, seed: int | None) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size
+        self.seed = seed
+        self._resumed_seed: int | None = None
+
+    def loader(
+        self,
+        tensors: Sequence[Tensor],
+        batch_size: int,
+        transform: Transform | None = None,
+        shuffle: bool = False,
+        draws: int | None = None,
+    ) -> TensorLoader:
+        """A loader with this run's seed, for this process's share of the batches."""
+        return TensorLoader(
+            tensors,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            draws=draws,
+            seed=self._seed(),
+            transform=transform,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The seed in use, so that a resumed run without one of its own keeps the order."""
+        return {"seed": self._seed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the seed of the run that is resumed, unless one was given as argument.
+
+        Args:
+            state_dict: what :meth:`state_dict` returned.
+        """
+        self._resumed_seed = state_dict["seed"]
+
+    def __str__(self) -> str:
+        # Lightning's own asks every loader for a torch Dataset, and fails without one.
+        return f"{type(self).__name__}(batch_size={self.batch_size}, seed={self._seed()})"
+
+    def _seed(self) -> int:
+        if self.seed is not None:
+            return self.seed
+        if self._resumed_seed is not None:
+            return self._resumed_seed
+        return run_seed()

@@ -1,0 +1,153 @@
+"""Causal self-attention, with a choice of what its attention weights do in the backward pass."""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+__all__ = ["AttentionBackward", "AttentionKind", "AttentionWeights", "CausalSelfAttention"]
+
+AttentionKind = Literal["softmax", "sigmoid"]
+AttentionBackward = Literal["full", "diagonal", "ste"]
+
+
+class AttentionWeights(nn.Module):
+    r"""Attention weights A of scores S, with an exact, a local, or an identity backward.
+
+    With g = dL/dA, the gradient dL/dS of ``backward`` is
+
+    .. math::
+        \text{full: } A (g - \textstyle\sum_j A_j g_j) \qquad
+        \text{diagonal: } A (1 - A) g \qquad \text{ste: } g
+
+    for softmax. For sigmoid, whose Jacobian is diagonal, ``full`` and ``diagonal`` are the same.
+    The forward pass does not depend on ``backward``.
+
+    Args:
+        kind: ``softmax`` over the keys, or ``sigmoid(s - log n)`` for each score on its own, n the
+            number of keys that the query may see, so that weights start near 1 / n. The reference
+            takes n to be the length of the sequence.
+        backward: what the scores receive; zero everywhere that a query may not see.
+
+    Raises:
+        ValueError: if an argument is none of its choices.
+
+    Example:
+        >>> scores = torch.zeros(2, 2, requires_grad=True)
+        >>> weights = AttentionWeights(backward="ste")(scores, torch.ones(2, 2).tril().bool())
+        >>> weights.sum().backward()
+        >>> weights.tolist(), scores.grad.tolist()
+        ([[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [1.0, 1.0]])
+
+    Reference:
+        Ramapuram et al., Theory, Analysis, and Best Practices for Sigmoid Self-Attention, 2024,
+        arXiv 2409.04431.
+    """
+
+    returns_attention = True
+    """Tells ``lit_credit.utils.attention`` that the output is A."""
+
+    def __init__(
+        self, kind: AttentionKind = "softmax", backward: AttentionBackward = "full"
+    ) -> None:
+        super().__init__()
+        for argument, value, choices in (
+            ("kind", kind, get_args(AttentionKind)),
+            ("backward", backward, get_args(AttentionBackward)),
+        ):
+            if value not in choices:
+                raise ValueError(f"`{argument}` is {value!r}, expected {' or '.join(choices)}.")
+        self.kind = kind
+        self.backward_kind = backward
+
+    def forward(self, scores: Tensor, allowed: Tensor) -> Tensor:
+        """Map scores (..., T, S) to weights (..., T, S).
+
+        Args:
+            scores: of queries (rows) and keys.
+            allowed: bool, broadcastable to the scores; True where a query may see a key.
+        """
+        if self.kind == "sigmoid":
+            scores = scores - allowed.sum(-1, keepdim=True).log()
+        scores = scores.masked_fill(~allowed, -torch.inf)
+        if self.backward_kind == "full":
+            return _weights(scores, self.kind)
+        weights: Tensor = _LocalBackward.apply(scores, self.kind, self.backward_kind)
+        return weights
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return f"kind={self.kind!r}, backward={self.backward_kind!r}"
+
+
+def _weights(scores: Tensor, kind: AttentionKind) -> Tensor:
+    return scores.softmax(-1) if kind == "softmax" else scores.sigmoid()
+
+
+class _LocalBackward(torch.autograd.Function):
+    """Each score's gradient from its own weight alone."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, kind: AttentionKind, backward: str) -> Tensor:
+        weights = _weights(scores, kind)
+        if backward == "diagonal":
+            ctx.save_for_backward(weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        for weights in ctx.saved_tensors:
+            gradient = gradient * weights * (1 - weights)
+        return gradient, None, None
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head self-attention in which a position sees itself and what came before.
+
+    Args:
+        width: features d of a position.
+        heads: heads H; must divide ``width``.
+        kind: see :class:`AttentionWeights`.
+        backward: see :class:`AttentionWeights`.
+
+    Raises:
+        ValueError: if ``heads`` does not divide ``width``.
+
+    Reference:
+        Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762, section 3.2.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kind: AttentionKind = "softmax",
+        backward: AttentionBackward = "full",
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(
+                f"`heads` is {heads}, which does not divide `width`, {width}. Change one of them."
+            )
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.o = nn.Linear(width, width)
+        self.weights = AttentionWeights(kind, backward)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, T, d) to (N, T, d)."""
+        q, k, v = (self._split(layer(x)) for layer in (self.q, self.k, self.v))  # (N, H, T, d/H)
+        if self.weights.kind == "softmax" and self.weights.backward_kind == "full":
+            mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5  # (N, H, T, T)
+            allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).tril()
+            mixed = self.weights(scores, allowed) @ v
+        output: Tensor = self.o(mixed.transpose(1, 2).flatten(2))
+        return output
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)

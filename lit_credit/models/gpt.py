@@ -1,0 +1,165 @@
+"""A small decoder-only transformer for sequences of symbols."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from lit_credit.models.attention import AttentionBackward, AttentionKind, CausalSelfAttention
+
+__all__ = ["GPT", "GPTBlock", "GPTEmbedding"]
+
+
+class GPTEmbedding(nn.Module):
+    """The stream's first value: a learned vector for each symbol plus one for each position.
+
+    Args:
+        vocab_size: symbols V.
+        block_size: positions.
+        width: features d of the stream.
+    """
+
+    def __init__(self, vocab_size: int, block_size: int, width: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, width)
+        self.position = nn.Embedding(block_size, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map symbols (N, T) to (N, T, d).
+
+        Raises:
+            ValueError: if a sequence is longer than ``block_size``.
+        """
+        length, most = tokens.shape[1], self.position.num_embeddings
+        if length > most:
+            raise ValueError(
+                f"`block_size` of the net is {most}, but a sequence has {length} symbols. "
+                "Make the net's `block_size` at least as large as that of the data."
+            )
+        positions = torch.arange(length, device=tokens.device)
+        h: Tensor = self.token(tokens) + self.position(positions)
+        return h
+
+
+class GPTBlock(nn.Module):
+    """Two sublayers that read a normed stream and add to it: attention, then an MLP.
+
+    Args:
+        width: features d of the stream.
+        heads: attention heads.
+        dropout: probability of dropping an entry of what a sublayer adds.
+        kind: see :class:`lit_credit.models.AttentionWeights`.
+        backward: see :class:`lit_credit.models.AttentionWeights`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        kind: AttentionKind,
+        backward: AttentionBackward,
+    ) -> None:
+        super().__init__()
+        attention = CausalSelfAttention(width, heads, kind, backward)
+        self.attention = nn.Sequential(
+            OrderedDict(
+                norm=nn.LayerNorm(width),
+                heads=attention,
+                dropout=nn.Dropout(dropout),
+            )
+        )
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                norm=nn.LayerNorm(width),
+                fc1=nn.Linear(width, 4 * width),
+                gelu=nn.GELU(),
+                fc2=nn.Linear(4 * width, width),
+                dropout=nn.Dropout(dropout),
+            )
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map the stream (N, T, d) to the stream (N, T, d)."""
+        h = h + self.attention(h)
+        output: Tensor = h + self.mlp(h)
+        return output
+
+
+class GPT(nn.Module):
+    """Logits for the symbol that follows each position.
+
+    Pre-norm blocks, learned positions, a head with a weight of its own. Weights start as torch has
+    them: GPT-2's much smaller ones suit backpropagation, but not feedback alignment, which needs
+    weights of the size of its feedback (validation loss 3.3 in place of 2.4 after 500 steps).
+
+    Args:
+        vocab_size: symbols V.
+        block_size: positions of the longest sequence.
+        depth: blocks L.
+        heads: attention heads of a block.
+        width: features d of the stream.
+        dropout: probability of dropping an entry of the embedding and of what a sublayer adds.
+        attention: ``softmax`` or ``sigmoid`` weights.
+        attention_backward: ``full``, ``diagonal`` or ``ste``: what passes back through the
+            attention weights; see :class:`lit_credit.models.AttentionWeights`.
+
+    Example:
+        >>> net = GPT(vocab_size=65, width=32)
+        >>> net(torch.zeros(2, 16, dtype=torch.long)).shape
+        torch.Size([2, 16, 65])
+        >>> net.credit_units
+        ['embed', 'blocks.0', 'blocks.1', 'blocks.2', 'blocks.3']
+
+    Reference:
+        Radford et al., Language Models are Unsupervised Multitask Learners, 2019 (GPT-2).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int = 65,
+        block_size: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        width: int = 128,
+        dropout: float = 0.0,
+        attention: AttentionKind = "softmax",
+        attention_backward: AttentionBackward = "full",
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.block_size = block_size
+        self.embed = GPTEmbedding(vocab_size, block_size, width)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            GPTBlock(width, heads, dropout, attention, attention_backward) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocab_size)
+
+    @property
+    def credit_units(self) -> list[str]:
+        """The submodules that receive one credit signal each, in forward order."""
+        return ["embed", *(f"blocks.{index}" for index in range(len(self.blocks)))]
+
+    @property
+    def readout(self) -> list[str]:
+        """The submodules after the last unit; they learn from the true gradient."""
+        return ["norm", "head"]
+
+    @property
+    def residual_stream(self) -> list[str]:
+        """The submodules whose inputs are h_0 .. h_L."""
+        return [*(f"blocks.{index}" for index in range(len(self.blocks))), "norm"]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map symbols (N, T) to logits (N, T, V).
+
+        Raises:
+            ValueError: if a sequence is longer than ``block_size``.
+        """
+        h = self.dropout(self.embed(tokens))  # (N, T, d)
+        for block in self.blocks:
+            h = block(h)
+        logits: Tensor = self.head(self.norm(h))  # (N, T, V)
+        return logits

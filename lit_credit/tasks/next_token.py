@@ -1,0 +1,109 @@
+"""The symbol that follows each position of a sequence."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torchmetrics import Metric
+
+from lit_credit.tasks.base import Task
+
+__all__ = ["BitsPerCharacter", "NextToken", "Perplexity"]
+
+
+class _MeanLoss(Metric):
+    """Mean cross-entropy over all positions seen, in nats."""
+
+    full_state_update = False
+    higher_is_better = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Add logits (N, T, V) and symbols (N, T)."""
+        self.total += _nats(logits, target) * target.numel()
+        self.count += target.numel()
+
+    def nats(self) -> Tensor:
+        return (self.total / self.count).float()
+
+
+class Perplexity(_MeanLoss):
+    """``exp`` of the mean cross-entropy over positions.
+
+    Example:
+        >>> metric = Perplexity()
+        >>> metric.update(torch.zeros(1, 3, 8), torch.tensor([[0, 1, 2]]))
+        >>> metric.compute()
+        tensor(8.)
+    """
+
+    def compute(self) -> Tensor:
+        """A scalar, 1 to infinity."""
+        return self.nats().exp()
+
+
+class BitsPerCharacter(_MeanLoss):
+    """Mean cross-entropy over positions, in bits.
+
+    Example:
+        >>> metric = BitsPerCharacter()
+        >>> metric.update(torch.zeros(1, 3, 8), torch.tensor([[0, 1, 2]]))
+        >>> metric.compute()
+        tensor(3.)
+    """
+
+    def compute(self) -> Tensor:
+        """A scalar, 0 to infinity."""
+        return self.nats() / math.log(2)
+
+
+class NextToken(Task):
+    """Batches ``(x, y)`` of symbols (N, T) and of what follows each; cross-entropy in nats.
+
+    The loss is a mean over all positions of all samples; perplexity and bits per character are
+    made of it.
+
+    Example:
+        >>> batch = torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.long)
+        >>> NextToken().loss(torch.zeros(2, 5, 8), batch)
+        tensor(2.0794)
+    """
+
+    def inputs(self, batch: Any) -> tuple[Any, ...]:
+        """``(x,)``."""
+        return (batch[0],)
+
+    def loss(self, output: Tensor, batch: Any) -> Tensor:
+        """The loss of logits (N, T, V) on the batch.
+
+        Raises:
+            ValueError: if the logits' first dimensions are not those of the symbols.
+        """
+        target = batch[1]
+        if output.shape[:-1] != target.shape:
+            raise ValueError(
+                f"the net's output is {tuple(output.shape)}, expected {tuple(target.shape)} and one"
+                " logit a symbol. Use a net that answers at every position."
+            )
+        return _nats(output, target)
+
+    def metrics(self) -> dict[str, Metric]:
+        """``bits_per_character`` and ``perplexity``."""
+        return {"bits_per_character": BitsPerCharacter(), "perplexity": Perplexity()}
+
+    def target(self, batch: Any) -> Tensor:
+        """``y`` (N, T)."""
+        target: Tensor = batch[1]
+        return target
+
+
+def _nats(logits: Tensor, target: Tensor) -> Tensor:
+    return cross_entropy(logits.flatten(0, -2), target.flatten())
