@@ -30,4 +30,4 @@ def test_config_runs(config, monkeypatch, tmp_path, capsys):
 def test_there_are_configs_of_every_rule_for_both_data_sets():
     stems = {path.stem for path in CONFIGS if path.parent.name == "residual_explosion"}
     rules = {"bp", "fa", "block_fa", "dfa", "frozen"}
-    assert stems == rules | {f"{rule}_cifar10" for rule in rules}
+    assert stems == rules | {f"{rule}_cifar10" for rule in (*rules, "dfa_frozen")}
