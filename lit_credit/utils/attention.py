@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_credit.utils.attention_functions import listened_to
@@ -23,9 +24,10 @@ class AttentionCall:
         module: name of the innermost submodule that was running.
         weights: A, (N, H, T, S), before dropout and part of the graph:
             ``torch.autograd.grad(loss, call.weights)`` is dL/dA.
-        allowed: bool, of A's shape, True where a query may see a key; None without a mask.
+        allowed: bool, of A's shape, True where a query may see a key; None without a mask. A key
+            is masked by False, by -inf, or by about the lowest number of the dtype.
         query: (N, H, T, d); it, key and value are None where only A was seen.
-        key: (N, H_kv, S, d), with H_kv < H where heads share keys (grouped queries).
+        key: (N, H_kv, S, d), with H_kv < H where ``enable_gqa`` lets heads share keys.
         value: (N, H_kv, S, d_v).
     """
 
@@ -44,8 +46,10 @@ def recorded_attention(module: nn.Module) -> Iterator[list[AttentionCall]]:
     Seen are torch's ``scaled_dot_product_attention``, under whatever name a file imported it; a
     softmax over the last of three or more dimensions that runs inside a submodule whose class or
     attribute is called attention or attn; and a submodule with a true attribute
-    ``returns_attention``, whose ``forward(scores, allowed=None)`` returns A of any kind. Dropout
-    comes after A. Outputs and gradients stay what they are, to rounding.
+    ``returns_attention``, whose ``forward(scores, allowed=None)`` returns A of any kind. A softmax
+    of three dimensions is taken for (N H, T, S) if the submodule has ``num_heads``, else for one
+    head. Outputs and gradients stay what they are, to rounding (and to the draw of a dropout
+    inside of a fused CUDA kernel). :func:`lit_credit.utils.attention_check.check_recorded` explains why nothing was seen.
 
     A row of which everything is masked has A = 0 and no gradient in
     ``scaled_dot_product_attention``, and is NaN in a softmax: as torch has it. Where nothing
@@ -55,8 +59,9 @@ def recorded_attention(module: nn.Module) -> Iterator[list[AttentionCall]]:
     not recorded, but it must take the same path: call ``torch.autograd.grad`` inside the ``with``.
 
     Args:
-        module: the module that will be run inside. It runs without torch's fused inference path
-            of encoders and without ``torch.compile``, which show nothing.
+        module: the module that will be run inside. It runs without ``torch.compile`` and without
+            the fused inference path of torch's encoders, which show nothing; only that path
+            writes zeros at padded positions.
 
     Yields:
         A list that fills as the forward pass runs, in its order.
@@ -110,23 +115,22 @@ class _Recorder:
             self.running.append(place)
 
         def leave(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            # After an exception in another hook, before ours ran, there is nothing to leave.
-            if not self.running or self.running[-1] is not place:
-                return None
-            seen = place.returns_attention and isinstance(output, Tensor)
-            if seen:
-                allowed = args[1] if len(args) > 1 else kwargs.get("allowed")
-                output = self.record(output, allowed)
-            self.running.pop()
-            return output if seen else None
+            # If the hook of another raised before `enter` ran, there is nothing to leave.
+            if self.running and self.running[-1] is place:
+                self.running.pop()
+                if place.returns_attention and output is not None:
+                    allowed = args[1] if len(args) > 1 else kwargs.get("allowed")
+                    return self._keep(place, _checked(place, args, output), allowed)
+            return None
 
         before = place.module.register_forward_pre_hook(enter, prepend=True)
+        # After an exception too, else the names that follow would be wrong.
         after = place.module.register_forward_hook(leave, with_kwargs=True, always_call=True)
         undo.callback(before.remove)
         undo.callback(after.remove)
 
     def hears(self, *, softmax: bool) -> bool:
-        """Whether an attention (or a softmax) that runs now is one of ``module``'s."""
+        """Whether an attention (or a softmax) that runs now is one of the module's."""
         if not self.running or any(place.returns_attention for place in self.running):
             return False
         return not softmax or any(looks_like_attention(*place) for place in self.running)
@@ -134,19 +138,39 @@ class _Recorder:
     def record(
         self, weights: Tensor, allowed: Tensor | None, *qkv: Tensor, folded: bool = False
     ) -> Tensor:
-        """Keep A (..., T, S), and return the tensor to go on with."""
-        name, module = self.running[-1]
-        heads = _head_count(module, len(weights)) if folded else 1
+        """Keep A (..., T, S) of the submodule that runs; return the tensor to go on with."""
+        place = self.running[-1]
+        heads = _head_count(place.module, len(weights)) if folded else 1
+        return self._keep(place, weights, allowed, *qkv, heads=heads)
+
+    def _keep(
+        self, place: _Place, weights: Tensor, allowed: Tensor | None, *qkv: Tensor, heads: int = 1
+    ) -> Tensor:
         if torch.is_grad_enabled() and not weights.requires_grad:
             weights = weights.detach().requires_grad_()
         shown = _with_heads(weights, heads)
         if allowed is not None:
             allowed = _with_heads(allowed.expand(weights.shape), heads)
         if torch._C._current_graph_task_id() == -1:  # else a second run, in a backward pass
-            call = AttentionCall(name, shown, allowed, *(_with_heads(x) for x in qkv))
+            call = AttentionCall(place.name, shown, allowed, *(_with_heads(x) for x in qkv))
             self.calls.append(call)
         # A copy: what follows may work in place.
         return shown.clone().reshape(weights.shape)
+
+
+def _checked(place: _Place, args: tuple[Any, ...], output: Any) -> Tensor:
+    """The output, if it can be the A of the scores that came in."""
+    shapes = [
+        tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in (*args, output)
+    ]
+    if not isinstance(output, Tensor) or shapes[0] != shapes[-1]:
+        raise MisconfigurationException(
+            f"{place.name!r} ({type(place.module).__name__}) has `returns_attention`, so its "
+            f"`forward(scores, allowed=None)` must return A in the shape of the scores, "
+            f"{shapes[0]}, but it returned {shapes[-1]}. Set `returns_attention` on the submodule "
+            "that computes A alone."
+        )
+    return output
 
 
 def _head_count(module: nn.Module, rows: int) -> int:

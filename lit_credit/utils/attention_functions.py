@@ -94,7 +94,7 @@ def _attention(
             F.scaled_dot_product_attention, inputs, *inputs, dropout_p, is_causal, **options
         )
     listeners = [listener for listener in _listeners if listener.hears(softmax=False)]
-    refused = is_causal and attn_mask is not None
+    refused = is_causal and attn_mask is not None  # torch has the words for it
     if not listeners or refused or query.is_nested:
         return _ATTENTION(*inputs, dropout_p, is_causal, **options)
     keys, values = key, value
@@ -140,7 +140,8 @@ def _showing(softmax: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def shown(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         weights = softmax(input, *args, **kwargs)
         dim = kwargs.get("dim", args[0] if args else None)
-        if input.dim() < 3 or dim not in (-1, input.dim() - 1):
+        over_keys = input.dim() >= 3 and dim in (-1, input.dim() - 1)
+        if not over_keys or not input.is_floating_point():
             return weights
         for listener in [listener for listener in _listeners if listener.hears(softmax=True)]:
             weights = listener.record(weights, _allowed(input.detach()), folded=True)
