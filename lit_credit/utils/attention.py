@@ -49,7 +49,8 @@ def recorded_attention(module: nn.Module) -> Iterator[list[AttentionCall]]:
     ``returns_attention``, whose ``forward(scores, allowed=None)`` returns A of any kind. A softmax
     of three dimensions is taken for (N H, T, S) if the submodule has ``num_heads``, else for one
     head. Outputs and gradients stay what they are, to rounding (and to the draw of a dropout
-    inside of a fused CUDA kernel). :func:`lit_credit.utils.attention_check.check_recorded` explains why nothing was seen.
+    inside of a fused CUDA kernel). Where nothing was seen,
+    :func:`lit_credit.utils.attention_check.check_recorded` says why.
 
     A row of which everything is masked has A = 0 and no gradient in
     ``scaled_dot_product_attention``, and is NaN in a softmax: as torch has it. Where nothing
