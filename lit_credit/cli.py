@@ -56,33 +56,47 @@ class LitCreditCLI(LightningCLI):
         """Name the folder of the run."""
         config = self.config[self.subcommand]
         loggers = config.trainer.logger
+        self._as_written: list[tuple[Any, dict[str, Any]]] = []
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == "":
+                names = ("save_dir", "name", "version")
+                self._as_written.append((arguments, {name: arguments[name] for name in names}))
                 arguments.save_dir = str(config.trainer.default_root_dir)
                 arguments.name = config.model.class_path.rpartition(".")[2]
                 arguments.version = f"seed_{config.seed_everything}"
 
     def before_fit(self) -> None:
-        """Refuse a folder that holds a run, unless the run is to be resumed.
+        """Refuse a folder that holds a run, unless that run is to be resumed.
 
         Raises:
             MisconfigurationException: if the run's folder has a ``config.yaml``.
         """
+        # The configuration is saved as it was written, so that the seed and the folder that a later
+        # run gives beside it move that run.
+        for arguments, written in self._as_written:
+            for name, value in written.items():
+                arguments[name] = value
         # Ranks that the first one starts come here when it has written its configuration.
         if is_fast_dev_run(self.trainer) or int(os.environ.get("LOCAL_RANK", "0")) > 0:
             return
-        for logger in self.trainer.loggers:
-            folder = getattr(logger, "log_dir", None)
-            if folder and Path(folder, "config.yaml").exists() and not self._resumes():
+        loggers = [folder for x in self.trainer.loggers if (folder := getattr(x, "log_dir", None))]
+        for folder in loggers or [self.trainer.default_root_dir]:
+            if Path(folder, "config.yaml").exists() and not self._resumes(Path(folder)):
                 raise MisconfigurationException(
                     f"{folder} holds a run already. Resume it with `--ckpt_path last`, or choose "
                     "another folder with `--trainer.default_root_dir`, or another seed with "
                     "`--seed_everything`."
                 )
 
-    def _resumes(self) -> bool:
-        return bool(self.config[self.subcommand].get("ckpt_path"))
+    def _resumes(self, folder: Path) -> bool:
+        """Whether training goes on from a checkpoint of the run in ``folder``."""
+        checkpoint = self.config[self.subcommand].get("ckpt_path")
+        if not checkpoint or not Path(checkpoint).exists():
+            return bool(checkpoint)  # a word such as `last`
+        places = [c.dirpath for c in self.trainer.checkpoint_callbacks if hasattr(c, "dirpath")]
+        own = [Path(place).resolve() for place in (folder, *places) if place]
+        return any(place in Path(checkpoint).resolve().parents for place in own)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -112,6 +126,7 @@ def main(args: Sequence[str] | None = None) -> int:
             save_config_callback=SaveFitConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
+                "prog": "lit-credit",
                 "description": _DESCRIPTION,
                 **dict.fromkeys(LightningCLI.subcommands(), kwargs),
             },
@@ -119,6 +134,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except (MisconfigurationException, ValueError) as error:
         if os.environ.get("LIT_CREDIT_TRACEBACK"):
             raise
-        print(f"lit-credit: error: {error}", file=sys.stderr)
+        print(f"lit-credit: error: {_reason(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What a constructor raised, out of jsonargparse's list of all the types that it has tried."""
+    while str(error).startswith("Does not validate against any") and error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -65,6 +65,41 @@ def test_validate_and_test_leave_the_configuration_of_the_run_alone(tmp_path):
     assert (run / "config.yaml").read_bytes() == before
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    assert main([*BP, *SHORT, "--trainer.default_root_dir", str(root)]) == 0
+    return root / "BP" / "seed_42"
+
+
+def test_a_saved_configuration_runs_again_elsewhere(run, tmp_path):
+    args = ["fit", "--config", str(run / "config.yaml"), "--seed_everything", "7"]
+    assert main([*args, "--trainer.default_root_dir", str(tmp_path)]) == 0
+    assert (tmp_path / "BP" / "seed_7" / "config.yaml").exists()
+
+
+def test_only_a_checkpoint_of_its_own_resumes_a_run(run, tmp_path, capsys):
+    """With that of another run its histories would be replaced by those of the other."""
+    other = tmp_path / "last.ckpt"
+    other.write_bytes((run / "checkpoints" / "last.ckpt").read_bytes())
+    args = [*BP, *SHORT, "--trainer.default_root_dir", str(run.parents[1])]
+    before = (run / "residual_norms.jsonl").read_bytes()
+    assert main([*args, "--ckpt_path", str(other)]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert (run / "residual_norms.jsonl").read_bytes() == before
+    for own in ("last", str(run / "checkpoints" / "last.ckpt")):
+        assert main([*args, "--ckpt_path", own]) == 0
+
+
+def test_a_run_without_a_logger_is_not_overwritten(tmp_path, capsys):
+    args = [*BP, *SHORT, "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"]
+    assert main(args) == 0
+    before = (tmp_path / "config.yaml").read_bytes()
+    assert main([*args, "--seed_everything", "7"]) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -85,6 +120,8 @@ def test_a_slip_gets_a_short_message_and_an_exit_code(words, code, message, tmp_
     assert found == code
     assert message in error
     assert "Traceback" not in error
+    if code == 1:  # ours, not jsonargparse's
+        assert len(error.split("error: ")[-1].splitlines()) == 1
 
 
 def test_offline_data_name_the_embedded_default(tmp_path, capsys):
