@@ -117,6 +117,15 @@ def test_unfinished_runs_are_used_and_named(tmp_path):
     assert f"unfinished: DFA, seed 123 ({folder}): epoch 5 of 20" in text
 
 
+def test_a_run_that_took_all_its_steps_is_finished(tmp_path):
+    folder = write_run(tmp_path / "a", "DFA", 42, epochs=20, until=5)
+    config = (folder / "config.yaml").read_text()
+    for steps, unfinished in ((61, True), (60, False), (-1, True)):
+        written = config.replace("max_epochs: 20", f"max_epochs: 20\n  max_steps: {steps}")
+        (folder / "config.yaml").write_text(written)
+        assert ("unfinished" in compare([tmp_path], tmp_path / "out")) is unfinished
+
+
 def test_histories_that_are_missing_or_stop_early(tmp_path):
     first = write_run(tmp_path / "a", "DFA", 42, epochs=4)
     second = write_run(tmp_path / "b", "DFA", 123, epochs=4)

@@ -89,6 +89,10 @@ class ImageDataModule(TensorDataModule, ABC):
         """Batches of the test split, in order."""
         return self.val_dataloader()
 
+    def predict_dataloader(self) -> TensorLoader:
+        """Batches of the test split, in order."""
+        return self.val_dataloader()
+
     def __str__(self) -> str:
         return f"{super().__str__()[:-1]}, random_targets={self.random_targets})"
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from lit_credit.feedback.matrices import FeedbackPair
@@ -180,7 +181,13 @@ class CreditRule(LightningModule):
         optimizer = self.make_optimizer(groups)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau) and not hasattr(scheduler, "monitor"):
+            raise ValueError(
+                "`lr_scheduler` makes torch's ReduceLROnPlateau, which does not name the metric to "
+                "watch. Use lightning.pytorch.cli.ReduceLROnPlateau and its `monitor`."
+            )
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_fit_start(self) -> None:
         """Go on with the random numbers of a resumed run."""
@@ -198,6 +205,7 @@ class CreditRule(LightningModule):
         if (
             self.lr_interval == "epoch"
             and is_at_epoch_start(self.trainer)
+            and not isinstance(scheduler, ReduceLROnPlateau)  # nothing was validated to step by
             and getattr(scheduler, "last_epoch", math.inf) < self.trainer.current_epoch
         ):
             with warnings.catch_warnings():
@@ -248,7 +256,13 @@ class CreditRule(LightningModule):
     def _step_scheduler(self) -> None:
         scheduler: Any = self.lr_schedulers()
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(self.trainer.callback_metrics[scheduler.monitor])
+            metrics, name = self.trainer.callback_metrics, scheduler.monitor
+            if name not in metrics:
+                raise MisconfigurationException(
+                    f"`lr_scheduler` watches {name!r}, which is not logged. Set its `monitor` to "
+                    f"one of: {', '.join(metrics)}."
+                )
+            scheduler.step(metrics[name])
         elif scheduler is not None:
             scheduler.step()
 

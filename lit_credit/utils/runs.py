@@ -37,6 +37,8 @@ class Run:
     subject: str
     """Net and data in words."""
     max_epochs: int | None
+    max_steps: int
+    """Optimizer steps after which training ends, -1 for any number."""
     histories: dict[str, list[Row]]
 
     @property
@@ -46,8 +48,11 @@ class Run:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it stopped before its configured number of epochs."""
-        return self.max_epochs is not None and 0 <= self.last_epoch < self.max_epochs
+        """Whether it stopped before its configured number of epochs, or of steps."""
+        if self.max_epochs is None or self.last_epoch >= self.max_epochs:
+            return False
+        last_step = max(int(row["step"]) for rows in self.histories.values() for row in rows)
+        return self.max_epochs >= 0 and not 0 <= self.max_steps <= last_step
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:
@@ -106,6 +111,7 @@ def read_run(folder: Path) -> Run:
         setting=json.dumps(_without_seeds((net, data, length)), default=str),
         subject=f"{_class_name(net)} on {_class_name(data)}",
         max_epochs=trainer.get("max_epochs"),
+        max_steps=trainer.get("max_steps", -1),
         histories={path.stem: _read_rows(path) for path in _history_files(folder)},
     )
 

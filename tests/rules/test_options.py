@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
+from lightning.pytorch.cli import ReduceLROnPlateau
 
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import MLP, ResidualMLP
@@ -75,6 +76,26 @@ def test_the_scheduler_steps_per_epoch_or_per_step():
         trainer.fit(r, loader())
         assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(expected)
         assert trainer.global_step == 12
+
+
+def plateau(**kwargs):
+    return lambda optimizer: ReduceLROnPlateau(optimizer, factor=0.5, patience=0, **kwargs)
+
+
+def test_a_plateau_is_seen_in_the_metric_that_the_scheduler_names():
+    r = rule(lr_scheduler=plateau(monitor="val/loss", mode="max"))  # a falling loss is a plateau
+    trainer = quiet_trainer(max_epochs=3)
+    trainer.fit(r, loader(), loader())
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
+
+
+def test_a_scheduler_that_watches_nothing_is_named():
+    r = rule(lr_scheduler=plateau(monitor="val/lost"))
+    with pytest.raises(MisconfigurationException, match=r"'val/lost'.* one of: .*val/loss"):
+        quiet_trainer(max_epochs=1).fit(r, loader(), loader())
+    r = rule(lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+    with pytest.raises(ValueError, match=r"lightning.pytorch.cli.ReduceLROnPlateau"):
+        quiet_trainer(max_epochs=1).fit(r, loader(), loader())
 
 
 def test_parameter_groups_are_named_and_hold_every_parameter_once():
