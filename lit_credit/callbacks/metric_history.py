@@ -16,8 +16,8 @@ class MetricHistory(Callback):
     """Every validation's metrics as one row of ``<log_dir>/metrics.jsonl``.
 
     ``Trainer(num_sanity_val_steps=-1)`` validates before training on all of the data; that is the
-    row of epoch 0. Rows hold what the module logged under ``val/``; one taken in mid-epoch counts
-    the epochs completed by then.
+    row of epoch 0. Rows hold what the module logged under names that begin with ``val``
+    (``val/accuracy``, ``val_loss``); one taken in mid-epoch counts the epochs completed by then.
 
     Costs nothing: it reads what Lightning has computed. A run resumed from a checkpoint that was
     saved after an epoch's last batch and before its end (``every_n_train_steps``) lacks the row of
@@ -53,7 +53,7 @@ class MetricHistory(Callback):
 
     def _record(self, trainer: Trainer, epoch: int) -> None:
         rows, step = self.history.rows, trainer.global_step
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val")}
         if trainer.is_global_zero and values and not (rows and rows[-1]["step"] >= step):
             self.history.append(step, epoch, self.name, values)
 

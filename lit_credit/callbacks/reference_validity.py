@@ -24,9 +24,10 @@ class ReferenceValidity(ScheduledDiagnostic):
     """Is the reference of every cosine a gradient, or rounding noise? ``cos(g_32, g_64)``.
 
     The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms`, computed in the
-    module's precision and again in float64. Logs ``reference/cosine/L00`` ..: mean over samples;
-    ``reference/cosine_min/L00`` ..: the worst sample. Both are over the samples where the cosine is
-    defined, and NaN where it is defined for none: the gradient has vanished, or overflowed.
+    precision of the module's weights (float32 under mixed precision) and again in float64. Logs
+    ``reference/cosine/L00`` ..: mean over samples; ``reference/cosine_min/L00`` ..: the worst
+    sample. Both are over the samples where the cosine is defined, and NaN where it is defined for
+    none: the gradient has vanished, or overflowed.
 
     Costs two forwards and two backwards on ``n_samples`` rows, half of them in float64, and a
     float64 copy of the weights. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the

@@ -35,7 +35,8 @@ class ScheduledDiagnostic(Callback, ABC):
     ``<section>-1/...``. Only rank zero measures; training is not changed by a single bit.
 
     The loss of a module that is no rule of ours is what its ``training_step`` returns in eval mode,
-    with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``.
+    with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``. A
+    measurement runs in the precision of the weights: without autocast, under mixed precision too.
 
     Args:
         every_n_epochs: measure after every so many epochs.

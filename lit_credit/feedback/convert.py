@@ -9,7 +9,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from lit_credit.feedback.attention import FeedbackMultiheadAttention
-from lit_credit.feedback.draw import Distribution, derive_seed
+from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.layers import (
     FeedbackConv1d,
     FeedbackConv2d,
@@ -105,12 +105,9 @@ def add_feedback(
     drawn: dict[int, Tensor] = {}
     for name, layer in layers.items():
         for weight_name in feedback_names(layer):
-            # A compiled net has the matrices of the same net uncompiled.
-            plain = name.replace("_orig_mod.", "")
-            stream = derive_seed(seed, f"{plain}.{weight_name}")
             key = id(getattr(layer, weight_name))
             if key not in drawn:
-                drawn[key] = draw_for(layer, weight_name, recipe, stream)
+                drawn[key] = draw_for(layer, name, weight_name, recipe, seed)
     for layer in layers.values():
         for weight_name, buffer_name in feedback_names(layer).items():
             layer.register_buffer(buffer_name, drawn[id(getattr(layer, weight_name))])

@@ -35,12 +35,15 @@ def feedback_names(layer: nn.Module) -> dict[str, str]:
     return {f"{name}_weight": f"{name}_feedback" for name in names}
 
 
-def draw_for(layer: nn.Module, weight_name: str, recipe: Recipe, seed: int) -> Tensor:
+def draw_for(layer: nn.Module, name: str, weight_name: str, recipe: Recipe, seed: int) -> Tensor:
     """Draw the feedback of one weight, (out, in / groups, *kernel); magnitudes, if it lends signs.
 
     Fans are counted as in ``torch.nn.init``, without regard to a stride. A fused projection is
-    drawn as the three matrices that it is.
+    drawn as the three matrices that it is. Each weight has a random stream of its own, by the names
+    of the layer and of the weight.
     """
+    # A compiled net has the matrices of the same net uncompiled.
+    stream = derive_seed(seed, f"{name.replace('_orig_mod.', '')}.{weight_name}")
     weight = getattr(layer, weight_name).detach()
     parts = []
     for index, part in enumerate(weight.chunk(_stacked(weight_name))):
@@ -51,7 +54,7 @@ def draw_for(layer: nn.Module, weight_name: str, recipe: Recipe, seed: int) -> T
             fan_out=columns * prod(kernel),
             distribution=recipe.distribution,
             scale=recipe.scale,
-            seed=derive_seed(seed, index),
+            seed=derive_seed(stream, index),
             weight=part,
             device=part.device,
             dtype=part.dtype,
@@ -121,8 +124,7 @@ def redraw_feedback(module: nn.Module, seed: int) -> None:
     for name, layer, weight_name, buffer_name in matrices:
         key = id(getattr(layer, weight_name))
         if key not in drawn:
-            stream = derive_seed(seed, f"{name}.{weight_name}")
-            drawn[key] = draw_for(layer, weight_name, layer.recipe, stream)
+            drawn[key] = draw_for(layer, name, weight_name, layer.recipe, seed)
         getattr(layer, buffer_name).copy_(drawn[key])
 
 

@@ -31,9 +31,19 @@ def test_a_validation_in_mid_epoch_counts_the_epochs_completed(tmp_path):
     assert found == [(2, 0), (4, 1), (6, 1), (8, 2)]
 
 
-def test_a_foreign_module_that_validates(tmp_path):
-    _, rows, _ = steps(tmp_path, helpers.Validated(), max_epochs=1)
-    assert list(rows[0]["values"]) == ["val/loss"]
+class Underscored(helpers.Validated):
+    """One that names its metrics as Lightning's own examples do."""
+
+    def log(self, name, *args, **kwargs):
+        super().log(name.replace("/", "_"), *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(helpers.Validated, "val/loss"), (Underscored, "val_loss")]
+)
+def test_a_foreign_module_that_validates(module, name, tmp_path):
+    _, rows, _ = steps(tmp_path, module(), max_epochs=1)
+    assert list(rows[0]["values"]) == [name]
 
 
 def test_a_validation_outside_of_fit_is_no_row(tmp_path):

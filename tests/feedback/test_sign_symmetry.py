@@ -77,6 +77,13 @@ def test_brsf_redraws_by_seed_alone():
         assert (mine >= 0).all()
 
 
+def test_a_compiled_net_redraws_what_the_plain_one_does():
+    nets = [nn.Sequential(nn.Linear(3, 4)) for _ in range(2)]
+    for net in (nets[0], torch.compile(nets[1])):
+        redraw_feedback(add_feedback(net), 7)
+    assert torch.equal(nets[0][0].feedback, nets[1][0].feedback)
+
+
 def test_tied_weights_stay_tied_when_redrawn():
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight
