@@ -21,8 +21,8 @@ __all__ = ["ScaleStability"]
 class ScaleStability(ScheduledDiagnostic):
     """Three flags, each 1 (raised) or 0, with the thresholds of the paper as defaults.
 
-    - ``stability/growth``: median ``|h_L|`` of the probe over its value at the first measurement;
-      ``stability/scale_unstable`` is raised above ``growth_limit``;
+    - ``stability/norm``: median ``|h_L|`` of the probe, and ``stability/growth``: the same over its
+      value at the first measurement; ``stability/scale_unstable`` is raised above ``growth_limit``;
     - ``stability/depth_unused`` is raised where ``metric`` is less than ``accuracy_margin`` above
       ``frozen_accuracy``, that of the same net with its units frozen
       (:class:`lit_credit.rules.FrozenUnits`); undefined without it;
