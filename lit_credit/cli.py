@@ -65,6 +65,9 @@ class LitCreditCLI(LightningCLI):
                 arguments.save_dir = str(config.trainer.default_root_dir)
                 arguments.name = config.model.class_path.rpartition(".")[2]
                 arguments.version = f"seed_{config.seed_everything}"
+                if self.subcommand != "fit" and "sub_dir" in arguments:
+                    # Beside the curves of the run, which would have a second point at step 0.
+                    arguments.sub_dir = self.subcommand
 
     def before_fit(self) -> None:
         """Refuse a folder that holds a run, unless that run is to be resumed.
