@@ -255,8 +255,9 @@ class CreditRule(LightningModule):
 
     def _step_scheduler(self) -> None:
         scheduler: Any = self.lr_schedulers()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            metrics, name = self.trainer.callback_metrics, scheduler.monitor
+        name = getattr(scheduler, "monitor", None)
+        if name is not None:
+            metrics = self.trainer.callback_metrics
             if name not in metrics:
                 raise MisconfigurationException(
                     f"`lr_scheduler` watches {name!r}, which is not logged. Set its `monitor` to "
