@@ -33,7 +33,7 @@ class DirectFeedback(LazyBuffers):
             error (E), B_l is (F, E). ``per_position``: B_l is (d, C) on the last dimensions, and
             the same at every position; an error without positions reaches all of them alike.
             ``auto``: per position where the output has the error's positions (N, T, C), else
-            flattened.
+            flattened, as feature maps (N, C, H, W) are.
         normalize: scale each sample's credit to unit root mean square; see
             :func:`rms_normalized`.
 
@@ -92,14 +92,17 @@ class DirectFeedback(LazyBuffers):
             )
         positions = per_position == {True}
         rows = error if positions else error.flatten(1)
-        widths = {
-            self.source[name]: shape[_channel_dim(shape)] if positions else shape[1:].numel()
-            for name, shape in shapes.items()
-        }
+        if positions and error.dim() > 3:
+            raise ValueError(
+                f"`error` is 'per_position', but the error is a feature map {tuple(error.shape)}. "
+                "Set it to 'flattened'."
+            )
+        widths = self._widths(shapes, positions)
         parts = torch.split(self._matrix_for(widths, rows).to(rows.dtype), list(widths.values()))
         matrices = dict(zip(widths, parts, strict=True))
 
-        samples = rows.shape[:-1].numel() / scale
+        size = scale.abs() if isinstance(scale, Tensor) else abs(scale)
+        samples = rows.shape[:-1].numel() / size
 
         def factors(name: str) -> Factors:
             matrix = matrices[self.source[name]]
@@ -115,10 +118,24 @@ class DirectFeedback(LazyBuffers):
 
         return Credits(dense, factors)
 
+    def _widths(self, shapes: Mapping[str, Size], positions: bool) -> dict[str, int]:
+        """Rows of each matrix, by the unit that it is named after."""
+        widths: dict[str, int] = {}
+        for name, shape in shapes.items():
+            width = shape[_channel_dim(shape)] if positions else shape[1:].numel()
+            if widths.setdefault(self.source[name], width) != width:
+                raise ValueError(
+                    f"`shared`: unit {name!r} has {width} features, and {self.source[name]!r}, "
+                    f"whose matrix it uses, has {widths[self.source[name]]}. Share between units "
+                    "of one size."
+                )
+        return widths
+
     def _per_position(self, error: Tensor, shape: Size) -> bool:
         if self.error != "auto":
             return self.error == "per_position"
-        return error.dim() > 2 and shape[:-1] == error.shape[:-1]
+        # An error of four dimensions is a feature map (N, C, H, W).
+        return error.dim() == 3 and shape[:-1] == error.shape[:-1]
 
     def _matrix_for(self, widths: Mapping[str, int], rows: Tensor) -> Tensor:
         size = (sum(widths.values()), rows.shape[-1])

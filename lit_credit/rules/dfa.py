@@ -69,7 +69,9 @@ class DFA(LocalRule):
         if matrix is None:
             return {}
         last = self.net.get_submodule(self.readout[-1]) if len(self.readout) == 1 else None
-        if isinstance(last, nn.Linear) and len(matrix) >= last.in_features:
+        # The rows at the end are those of the last unit, unless it shares another's.
+        ends = list(dict.fromkeys(map(self.feedback.source.get, self.units)))[-1] == self.units[-1]
+        if isinstance(last, nn.Linear) and len(matrix) >= last.in_features and ends:
             own = matrix[-last.in_features :]  # (d, C)
             if own.shape == last.weight.T.shape:
                 return {f"net.{self.units[-1]}": FeedbackPair(own, last.weight.T)}

@@ -122,6 +122,11 @@ class LocalRule(CreditRule):
                 f"units {', '.join(missing)} did not run in the forward pass. "
                 "Take them out of `units`."
             )
+        if list(graphs.outputs) != self.units:
+            raise ValueError(
+                f"`units` are {self.units}, but they ran in another order. "
+                f"Give them in forward order: {list(graphs.outputs)}."
+            )
         if self.error_at is None:
             output = pass_on(output, graphs)
         return self.task.loss(output, batch)
@@ -134,7 +139,8 @@ class LocalRule(CreditRule):
 
         def hook(_: nn.Module, __: Any, result: Any) -> Any:
             tensor = first_tensor(result)  # a tensor: `local_units` has checked
-            return result if tensor is None else replace_first(result, change(tensor))
+            # A copy, because what follows may work in place.
+            return result if tensor is None else replace_first(result, change(tensor).clone())
 
         with self.net.get_submodule(self.error_at).register_forward_hook(hook):
             yield
@@ -160,3 +166,8 @@ class LocalRule(CreditRule):
                     parameter.requires_grad_(False)
         if self.stray != "train":
             check_coverage(self.net, self.units, self.readout)
+        if self.stray == "error" and not self.readout:
+            raise ValueError(
+                "`readout` is empty, so that the net's last layer is a unit and would learn from "
+                "random feedback. Name in `readout` what follows the last unit."
+            )
