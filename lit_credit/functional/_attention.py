@@ -29,14 +29,12 @@ def check_attention(attention: Tensor, allowed: Tensor | None) -> None:
             "key. Of a mask that is added to the scores take `mask == 0`."
         )
     try:
-        fits = torch.broadcast_shapes(allowed.shape, attention.shape) == attention.shape
+        allowed.expand(attention.shape)
     except RuntimeError:
-        fits = False
-    if not fits:
         raise ValueError(
             f"`allowed` has shape {tuple(allowed.shape)}, which does not broadcast to that of "
             f"`attention`, {tuple(attention.shape)}. Reshape it to (..., T, S)."
-        )
+        ) from None
 
 
 def attention_rows(attention: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:

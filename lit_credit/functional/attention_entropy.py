@@ -27,7 +27,7 @@ def attention_entropy(attention: Tensor, allowed: Tensor | None = None) -> Tenso
     Example:
         >>> import torch
         >>> attention_entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
-        tensor([-0.0000, 0.6931], dtype=torch.float64)
+        tensor([0.0000, 0.6931], dtype=torch.float64)
     """
     a, support = attention_rows(attention, allowed)
     entropy = torch.special.entr(a).sum(-1)

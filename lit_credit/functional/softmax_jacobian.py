@@ -76,8 +76,8 @@ def softmax_gradients(
     Example:
         >>> import torch
         >>> parts = softmax_gradients(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]]))
-        >>> parts.full.tolist(), parts.diagonal.tolist(), parts.off_diagonal.tolist()
-        ([[0.25, -0.25]], [[0.25, 0.0]], [[0.0, -0.25]])
+        >>> parts.full.tolist(), parts.diagonal.tolist()
+        ([[0.25, -0.25]], [[0.25, 0.0]])
     """
     check_same_shape(attention, credit, ("attention", "credit"))
     a, support = attention_rows(attention, allowed)
