@@ -25,8 +25,8 @@ class AttentionMaps(ScheduledDiagnostic):
 
     Logs ``attention/entropy/<module>/H00`` ..: nats, the mean over the samples and queries of the
     probe, without queries that may see no key; NaN where attention is no softmax. The figure shows
-    the first sample of the last measurement, one map a head, each on its own scale from 0 to its
-    largest weight.
+    the first sample of the last measurement, one map a head, each with its own colours from 0 to its
+    largest weight, by the square root.
 
     Costs one forward on ``n_samples`` rows, and holds A of all modules: 4 n H T S bytes each in
     float32. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.

@@ -32,10 +32,10 @@ from lit_credit.utils.table import TableRow
 __all__ = ["SoftmaxJacobian"]
 
 _PANELS = {
-    "r_diag": HeadPanel("local energy, r_diag", at_least=1.0),
-    "r_off": HeadPanel("lateral energy, r_off", at_least=1.0),
-    "cosine_diag": HeadPanel("cosine of diagonal and full", signed=True),
-    "cosine_ste": HeadPanel("cosine of straight-through and full", signed=True),
+    "r_diag": HeadPanel("energy of diagonal, r_diag", at_least=1.0),
+    "r_off": HeadPanel("energy of lateral sum, r_off", at_least=1.0),
+    "cosine_diag": HeadPanel("cosine of diagonal", signed=True),
+    "cosine_ste": HeadPanel("cosine of straight-through", signed=True),
     "entropy": HeadPanel("entropy of attention, nats"),
 }
 
@@ -134,7 +134,7 @@ class SoftmaxJacobian(ScheduledDiagnostic):
                 layers.setdefault(label, []).append(values[quantity])
             maps[panel] = layers
         return head_heatmaps(
-            maps, title=f"Softmax Jacobian under the rule's own credit, step {last['step']}"
+            maps, title=f"Parts of the softmax backward, own credit, step {last['step']}"
         )
 
     def table(self, rows: Sequence[Row], section: str) -> list[TableRow]:

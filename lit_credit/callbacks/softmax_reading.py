@@ -52,11 +52,12 @@ def softmax_reading(row: Row, section: str) -> str:
 
 def _on_energy(step: int, heads: Sequence[dict[str, float]], count: int) -> str:
     small = sum(head["r_off"] < _SMALL for head in heads)
-    undefined = f" ({count - len(heads)} more are undefined)" if len(heads) < count else ""
+    more = count - len(heads)
+    undefined = f" ({more} more {'is' if more == 1 else 'are'} undefined)" if more else ""
     return (
-        f"At step {step}, over {len(heads)} heads{undefined}, the diagonal part of the softmax "
-        f"backward has {_range(heads, 'r_diag')} times the energy of the whole and the lateral sum "
-        f"{_range(heads, 'r_off')} times, less than {_SMALL:g} in {small} of them."
+        f"At step {step}, over {len(heads)} heads{undefined}, the energy of the softmax backward's "
+        f"diagonal part is {_range(heads, 'r_diag')} times that of the whole, and of its lateral "
+        f"sum {_range(heads, 'r_off')} times, less than {_SMALL:g} in {small} of them."
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,7 +20,8 @@ def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
     r"""Attention as images, layers downwards and heads across.
 
     Queries go down and keys to the right, in each image. Colours go from 0 (white) to the largest
-    weight of the head, which stands above it; what a query may not see is grey.
+    weight of the head, which stands above it, by the square root, since the first queries of causal
+    attention have few keys to share among; what a query may not see is grey.
 
     Args:
         maps: name of a layer to A (H, T, S), NaN where a query may not see a key.
@@ -58,7 +60,7 @@ def _draw(ax: Axes, name: str, weights: np.ndarray) -> None:
     seen = weights[np.isfinite(weights)]
     top = float(seen.max()) if len(seen) else 0.0
     colors = mpl.colormaps["Blues"].with_extremes(bad=GRID)
-    ax.imshow(weights, cmap=colors, vmin=0.0, vmax=top or 1.0, aspect="auto")
+    ax.imshow(weights, cmap=colors, norm=PowerNorm(0.5, 0.0, top or 1.0), aspect="auto")
     text = f"max {top:.2f}" if len(seen) else "n/a"
     ax.set_title(f"{name}  {text}", fontsize=SMALL, color=INK)
     ax.set(xticks=[0, weights.shape[1] - 1], yticks=[0, weights.shape[0] - 1])

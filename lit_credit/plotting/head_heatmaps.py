@@ -19,7 +19,7 @@ Layers = Mapping[str, Sequence[float]]
 
 _CELL = (0.62, 0.42)
 """Inches that a number of four digits needs."""
-_WIDEST, _LARGEST = 13.0, 40.0
+_WIDEST, _LARGEST = 18.0, 40.0
 
 
 class HeadPanel(NamedTuple):
@@ -59,15 +59,15 @@ def head_heatmaps(maps: Mapping[HeadPanel, Layers], *, title: str) -> Figure:
     names = max((len(name) for layers in maps.values() for name in layers), default=1)
     margin = 0.6 + 0.085 * names
     panel = max(heads * _CELL[0] + margin, 3.6), max(depth, 2) * _CELL[1] + 1.2
-    columns = max(1, min(len(maps), 3, int(_WIDEST // panel[0])))
-    lines = math.ceil(len(maps) / columns)
+    columns = max(1, min(len(maps), 2, int(_WIDEST // panel[0])))
+    lines = max(math.ceil(len(maps) / columns), 1)
     size = min(columns * panel[0], _LARGEST), min(lines * panel[1] + 0.5, _LARGEST)
     fits = size == (columns * panel[0], lines * panel[1] + 0.5)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for ax, (kind, layers) in zip(axes, maps.items(), strict=False):
         _draw(ax, kind, layers, numbers=fits)
-    for ax in list(axes)[len(maps) :]:
+    for ax in axes[len(maps) :]:
         ax.set_axis_off()
     figure.suptitle(title, fontsize=LARGE + 1, fontweight="bold", color=INK)
     return figure
