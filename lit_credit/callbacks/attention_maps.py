@@ -25,7 +25,7 @@ class AttentionMaps(ScheduledDiagnostic):
 
     Logs ``attention/entropy/<module>/H00`` ..: nats, the mean over the samples and queries of the
     probe, without queries that may see no key; NaN where attention is no softmax. The figure shows
-    the first sample of the last measurement, one map a head, each with its own colours from 0 to its
+    the first sample of the last measurement, one map a head, coloured from 0 to the head's own
     largest weight, by the square root.
 
     Costs one forward on ``n_samples`` rows, and holds A of all modules: 4 n H T S bytes each in
