@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from lightning.pytorch import Callback, LightningModule
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from lit_credit.callbacks.points import matched_units
-from lit_credit.callbacks.scheduled import missing
+from lit_credit.functional import is_softmax
 from lit_credit.utils.attention import AttentionCall
-from lit_credit.utils.names import submodule_names
+from lit_credit.utils.attention_check import check_recorded
 
-__all__ = ["attention_by_label", "head_tag"]
+__all__ = ["attention_by_label", "head_tag", "softmax_or_nan"]
 
 
 def head_tag(index: int) -> str:
@@ -18,18 +20,15 @@ def head_tag(index: int) -> str:
 
 
 def attention_by_label(
-    callback: Callback,
-    module: LightningModule,
-    calls: Sequence[AttentionCall],
-    units: Sequence[str] | None,
+    module: LightningModule, calls: Sequence[AttentionCall], units: Sequence[str] | None
 ) -> dict[str, AttentionCall]:
     """The recorded attention that a diagnostic is about, by what it is called in tags.
 
-    That is the name of the submodule, below ``net`` if all are; the second call of a submodule that
-    runs several times has a number, ``attention-1``.
+    That is the name of the submodule, below ``net`` if all are. One with ``returns_attention`` goes
+    by the name of the submodule that it is a part of, so that kinds of attention share their tags;
+    the second call under one name has a number, ``attention-1``.
 
     Args:
-        callback: the diagnostic, for the error.
         module: the module that ran.
         calls: what was recorded.
         units: names or glob patterns of the submodules to look at; None takes all.
@@ -38,22 +37,30 @@ def attention_by_label(
         ValueError: if a pattern matches no submodule whose attention was seen, or one twice.
         MisconfigurationException: if none was seen.
     """
-    names = list(dict.fromkeys(call.module for call in calls))
-    if not names:
-        ran = ", ".join(submodule_names(module)) or "none"
-        remedy = (
-            "It sees scaled_dot_product_attention and what is built on it (nn.MultiheadAttention, "
-            "nn.TransformerEncoder), the softmax of a submodule that is called attention, and "
-            "submodules with the attribute `returns_attention`; no fused kernels of other "
-            f"libraries. Submodules: {ran}."
-        )
-        raise missing(callback, module, "attention that it can see", remedy)
-    chosen = names if units is None else matched_units(units, names)
+    check_recorded(module, calls)
+    places = [_place(module, call.module) for call in calls]
+    names = list(dict.fromkeys(places))
     below_net = all(name.startswith("net.") for name in names)
     found: dict[str, AttentionCall] = {}
-    for name in chosen:
-        label = name.removeprefix("net.") if below_net else name or type(module).__name__
-        own = [call for call in calls if call.module == name]
+    for name in names if units is None else matched_units(units, names):
+        label = name.removeprefix("net.") if below_net else name
+        own = [call for call, place in zip(calls, places, strict=True) if place == name]
         for index, call in enumerate(own):
             found[f"{label}-{index}" if index else label] = call
     return found
+
+
+def _place(module: LightningModule, name: str) -> str:
+    parent = name.rpartition(".")[0]
+    if parent and getattr(module.get_submodule(name), "returns_attention", False):
+        return parent
+    return name or type(module).__name__
+
+
+def softmax_or_nan(attention: Tensor, allowed: Tensor | None) -> Tensor:
+    """A (N, H, T, S), NaN throughout the heads of which a single row is no softmax.
+
+    A row of another attention may sum to 1 by chance, and must not stand for its head.
+    """
+    heads = is_softmax(attention, allowed).all(0)
+    return attention.detach().masked_fill(~heads[:, None, None].to(attention.device), torch.nan)

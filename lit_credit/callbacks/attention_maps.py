@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.attention import attention_by_label, head_tag
+from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import attention_entropy
@@ -61,8 +61,9 @@ class AttentionMaps(ScheduledDiagnostic):
         with torch.no_grad(), recorded_attention(module) as calls:
             batch_loss(module, batch)
         self._maps, values = {}, {}
-        for label, call in attention_by_label(self, module, calls, self.units).items():
-            entropy = attention_entropy(call.weights, call.allowed)  # (N, H, T)
+        for label, call in attention_by_label(module, calls, self.units).items():
+            weights = softmax_or_nan(call.weights, call.allowed)
+            entropy = attention_entropy(weights, call.allowed)  # (N, H, T)
             for index, head in enumerate(entropy.unbind(1)):
                 values[f"entropy/{label}/{head_tag(index)}"] = over_samples(head.flatten()).mean
             first = call.weights[0].float()

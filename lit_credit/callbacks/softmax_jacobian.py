@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.attention import attention_by_label, head_tag
+from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
 from lit_credit.callbacks.points import gradients_of, own_scalar
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
@@ -116,10 +116,10 @@ class SoftmaxJacobian(ScheduledDiagnostic):
         # A unit that is recomputed runs again in the backward pass, and must run in the same way.
         with recorded_attention(module) as calls:
             loss = scalar()
-            seen = attention_by_label(self, module, calls, self.units)
+            seen = attention_by_label(module, calls, self.units)
             credits = gradients_of(loss, [call.weights for call in seen.values()])
         return {
-            label: _Head(call.weights.detach(), credit, call.allowed)
+            label: _Head(softmax_or_nan(call.weights, call.allowed), credit, call.allowed)
             for (label, call), credit in zip(seen.items(), credits, strict=True)
         }
 

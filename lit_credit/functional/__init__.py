@@ -4,6 +4,7 @@ from lit_credit.functional.aggregate import MeanAndSd, geometric_mean, mean_and_
 from lit_credit.functional.attention_entropy import (
     attention_entropy,
     effective_keys,
+    is_softmax,
     mean_attention,
 )
 from lit_credit.functional.gradient_cosine import gradient_cosine
@@ -32,6 +33,7 @@ __all__ = [
     "geometric_mean",
     "gradient_cosine",
     "growth",
+    "is_softmax",
     "mean_and_sd",
     "mean_attention",
     "norm_ratio",

@@ -5,7 +5,34 @@ from torch import Tensor
 
 from lit_credit.functional._attention import attention_rows
 
-__all__ = ["attention_entropy", "effective_keys", "mean_attention"]
+__all__ = ["attention_entropy", "effective_keys", "is_softmax", "mean_attention"]
+
+
+def is_softmax(attention: Tensor, allowed: Tensor | None = None) -> Tensor:
+    r"""Whether all queries' attention is a distribution over keys.
+
+    .. math:: A_{ij} \geq 0, \quad \sum_j A_{ij} = 1
+
+    up to the square root of the rounding unit of the tensor's precision, at least of float32's. A
+    query without an allowed key, or with zeros only, does not count.
+
+    Args:
+        attention: A, (..., T, S).
+        allowed: bool, broadcastable to A, True where a query may see a key; None allows all.
+
+    Returns:
+        (...) bool, one a head.
+
+    Raises:
+        ValueError: if the shapes do not fit, or ``allowed`` is not bool.
+
+    Example:
+        >>> import torch
+        >>> is_softmax(torch.tensor([[[0.5, 0.5]], [[0.5, 0.4]]]))
+        tensor([ True, False])
+    """
+    a, _ = attention_rows(attention, allowed)
+    return ~a.isnan().any(-1).any(-1)
 
 
 def attention_entropy(attention: Tensor, allowed: Tensor | None = None) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from lit_credit.callbacks import AttentionMaps, SoftmaxJacobian
 from lit_credit.feedback import add_feedback
+from lit_credit.models import GPT
 from lit_credit.rules import BP, DFA, FA
-from lit_credit.tasks import Classification
+from lit_credit.tasks import Classification, NextToken
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers, twin
 
@@ -314,7 +315,7 @@ def test_a_run_leaves_history_table_figure_and_reading(tmp_path, caplog):
         "softmax_jacobian.png",
         "attention_maps.png",
     }
-    said = [r.getMessage() for r in caplog.records if "jacobian/reading" in r.getMessage()]
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("jacobian: ")]
     assert len(said) == 1
     low = min(float(line["r_off"]) for line in table if line["step"] == "8")
     assert f"{low:.3g} to" in said[0]
@@ -364,7 +365,7 @@ class Bare(Encoder):
 def test_no_attention_is_an_error_before_the_first_step(kind, tmp_path):
     module = Bare()
     weight = module.head.weight.detach().clone()
-    with pytest.raises(MisconfigurationException, match=rf"{kind.__name__} needs attention.*head"):
+    with pytest.raises(MisconfigurationException, match=r"no attention was seen.*of Bare"):
         helpers.trainer(tmp_path, kind(), logger=False).fit(module, loader())
     assert torch.equal(module.head.weight, weight)
 
@@ -375,10 +376,14 @@ class Sigmoid(nn.Module):
     returns_attention = True
 
     def forward(self, scores, allowed=None):
-        return scores.sigmoid()
+        weights = scores.sigmoid()
+        # As chance may have it, the first sample's rows sum to 1.
+        return torch.cat([weights[:1].softmax(-1), weights[1:]])
 
 
 class Own(Encoder):
+    """The encoder behind an attention of another kind."""
+
     def __init__(self):
         super().__init__()
         self.weigh = Sigmoid()
@@ -406,3 +411,30 @@ def test_what_is_no_softmax_is_undefined_and_the_others_are_not(tmp_path):
     assert maps.draw([row], "attention") is not None
     only = {tag: value for tag, value in tagged.items() if "/weigh/" in tag}
     assert "undefined in all 1 heads" in callback.reading([{**row, "values": only}], "jacobian")
+
+
+def test_kinds_of_attention_share_their_tags():
+    class Part(Own):
+        def __init__(self):
+            super().__init__()
+            self.weigh = nn.Sequential(self.weigh)
+
+    assert {tag.split("/")[1] for tag in twin.measured(AttentionMaps(), Part(), batch())} == {
+        "weigh",
+        "encoder.layers.0.self_attn",
+        "encoder.layers.1.self_attn",
+    }
+
+
+@pytest.mark.parametrize("backward", ["full", "diagonal", "ste"])
+def test_our_net_is_seen_whatever_its_attention_does_in_backward(backward):
+    net = GPT(vocab_size=5, block_size=6, layers=2, heads=2, width=8, attention_backward=backward)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(5, (3, 7), generator=generator)
+    values = twin.measured(SoftmaxJacobian(), BP(net, NextToken()), (tokens[:, :-1], tokens[:, 1:]))
+    names = sorted({tag.split("/")[1] for tag in values})
+    assert names == ["blocks.0.attention", "blocks.1.attention"]
+    assert all(map(math.isfinite, values.values()))
+    for name in names:
+        parts = [values[f"r_{part}/{name}/H00"] for part in ("diag", "off", "cross")]
+        assert sum(parts) == pytest.approx(1)

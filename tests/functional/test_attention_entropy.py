@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lit_credit.functional import attention_entropy, effective_keys, mean_attention
+from lit_credit.functional import attention_entropy, effective_keys, is_softmax, mean_attention
 
 
 def rows(shape=(2, 3, 4, 5), seed=0):
@@ -60,6 +60,20 @@ def test_what_is_no_softmax_is_undefined():
     a = rows().sigmoid()
     for found in (attention_entropy(a), effective_keys(a), mean_attention(a)):
         assert found.isnan().all()
+
+
+def test_one_row_tells_a_softmax_from_another_attention():
+    a = masked(CAUSAL)
+    assert is_softmax(a, CAUSAL).all()
+    a[1, 2, 3, 0] += 0.01
+    a[0, 0, 2, :2] += torch.tensor([-1.0, 1.0])
+    a[0, 1, 1] = 0.0
+    assert is_softmax(a, CAUSAL).tolist() == [[False, True, True], [True, True, False]]
+    a[0, 1, 1] = math.nan
+    assert not is_softmax(a, CAUSAL)[0, 1]
+    without = CAUSAL.clone()
+    without[1] = False
+    assert is_softmax(a, without)[0, 1]
 
 
 def test_nothing_allowed():
