@@ -15,7 +15,6 @@ from lit_credit.callbacks.softmax_reading import by_head, softmax_reading
 from lit_credit.functional import (
     SoftmaxGradients,
     attention_entropy,
-    effective_keys,
     gradient_cosine,
     mean_attention,
     softmax_cosines,
@@ -160,8 +159,9 @@ def _measured(head: _Head, exact: _Head | None) -> dict[str, list[float]]:
     """All quantities of one attention module, each with a number a head."""
     parts = softmax_gradients(*head)
     values = _decomposed(parts)
-    entropy, keys = (of(head.attention, head.allowed) for of in (attention_entropy, effective_keys))
-    values["entropy"], values["effective_keys"] = _means(entropy), _means(keys)
+    entropy = attention_entropy(head.attention, head.allowed)
+    # The number of keys, query by query; see `lit_credit.functional.effective_keys`.
+    values["entropy"], values["effective_keys"] = _means(entropy), _means(entropy.exp())
     values["mean_attention"] = _means(mean_attention(head.attention, head.allowed))
     if exact is not None:
         true = softmax_gradients(*exact)

@@ -160,9 +160,9 @@ def softmax_cosines(gradients: SoftmaxGradients) -> SoftmaxCosines:
 
 def _sum_of_others(x: Tensor, largest: Tensor) -> Tensor:
     """For each key the sum over all others; that of the largest is not made by subtraction."""
-    small = x.scatter(-1, largest, 0.0)
-    rest = small.sum(-1, keepdim=True)
-    return (rest - small + x.gather(-1, largest)).scatter(-1, largest, rest)
+    rest = x.scatter(-1, largest, 0.0).sum(-1, keepdim=True)
+    total = rest + x.gather(-1, largest)
+    return (total - x).scatter_(-1, largest, rest)
 
 
 def _scale(x: Tensor, dims: tuple[int, ...]) -> Tensor:

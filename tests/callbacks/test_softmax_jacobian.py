@@ -428,12 +428,12 @@ def test_kinds_of_attention_share_their_tags():
 
 @pytest.mark.parametrize("backward", ["full", "diagonal", "ste"])
 def test_our_net_is_seen_whatever_its_attention_does_in_backward(backward):
-    net = GPT(vocab_size=5, block_size=6, layers=2, heads=2, width=8, attention_backward=backward)
+    net = GPT(5, block_size=6, depth=2, heads=2, width=8, attention_backward=backward)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(5, (3, 7), generator=generator)
     values = twin.measured(SoftmaxJacobian(), BP(net, NextToken()), (tokens[:, :-1], tokens[:, 1:]))
     names = sorted({tag.split("/")[1] for tag in values})
-    assert names == ["blocks.0.attention", "blocks.1.attention"]
+    assert names == ["blocks.0.attention.heads", "blocks.1.attention.heads"]
     assert all(map(math.isfinite, values.values()))
     for name in names:
         parts = [values[f"r_{part}/{name}/H00"] for part in ("diag", "off", "cross")]
