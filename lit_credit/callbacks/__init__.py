@@ -1,5 +1,6 @@
 """Diagnostics as Callbacks, for rules of lit_credit and for any LightningModule."""
 
+from lit_credit.callbacks.attention_maps import AttentionMaps
 from lit_credit.callbacks.credit_alignment import CreditAlignment
 from lit_credit.callbacks.gradient_norms import GradientNorms
 from lit_credit.callbacks.metric_history import MetricHistory
@@ -7,10 +8,12 @@ from lit_credit.callbacks.reference_validity import ReferenceValidity
 from lit_credit.callbacks.residual_norms import ResidualNorms
 from lit_credit.callbacks.scale_stability import ScaleStability
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.softmax_jacobian import SoftmaxJacobian
 from lit_credit.callbacks.text_samples import TextSamples
 from lit_credit.callbacks.weight_alignment import WeightAlignment
 
 __all__ = [
+    "AttentionMaps",
     "CreditAlignment",
     "GradientNorms",
     "MetricHistory",
@@ -18,6 +21,7 @@ __all__ = [
     "ResidualNorms",
     "ScaleStability",
     "ScheduledDiagnostic",
+    "SoftmaxJacobian",
     "TextSamples",
     "WeightAlignment",
 ]

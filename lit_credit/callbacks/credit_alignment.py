@@ -11,6 +11,7 @@ from lit_credit.callbacks.points import (
     exact_gradients,
     gradients_of,
     layer_tag,
+    own_scalar,
     unit_names,
 )
 from lit_credit.callbacks.samples import over_samples
@@ -112,10 +113,7 @@ class CreditAlignment(ScheduledDiagnostic):
     def _update_cosines(self, module: LightningModule, batch: Any) -> dict[str, float]:
         named = {n: p for n, p in module.named_parameters() if p.requires_grad}
         parameters = list(named.values())
-        surrogate = getattr(module, "surrogate", None)
-        with preserved_rng():
-            scalar = surrogate(batch)[1] if callable(surrogate) else batch_loss(module, batch)
-        own = gradients_of(scalar, parameters)
+        own = gradients_of(own_scalar(module, batch), parameters)
         with exact_backward(module):
             exact = gradients_of(batch_loss(module, batch), parameters)
         return {

@@ -15,6 +15,7 @@ from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.nested import map_tensors
+from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.unfrozen import unfrozen
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "exact_gradients",
     "gradients_of",
     "layer_tag",
+    "matched_units",
+    "own_scalar",
     "reference_cosines",
     "stream_points",
     "unit_names",
@@ -42,15 +45,24 @@ def unit_names(
     """
     names = submodule_names(module)
     if units is not None:
-        below_net = [name.removeprefix("net.") for name in names if name.startswith("net.")]
-        if below_net and not any(_matches(pattern, names) for pattern in units):
-            return [f"net.{name}" for name in match_names(units, below_net, "units")]
-        return match_names(units, names, "units")
+        return matched_units(units, names)
     declared = getattr(module, "credit_units", None)
     if not declared:
         remedy = f"Set `units` to some of: {', '.join(names)}."
         raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
     return list(declared)
+
+
+def matched_units(units: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those of ``names`` that the patterns match, as names of the module or of its ``net``.
+
+    Raises:
+        ValueError: if a pattern matches nothing, or a name is matched twice.
+    """
+    below_net = [name.removeprefix("net.") for name in names if name.startswith("net.")]
+    if below_net and not any(_matches(pattern, names) for pattern in units):
+        return [f"net.{name}" for name in match_names(units, below_net, "units")]
+    return match_names(units, names, "units")
 
 
 def _matches(pattern: str, names: Sequence[str]) -> bool:
@@ -108,6 +120,19 @@ def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
         return []
     found = torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)
     return [gradient.to_dense() for gradient in found]
+
+
+def own_scalar(module: LightningModule, batch: Any) -> Tensor:
+    """The scalar whose gradient is the module's own update: a rule's surrogate, or the loss.
+
+    Random numbers are those of :func:`lit_credit.utils.batch_loss.batch_loss`, and restored.
+    """
+    surrogate = getattr(module, "surrogate", None)
+    if not callable(surrogate):
+        return batch_loss(module, batch)
+    with preserved_rng():
+        scalar: Tensor = surrogate(batch)[1]
+    return scalar
 
 
 def reference_cosines(

@@ -8,14 +8,16 @@ from typing import Any, ClassVar
 from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
 from lit_credit.utils.batch_loss import check_batch_loss
 from lit_credit.utils.history import History, Row
-from lit_credit.utils.logging import log_charts, log_figure, log_scalars
+from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
 from lit_credit.utils.nested import is_plain
 from lit_credit.utils.probe import probe_batch
 from lit_credit.utils.probing import probing
+from lit_credit.utils.table import TableRow, write_table
 from lit_credit.utils.trainer import (
     callbacks_of,
     epochs_completed,
@@ -30,7 +32,8 @@ class ScheduledDiagnostic(Callback, ABC):
     """A measurement on a fixed probe, before training, on a schedule, and at the end of fit.
 
     Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger;
-    at the end of fit a figure goes to TensorBoard and to ``<log_dir>/figures/<name>.png``. A second
+    at the end of fit a figure goes to TensorBoard and to ``<log_dir>/figures/<name>.png``; some
+    diagnostics also write a table, ``<log_dir>/<name>.csv``, and print what it says. A second
     callback of the same name in one Trainer is told apart by a number: ``<name>-1.jsonl``,
     ``<section>-1/...``. Only rank zero measures; training is not changed by a single bit.
 
@@ -59,6 +62,8 @@ class ScheduledDiagnostic(Callback, ABC):
     """The subclass's own arguments, by which two instances in one Trainer may differ."""
     uses_loss: ClassVar[bool] = True
     """Whether a measurement runs the module's loss."""
+    draw_each: bool = False
+    """Whether the figure is drawn at every measurement, and not only at the end."""
 
     def __init__(
         self,
@@ -95,7 +100,7 @@ class ScheduledDiagnostic(Callback, ABC):
         self.history = History()
         self.probe: Any = None
         self._rank_among_siblings = 0
-        self._last_step = -1
+        self._last_step = self._drawn_step = -1
         self._folder: Path | None = None
 
     # What a diagnostic defines
@@ -109,6 +114,14 @@ class ScheduledDiagnostic(Callback, ABC):
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """The figure of the whole history, or None."""
+        return None
+
+    def table(self, rows: Sequence[Row], section: str) -> list[TableRow]:
+        """The lines of a table of the whole history, all with the same columns; none, no table."""
+        return []
+
+    def reading(self, rows: Sequence[Row], section: str) -> str | None:
+        """What the history says, in a sentence or two, or None."""
         return None
 
     # Schedule
@@ -131,6 +144,7 @@ class ScheduledDiagnostic(Callback, ABC):
         self._folder = run_folder(trainer)
         # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
         self.history, self.probe, self._last_step = History(), None, -1
+        self._drawn_step = -1
         if self.uses_loss:
             check_batch_loss(pl_module)
         self.prepare(trainer, pl_module)
@@ -165,14 +179,30 @@ class ScheduledDiagnostic(Callback, ABC):
             self._measure(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure once more, if the end was not due, and draw."""
+        """Measure once more, if the end was not due, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
-        if not trainer.is_global_zero or not self.figure or not self.history.rows:
+        rows = self.history.rows
+        if not trainer.is_global_zero or not rows:
             return
-        figure = self.draw(self.history.rows, self._numbered(self.section))
+        section = self._numbered(self.section)
+        lines = self.table(rows, section)
+        if lines and self._folder is not None:
+            write_table(self._folder / f"{self._numbered(self.name)}.csv", lines)
+        text = self.reading(rows, section)
+        if text is not None:
+            rank_zero_info(f"{section}: {text}")
+            log_text(trainer, f"{section}/reading", text, trainer.global_step)
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        if not self.figure or self._drawn_step == trainer.global_step:
+            return
+        self._drawn_step = trainer.global_step
+        section = self._numbered(self.section)
+        figure = self.draw(self.history.rows, section)
         if figure is None:
             return
-        log_figure(trainer, self._numbered(self.section) + "/figure", figure, trainer.global_step)
+        log_figure(trainer, f"{section}/figure", figure, trainer.global_step)
         if self._folder is not None:
             folder = self._folder / "figures"
             folder.mkdir(parents=True, exist_ok=True)
@@ -194,6 +224,8 @@ class ScheduledDiagnostic(Callback, ABC):
         tagged = {f"{section}/{tag}": value for tag, value in values.items()}
         self.history.append(step, epoch, self.name, tagged)
         log_scalars(trainer, tagged, step)
+        if self.draw_each:
+            self._draw(trainer)
 
     # State
 

@@ -1,23 +1,47 @@
 """Diagnostic quantities as pure functions: tensors in, tensors out, without a graph."""
 
 from lit_credit.functional.aggregate import MeanAndSd, geometric_mean, mean_and_sd
+from lit_credit.functional.attention_entropy import (
+    attention_entropy,
+    effective_keys,
+    is_softmax,
+    mean_attention,
+)
 from lit_credit.functional.gradient_cosine import gradient_cosine
 from lit_credit.functional.norms import frobenius_norm, sample_norms
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
+from lit_credit.functional.softmax_jacobian import (
+    SoftmaxCosines,
+    SoftmaxEnergies,
+    SoftmaxGradients,
+    softmax_cosines,
+    softmax_energies,
+    softmax_gradients,
+)
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
 __all__ = [
     "MeanAndSd",
     "ScaleFlags",
+    "SoftmaxCosines",
+    "SoftmaxEnergies",
+    "SoftmaxGradients",
+    "attention_entropy",
+    "effective_keys",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
     "growth",
+    "is_softmax",
     "mean_and_sd",
+    "mean_attention",
     "norm_ratio",
     "sample_norms",
     "sample_tokens",
     "scale_flags",
+    "softmax_cosines",
+    "softmax_energies",
+    "softmax_gradients",
     "weight_angle",
 ]

@@ -1,7 +1,16 @@
 """Figures: rows of a history in, a matplotlib Figure out; no pyplot and no global state."""
 
+from lit_credit.plotting.attention_grid import attention_grid
 from lit_credit.plotting.comparison_figure import comparison_figure
+from lit_credit.plotting.head_heatmaps import HeadPanel, head_heatmaps
 from lit_credit.plotting.layer_curves import layer_curves
 from lit_credit.plotting.parameter_bars import parameter_bars
 
-__all__ = ["comparison_figure", "layer_curves", "parameter_bars"]
+__all__ = [
+    "HeadPanel",
+    "attention_grid",
+    "comparison_figure",
+    "head_heatmaps",
+    "layer_curves",
+    "parameter_bars",
+]

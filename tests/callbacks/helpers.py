@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -53,8 +54,20 @@ def shuffled(kind="tuple", n=32):
     return DataLoader(Rows(n, kind), batch_size=8, shuffle=True, generator=generator)
 
 
+class Tokens(nn.Module):
+    """Reads features as two tokens that attend to each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH // 2, 2, batch_first=True)
+
+    def forward(self, h):
+        x = h.unflatten(1, (2, WIDTH // 2))
+        return self.attention(x, x, x, need_weights=False)[0].flatten(1)
+
+
 class NoisyNet(nn.Module):
-    """A residual net in which random numbers and modes matter."""
+    """A residual net in which random numbers and modes matter, with an attention in front."""
 
     credit_units = ("embed", "blocks.0", "blocks.1")
     readout = ("head",)
@@ -63,7 +76,7 @@ class NoisyNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Sequential(
-            nn.Linear(FEATURES, WIDTH), nn.BatchNorm1d(WIDTH), nn.Dropout(0.2)
+            nn.Linear(FEATURES, WIDTH), nn.BatchNorm1d(WIDTH), nn.Dropout(0.2), Tokens()
         )
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Dropout(0.2)) for _ in range(2)
@@ -150,6 +163,12 @@ def fit(folder, module, *callbacks, ckpt_path=None, loaders=None, **kwargs):
     train, val = loaders or (train_loader(), val_loader())
     run.fit(module, train, val, ckpt_path=ckpt_path)
     return run
+
+
+def events(folder):
+    """What TensorBoard reads in a folder."""
+    guidance = {"images": 0, "scalars": 0, "tensors": 0}
+    return EventAccumulator(str(folder), size_guidance=guidance).Reload()
 
 
 def same_state(a, b):

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lit_credit.callbacks
 from lit_credit.callbacks import (
+    AttentionMaps,
     CreditAlignment,
     GradientNorms,
     MetricHistory,
@@ -18,6 +19,7 @@ from lit_credit.callbacks import (
     ResidualNorms,
     ScaleStability,
     ScheduledDiagnostic,
+    SoftmaxJacobian,
     WeightAlignment,
 )
 from lit_credit.rules import BP, DFA, FA
@@ -26,17 +28,20 @@ from tests.callbacks import helpers
 from tests.callbacks.helpers import Foreign, Validated, Witness, files, fit, same_state
 
 CALLBACKS = [
+    AttentionMaps,
     CreditAlignment,
     GradientNorms,
     MetricHistory,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SoftmaxJacobian,
     WeightAlignment,
 ]
 RULES = [BP, FA, DFA]
 
 SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, ScheduledDiagnostic)]
+ON_ATTENTION = (AttentionMaps, SoftmaxJacobian)
 WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
 # WeightAlignment is refused under BP, which has no feedback.
 PAIRS = [(c, r) for c in CALLBACKS for r in RULES if (c, r) != (WeightAlignment, BP)]
@@ -49,7 +54,7 @@ def make(kind, **kwargs):
 
 
 def on_foreign(kind, **kwargs):
-    needs_units = kind in SCHEDULED and kind is not CreditAlignment
+    needs_units = kind in SCHEDULED and kind not in (CreditAlignment, *ON_ATTENTION)
     return make(kind, **({"units": UNITS} if needs_units else {}), **kwargs)
 
 
@@ -138,7 +143,8 @@ def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
     before = helpers.hooks(module)
     callback = make(kind, units=["blocks.7"])
     if kind is not WeightAlignment:
-        with pytest.raises(ValueError, match=r"`units`: 'blocks.7' matches nothing.*blocks\.1"):
+        choice = r"embed\.3\.attention" if kind in ON_ATTENTION else r"blocks\.1"
+        with pytest.raises(ValueError, match=f"`units`: 'blocks.7' matches nothing.*{choice}"):
             fit(tmp_path, module, callback)
     assert helpers.hooks(module) == before
     for arguments, name in (
@@ -257,6 +263,10 @@ def test_what_is_missing_is_named_before_training(kind, tmp_path):
         for other in (module, helpers.rule(BP)):
             with pytest.raises(MisconfigurationException, match=r"feedback_matrices.*such as FA"):
                 fit(tmp_path, other, WeightAlignment(), logger=False)
+    elif kind in ON_ATTENTION:
+        module.model.embed[3] = torch.nn.Identity()
+        with pytest.raises(MisconfigurationException, match=r"no attention was seen.*of Validated"):
+            fit(tmp_path, module, kind(), logger=False)
     else:
         with pytest.raises(MisconfigurationException, match=r"credit_units.*model\.blocks\.0"):
             fit(tmp_path, module, kind(), logger=False)

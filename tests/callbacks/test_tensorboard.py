@@ -4,15 +4,16 @@ import math
 import re
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from lit_credit.callbacks import (
+    AttentionMaps,
     CreditAlignment,
     GradientNorms,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SoftmaxJacobian,
     WeightAlignment,
 )
 from lit_credit.rules import FA
@@ -20,11 +21,13 @@ from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
 
 KINDS = [
+    AttentionMaps,
     CreditAlignment,
     GradientNorms,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SoftmaxJacobian,
     WeightAlignment,
 ]
 LAYOUT = "custom_scalars__config__"
@@ -37,8 +40,7 @@ def run(tmp_path_factory):
     trainer = helpers.trainer(folder, *callbacks)
     trainer.fit(helpers.rule(FA), helpers.train_loader(), helpers.val_loader())
     trainer.logger.experiment.flush()
-    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
-    return folder, events.Reload(), callbacks
+    return folder, helpers.events(folder), callbacks
 
 
 def test_scalars_are_those_of_the_histories_at_their_steps(run):
@@ -58,6 +60,8 @@ def test_scalars_are_those_of_the_histories_at_their_steps(run):
                 assert found == [(step, pytest.approx(value)) for step, value in expected]
                 seen.add(tag)
     assert {"residual/norm/L00", "residual-1/norm/L02", "gradient/norm/L02"} <= seen
+    heads = {f"{q}/embed.3.attention/H01" for q in ("jacobian/r_off", "attention/entropy")}
+    assert heads <= seen
     assert {"credit/cosine/L00", "weight/angle/head", "stability/growth"} <= seen
     assert all(tag.count("/") >= 1 for tag in seen)
 

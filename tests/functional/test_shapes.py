@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from beartype import beartype
-from jaxtyping import Float, Float32, Float64, jaxtyped
+from jaxtyping import Bool, Float, Float32, Float64, jaxtyped
 from torch import Tensor
 
 from lit_credit import functional
@@ -65,6 +65,41 @@ def geometric_mean(values: Float[Tensor, "n *shape"]) -> Float64[Tensor, "*shape
     return functional.geometric_mean(values)
 
 
+@typed
+def softmax_parts(
+    attention: Float[Tensor, "*b t s"],
+    credit: Float[Tensor, "*b t s"],
+    allowed: Bool[Tensor, "..."],
+) -> tuple[Float64[Tensor, "*b t s"], ...]:
+    return tuple(functional.softmax_gradients(attention, credit, allowed))
+
+
+@typed
+def softmax_numbers(
+    attention: Float[Tensor, "*b t s"],
+    credit: Float[Tensor, "*b t s"],
+    allowed: Bool[Tensor, "..."],
+) -> tuple[Float64[Tensor, "*b"], ...]:
+    gradients = functional.softmax_gradients(attention, credit, allowed)
+    cosines = functional.softmax_cosines(gradients)
+    mean = functional.mean_attention(attention, allowed)
+    return (*functional.softmax_energies(gradients), *cosines, mean)
+
+
+@typed
+def attention_entropy(
+    attention: Float[Tensor, "*b t s"], allowed: Bool[Tensor, "..."]
+) -> Float64[Tensor, "*b t"]:
+    return functional.attention_entropy(attention, allowed)
+
+
+@typed
+def effective_keys(
+    attention: Float[Tensor, "*b t s"], allowed: Bool[Tensor, "..."]
+) -> Float64[Tensor, "*b t"]:
+    return functional.effective_keys(attention, allowed)
+
+
 ONE = [sample_norms, frobenius_norm, mean_and_sd, geometric_mean]
 TWO = [gradient_cosine, weight_angle, norm_ratio, growth]
 
@@ -75,6 +110,18 @@ TWO = [gradient_cosine, weight_angle, norm_ratio, growth]
 def test_shapes_and_dtypes(function, shape, dtype):
     arguments = [torch.rand(shape).to(dtype) + 1 for _ in range(1 if function in ONE else 2)]
     function(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(4, 4), (3, 4), (2, 3, 5), (2, 2, 3, 4), (0, 2, 3, 3)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_shapes_and_dtypes_of_attention(shape, dtype, masked):
+    attention = torch.rand(shape).softmax(-1).to(dtype)
+    allowed = torch.ones(shape[-2:] if masked else (1,), dtype=torch.bool)
+    for function in (softmax_parts, softmax_numbers):
+        function(attention, attention, allowed)
+    for function in (attention_entropy, effective_keys):
+        function(attention, allowed)
 
 
 def test_jaxtyping_is_not_needed_at_run_time():

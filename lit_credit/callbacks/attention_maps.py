@@ -1,0 +1,81 @@
+"""Where every head looks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.samples import over_samples
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.functional import attention_entropy
+from lit_credit.plotting import attention_grid
+from lit_credit.utils.attention import recorded_attention
+from lit_credit.utils.batch_loss import batch_loss
+from lit_credit.utils.history import Row
+
+__all__ = ["AttentionMaps"]
+
+
+class AttentionMaps(ScheduledDiagnostic):
+    """The attention of every module and head: images of the probe's first sample, and entropies.
+
+    Logs ``attention/entropy/<module>/H00`` ..: nats, the mean over the samples and queries of the
+    probe, without queries that may see no key; NaN where attention is no softmax. The figure shows
+    the first sample of the last measurement, one map a head, coloured from 0 to the head's own
+    largest weight, by the square root.
+
+    Costs one forward on ``n_samples`` rows, and holds A of all modules: 4 n H T S bytes each in
+    float32. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
+
+    Args:
+        n_samples: rows of the probe.
+        draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
+            them by step, the folder the last one.
+        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
+            modules to look at, None takes all that are seen.
+
+    Raises:
+        ValueError: if one of ``units`` matches no attention that was seen.
+        MisconfigurationException: if no attention is seen; before the first step.
+
+    Example::
+
+        trainer = Trainer(callbacks=[AttentionMaps(units=["encoder.layers.*.self_attn"])])
+    """
+
+    name = "attention_maps"
+    section = "attention"
+    charts = ("entropy",)
+
+    def __init__(self, *, n_samples: int = 64, draw_each: bool = False, **kwargs: Any) -> None:
+        super().__init__(n_samples=n_samples, **kwargs)
+        self.draw_each = draw_each
+        self._maps: dict[str, Tensor] = {}
+
+    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """``entropy/<module>/H..``; keeps the maps of the first sample."""
+        with torch.no_grad(), recorded_attention(module) as calls:
+            batch_loss(module, batch)
+        self._maps, values = {}, {}
+        for label, call in attention_by_label(module, calls, self.units).items():
+            weights = softmax_or_nan(call.weights, call.allowed)
+            entropy = attention_entropy(weights, call.allowed)  # (N, H, T)
+            for index, head in enumerate(entropy.unbind(1)):
+                values[f"entropy/{label}/{head_tag(index)}"] = over_samples(head.flatten()).mean
+            first = call.weights[0].float()
+            if call.allowed is not None:
+                seen = call.allowed.expand_as(call.weights)[0]
+                first = first.masked_fill(~seen, torch.nan)
+            self._maps[label] = first.cpu()
+        return values
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Maps of the last measurement, layer by head."""
+        if not self._maps:  # a resumed run that had ended: nothing was measured
+            return None
+        title = f"Attention of the probe's first sample, step {rows[-1]['step']}"
+        return attention_grid(self._maps, title=title)

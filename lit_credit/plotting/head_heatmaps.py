@@ -1,0 +1,124 @@
+"""One number a head, for every layer."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from lit_credit.plotting._style import GREY, GRID, INK, LARGE, NORMAL, SMALL, not_applicable
+
+__all__ = ["HeadPanel", "head_heatmaps"]
+
+Layers = Mapping[str, Sequence[float]]
+"""Name of a layer to one number a head."""
+
+_CELL = (0.62, 0.42)
+"""Inches that a number of four digits needs."""
+_WIDEST, _LARGEST = 18.0, 40.0
+
+
+class HeadPanel(NamedTuple):
+    """How a quantity is shown: its title, and the colours' range.
+
+    Attributes:
+        title: the quantity and its unit.
+        signed: colours from -1 to 1, as of a cosine; else from 0 to the largest value.
+        at_least: what the colours reach at least.
+    """
+
+    title: str
+    signed: bool = False
+    at_least: float = 0.0
+
+
+def head_heatmaps(maps: Mapping[HeadPanel, Layers], *, title: str) -> Figure:
+    """Heat maps, layers downwards and heads across, with every number in its cell.
+
+    An undefined value says n/a on grey. Of more heads or layers than fit a figure of 40 inches the
+    numbers are left out.
+
+    Args:
+        maps: for each quantity the layers, in forward order, and their heads' numbers.
+        title: of the figure.
+
+    Returns:
+        The figure, one panel a quantity; a panel without layers says n/a.
+
+    Example:
+        >>> figure = head_heatmaps({HeadPanel("entropy"): {"attention": [0.5, 1.0]}}, title="")
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['0.50', '1.00']
+    """
+    heads = max((len(row) for layers in maps.values() for row in layers.values()), default=1)
+    depth = max((len(layers) for layers in maps.values()), default=1)
+    names = max((len(name) for layers in maps.values() for name in layers), default=1)
+    margin = 0.6 + 0.085 * names
+    panel = max(heads * _CELL[0] + margin, 3.6), max(depth, 2) * _CELL[1] + 1.2
+    columns = max(1, min(len(maps), 2, int(_WIDEST // panel[0])))
+    lines = max(math.ceil(len(maps) / columns), 1)
+    size = min(columns * panel[0], _LARGEST), min(lines * panel[1] + 0.5, _LARGEST)
+    fits = size == (columns * panel[0], lines * panel[1] + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for ax, (kind, layers) in zip(axes, maps.items(), strict=False):
+        _draw(ax, kind, layers, numbers=fits)
+    for ax in axes[len(maps) :]:
+        ax.set_axis_off()
+    figure.suptitle(title, fontsize=LARGE + 1, fontweight="bold", color=INK)
+    return figure
+
+
+def _draw(ax: Axes, kind: HeadPanel, layers: Layers, *, numbers: bool) -> None:
+    ax.set_title(kind.title, loc="left", fontsize=NORMAL, fontweight="bold", color=INK)
+    width = max((len(row) for row in layers.values()), default=0)
+    if not width:
+        not_applicable(ax)
+        return
+    table = np.full((len(layers), width), np.nan)
+    for row, values in zip(table, layers.values(), strict=True):
+        row[: len(values)] = values
+    image = _colored(ax, kind, table)
+    ax.set_xticks(range(width))
+    ax.set_yticks(range(len(layers)), list(layers))
+    ax.set_xlabel("head", fontsize=SMALL, color=INK)
+    ax.tick_params(labelsize=SMALL, colors=INK, length=0)
+    ax.spines[:].set_visible(False)
+    for y, values in enumerate(layers.values() if numbers else ()):
+        for x, value in enumerate(values):
+            color = _readable_on(image, value) if math.isfinite(value) else GREY
+            ax.text(x, y, _short(value), ha="center", va="center", fontsize=SMALL, color=color)
+
+
+def _colored(ax: Axes, kind: HeadPanel, table: np.ndarray) -> AxesImage:
+    finite = table[np.isfinite(table)]
+    top = max(kind.at_least, float(finite.max()) if len(finite) else 0.0) or 1.0
+    low, high, name = (-1.0, 1.0, "RdBu") if kind.signed else (0.0, top, "Blues")
+    colors = mpl.colormaps[name].with_extremes(bad=GRID)
+    return ax.imshow(
+        np.where(np.isfinite(table), table, np.nan), cmap=colors, vmin=low, vmax=high, aspect="auto"
+    )
+
+
+def _readable_on(image: AxesImage, value: float) -> str:
+    low, high = image.get_clim()
+    red, green, blue, _ = image.cmap((value - (low or 0.0)) / ((high or 1.0) - (low or 0.0)))
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def _short(value: float) -> str:
+    """A number in at most five characters.
+
+    Example:
+        >>> [_short(x) for x in (0.123, -0.5, 12.34, 1234.5, float("nan"))]
+        ['0.12', '-0.50', '12.3', '1e+03', 'n/a']
+    """
+    if math.isnan(value):
+        return "n/a"
+    size = abs(value)
+    digits = ".2f" if size < 9.995 else ".1f" if size < 99.95 else ".0f" if size < 999.5 else ".0e"
+    return format(value, digits)

@@ -1,0 +1,31 @@
+"""Tables for spreadsheets."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["TableRow", "write_table"]
+
+TableRow = Mapping[str, str | int | float]
+"""Column to cell."""
+
+
+def write_table(path: Path, rows: Sequence[TableRow]) -> None:
+    """Write rows of equal columns as CSV; a NaN is an empty cell.
+
+    Args:
+        path: of the file; an older one is replaced.
+        rows: at least one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0])
+        writer.writerows([_cell(row[column]) for column in rows[0]] for row in rows)
+
+
+def _cell(value: str | int | float) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.8g}"

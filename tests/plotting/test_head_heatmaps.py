@@ -1,0 +1,62 @@
+import io
+import math
+
+import numpy as np
+import pytest
+
+from lit_credit.plotting import HeadPanel, head_heatmaps
+
+LAYERS = {"blocks.0.attention": [0.1, 1.2], "blocks.1.attention": [-0.4, math.nan]}
+
+
+def drawn(figure):
+    figure.savefig(io.BytesIO(), format="png", dpi=30)
+    return figure
+
+
+def test_layers_go_down_heads_across_and_every_number_stands_in_its_cell():
+    figure = drawn(head_heatmaps({HeadPanel("r"): LAYERS}, title="Heads"))
+    (ax,) = figure.axes
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts == {(0, 0): "0.10", (1, 0): "1.20", (0, 1): "-0.40", (1, 1): "n/a"}
+    np.testing.assert_allclose(ax.images[0].get_array().filled(math.nan), list(LAYERS.values()))
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(LAYERS)
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first layer on top
+    assert ax.get_xlabel() == "head"
+
+
+@pytest.mark.parametrize(
+    ("panel", "limits"),
+    [
+        (HeadPanel("r"), (0, 1.2)),
+        (HeadPanel("r", at_least=2.0), (0, 2.0)),
+        (HeadPanel("cosine", signed=True), (-1, 1)),
+    ],
+)
+def test_colours_cover_the_range_of_the_quantity(panel, limits):
+    figure = head_heatmaps({panel: LAYERS}, title="")
+    assert figure.axes[0].images[0].get_clim() == limits
+
+
+@pytest.mark.parametrize("values", [[math.nan, math.nan], [math.inf, 1.0], [0.0, 0.0], [1e9, 1.0]])
+def test_degenerate_values(values):
+    drawn(head_heatmaps({HeadPanel("r"): {"a": values}}, title=""))
+
+
+def test_layers_of_different_width_and_panels_without_any():
+    maps = {HeadPanel("a"): {"x": [0.1], "y": [0.1, 0.2, 0.3]}, HeadPanel("b"): {}}
+    figure = drawn(head_heatmaps(maps, title=""))
+    assert len(figure.axes[0].texts) == 4
+    assert [text.get_text() for text in figure.axes[1].texts] == ["n/a"]
+    drawn(head_heatmaps({}, title=""))
+
+
+def test_cells_have_room_for_their_numbers_or_none_are_written():
+    many = {f"blocks.{i}": [0.5] * 12 for i in range(12)}
+    figure = drawn(head_heatmaps({HeadPanel(c): many for c in "abcde"}, title=""))
+    assert figure.get_figwidth() >= 12 * 0.62
+    assert len(figure.axes[0].texts) == 144
+    huge = {f"blocks.{i}": [0.5] * 100 for i in range(90)}
+    figure = head_heatmaps({HeadPanel("a"): huge}, title="")
+    assert max(figure.get_size_inches()) <= 40
+    assert not figure.axes[0].texts
