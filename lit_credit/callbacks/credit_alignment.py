@@ -97,8 +97,8 @@ class CreditAlignment(ScheduledDiagnostic):
             over = over_samples(gradient_cosine(a, exact[Point(name, "output")][1]))
             values[f"cosine/{layer}"] = over.mean
             values[f"cosine_sd/{layer}"] = over.sd
-            g = exact[Point(name, "input")][1]
-            if g.shape == a.shape:
+            _, g = exact.get(Point(name, "input"), (None, None))
+            if g is not None and g.shape == a.shape:
                 values[f"cosine_input/{layer}"] = over_samples(gradient_cosine(a, g)).mean
         return values
 

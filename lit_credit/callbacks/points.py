@@ -98,14 +98,17 @@ def exact_gradients(
     """The value at each point and the true gradient of the loss there.
 
     The gradient is zero where none arrives, and NaN where the module runs the point without
-    autograd, as in ``with torch.no_grad()``.
+    autograd, as in ``with torch.no_grad()``. The input of an embedding, whole numbers, is left out
+    if the embedding's output is a point too.
 
     Raises:
         ValueError: if a point is not passed in the forward pass.
     """
     with exact_backward(module), unfrozen(module), capture(module, points) as values:
         loss = batch_loss(module, batch)
-        passed = check_passed(points, values)
+        ran = {point.module for point in values if point.side == "output"}
+        due = [point for point in points if point in values or point.module not in ran]
+        passed = check_passed(due, values)
         found = [point for point, value in passed.items() if value.requires_grad]
         gradients = dict(zip(found, gradients_of(loss, [passed[p] for p in found]), strict=True))
     return {

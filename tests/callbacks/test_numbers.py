@@ -254,3 +254,31 @@ def test_numbers_over_samples_are_over_those_that_are_defined():
     assert (one.mean, one.min) == (0.5, 0.5)
     assert math.isnan(one.sd)
     assert all(math.isnan(number) for number in over_samples(values[1:2]))
+
+
+def test_a_unit_that_takes_whole_numbers_has_no_gradient_at_its_input():
+    class Symbols(torch.nn.Module):
+        credit_units, readout = ("embed", "hidden"), ("head",)
+
+        def __init__(self):
+            super().__init__()
+            self.embed = torch.nn.Embedding(5, 8)
+            self.hidden = torch.nn.Linear(8, 8)
+            self.head = torch.nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.hidden(self.embed(x)))
+
+    x, y = torch.arange(5), torch.arange(5) % 4
+    module = helpers.rule(BP, Symbols)
+    callback = CreditAlignment(parameters=False)
+    callback.prepare(None, module)
+    values = callback.measure(module, (x, y))
+    assert set(values) == {
+        "cosine/L00",
+        "cosine_sd/L00",
+        "cosine/L01",
+        "cosine_sd/L01",
+        "cosine_input/L01",
+    }
+    assert math.isclose(values["cosine/L00"], 1, rel_tol=1e-6)
