@@ -38,6 +38,8 @@ class BlockFA(LocalRule):
         called FA).
     """
 
+    chained = True
+
     def __init__(
         self,
         *args: Any,

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Size, Tensor, nn
@@ -44,6 +44,9 @@ class LocalRule(CreditRule):
         ValueError: if there are no units, if units or readout overlap, if a trainable parameter is
             in neither (and ``stray`` is ``error``), or if the net is compiled.
     """
+
+    chained: ClassVar[bool] = False
+    """Whether a unit's credit is made of the next unit's, so that their order counts."""
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class LocalRule(CreditRule):
                 f"units {', '.join(missing)} did not run in the forward pass. "
                 "Take them out of `units`."
             )
-        if list(graphs.outputs) != self.units:
+        if self.chained and list(graphs.outputs) != self.units:
             raise ValueError(
                 f"`units` are {self.units}, but they ran in another order. "
                 f"Give them in forward order: {list(graphs.outputs)}."
