@@ -8,19 +8,25 @@ Rounds are interleaved: in each, every contestant takes some steps on the same b
 same fused AdamW; ratios are taken within a round, and the median over rounds is printed. Times are
 CPU times of the process, so that other work on the machine counts as little as possible. Memory is
 the most that a forward and a backward hold, at a batch so large that activations outweigh weights.
+Of callbacks one measurement is timed, inside of a fit on the study's net, in turns with bare steps;
+its share is of an epoch of --epoch-steps steps (391 of batch 128 are one of CIFAR-10).
 """
 
 import argparse
+import inspect
+import logging
 import platform
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -117,7 +123,7 @@ def time_rounds(contestants: dict[str, Callable[[], None]], rounds: int) -> dict
             if round_ >= 0:
                 seconds[name].append(time.process_time() - start)
         print(f"\rround {round_ + 1} of {rounds}", end="", flush=True)
-    print("\r", end="")
+    print("\r" + 20 * " " + "\r", end="")
     return seconds
 
 
@@ -143,23 +149,23 @@ def peak_bytes(rule: CreditRule, batch: Batch) -> int:
     return peak
 
 
-def fit_with(
-    rule: CreditRule, batches: Sequence[Batch], epochs: int, extra: list[Callback]
-) -> None:
+def fit_with(rule: CreditRule, batches: Sequence[Batch], extra: list[Callback]) -> None:
+    """One epoch under a real Trainer; the validation data are 1024 rows."""
     x, y = (torch.cat(column) for column in zip(*batches, strict=True))
     loader = TensorLoader([x, y], batch_size=len(batches[0][0]), shuffle=False)
     validation = TensorLoader([x[:1024], y[:1024]], batch_size=1024, shuffle=False)
     Trainer(
-        max_epochs=epochs,
+        max_epochs=1,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=0,
         callbacks=extra,
         default_root_dir=tempfile.mkdtemp(),
-    ).fit(rule, loader, validation if extra else None)
+    ).fit(rule, loader, validation)
 
 
 def report_rules(options: argparse.Namespace) -> None:
@@ -187,54 +193,84 @@ def report_rules(options: argparse.Namespace) -> None:
     report_lightning(options, batches)
 
 
+class StepClock(Callback):
+    """CPU time from the start of each step to that of the next: all that a Trainer does for it."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Note the time."""
+        self.starts.append(time.process_time())
+
+    def median(self) -> float:
+        """Seconds a step."""
+        return statistics.median(b - a for a, b in pairwise(self.starts))
+
+
 def report_lightning(options: argparse.Namespace, batches: Sequence[Batch]) -> None:
-    rule = make_rules(options.net, options.depth)["BP"]
-    bare = rule_step(make_rules(options.net, options.depth)["BP"])
-    many = [batches[i % len(batches)] for i in range(options.steps)]
-    seconds = time_rounds(
-        {
-            "bare": lambda: [bare(batch) for batch in many] and None,
-            "fit of one epoch": lambda: fit_with(rule, many, 1, []),
-            "fit of three epochs": lambda: fit_with(rule, many, 3, []),
-        },
-        options.rounds,
-    )
-    # Two epochs more, without what a Trainer costs to start.
-    inside = [
-        (three - one) / 2
-        for three, one in zip(
-            seconds["fit of three epochs"], seconds["fit of one epoch"], strict=True
-        )
-    ]
-    extra = statistics.median(a - b for a, b in zip(inside, seconds["bare"], strict=True))
-    print(f"Lightning adds {1e3 * extra / options.steps:.2f} ms to a step of BP.")
+    """The step inside of a Trainer without logger and progress bar, less the bare step."""
+    fitted, bare = (make_rules(options.net, options.depth) for _ in range(2))
+    steps = {name: rule_step(rule) for name, rule in bare.items()}
+    many = [batches[i % len(batches)] for i in range(options.steps + 1)]
+    extra: dict[str, list[float]] = {name: [] for name in fitted}
+    for round_ in range(-1, options.rounds):
+        for name, rule in fitted.items():
+            inside, outside = StepClock(), StepClock()
+            fit_with(rule, many, [inside])
+            for batch in many:
+                outside.on_train_batch_start()
+                steps[name](batch)
+            if round_ >= 0:
+                extra[name].append(1e3 * (inside.median() - outside.median()))
+    for name, ms in extra.items():
+        low, middle, high = statistics.quantiles(ms * 2, n=4)  # one round is enough, too
+        print(f"Lightning adds to {name:22}{middle:6.2f} ms a step ({low:.2f} to {high:.2f})")
+
+
+class MeasurementClock(Callback):
+    """Before training, repeats a diagnostic's measurement, in turns with a bare training step."""
+
+    def __init__(
+        self, diagnostic: callbacks.ScheduledDiagnostic, steps: Callable[[], None], rounds: int
+    ) -> None:
+        self.diagnostic, self.steps, self.rounds = diagnostic, steps, rounds
+        self.seconds: dict[str, list[float]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure many times what the diagnostic has measured once by now."""
+
+        def measure() -> None:
+            self.diagnostic._last_step = -1  # or it would not measure a step twice
+            self.diagnostic._measure(trainer, pl_module, 0)
+
+        contestants = {"measurement": measure, "steps": self.steps}
+        self.seconds = time_rounds(contestants, self.rounds)
 
 
 def report_callbacks(options: argparse.Namespace) -> None:
-    """Training with each callback at its default schedule, once an epoch of 391 steps."""
+    """One measurement of each diagnostic, and its share of an epoch at the default schedule."""
     batches = make_batches("residual_mlp", options.batch_size, count=8)
-    epoch = [batches[i % len(batches)] for i in range(options.epoch_steps)]
-    names = [
-        name for name in callbacks.__all__ if name not in ("ScheduledDiagnostic", "MetricHistory")
-    ]
-
-    def fit(name: str | None, epochs: int) -> Callable[[], None]:
-        rule = make_rules("residual_mlp", options.depth)["FA"]
-        extra = [getattr(callbacks, name)(figure=False)] if name else [Callback()]
-        return lambda: fit_with(rule, epoch, epochs, extra)
-
-    contestants = {f"{name} {e}": fit(name, e) for name in [None, *names] for e in (1, 2)}
-    seconds = time_rounds(contestants, options.rounds)
-    # One epoch more, without what a fit costs at its start and its end.
-    per_epoch = {
-        name: [b - a for a, b in zip(seconds[f"{name} 1"], seconds[f"{name} 2"], strict=True)]
-        for name in [None, *names]
-    }
-    print(f"{'callback':24}{'ms a measurement':>18}{'of training':>13}")
-    for name in names:
-        pairs = list(zip(per_epoch[name], per_epoch[None], strict=True))
-        ms = 1e3 * statistics.median(a - b for a, b in pairs)
-        print(f"{name:24}{ms:18.1f}{100 * statistics.median(a / b - 1 for a, b in pairs):12.1f}%")
+    step = rule_step(make_rules("residual_mlp", options.depth)["FA"])
+    print(f"rule FA, probe of 1024 rows, an epoch of {options.epoch_steps} steps")
+    print(f"{'callback':24}{'ms a measurement':>18}{'of an epoch':>13}")
+    kinds = [getattr(callbacks, name) for name in callbacks.__all__]
+    for kind in kinds:
+        if not issubclass(kind, callbacks.ScheduledDiagnostic) or inspect.isabstract(kind):
+            continue
+        diagnostic = kind(figure=False)
+        clock = MeasurementClock(
+            diagnostic, lambda: [step(batch) for batch in batches] and None, options.rounds
+        )
+        try:
+            fit_with(make_rules("residual_mlp", options.depth)["FA"], batches, [diagnostic, clock])
+        except (MisconfigurationException, ValueError) as error:
+            print(f"{kind.__name__:24}does not apply: {str(error).splitlines()[0][:60]}")
+            continue
+        epoch = statistics.median(clock.seconds["steps"]) / len(batches) * options.epoch_steps
+        ms = 1e3 * statistics.median(clock.seconds["measurement"])
+        share = ms / (1e3 * epoch * (diagnostic.every_n_epochs or 1))
+        print(f"{kind.__name__:24}{ms:18.1f}{100 * share:12.2f}%")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -250,6 +286,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(args)
     warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
     cpu = platform.processor() or platform.machine()
     print(f"torch {torch.__version__}, {cpu}, {options.threads} thread(s), {options.rounds} rounds")
