@@ -2,14 +2,16 @@
 
     python benchmarks/step_time.py --net residual_mlp
     python benchmarks/step_time.py --net mlp
+    python benchmarks/step_time.py --net gpt --batch-size 32 --memory-batch-size 64
     python benchmarks/step_time.py --callbacks
+    python benchmarks/step_time.py --callbacks --net gpt --batch-size 32 --epoch-steps 100
 
 Rounds are interleaved: in each, every contestant takes some steps on the same batches with the
 same fused AdamW; ratios are taken within a round, and the median over rounds is printed. Times are
 CPU times of the process, so that other work on the machine counts as little as possible. Memory is
 the most that a forward and a backward hold, at a batch so large that activations outweigh weights.
-Of callbacks one measurement is timed, inside of a fit on the study's net, in turns with bare steps;
-its share is of an epoch of --epoch-steps steps (391 of batch 128 are one of CIFAR-10).
+Of callbacks one measurement is timed, inside of a fit under FA, in turns with bare steps; its share
+is of an epoch of --epoch-steps steps (391 of batch 128 are one of CIFAR-10).
 """
 
 import argparse
@@ -32,9 +34,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from lit_credit import callbacks
 from lit_credit.datamodules import TensorLoader
-from lit_credit.models import MLP, ResidualMLP
+from lit_credit.models import GPT, MLP, ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, CreditRule, FrozenUnits
-from lit_credit.tasks import Classification
+from lit_credit.tasks import Classification, NextToken
 
 Batch = tuple[Tensor, Tensor]
 Step = Callable[[Batch], None]
@@ -42,6 +44,7 @@ Step = Callable[[Batch], None]
 NETS: dict[str, Callable[[int], nn.Module]] = {
     "residual_mlp": lambda depth: ResidualMLP(3072, 256, 10, depth),
     "mlp": lambda depth: MLP(784, [512] * (depth - 1)),
+    "gpt": lambda depth: GPT(depth=depth),
 }
 STUDY = {
     "normalize_credit": True,
@@ -57,7 +60,8 @@ def fused_adamw(parameters: Any) -> torch.optim.Optimizer:
 def make_rules(net: str, depth: int) -> dict[str, CreditRule]:
     def make(kind: type[CreditRule], **kwargs: Any) -> CreditRule:
         torch.manual_seed(0)
-        return kind(NETS[net](depth), Classification(), optimizer=fused_adamw, **kwargs)
+        task = NextToken() if net == "gpt" else Classification()
+        return kind(NETS[net](depth), task, optimizer=fused_adamw, **kwargs)
 
     rules = {
         "BP": make(BP),
@@ -92,7 +96,8 @@ def plain_step(net: nn.Module) -> Step:
 
     def step(batch: Batch) -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(batch[0]), batch[1]).backward()
+        logits, target = net(batch[0]), batch[1]
+        nn.functional.cross_entropy(logits.flatten(0, -2), target.flatten()).backward()
         optimizer.step()
 
     return step
@@ -100,6 +105,9 @@ def plain_step(net: nn.Module) -> Step:
 
 def make_batches(net: str, batch_size: int, count: int = 4) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
+    if net == "gpt":
+        shape = (count, 2, batch_size, 64)
+        return [(x, y) for x, y in torch.randint(65, shape, generator=generator)]
     features = {"residual_mlp": 3072, "mlp": 784}[net]
     return [
         (
@@ -250,10 +258,10 @@ class MeasurementClock(Callback):
 
 def report_callbacks(options: argparse.Namespace) -> None:
     """One measurement of each diagnostic, and its share of an epoch at the default schedule."""
-    batches = make_batches("residual_mlp", options.batch_size, count=8)
-    step = rule_step(make_rules("residual_mlp", options.depth)["FA"])
-    print(f"rule FA, probe of 1024 rows, an epoch of {options.epoch_steps} steps")
-    print(f"{'callback':24}{'ms a measurement':>18}{'of an epoch':>13}")
+    batches = make_batches(options.net, options.batch_size, count=8)
+    step = rule_step(make_rules(options.net, options.depth)["FA"])
+    print(f"{options.net} under FA, an epoch of {options.epoch_steps} steps")
+    print(f"{'callback':24}{'rows':>6}{'ms a measurement':>18}{'of an epoch':>13}")
     kinds = [getattr(callbacks, name) for name in callbacks.__all__]
     for kind in kinds:
         if not issubclass(kind, callbacks.ScheduledDiagnostic) or inspect.isabstract(kind):
@@ -263,14 +271,14 @@ def report_callbacks(options: argparse.Namespace) -> None:
             diagnostic, lambda: [step(batch) for batch in batches] and None, options.rounds
         )
         try:
-            fit_with(make_rules("residual_mlp", options.depth)["FA"], batches, [diagnostic, clock])
+            fit_with(make_rules(options.net, options.depth)["FA"], batches, [diagnostic, clock])
         except (MisconfigurationException, ValueError) as error:
             print(f"{kind.__name__:24}does not apply: {str(error).splitlines()[0][:60]}")
             continue
         epoch = statistics.median(clock.seconds["steps"]) / len(batches) * options.epoch_steps
         ms = 1e3 * statistics.median(clock.seconds["measurement"])
         share = ms / (1e3 * epoch * (diagnostic.every_n_epochs or 1))
-        print(f"{kind.__name__:24}{ms:18.1f}{100 * share:12.2f}%")
+        print(f"{kind.__name__:24}{diagnostic.n_samples:6}{ms:18.1f}{100 * share:12.2f}%")
 
 
 def main(args: Sequence[str] | None = None) -> None:
