@@ -51,7 +51,7 @@ class AttentionMaps(ScheduledDiagnostic):
     section = "attention"
     charts = ("entropy",)
 
-    def __init__(self, *, n_samples: int = 64, draw_each: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, n_samples: int = 16, draw_each: bool = False, **kwargs: Any) -> None:
         super().__init__(n_samples=n_samples, **kwargs)
         self.draw_each = draw_each
         self._maps: dict[str, Tensor] = {}

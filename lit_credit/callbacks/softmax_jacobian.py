@@ -63,8 +63,8 @@ class SoftmaxJacobian(ScheduledDiagnostic):
     - ``jacobian/entropy/..`` (nats), ``effective_keys`` (exp of the entropy, query by query),
       ``mean_attention`` (over allowed positions): means over samples and queries;
     - ``jacobian/exact_r_diag/..`` and so on, the first seven under the exact gradient, and
-      ``jacobian/credit_cosine/..``, that of the two credits g, mean over samples; not for a module
-      without ``surrogate`` and feedback layers, whose own credit is the exact one.
+      ``jacobian/credit_cosine/..``, that of the two credits g, mean over samples; not where the
+      module's own credit is the exact one: under backpropagation without feedback layers.
 
     At the end of fit it writes all measurements to ``<log_dir>/softmax_jacobian.csv``, a heat map
     of the last one, and a reading of it in two sentences.
@@ -94,7 +94,7 @@ class SoftmaxJacobian(ScheduledDiagnostic):
     section = "jacobian"
     charts = ("r_diag", "r_off", "cosine_diag", "cosine_ste", "entropy", "credit_cosine")
 
-    def __init__(self, *, n_samples: int = 64, **kwargs: Any) -> None:
+    def __init__(self, *, n_samples: int = 16, **kwargs: Any) -> None:
         super().__init__(n_samples=n_samples, **kwargs)
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
@@ -152,7 +152,8 @@ class SoftmaxJacobian(ScheduledDiagnostic):
 def _differs_from_exact(module: LightningModule) -> bool:
     """Whether the module's own credit may be another than the exact gradient."""
     ruled = callable(getattr(module, "surrogate", None))
-    return ruled or any(hasattr(child, "use_feedback") for child in module.modules())
+    inexact = ruled and not getattr(module, "exact_credit", False)
+    return inexact or any(hasattr(child, "use_feedback") for child in module.modules())
 
 
 def _measured(head: _Head, exact: _Head | None) -> dict[str, list[float]]:

@@ -121,7 +121,7 @@ def add_feedback(
 def _check(module: nn.Module, sign: str) -> None:
     if sign not in ("random", "weight"):
         raise ValueError(f"`sign` is {sign!r}, expected 'random' or 'weight'.")
-    converted = [name for name, child in module.named_modules() if hasattr(child, "use_feedback")]
+    converted = [name for name, child in module.named_modules() if isinstance(child, FeedbackLayer)]
     if converted:
         raise ValueError(
             f"`module` has feedback already, first in {converted[0] or 'itself'!r}. Call "

@@ -60,6 +60,9 @@ class AttentionWeights(nn.Module):
                 raise ValueError(f"`{argument}` is {value!r}, expected {' or '.join(choices)}.")
         self.kind = kind
         self.backward_kind = backward
+        if backward != "full":
+            # `lit_credit.utils.exact_backward` switches it off, for the true gradient.
+            self.use_feedback = True
 
     def forward(self, scores: Tensor, allowed: Tensor) -> Tensor:
         """Map scores (..., T, S) to weights (..., T, S).
@@ -71,7 +74,7 @@ class AttentionWeights(nn.Module):
         if self.kind == "sigmoid":
             scores = scores - allowed.sum(-1, keepdim=True).log()
         scores = scores.masked_fill(~allowed, -torch.inf)
-        if self.backward_kind == "full":
+        if not getattr(self, "use_feedback", False):
             return _weights(scores, self.kind)
         weights: Tensor = _LocalBackward.apply(scores, self.kind, self.backward_kind)
         return weights

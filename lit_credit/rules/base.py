@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -50,6 +50,9 @@ class CreditRule(LightningModule):
     Raises:
         ValueError: if a pattern matches no submodule, or one is matched twice.
     """
+
+    exact_credit: ClassVar[bool] = False
+    """Whether the rule's credit is the gradient that the net's backward pass computes."""
 
     def __init__(
         self,

@@ -14,3 +14,5 @@ class BP(CreditRule):
         Rumelhart, Hinton, Williams, Learning representations by back-propagating errors, 1986,
         doi:10.1038/323533a0.
     """
+
+    exact_credit = True

@@ -27,6 +27,8 @@ class FrozenUnits(CreditRule):
         utility).
     """
 
+    exact_credit = True
+
     def __init__(self, *args: Any, frozen: list[str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         names = submodule_names(self.net)

@@ -12,8 +12,9 @@ __all__ = ["exact_backward"]
 def exact_backward(module: nn.Module) -> Iterator[None]:
     """Let every feedback layer below ``module`` send its error back through its true weights.
 
-    Feedback layers are known by their attribute ``use_feedback``, not by their type; where there
-    are none this context does nothing. The forward pass must run inside of it as well.
+    Such layers, and others whose backward is not the true one, are known by their attribute
+    ``use_feedback``, not by their type; where there are none this context does nothing. The forward
+    pass must run inside of it as well.
     """
     layers = [child for child in module.modules() if hasattr(child, "use_feedback")]
     before = [layer.use_feedback for layer in layers]

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from lit_credit.callbacks import AttentionMaps, SoftmaxJacobian
 from lit_credit.feedback import add_feedback
+from lit_credit.models import GPT
 from lit_credit.rules import BP, DFA, FA
+from lit_credit.tasks import NextToken
 from tests.callbacks import twin
 from tests.callbacks.attention_nets import (
     CAUSAL,
@@ -83,12 +85,28 @@ def test_the_credit_of_feedback_alignment_comes_through_its_matrices():
     check(values, expected(*exact_credit(module, x, y), prefix="exact_"))
 
 
-def test_under_backpropagation_both_credits_are_one():
+def test_under_backpropagation_the_credit_is_the_exact_one_and_measured_once():
     module, (x, y) = make(BP), batch()
     values = twin.measured(SoftmaxJacobian(), module, (x, y))
     check(values, expected(*exact_credit(module, x, y)))
-    check(values, expected(*exact_credit(module, x, y), prefix="exact_"))
-    assert values["credit_cosine/blocks.1.attention/H00"] == pytest.approx(1)
+    assert not any("exact" in tag or "credit_cosine" in tag for tag in values)
+
+
+@pytest.mark.parametrize("backward", ["diagonal", "ste"])
+def test_the_exact_credit_of_a_local_backward_is_that_of_the_full_one(backward):
+    def measured(backward):
+        torch.manual_seed(0)
+        net = GPT(
+            vocab_size=7, block_size=6, depth=2, heads=2, width=8, attention_backward=backward
+        )
+        x = torch.randint(7, (5, 6), generator=torch.Generator().manual_seed(1))
+        return twin.measured(SoftmaxJacobian(), BP(net, NextToken()), (x, x.roll(-1, 1)))
+
+    local, full = measured(backward), measured("full")
+    for head in ("H00", "H01"):
+        tag = f"blocks.0.attention.heads/{head}"
+        assert local[f"exact_r_diag/{tag}"] == pytest.approx(full[f"r_diag/{tag}"], rel=1e-4)
+        assert local[f"credit_cosine/{tag}"] < 0.99
 
 
 def test_entropies_keys_and_means_of_attention():

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from lit_credit.feedback import add_feedback
 from lit_credit.models import GPT, AttentionWeights, CausalSelfAttention
+from lit_credit.utils.exact_backward import exact_backward
 
 
 def loop_attention(layer, x, weights_of):
@@ -64,6 +66,26 @@ def test_local_backwards_are_their_formulas_entry_by_entry(kind):
         torch.testing.assert_close(found["ste"][n, t, s], torch.as_tensor(g_s + 0.0))
     same = torch.allclose(found["full"], found["diagonal"])
     assert same == (kind == "sigmoid")
+
+
+@pytest.mark.parametrize("backward", ["diagonal", "ste"])
+def test_the_true_backward_is_had_for_a_while_also_beside_feedback_layers(backward):
+    def gradient(net):
+        x = torch.randint(9, (3, 5), generator=torch.Generator().manual_seed(0))
+        loss = net(x).square().mean()
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))])
+
+    def make(backward):
+        torch.manual_seed(0)
+        return GPT(9, 5, depth=1, heads=2, width=8, attention_backward=backward)
+
+    full, local = gradient(make("full")), make(backward)
+    assert not torch.allclose(gradient(local), full)
+    for net in (local, add_feedback(make(backward))):
+        before = gradient(net)
+        with exact_backward(net):
+            torch.testing.assert_close(gradient(net), full)
+        assert torch.equal(gradient(net), before)
 
 
 def test_a_position_does_not_see_what_comes_after():
