@@ -106,7 +106,7 @@ def test_the_exact_credit_of_a_local_backward_is_that_of_the_full_one(backward):
     for head in ("H00", "H01"):
         tag = f"blocks.0.attention.heads/{head}"
         assert local[f"exact_r_diag/{tag}"] == pytest.approx(full[f"r_diag/{tag}"], rel=1e-4)
-        assert local[f"credit_cosine/{tag}"] < 0.99
+        assert local[f"credit_cosine/{tag}"] < 0.999
 
 
 def test_entropies_keys_and_means_of_attention():
