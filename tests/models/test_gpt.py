@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from lit_credit.datamodules import CharText
 from lit_credit.feedback import add_feedback
 from lit_credit.models import GPT, AttentionWeights, CausalSelfAttention
+from lit_credit.tasks import NextToken
 from lit_credit.utils.exact_backward import exact_backward
 
 
@@ -110,3 +112,23 @@ def test_bad_arguments_are_named(make, words):
     with pytest.raises(ValueError, match=r"`\w+`") as caught:
         make()
     assert all(word in str(caught.value) for word in words)
+
+
+def test_training_needs_the_lateral_sum_of_the_softmax():
+    """The finding of docs/softmax_jacobian.md, in small."""
+
+    def trained(backward):
+        torch.manual_seed(0)
+        net = GPT(96, 32, depth=1, heads=2, width=32, attention_backward=backward)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+        data = CharText(block_size=32, steps_per_epoch=200, val_windows=128, seed=0)
+        for batch in data.train_dataloader():
+            optimizer.zero_grad()
+            NextToken().loss(net(batch[0]), batch).backward()
+            optimizer.step()
+        (batch,) = data.val_dataloader()
+        with torch.no_grad():
+            return NextToken().loss(net(batch[0]), batch).item()
+
+    full, diagonal, ste = map(trained, ("full", "diagonal", "ste"))
+    assert full + 0.05 < diagonal < ste - 0.05, (full, diagonal, ste)
