@@ -23,7 +23,7 @@ class _MeanLoss(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -32,7 +32,7 @@ class _MeanLoss(Metric):
         self.count += target.numel()
 
     def nats(self) -> Tensor:
-        return (self.total / self.count).float()
+        return self.total / self.count
 
 
 class Perplexity(_MeanLoss):
