@@ -262,7 +262,7 @@ def report_callbacks(options: argparse.Namespace) -> None:
     step = rule_step(make_rules(options.net, options.depth)["FA"])
     print(f"{options.net} under FA, an epoch of {options.epoch_steps} steps")
     print(f"{'callback':24}{'rows':>6}{'ms a measurement':>18}{'of an epoch':>13}")
-    kinds = [getattr(callbacks, name) for name in callbacks.__all__]
+    kinds = [getattr(callbacks, name) for name in options.callbacks or callbacks.__all__]
     for kind in kinds:
         if not issubclass(kind, callbacks.ScheduledDiagnostic) or inspect.isabstract(kind):
             continue
@@ -290,7 +290,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--steps", type=int, default=10, help="steps in a round")
     parser.add_argument("--epoch-steps", type=int, default=391, help="with --callbacks")
-    parser.add_argument("--callbacks", action="store_true", help="the callbacks, not the rules")
+    parser.add_argument("--callbacks", nargs="*", metavar="NAME", help="these, or all; no rules")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(args)
     warnings.simplefilter("ignore")
@@ -298,7 +298,7 @@ def main(args: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     cpu = platform.processor() or platform.machine()
     print(f"torch {torch.__version__}, {cpu}, {options.threads} thread(s), {options.rounds} rounds")
-    (report_callbacks if options.callbacks else report_rules)(options)
+    (report_rules if options.callbacks is None else report_callbacks)(options)
 
 
 if __name__ == "__main__":
