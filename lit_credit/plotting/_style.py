@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 # Okabe and Ito's colours, told apart under every common form of colour blindness; their yellow is
 # left out, on white it is hard to see. The grey is as dark as it is so that, seen without red or
@@ -38,6 +38,11 @@ def dress(ax: Axes, title: str, ylabel: str, xlabel: str = "", *, log: bool = Fa
     ax.spines[["top", "right"]].set_visible(False)
     if log:
         ax.set_yscale("log")
+
+
+def whole_numbers_across(ax: Axes) -> None:
+    """Epochs and steps are whole, however few there are."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def not_applicable(ax: Axes) -> None:

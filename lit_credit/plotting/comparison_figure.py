@@ -26,6 +26,7 @@ from lit_credit.plotting._style import (
     factor_text,
     mark_ends,
     not_applicable,
+    whole_numbers_across,
 )
 from lit_credit.utils.history import Row
 from lit_credit.utils.series import Curve, Histories, layer_tags, run_curve, series
@@ -113,6 +114,7 @@ def _draw(
 ) -> None:
     log = bool(panel.layers)
     dress(ax, panel.title, panel.ylabel, "epochs of training", log=log)
+    whole_numbers_across(ax)
     ends: list[EndLabel] = []
     for label, seeds in runs.items():
         curves = [curve for seed in seeds if (curve := run_curve(seed, panel.quantity))]

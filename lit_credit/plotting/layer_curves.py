@@ -7,7 +7,14 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from lit_credit.plotting._style import EndLabel, drawable, dress, mark_ends, not_applicable
+from lit_credit.plotting._style import (
+    EndLabel,
+    drawable,
+    dress,
+    mark_ends,
+    not_applicable,
+    whole_numbers_across,
+)
 from lit_credit.utils.history import Row
 from lit_credit.utils.series import layer_tags, series
 
@@ -62,6 +69,7 @@ def layer_curves(
     figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
     ax = figure.subplots()
     dress(ax, title, ylabel, xlabel, log=log)
+    whole_numbers_across(ax)
     ends: list[EndLabel] = []
     for tag, text, color in zip(tags, texts, _depth_colors(len(tags)), strict=True):
         curve = series(rows, tag, by)

@@ -29,6 +29,12 @@ def labels(figure):
     return [text.get_text() for text in figure.axes[0].texts]
 
 
+def test_a_short_run_has_whole_epochs_only():
+    figure = layer_curves(rows(3, epochs=3), "n/", ylabel="norm", title="Growth")
+    draw(figure)
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+
+
 def test_one_curve_a_layer_with_epoch_zero():
     figure = layer_curves(rows(3), "n/", ylabel="norm", title="Growth")
     draw(figure)
