@@ -114,7 +114,7 @@ class CharText(TensorDataModule):
     def data(self) -> _Data:
         """Vocabulary, and the symbols to train and to validate on."""
         text = self.read()
-        vocabulary = ASCII if self.path is None and type(self) is CharText else _characters(text)
+        vocabulary = ASCII if self.path is None else _characters(text)
         symbols = _symbols(text, vocabulary)
         border = len(symbols) - int(len(symbols) * self.val_fraction)
         parts = symbols[:border], symbols[border:]

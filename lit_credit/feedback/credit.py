@@ -199,5 +199,5 @@ def rms_normalized(
     credit = rows if credit is None else credit
     root_d = credit.shape[-1] ** 0.5
     rms = torch.linalg.vector_norm(credit, dim=-1, keepdim=True) * (samples / root_d)
-    normalized: Tensor = rows / (rms + eps)
+    normalized: Tensor = rows / (rms.abs() + eps)  # a negative scale keeps its sign in `rows`
     return normalized

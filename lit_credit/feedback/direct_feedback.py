@@ -101,8 +101,7 @@ class DirectFeedback(LazyBuffers):
         parts = torch.split(self._matrix_for(widths, rows).to(rows.dtype), list(widths.values()))
         matrices = dict(zip(widths, parts, strict=True))
 
-        size = scale.abs() if isinstance(scale, Tensor) else abs(scale)
-        samples = rows.shape[:-1].numel() / size
+        samples = rows.shape[:-1].numel() / scale
 
         def factors(name: str) -> Factors:
             matrix = matrices[self.source[name]]
@@ -119,9 +118,10 @@ class DirectFeedback(LazyBuffers):
         return Credits(dense, factors)
 
     def _widths(self, shapes: Mapping[str, Size], positions: bool) -> dict[str, int]:
-        """Rows of each matrix, by the unit that it is named after."""
+        """Rows of each matrix, by the unit that it is named after, in the order of the units."""
         widths: dict[str, int] = {}
-        for name, shape in shapes.items():
+        for name in self.source:
+            shape = shapes[name]
             width = shape[_channel_dim(shape)] if positions else shape[1:].numel()
             if widths.setdefault(self.source[name], width) != width:
                 raise ValueError(

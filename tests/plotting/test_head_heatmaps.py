@@ -38,9 +38,18 @@ def test_colours_cover_the_range_of_the_quantity(panel, limits):
     assert figure.axes[0].images[0].get_clim() == limits
 
 
-@pytest.mark.parametrize("values", [[math.nan, math.nan], [math.inf, 1.0], [0.0, 0.0], [1e9, 1.0]])
-def test_degenerate_values(values):
-    drawn(head_heatmaps({HeadPanel("r"): {"a": values}}, title=""))
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([math.nan, math.nan], ["n/a", "n/a"]),
+        ([math.inf, 1.0], ["inf", "1.00"]),
+        ([0.0, 0.0], ["0.00", "0.00"]),
+        ([1e9, 1.0], ["1e+09", "1.00"]),
+    ],
+)
+def test_degenerate_values(values, texts):
+    figure = drawn(head_heatmaps({HeadPanel("r"): {"a": values}}, title=""))
+    assert [text.get_text() for text in figure.axes[0].texts] == texts
 
 
 def test_layers_of_different_width_and_panels_without_any():

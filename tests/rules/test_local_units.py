@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lit_credit.feedback.block_feedback import BlockFeedback
 from lit_credit.feedback.credit import rms_normalized
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.models import MLP
@@ -41,6 +42,16 @@ def test_the_matrix_beside_the_readout_is_that_of_the_last_unit(shared):
         (error,) = torch.autograd.grad(TASK.loss(output, batch), output)
         torch.testing.assert_close(error @ pair.feedback.T, credit)
     assert (pair.weight is None) == (shared == {"layers.1": "layers.0"})
+
+
+def test_the_rows_of_the_last_unit_are_its_own_in_any_order_of_units():
+    rule = seeded(lambda: DFA(mlp(), TASK, units=["layers.1", "layers.0"]))
+    batch = images()
+    credit = rule.credit(batch)["net.layers.0"]
+    pair = rule.feedback_matrices()["net.layers.0"]
+    output = rule(batch[0]).detach().requires_grad_()
+    (error,) = torch.autograd.grad(TASK.loss(output, batch), output)
+    torch.testing.assert_close(error @ pair.feedback.T, credit)
 
 
 def test_sharing_between_units_of_unequal_size_names_both():
@@ -86,3 +97,7 @@ def test_a_negative_scale_of_the_loss_turns_a_normalised_credit_around():
     plain = feedback(error, shapes, 1.0).dense("unit")
     torch.testing.assert_close(feedback(-2 * error, shapes, -2.0).dense("unit"), -2 * plain)
     torch.testing.assert_close(rms_normalized(plain, 4), plain, rtol=1e-4, atol=0)
+    chain = BlockFeedback(["below", "unit"], normalize=True)
+    shapes = {"below": torch.Size([4, 5]), "unit": torch.Size([4, 3])}
+    plain = chain(error, shapes, 1.0).dense("below")
+    torch.testing.assert_close(chain(-2 * error, shapes, -2.0).dense("below"), -2 * plain)
