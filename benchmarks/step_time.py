@@ -1,21 +1,16 @@
-"""What a training step costs under each rule, and what Lightning and the callbacks add to it.
+"""What a training step costs under each rule, and what Lightning adds to it.
 
     python benchmarks/step_time.py --net residual_mlp
     python benchmarks/step_time.py --net mlp
     python benchmarks/step_time.py --net gpt --batch-size 32 --memory-batch-size 64
-    python benchmarks/step_time.py --callbacks
-    python benchmarks/step_time.py --callbacks --net gpt --batch-size 32 --epoch-steps 100
 
 Rounds are interleaved: in each, every contestant takes some steps on the same batches with the
 same fused AdamW; ratios are taken within a round, and the median over rounds is printed. Times are
 CPU times of the process, so that other work on the machine counts as little as possible. Memory is
 the most that a forward and a backward hold, at a batch so large that activations outweigh weights.
-Of callbacks one measurement is timed, inside of a fit under FA, in turns with bare steps; its share
-is of an epoch of --epoch-steps steps (391 of batch 128 are one of CIFAR-10).
 """
 
 import argparse
-import inspect
 import logging
 import platform
 import statistics
@@ -27,12 +22,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from lit_credit import callbacks
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import GPT, MLP, ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, CreditRule, FrozenUnits
@@ -236,69 +229,33 @@ def report_lightning(options: argparse.Namespace, batches: Sequence[Batch]) -> N
         print(f"Lightning adds to {name:22}{middle:6.2f} ms a step ({low:.2f} to {high:.2f})")
 
 
-class MeasurementClock(Callback):
-    """Before training, repeats a diagnostic's measurement, in turns with a bare training step."""
-
-    def __init__(
-        self, diagnostic: callbacks.ScheduledDiagnostic, steps: Callable[[], None], rounds: int
-    ) -> None:
-        self.diagnostic, self.steps, self.rounds = diagnostic, steps, rounds
-        self.seconds: dict[str, list[float]] = {}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure many times what the diagnostic has measured once by now."""
-
-        def measure() -> None:
-            self.diagnostic._last_step = -1  # or it would not measure a step twice
-            self.diagnostic._measure(trainer, pl_module, 0)
-
-        contestants = {"measurement": measure, "steps": self.steps}
-        self.seconds = time_rounds(contestants, self.rounds)
-
-
-def report_callbacks(options: argparse.Namespace) -> None:
-    """One measurement of each diagnostic, and its share of an epoch at the default schedule."""
-    batches = make_batches(options.net, options.batch_size, count=8)
-    step = rule_step(make_rules(options.net, options.depth)["FA"])
-    print(f"{options.net} under FA, an epoch of {options.epoch_steps} steps")
-    print(f"{'callback':24}{'rows':>6}{'ms a measurement':>18}{'of an epoch':>13}")
-    kinds = [getattr(callbacks, name) for name in options.callbacks or callbacks.__all__]
-    for kind in kinds:
-        if not issubclass(kind, callbacks.ScheduledDiagnostic) or inspect.isabstract(kind):
-            continue
-        diagnostic = kind(figure=False)
-        clock = MeasurementClock(
-            diagnostic, lambda: [step(batch) for batch in batches] and None, options.rounds
-        )
-        try:
-            fit_with(make_rules(options.net, options.depth)["FA"], batches, [diagnostic, clock])
-        except (MisconfigurationException, ValueError) as error:
-            print(f"{kind.__name__:24}does not apply: {str(error).splitlines()[0][:60]}")
-            continue
-        epoch = statistics.median(clock.seconds["steps"]) / len(batches) * options.epoch_steps
-        ms = 1e3 * statistics.median(clock.seconds["measurement"])
-        share = ms / (1e3 * epoch * (diagnostic.every_n_epochs or 1))
-        print(f"{kind.__name__:24}{diagnostic.n_samples:6}{ms:18.1f}{100 * share:12.2f}%")
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def parser_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """What the benchmarks of rules and of callbacks can both be told."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else None)
     parser.add_argument("--net", choices=list(NETS), default="residual_mlp")
     parser.add_argument("--depth", type=int, default=4, help="blocks, or layers of the MLP")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--memory-batch-size", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=10, help="steps in a round")
-    parser.add_argument("--epoch-steps", type=int, default=391, help="with --callbacks")
-    parser.add_argument("--callbacks", nargs="*", metavar="NAME", help="these, or all; no rules")
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(args)
+    return parser
+
+
+def begin(options: argparse.Namespace) -> None:
+    """Set the threads, quieten Lightning, and say where this runs."""
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(options.threads)
     cpu = platform.processor() or platform.machine()
     print(f"torch {torch.__version__}, {cpu}, {options.threads} thread(s), {options.rounds} rounds")
-    (report_rules if options.callbacks is None else report_callbacks)(options)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__, rounds=30)
+    parser.add_argument("--memory-batch-size", type=int, default=4096)
+    parser.add_argument("--steps", type=int, default=10, help="steps in a round")
+    options = parser.parse_args(args)
+    begin(options)
+    report_rules(options)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ TINY = ["--rounds", "1"]
             ["plain PyTorch BP", "FA", "BlockFA", "DFA, recompute", "Lightning adds"],
         ),
         (
-            ["step_time.py", "--callbacks", "--epoch-steps", "1", "--batch-size", "8"],
+            ["callback_time.py", "--epoch-steps", "1", "--batch-size", "8"],
             ["ResidualNorms", "CreditAlignment", "ScaleStability"],
         ),
         (["data_loading.py", "--batches", "1"], ["ratio"]),
