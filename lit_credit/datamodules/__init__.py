@@ -3,6 +3,7 @@
 from lit_credit.datamodules.augment import normalize, random_crop_flip
 from lit_credit.datamodules.char_text import CharText
 from lit_credit.datamodules.cifar10 import CIFAR10
+from lit_credit.datamodules.copying import Copying
 from lit_credit.datamodules.digits import Digits
 from lit_credit.datamodules.image import ImageDataModule
 from lit_credit.datamodules.mnist import MNIST, FashionMNIST
@@ -15,6 +16,7 @@ __all__ = [
     "CIFAR10",
     "MNIST",
     "CharText",
+    "Copying",
     "Digits",
     "FashionMNIST",
     "ImageDataModule",

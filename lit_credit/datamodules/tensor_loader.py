@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
+
+from lit_credit.utils.random_state import generator_of
 
 __all__ = ["Batch", "TensorLoader", "Transform"]
 
@@ -154,28 +155,22 @@ class TensorLoader:
         n = len(self.tensors[0])
         if not self.shuffle:
             return torch.arange(n)
-        return torch.randperm(n, generator=_generator(self.seed, epoch, _ORDER))
+        return torch.randperm(n, generator=generator_of(self.seed, epoch, _ORDER))
 
     def _read(self, order: Tensor | None, epoch: int, batch: int) -> Batch:
         if order is None:
-            generator = _generator(self.seed, epoch, _ORDER, batch)
+            generator = generator_of(self.seed, epoch, _ORDER, batch)
             rows = torch.randint(len(self.tensors[0]), (self.batch_size,), generator=generator)
         else:
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         # Not `tensor[rows]`, which took 15 times as long on uint8 images.
         tensors = tuple(t.index_select(0, rows.to(t.device)) for t in self.tensors)
         if self.transform is not None:
-            tensors = self.transform(tensors, _generator(self.seed, epoch, _FIRST_BATCH + batch))
+            tensors = self.transform(tensors, generator_of(self.seed, epoch, _FIRST_BATCH + batch))
         if self.world_size == 1:
             return tensors
         share = len(rows) // self.world_size
         return tuple(tensor[self.rank * share : (self.rank + 1) * share] for tensor in tensors)
-
-
-def _generator(*key: int) -> Generator:
-    # SeedSequence mixes: seeds that differ by one, or epoch and batch swapped, share no stream.
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return Generator().manual_seed(seed)
 
 
 def _check(

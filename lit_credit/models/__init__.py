@@ -4,5 +4,15 @@ from lit_credit.models.attention import AttentionWeights, CausalSelfAttention
 from lit_credit.models.gpt import GPT
 from lit_credit.models.mlp import MLP
 from lit_credit.models.residual_mlp import ResidualMLP
+from lit_credit.models.rotary import Rotary
+from lit_credit.models.rotary_transformer import RotaryTransformer
 
-__all__ = ["GPT", "MLP", "AttentionWeights", "CausalSelfAttention", "ResidualMLP"]
+__all__ = [
+    "GPT",
+    "MLP",
+    "AttentionWeights",
+    "CausalSelfAttention",
+    "ResidualMLP",
+    "Rotary",
+    "RotaryTransformer",
+]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from lit_credit.models.rotary import Rotary
+
 __all__ = ["AttentionBackward", "AttentionKind", "AttentionWeights", "CausalSelfAttention"]
 
 AttentionKind = Literal["softmax", "sigmoid"]
@@ -113,9 +115,12 @@ class CausalSelfAttention(nn.Module):
         heads: heads H; must divide ``width``.
         kind: see :class:`AttentionWeights`.
         backward: see :class:`AttentionWeights`.
+        rope_theta: base of the rotary frequencies by which queries and keys are turned, see
+            :class:`lit_credit.models.Rotary`; None leaves them as they are.
 
     Raises:
-        ValueError: if ``heads`` does not divide ``width``.
+        ValueError: if ``heads`` does not divide ``width``, or a head is to be turned whose number
+            of features is odd.
 
     Reference:
         Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762, section 3.2.
@@ -127,6 +132,7 @@ class CausalSelfAttention(nn.Module):
         heads: int,
         kind: AttentionKind = "softmax",
         backward: AttentionBackward = "full",
+        rope_theta: float | None = None,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -139,10 +145,13 @@ class CausalSelfAttention(nn.Module):
         self.v = nn.Linear(width, width)
         self.o = nn.Linear(width, width)
         self.weights = AttentionWeights(kind, backward)
+        self.rotary = None if rope_theta is None else Rotary(width // heads, rope_theta)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, T, d) to (N, T, d)."""
         q, k, v = (self._split(layer(x)) for layer in (self.q, self.k, self.v))  # (N, H, T, d/H)
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
         if self.weights.kind == "softmax" and self.weights.backward_kind == "full":
             mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
         else:

@@ -1,13 +1,12 @@
 """A small decoder-only transformer for sequences of symbols."""
 
-from collections import OrderedDict
-
 import torch
 from torch import Tensor, nn
 
 from lit_credit.models.attention import AttentionBackward, AttentionKind, CausalSelfAttention
+from lit_credit.models.transformer_block import TransformerBlock
 
-__all__ = ["GPT", "GPTBlock", "GPTEmbedding"]
+__all__ = ["GPT", "GPTEmbedding"]
 
 
 class GPTEmbedding(nn.Module):
@@ -39,51 +38,6 @@ class GPTEmbedding(nn.Module):
         positions = torch.arange(length, device=tokens.device)
         h: Tensor = self.token(tokens) + self.position(positions)
         return h
-
-
-class GPTBlock(nn.Module):
-    """Two sublayers that read a normed stream and add to it: attention, then an MLP.
-
-    Args:
-        width: features d of the stream.
-        heads: attention heads.
-        dropout: probability of dropping an entry of what a sublayer adds.
-        kind: see :class:`lit_credit.models.AttentionWeights`.
-        backward: see :class:`lit_credit.models.AttentionWeights`.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        dropout: float,
-        kind: AttentionKind,
-        backward: AttentionBackward,
-    ) -> None:
-        super().__init__()
-        attention = CausalSelfAttention(width, heads, kind, backward)
-        self.attention = nn.Sequential(
-            OrderedDict(
-                norm=nn.LayerNorm(width),
-                heads=attention,
-                dropout=nn.Dropout(dropout),
-            )
-        )
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                norm=nn.LayerNorm(width),
-                fc1=nn.Linear(width, 4 * width),
-                gelu=nn.GELU(),
-                fc2=nn.Linear(4 * width, width),
-                dropout=nn.Dropout(dropout),
-            )
-        )
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Map the stream (N, T, d) to the stream (N, T, d)."""
-        h = h + self.attention(h)
-        output: Tensor = h + self.mlp(h)
-        return output
 
 
 class GPT(nn.Module):
@@ -132,7 +86,14 @@ class GPT(nn.Module):
         self.embed = GPTEmbedding(vocab_size, block_size, width)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            GPTBlock(width, heads, dropout, attention, attention_backward) for _ in range(depth)
+            TransformerBlock(
+                width,
+                CausalSelfAttention(width, heads, attention, attention_backward),
+                4 * width,
+                nn.GELU(),
+                dropout,
+            )
+            for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab_size)

@@ -99,10 +99,9 @@ class NextToken(Task):
         """``bits_per_character`` and ``perplexity``."""
         return {"bits_per_character": BitsPerCharacter(), "perplexity": Perplexity()}
 
-    def target(self, batch: Any) -> Tensor:
+    def target(self, batch: Any) -> Any:
         """``y`` (N, T)."""
-        target: Tensor = batch[1]
-        return target
+        return batch[1]
 
 
 def _nats(logits: Tensor, target: Tensor) -> Tensor:

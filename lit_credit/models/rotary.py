@@ -1,0 +1,54 @@
+"""Positions as rotations of queries and keys."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Rotary"]
+
+
+class Rotary(nn.Module):
+    r"""Turns pairs of features of a query or key by an angle in proportion to its position.
+
+    Features 2i and 2i + 1 at position p are turned by :math:`p\,\theta^{-2i/d}`, so that the score
+    of a query at m and a key at n depends on n - m alone: :math:`q^\top \mathrm{Rot}(n - m)\,k`.
+
+    Args:
+        features: d of a head, even.
+        theta: base of the frequencies.
+
+    Raises:
+        ValueError: if ``features`` is odd.
+
+    Example:
+        >>> q = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # positions 0 and 1
+        >>> Rotary(2)(q)[1]  # turned by one radian
+        tensor([0.5403, 0.8415])
+
+    Reference:
+        Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021,
+        arXiv 2104.09864, section 3.2.
+    """
+
+    frequencies: Tensor
+    layout: Literal["interleaved", "half"] = "interleaved"
+    """Which features are pairs: neighbours, as here, or i and i + d/2."""
+
+    def __init__(self, features: int, theta: float = 10_000.0) -> None:
+        super().__init__()
+        if features % 2:
+            raise ValueError(
+                f"a head has {features} features, which are turned in pairs; expected an even "
+                "number. Change `width` or `heads`."
+            )
+        exponents = torch.arange(0, features, 2) / features
+        self.register_buffer("frequencies", theta**-exponents, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., T, d), positions 0 .. T - 1, to (..., T, d)."""
+        positions = torch.arange(x.shape[-2], device=x.device, dtype=self.frequencies.dtype)
+        angles = positions[:, None] * self.frequencies  # (T, d/2)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        even, odd = x[..., 0::2], x[..., 1::2]
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
