@@ -6,10 +6,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_credit.callbacks.points import matched_units
 from lit_credit.functional import is_softmax
 from lit_credit.utils.attention import AttentionCall
 from lit_credit.utils.attention_check import check_recorded
+from lit_credit.utils.names import matched_units
 
 __all__ = ["attention_by_label", "head_tag", "softmax_or_nan"]
 

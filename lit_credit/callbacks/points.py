@@ -13,7 +13,7 @@ from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.exact_backward import exact_backward
-from lit_credit.utils.names import match_names, submodule_names
+from lit_credit.utils.names import matched_units, submodule_names
 from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.unfrozen import unfrozen
@@ -23,7 +23,6 @@ __all__ = [
     "exact_gradients",
     "gradients_of",
     "layer_tag",
-    "matched_units",
     "own_scalar",
     "reference_cosines",
     "stream_points",
@@ -51,25 +50,6 @@ def unit_names(
         remedy = f"Set `units` to some of: {', '.join(names)}."
         raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
     return list(declared)
-
-
-def matched_units(units: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of ``names`` that the patterns match, as names of the module or of its ``net``.
-
-    Raises:
-        ValueError: if a pattern matches nothing, or a name is matched twice.
-    """
-    below_net = [name.removeprefix("net.") for name in names if name.startswith("net.")]
-    if below_net and not any(_matches(pattern, names) for pattern in units):
-        return [f"net.{name}" for name in match_names(units, below_net, "units")]
-    return match_names(units, names, "units")
-
-
-def _matches(pattern: str, names: Sequence[str]) -> bool:
-    try:
-        return bool(match_names([pattern], names, "units"))
-    except ValueError:
-        return False
 
 
 def stream_points(

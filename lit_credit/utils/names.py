@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-__all__ = ["match_names", "submodule_names"]
+__all__ = ["match_names", "matched_units", "submodule_names"]
 
 
 def submodule_names(module: nn.Module) -> list[str]:
@@ -46,6 +46,33 @@ def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) ->
                 )
             found.append(hit)
     return found
+
+
+def matched_units(
+    patterns: Sequence[str], names: Sequence[str], argument: str = "units"
+) -> list[str]:
+    """Those of ``names`` that the patterns match, as names of a module or of its ``net``.
+
+    Args:
+        patterns: as in :func:`match_names`.
+        names: all names to choose from, in forward order.
+        argument: the argument that the patterns come from, for the error.
+
+    Returns:
+        The matched names, pattern by pattern.
+
+    Raises:
+        ValueError: if a pattern matches nothing, or a name is matched twice.
+
+    Example:
+        >>> matched_units(["blocks.*"], ["net.blocks.0", "net.blocks.1"])
+        ['net.blocks.0', 'net.blocks.1']
+    """
+    below_net = [name.removeprefix("net.") for name in names if name.startswith("net.")]
+    direct = any(_matches(name, pattern) for name in names for pattern in patterns)
+    if below_net and not direct:
+        return [f"net.{name}" for name in match_names(patterns, below_net, argument)]
+    return match_names(patterns, names, argument)
 
 
 def _matches(name: str, pattern: str) -> bool:

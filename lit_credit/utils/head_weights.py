@@ -1,0 +1,156 @@
+"""The head weights and the embedding of any net."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lit_credit.utils.attention import looks_like_attention
+from lit_credit.utils.attention_heads import AttentionHeads, Rope
+from lit_credit.utils.head_projections import find_projections, is_attention, split_into_heads
+from lit_credit.utils.head_surroundings import check_plain_scores, find_norm_gain, find_rope
+from lit_credit.utils.names import matched_units
+
+__all__ = ["AttentionHeads", "Rope", "read_embedding", "read_heads"]
+
+_NO_SYMBOLS = re.compile(r"pos|wpe|type|segment|relative|bias")
+_MOST_LINES = 10
+
+
+def read_heads(module: nn.Module, names: Sequence[str] | None = None) -> list[AttentionHeads]:
+    """The weights of every head of every attention in a net, as they are now.
+
+    In this order, an attention is a submodule
+
+    - with a method ``head_weights()`` that returns its :class:`AttentionHeads`;
+    - of class ``nn.MultiheadAttention``, without a ``kdim`` or ``vdim`` of its own;
+    - with four Linears of usual names, such as q, k, v, o, or q_proj, k_proj, v_proj, o_proj;
+    - with a fused Linear (or Hugging Face's Conv1D) and an output, such as c_attn, c_proj, or qkv,
+      proj, whose rows are all of q, then all of k, then all of v.
+
+    The number of heads comes from attributes such as ``num_heads`` or ``head_dim``, of the module
+    or its ``config``. Queries may share keys and values. A rotation is known from a child
+    ``rotary`` with ``frequencies`` and ``layout``, or from Hugging Face's ``rotary_emb``.
+
+    Args:
+        module: the net, or a LightningModule around it.
+        names: names or glob patterns of attention submodules, as names of ``module`` or of its
+            ``net``; None takes all.
+
+    Returns:
+        One entry an attention, in the order of registration. Tensors are views of the parameters
+        where possible, without a graph: read again after a step.
+
+    Raises:
+        ValueError: if a pattern matches no attention, or one twice.
+        MisconfigurationException: if there is no attention, or one cannot be read: its queries and
+            keys are normed, it seems to rotate in an unknown way, or its sizes do not fit.
+
+    Example:
+        >>> heads = read_heads(nn.TransformerEncoderLayer(8, nhead=2))
+        >>> heads[0].name, heads[0].query.shape
+        ('self_attn', torch.Size([2, 8, 4]))
+    """
+    found = dict(_attentions(module))
+    if not found:
+        raise MisconfigurationException(_nothing_found(module))
+    chosen = found if names is None else matched_units(names, list(found), "names")
+    return [_read(module, name, found[name]) for name in found if name in chosen]
+
+
+def read_embedding(module: nn.Module, name: str | None = None) -> Tensor | None:
+    """The vectors of all symbols.
+
+    Args:
+        module: the net, or a LightningModule around it.
+        name: of the embedding, as a name of ``module`` or of its ``net``; None takes the first
+            ``nn.Embedding`` whose name does not speak of positions, types or segments.
+
+    Returns:
+        (V, d_model), the weight itself without a graph; None if there is no such embedding.
+
+    Raises:
+        ValueError: if ``name`` is no embedding.
+
+    Example:
+        >>> net = nn.ModuleDict({"position": nn.Embedding(16, 8), "token": nn.Embedding(65, 8)})
+        >>> read_embedding(net).shape
+        torch.Size([65, 8])
+    """
+    found = {n: child for n, child in module.named_modules() if isinstance(child, nn.Embedding)}
+    if name is not None:
+        (chosen,) = matched_units([name], list(found), "name")
+        return found[chosen].weight.detach()
+    symbols = (e for n, e in found.items() if not _NO_SYMBOLS.search(n.rpartition(".")[2]))
+    embedding = next(symbols, None)
+    return None if embedding is None else embedding.weight.detach()
+
+
+def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """All attention by name, without what is inside of another one."""
+    last: str | None = None
+    for name, child in module.named_modules():
+        inside = last is not None and (last == "" or name.startswith(f"{last}."))
+        if not inside and (_own(child) or is_attention(child)):
+            last = name
+            yield name, child
+
+
+def _own(attention: nn.Module) -> Callable[[], object] | None:
+    method = getattr(attention, "head_weights", None)
+    return method if callable(method) else None
+
+
+def _read(module: nn.Module, name: str, attention: nn.Module) -> AttentionHeads:
+    path = name.split(".")
+    ancestors = [module.get_submodule(".".join(path[:i])) for i in reversed(range(len(path)))]
+    try:
+        return _heads(attention, ancestors if name else [], name)
+    except ValueError as error:
+        raise MisconfigurationException(
+            f"the heads of {name or 'the module itself'!r} ({type(attention).__name__}) cannot be "
+            f"read: {error}. Give it a method `head_weights()` that returns "
+            "`lit_credit.utils.head_weights.AttentionHeads`, or choose others by name."
+        ) from error
+
+
+def _heads(attention: nn.Module, ancestors: Sequence[nn.Module], name: str) -> AttentionHeads:
+    """The heads with all that is known of their surroundings.
+
+    Raises:
+        ValueError: with the reason, if they cannot be read.
+    """
+    if (own := _own(attention)) is not None:
+        heads = own()
+        if not isinstance(heads, AttentionHeads):
+            raise ValueError(f"its `head_weights()` returned {type(heads).__name__}")
+    else:
+        check_plain_scores(attention)
+        heads = split_into_heads(find_projections(attention))
+        heads = replace(heads, rope=find_rope(attention, ancestors))
+    gain = heads.norm_gain
+    if gain is None:
+        gain = find_norm_gain(attention, ancestors[0] if ancestors else None)
+    return replace(heads, name=name, norm_gain=gain)
+
+
+def _nothing_found(module: nn.Module) -> str:
+    suspects = [
+        f"{name or 'the module itself'} ({type(child).__name__}: "
+        f"{', '.join(n for n, _ in child.named_children()) or 'no submodules'})"
+        for name, child in module.named_modules()
+        if looks_like_attention(name, child)
+    ]
+    if len(suspects) > _MOST_LINES:
+        suspects[_MOST_LINES:] = [f"and {len(suspects) - _MOST_LINES} more"]
+    looked = "\n  ".join(suspects or ["none by its class or name"])
+    return (
+        f"no attention whose heads can be read was found in {type(module).__name__}. Submodules "
+        f"that look like attention, and what is in them:\n  {looked}\n"
+        "Read are nn.MultiheadAttention, four Linears of usual names (q, k, v, o; q_proj, k_proj, "
+        "v_proj, o_proj; ...), and a fused Linear with an output (c_attn, c_proj; qkv, proj; ...). "
+        "Give another attention a method `head_weights()` that returns "
+        "`lit_credit.utils.head_weights.AttentionHeads`."
+    )
