@@ -1,6 +1,7 @@
 """Diagnostics as Callbacks, for rules of lit_credit and for any LightningModule."""
 
 from lit_credit.callbacks.attention_maps import AttentionMaps
+from lit_credit.callbacks.circuit_matching import CircuitMatching
 from lit_credit.callbacks.credit_alignment import CreditAlignment
 from lit_credit.callbacks.gradient_norms import GradientNorms
 from lit_credit.callbacks.metric_history import MetricHistory
@@ -14,6 +15,7 @@ from lit_credit.callbacks.weight_alignment import WeightAlignment
 
 __all__ = [
     "AttentionMaps",
+    "CircuitMatching",
     "CreditAlignment",
     "GradientNorms",
     "MetricHistory",

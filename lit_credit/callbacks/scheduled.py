@@ -1,7 +1,7 @@
 """What all scheduled diagnostics share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -112,8 +112,8 @@ class ScheduledDiagnostic(Callback, ABC):
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """Values by tag, without the section; called in eval mode with gradients enabled."""
 
-    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """The figure of the whole history, or None."""
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | Mapping[str, Figure] | None:
+        """The figure of the whole history, or several by name, one of them ``figure``; or None."""
         return None
 
     def table(self, rows: Sequence[Row], section: str) -> list[TableRow]:
@@ -199,14 +199,15 @@ class ScheduledDiagnostic(Callback, ABC):
             return
         self._drawn_step = trainer.global_step
         section = self._numbered(self.section)
-        figure = self.draw(self.history.rows, section)
-        if figure is None:
-            return
-        log_figure(trainer, f"{section}/figure", figure, trainer.global_step)
-        if self._folder is not None:
-            folder = self._folder / "figures"
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / f"{self._numbered(self.name)}.png", dpi=150)
+        drawn = self.draw(self.history.rows, section)
+        figures = {"figure": drawn} if isinstance(drawn, Figure) else drawn or {}
+        for name, figure in figures.items():
+            log_figure(trainer, f"{section}/{name}", figure, trainer.global_step)
+            if self._folder is not None:
+                folder = self._folder / "figures"
+                folder.mkdir(parents=True, exist_ok=True)
+                stem = self._numbered(self.name) + ("" if name == "figure" else f"_{name}")
+                figure.savefig(folder / f"{stem}.png", dpi=150)
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0

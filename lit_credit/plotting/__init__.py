@@ -1,6 +1,7 @@
 """Figures: rows of a history in, a matplotlib Figure out; no pyplot and no global state."""
 
 from lit_credit.plotting.attention_grid import attention_grid
+from lit_credit.plotting.circuit_figure import circuit_figure
 from lit_credit.plotting.comparison_figure import comparison_figure
 from lit_credit.plotting.head_heatmaps import HeadPanel, head_heatmaps
 from lit_credit.plotting.layer_curves import layer_curves
@@ -9,6 +10,7 @@ from lit_credit.plotting.parameter_bars import parameter_bars
 __all__ = [
     "HeadPanel",
     "attention_grid",
+    "circuit_figure",
     "comparison_figure",
     "head_heatmaps",
     "layer_curves",

@@ -9,16 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from lit_credit.functional import geometric_mean, growth, mean_and_sd
+from lit_credit.functional import growth, mean_and_sd
+from lit_credit.plotting._runs import by_place, mean_of, over_runs, run_colors
 from lit_credit.plotting._style import (
-    AMBER,
-    BLUE,
-    GREEN,
-    GREY,
     INK,
-    ORANGE,
-    PURPLE,
-    SKY,
     SMALL,
     EndLabel,
     drawable,
@@ -33,8 +27,6 @@ from lit_credit.utils.series import Curve, Histories, layer_tags, run_curve, ser
 
 __all__ = ["comparison_figure"]
 
-_RULES = {"BP": BLUE, "FA": GREEN, "BlockFA": PURPLE, "DFA": ORANGE, "FrozenUnits": GREY}
-_SPARE = [AMBER, SKY, INK, *_RULES.values()]
 _SIZE = (12.0, 8.4)
 
 
@@ -93,7 +85,7 @@ def comparison_figure(runs: Mapping[str, Sequence[Histories]], title: str = "") 
         [0, 0, 0, 1]
     """
     figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-    colors = _colors(list(runs))
+    colors = run_colors(list(runs))
     scored = any(run_curve(seed, "accuracy") for seeds in runs.values() for seed in seeds)
     panels = _PANELS if scored else (*_PANELS[:-1], _LOSS)
     for ax, panel in zip(figure.subplots(2, 2).flat, panels, strict=True):
@@ -118,7 +110,7 @@ def _draw(
     ends: list[EndLabel] = []
     for label, seeds in runs.items():
         curves = [curve for seed in seeds if (curve := run_curve(seed, panel.quantity))]
-        mean = _over_seeds(ax, curves, colors[label], log)
+        mean = over_runs(ax, curves, colors[label], log)
         if not mean:
             continue
         ends.append(EndLabel(mean[-1], f"{label}  {_end_text(curves, log)}", colors[label]))
@@ -135,37 +127,11 @@ def _draw(
     mark_ends(ax, ends, height=_SIZE[1] * 72 * 0.35)
 
 
-def _over_seeds(ax: Axes, curves: Sequence[Curve], color: str, log: bool) -> list[float]:
-    """Draw band and mean, and return the mean where it can be drawn."""
-    gathered = _gather(curves)
-    epochs = list(gathered)
-    mean = drawable((_mean(values, log) for values in gathered.values()), log=log)
-    if not (shown := [value for value in mean if value == value]):
-        return []
-    # Where one seed has no defined value neither mean nor band is drawn.
-    band = [v if m == m else [math.nan] for v, m in zip(gathered.values(), mean, strict=True)]
-    low, high = [min(v) for v in band], [max(v) for v in band]
-    ax.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
-    dots = 4 if len(epochs) <= 15 else 0
-    ax.plot(epochs, mean, color=color, linewidth=2.4, marker="o", markersize=dots, zorder=3)
-    return shown
-
-
 def _thin_layers(ax: Axes, seeds: Sequence[Sequence[Row]], prefix: str, color: str) -> None:
     for tag in layer_tags([row for rows in seeds for row in rows], prefix)[:-1]:
-        gathered = _gather([series(rows, tag) for rows in seeds])
-        mean = drawable((_mean(values, True) for values in gathered.values()), log=True)
+        gathered = by_place([series(rows, tag) for rows in seeds])
+        mean = drawable((mean_of(values, True) for values in gathered.values()), log=True)
         ax.plot(list(gathered), mean, color=color, linewidth=0.8, alpha=0.45, zorder=2)
-
-
-def _gather(curves: Sequence[Curve]) -> dict[int, list[float]]:
-    """The values of all runs that got as far, by epoch."""
-    epochs = sorted({epoch for curve in curves for epoch in curve})
-    return {epoch: [curve[epoch] for curve in curves if epoch in curve] for epoch in epochs}
-
-
-def _mean(values: Sequence[float], log: bool) -> float:
-    return geometric_mean(values).item() if log else mean_and_sd(values).mean.item()
 
 
 def _end_text(curves: Sequence[Curve], log: bool) -> str:
@@ -174,13 +140,3 @@ def _end_text(curves: Sequence[Curve], log: bool) -> str:
         first = mean_and_sd([curve.get(0, math.nan) for curve in curves]).mean
         return factor_text(growth(last, first).item())
     return "n/a" if last.isnan() else f"{last.item():.2f}"
-
-
-def _colors(labels: Sequence[str]) -> dict[str, str]:
-    """A rule's own colour for its first label, the spare ones for all others."""
-    colors: dict[str, str] = {}
-    for label in labels:
-        own = _RULES.get(label.split(" (")[0])
-        free = [color for color in (own, *_SPARE) if color and color not in colors.values()]
-        colors[label] = free[0] if free else _SPARE[len(colors) % len(_SPARE)]
-    return colors

@@ -36,7 +36,9 @@ class HeadPanel(NamedTuple):
     at_least: float = 0.0
 
 
-def head_heatmaps(maps: Mapping[HeadPanel, Layers], *, title: str) -> Figure:
+def head_heatmaps(
+    maps: Mapping[HeadPanel, Layers], *, title: str, columns: Sequence[str] | None = None
+) -> Figure:
     """Heat maps, layers downwards and heads across, with every number in its cell.
 
     An undefined value says n/a on grey. Of more heads or layers than fit a figure of 40 inches the
@@ -45,6 +47,7 @@ def head_heatmaps(maps: Mapping[HeadPanel, Layers], *, title: str) -> Figure:
     Args:
         maps: for each quantity the layers, in forward order, and their heads' numbers.
         title: of the figure.
+        columns: what the numbers of a row are called; None counts heads.
 
     Returns:
         The figure, one panel a quantity; a panel without layers says n/a.
@@ -59,21 +62,23 @@ def head_heatmaps(maps: Mapping[HeadPanel, Layers], *, title: str) -> Figure:
     names = max((len(name) for layers in maps.values() for name in layers), default=1)
     margin = 0.6 + 0.085 * names
     panel = max(heads * _CELL[0] + margin, 3.6), max(depth, 2) * _CELL[1] + 1.2
-    columns = max(1, min(len(maps), 2, int(_WIDEST // panel[0])))
-    lines = max(math.ceil(len(maps) / columns), 1)
-    size = min(columns * panel[0], _LARGEST), min(lines * panel[1] + 0.5, _LARGEST)
-    fits = size == (columns * panel[0], lines * panel[1] + 0.5)
+    across = max(1, min(len(maps), 2, int(_WIDEST // panel[0])))
+    lines = max(math.ceil(len(maps) / across), 1)
+    size = min(across * panel[0], _LARGEST), min(lines * panel[1] + 0.5, _LARGEST)
+    fits = size == (across * panel[0], lines * panel[1] + 0.5)
     figure = Figure(figsize=size, layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    axes = list(figure.subplots(lines, across, squeeze=False).flat)
     for ax, (kind, layers) in zip(axes, maps.items(), strict=False):
-        _draw(ax, kind, layers, numbers=fits)
+        _draw(ax, kind, layers, columns, numbers=fits)
     for ax in axes[len(maps) :]:
         ax.set_axis_off()
     figure.suptitle(title, fontsize=LARGE + 1, fontweight="bold", color=INK)
     return figure
 
 
-def _draw(ax: Axes, kind: HeadPanel, layers: Layers, *, numbers: bool) -> None:
+def _draw(
+    ax: Axes, kind: HeadPanel, layers: Layers, columns: Sequence[str] | None, *, numbers: bool
+) -> None:
     ax.set_title(kind.title, loc="left", fontsize=NORMAL, fontweight="bold", color=INK)
     width = max((len(row) for row in layers.values()), default=0)
     if not width:
@@ -83,9 +88,10 @@ def _draw(ax: Axes, kind: HeadPanel, layers: Layers, *, numbers: bool) -> None:
     for row, values in zip(table, layers.values(), strict=True):
         row[: len(values)] = values
     image = _colored(ax, kind, table)
-    ax.set_xticks(range(width))
+    ax.set_xticks(range(width), columns, rotation=90 if columns and width > 1 else 0)
     ax.set_yticks(range(len(layers)), list(layers))
-    ax.set_xlabel("head", fontsize=SMALL, color=INK)
+    if columns is None:
+        ax.set_xlabel("head", fontsize=SMALL, color=INK)
     ax.tick_params(labelsize=SMALL, colors=INK, length=0)
     ax.spines[:].set_visible(False)
     for y, values in enumerate(layers.values() if numbers else ()):

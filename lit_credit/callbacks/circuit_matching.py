@@ -1,0 +1,282 @@
+"""Do the circuits of two layers meet in one subspace?"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.circuit_pairs import CircuitPairs
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.functional import (
+    diagonal_score_null_sd,
+    leading_directions,
+    match_baseline,
+    position_matching,
+    subspace_match,
+)
+from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
+from lit_credit.utils.head_weights import read_embedding, read_heads
+from lit_credit.utils.history import Row, read_history
+
+__all__ = ["CircuitMatching"]
+
+_RANKS = (5, 10, 15, 20)
+
+
+class CircuitMatching(ScheduledDiagnostic):
+    r"""Does what a head writes meet what a head of a later layer looks for?
+
+    From the weights alone, whatever rule trained them: with
+    :math:`W_{QK} = W_Q R W_K^\top / \sqrt{d_{head}}` of a reading head, :math:`W_{OV} = W_O
+    W_V^\top` of a writing head in an earlier layer, and Z = W_QK W_OV in the stream's d features,
+    it logs for the best pair of heads (``<pair>`` is ``best``: the largest value, of a mismatch the
+    smallest) and for the ``pairs`` that are named (``L00H00-L01H03``: writing, reading):
+
+    - ``circuits/z/<pair>``: the diagonal score of Z, and ``circuits/z_sqrt_d/<pair>``, the score in
+      standard deviations of unrelated circuits, which compares across widths;
+    - ``circuits/mismatch/<pair>``: the share of symbols whose embedding, read by Z, is not matched
+      by itself best;
+    - ``circuits/match_rms/R10/<pair>``, ``match_largest/R10/..``: how the subspace of rank 10 of
+      the keys that W_QK reads meets that which W_OV writes: rms and largest of the cosines of
+      their principal angles; ``match_rms_sds/..`` and ``match_largest_sds/..``: the distance from
+      what unrelated subspaces have, in their standard deviations; ``match_rms/R10/null`` is that
+      value, ``circuits/null_sd/..`` their standard deviations;
+    - ``circuits/rank/qk``, ``rank/ov``: the rank that ScreeNOT estimates, mean over heads, and
+      ``match_rms/estimated/<pair>`` the match at the smaller one of a pair's;
+    - ``circuits/composition/query/<pair>``, ``key``, ``value``: composition scores;
+    - ``circuits/embedding_rms/R10/mean``, ``embedding_largest/R10/mean``: the same match of the
+      embedding's leading directions with W_OV of the first layer, mean over heads;
+    - ``circuits/read_q/R10/token``, ``.../mean``, ``read_k/..``: how much of a single embedding's
+      deviation from the mean, and of the mean, the first layer's W_Q and W_K read, mean over heads.
+
+    R turns keys by the distance of their position, if the heads know positions by rotation. The
+    above is at distance 0, R = 1; ``distances`` adds the pairs' z, mismatch and match at others, as
+    ``circuits/D+05/z/<pair>``.
+
+    At the end of fit it draws all of it over steps (with ``val/id_error`` and ``val/ood_error`` if
+    ``MetricHistory`` recorded them), and a matrix of all pairs of the last measurement.
+
+    Costs no forward pass: 3 ms for two heads of 64 features in a stream of 64. Heads are found in
+    any net with attention of a common form, see :func:`lit_credit.utils.head_weights.read_heads`;
+    one that is not can define ``head_weights()``. Biases play no part.
+
+    Args:
+        ranks: of the subspaces; None takes those of 5, 10, 15 and 20 that no head's size forbids
+            and that force no match (2 r <= d).
+        distances: positions of the key before the query, besides 0; below 0 the key comes after
+            the query, which a causal mask forbids.
+        pairs: of heads, writing before reading, besides the best.
+        embedding: name of the embedding's submodule; None takes the module's token embedding.
+        n_tokens: symbols, evenly spread over the vocabulary, among which the mismatch is taken.
+        fold_norm: let the gain of the norm that a head reads through be a part of its weights,
+            where the structure of the net tells which norm that is.
+        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
+            modules, in forward order, None takes all; ``n_samples`` plays no part.
+
+    Raises:
+        ValueError: if a rank is above what a head has, or a pair, a distance or a unit is unknown.
+        MisconfigurationException: if there are not two layers with attention that can be read.
+
+    Example::
+
+        trainer = Trainer(callbacks=[CircuitMatching(every_n_steps=200)])
+
+    Reference:
+        Song, Xu, Zhong, Out-of-distribution generalization via composition: a lens through
+        induction heads in Transformers, 2024, arXiv 2408.09503; its measurement turns keys the
+        other way, as if they came after the query. Elhage et al., A Mathematical Framework for
+        Transformer Circuits, 2021.
+    """
+
+    name = "circuit_matching"
+    section = "circuits"
+    options = ("ranks", "distances", "pairs", "fold_norm")
+    uses_loss = False
+
+    def __init__(
+        self,
+        *,
+        ranks: list[int] | None = None,
+        distances: list[int] | None = None,
+        pairs: list[str] | None = None,
+        embedding: str | None = None,
+        n_tokens: int = 512,
+        fold_norm: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if ranks is not None and (not ranks or min(ranks) < 1):
+            raise ValueError(f"`ranks` is {ranks}, expected whole numbers of at least 1.")
+        if n_tokens < 2:
+            raise ValueError(f"`n_tokens` is {n_tokens}, expected at least 2.")
+        self.ranks = ranks
+        self.distances = distances or []
+        self.pairs = pairs or []
+        self.embedding = embedding
+        self.n_tokens = n_tokens
+        self.fold_norm = fold_norm
+        self._matrices: dict[str, Tensor] = {}
+        self._readers: list[str] = []
+        self._writers: list[str] = []
+        self._rank = 0
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Read the heads once, so that what does not fit is known before training."""
+        pairs = self._read(module)
+        if unknown := [pair for pair in self.pairs if pair not in pairs.names]:
+            raise ValueError(
+                f"`pairs` has {unknown[0]!r}, expected a writing and a reading head of a later "
+                f"layer, such as: {', '.join(list(pairs.names)[:10])}."
+            )
+        width, size = pairs.layers[0].query.shape[1:]
+        ranks = self._ranks(width, size)
+        if max(ranks) > size:
+            raise ValueError(
+                f"`ranks` has {max(ranks)}, but a head has {size} features. Leave it out."
+            )
+        if forced := [rank for rank in ranks if 2 * rank > width]:
+            rank_zero_warn(
+                f"CircuitMatching: `ranks` {forced} in a stream of {width} features: subspaces of "
+                f"more than {width // 2} dimensions cannot avoid each other."
+            )
+
+    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """``<quantity>/<pair>`` at distance 0, ``D+05/<quantity>/<pair>`` at others."""
+        pairs, embedding = self._read(module), self._embedding(module)
+        width, size = pairs.layers[0].query.shape[1:]
+        ranks = self._ranks(width, size)
+        symbols = None if embedding is None else _spread(embedding, self.n_tokens)
+        scores = pairs.scores(ranks, symbols)
+        values = self._levels(scores, pairs)
+        nulls = _nulls(ranks, width)
+        for tag, (mean, sd) in nulls.items():
+            scaled = "z_sqrt_d" if tag == "z" else tag.replace("/", "_sds/")
+            for name in ("best", *self.pairs):
+                excess = values[f"{tag}/{name}"] - mean
+                values[f"{scaled}/{name}"] = excess / sd if sd else math.nan
+            values[f"null_sd/{tag}"] = sd
+            if tag != "z":
+                values[f"{tag}/null"] = mean
+        values |= pairs.estimated_ranks()
+        if embedding is not None:
+            values |= _of_embedding(embedding, pairs, ranks)
+        self._keep(scores, pairs, ranks)
+        return values
+
+    def draw(self, rows: Sequence[Row], section: str) -> Mapping[str, Figure]:
+        """The curves over steps, and the pairs of the last measurement."""
+        histories = {"circuit_matching": rows}
+        errors = self._folder and self._folder / "metrics.jsonl"
+        if errors is not None and errors.is_file():
+            histories["metrics"] = read_history(errors)
+        curves = circuit_figure({"this run": [histories]}, section=section)
+        if not self._matrices:  # a resumed run that had ended: nothing was measured
+            return {"figure": curves}
+        maps = {
+            panel: dict(zip(self._readers, self._matrices[tag].tolist(), strict=True))
+            for panel, tag in (
+                (HeadPanel("diagonal score z", at_least=1.0), "z"),
+                (HeadPanel(f"match of rank {self._rank}, rms", at_least=1.0), "match"),
+                (HeadPanel("token mismatch", at_least=1.0), "mismatch"),
+            )
+            if tag in self._matrices
+        }
+        title = f"Reading heads (rows) of writing heads (columns), step {rows[-1]['step']}"
+        return {"figure": curves, "pairs": head_heatmaps(maps, title=title, columns=self._writers)}
+
+    def reading(self, rows: Sequence[Row], section: str) -> str:
+        """The best pair at the last measurement, beside what unrelated circuits have."""
+        values = {tag.removeprefix(f"{section}/"): v for tag, v in rows[-1]["values"].items()}
+        rank = next(tag.split("/")[1] for tag in values if tag.startswith("match_rms/R"))
+        match = f"match_rms/{rank}"
+        mismatch = values.get("mismatch/best", math.nan)
+        return (
+            f"best pair: z {values['z/best']:.2f} (unrelated 0 ± {values['null_sd/z']:.2f}), "
+            f"match at rank {int(rank[1:])} {values[f'{match}/best']:.2f} (unrelated "
+            f"{values[f'{match}/null']:.2f} ± {values[f'null_sd/{match}']:.2f}), token mismatch "
+            f"{mismatch:.2f}."
+        )
+
+    def _read(self, module: LightningModule) -> CircuitPairs:
+        layers = read_heads(module, self.units)
+        return CircuitPairs(layers, self.fold_norm, [0, *self.distances])
+
+    def _embedding(self, module: LightningModule) -> Tensor | None:
+        found = read_embedding(module, self.embedding)
+        return None if found is None else found.double()
+
+    def _ranks(self, width: int, size: int) -> list[int]:
+        if self.ranks is not None:
+            return self.ranks
+        fitting = [rank for rank in _RANKS if rank <= size and 2 * rank <= width]
+        return fitting or [max(1, min(width // 4, size))]
+
+    def _keep(
+        self, scores: Mapping[str, Tensor], pairs: CircuitPairs, ranks: Sequence[int]
+    ) -> None:
+        """Keep what the matrices of pairs show, at distance 0."""
+        self._rank = min(ranks, key=lambda rank: abs(rank - 10))
+        shown = {"z": "z", "match": f"match_rms/R{self._rank:02d}", "mismatch": "mismatch"}
+        self._matrices = {name: scores[tag][0] for name, tag in shown.items() if tag in scores}
+        self._readers, self._writers = (
+            [pairs.labels[i] for i in side] for side in (pairs.readers, pairs.writers)
+        )
+
+    def _levels(self, scores: Mapping[str, Tensor], pairs: CircuitPairs) -> dict[str, float]:
+        """Of every score the best pair and the named ones."""
+        values = {}
+        for tag, matrices in scores.items():
+            for distance, matrix in zip(pairs.distances, matrices, strict=False):
+                at = f"D{distance:+03d}/" if distance else ""
+                values[f"{at}{tag}/best"] = _best(tag, matrix)
+                for name in self.pairs:
+                    values[f"{at}{tag}/{name}"] = matrix[pairs.names[name]].item()
+        return values
+
+
+def _best(tag: str, matrix: Tensor) -> float:
+    defined = matrix[~matrix.isnan()]
+    if not len(defined):
+        return math.nan
+    return (defined.min() if tag == "mismatch" else defined.max()).item()
+
+
+def _spread(embedding: Tensor, count: int) -> Tensor:
+    """At most so many rows, from the first to the last."""
+    if len(embedding) <= count:
+        return embedding
+    return embedding[torch.linspace(0, len(embedding) - 1, count, device=embedding.device).long()]
+
+
+def _nulls(ranks: Sequence[int], width: int) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of what unrelated circuits have, by tag."""
+    found = {"z": (0.0, diagonal_score_null_sd(width))}
+    for rank in ranks:
+        null = match_baseline(width, rank)
+        found[f"match_rms/R{rank:02d}"] = null.rms_mean, null.rms_sd
+        found[f"match_largest/R{rank:02d}"] = null.largest_mean, null.largest_sd
+    return found
+
+
+def _of_embedding(embedding: Tensor, pairs: CircuitPairs, ranks: Sequence[int]) -> dict[str, float]:
+    """How the first layer meets the embedding, mean over its heads."""
+    values = {}
+    if few := [rank for rank in ranks if rank <= len(embedding)]:
+        leading = leading_directions(embedding.mT, max(few))
+        match = subspace_match(leading, pairs.first_written, few)
+        for name, cosines in match._asdict().items():
+            for rank, mean in zip(few, cosines.mean(0).tolist(), strict=True):
+                values[f"embedding_{name}/R{rank:02d}/mean"] = mean
+    first = range(len(pairs.layers[0].query))
+    weights = torch.stack([pairs.weight(kind, first) for kind in ("query", "key")])
+    read = position_matching(embedding, weights, ranks)  # (2, heads, ranks)
+    for name in ("token", "mean"):
+        for side, shares in zip("qk", getattr(read, name).mean(1).tolist(), strict=True):
+            for rank, share in zip(ranks, shares, strict=True):
+                values[f"read_{side}/R{rank:02d}/{name}"] = share
+    return values

@@ -1,0 +1,203 @@
+"""All heads of a net, and the scores of every pair of them in which one can read the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lit_credit.functional import (
+    SVD,
+    FactoredMatrix,
+    composition_scores,
+    diagonal_score,
+    ov_circuit,
+    qk_circuit,
+    rotary_matrix,
+    screenot_rank,
+    subspace_match,
+    token_mismatch,
+)
+from lit_credit.utils.attention_heads import AttentionHeads
+
+__all__ = ["CircuitPairs"]
+
+
+@dataclass(frozen=True, eq=False)
+class CircuitPairs:
+    """The stacked weights of n heads in float64, (n, d_model, d_head), and what they are called.
+
+    Args:
+        layers: the heads of each layer, in forward order, all of one d_model and d_head.
+        fold_norm: multiply what a head reads by the gain of its norm, where that is known.
+        distances: D positions of the key before the query.
+
+    Raises:
+        ValueError: if there are fewer than two layers, or heads differ in size.
+    """
+
+    layers: Sequence[AttentionHeads]
+    fold_norm: bool
+    distances: Sequence[int]
+
+    def __post_init__(self) -> None:
+        sizes = {heads.name: tuple(heads.query.shape[1:]) for heads in self.layers}
+        if len(self.layers) < 2:
+            raise ValueError(
+                f"one layer with attention, {', '.join(sizes)}; a head reads what one of an earlier"
+                " layer wrote, so expected at least two."
+            )
+        if len(set(sizes.values())) > 1:
+            raise ValueError(
+                f"heads of different sizes (d_model, d_head): {sizes}. Choose `units` of one size."
+            )
+
+    @property
+    def labels(self) -> list[str]:
+        """``L01H00`` for the first head of the second layer."""
+        return [
+            f"L{layer:02d}H{head:02d}"
+            for layer, heads in enumerate(self.layers)
+            for head in range(len(heads.query))
+        ]
+
+    @property
+    def names(self) -> dict[str, tuple[int, int]]:
+        """Place of each pair in (readers, writers): ``L00H00-L01H00``, writing before reading."""
+        labels = self.labels
+        return {
+            f"{labels[self.writers[j]]}-{labels[self.readers[i]]}": (i, j)
+            for i, j in self.allowed.nonzero().tolist()
+        }
+
+    @cached_property
+    def layer(self) -> Tensor:
+        """(n,), the layer of each head."""
+        return torch.tensor([i for i, heads in enumerate(self.layers) for _ in heads.query])
+
+    @cached_property
+    def readers(self) -> list[int]:
+        """The heads that can read others: those after the first layer."""
+        return (self.layer > 0).nonzero().flatten().tolist()
+
+    @cached_property
+    def writers(self) -> list[int]:
+        """The heads that others can read: those before the last layer, the first layer's first."""
+        return (self.layer < len(self.layers) - 1).nonzero().flatten().tolist()
+
+    @property
+    def allowed(self) -> Tensor:
+        """Bool (readers, writers): the writer is in an earlier layer."""
+        return self.layer[self.readers][:, None] > self.layer[self.writers]
+
+    def weight(self, kind: str, heads: Sequence[int]) -> Tensor:
+        """``query``, ``key``, ``value`` or ``output``, (heads, d_model, d_head)."""
+        stacked = []
+        for layer in self.layers:
+            weight = getattr(layer, kind).double()
+            if self.fold_norm and kind != "output" and layer.norm_gain is not None:
+                weight = weight * layer.norm_gain.double()[:, None]
+            stacked.append(weight)
+        return torch.cat(stacked)[heads]
+
+    @cached_property
+    def qk(self) -> FactoredMatrix:
+        """W_QK of the readers at all distances, (D, readers, d_model, d_model)."""
+        query, key = (self.weight(kind, self.readers) for kind in ("query", "key"))
+        # Expanded, so that both factors have all the leading dimensions.
+        keys = key.expand(len(self.distances), *key.shape)
+        return qk_circuit(query, keys, self._rotations()[:, self.readers])
+
+    @cached_property
+    def ov(self) -> FactoredMatrix:
+        """W_OV of the writers, (writers, d_model, d_model)."""
+        return self._ov(self.writers)
+
+    @property
+    def first_written(self) -> Tensor:
+        """Directions that the first layer's heads write, (heads, d_model, r)."""
+        return self._written.u[: len(self.layers[0].query)]
+
+    def _ov(self, heads: Sequence[int]) -> FactoredMatrix:
+        return ov_circuit(self.weight("output", heads), self.weight("value", heads))
+
+    def _rotations(self) -> Tensor:
+        """(D, n, d_head, d_head); no rotation where heads do not know positions by it."""
+        rotations = []
+        for heads in self.layers:
+            count, _, size = heads.query.shape
+            rope = heads.rope
+            frequencies = heads.query.new_zeros(0) if rope is None else rope.frequencies
+            turn = rotary_matrix(
+                frequencies.double(),
+                torch.tensor(self.distances),
+                size,
+                "interleaved" if rope is None else rope.layout,
+            )
+            rotations.append(turn[:, None].expand(-1, count, -1, -1))
+        return torch.cat(rotations, 1)
+
+    @cached_property
+    def _read(self) -> SVD:
+        return self.qk.svd()
+
+    @cached_property
+    def _written(self) -> SVD:
+        return self.ov.svd()
+
+    @cached_property
+    def _ranks(self) -> tuple[Tensor, Tensor]:
+        """What ScreeNOT makes of the ranks of W_QK (readers,) and of W_OV (writers,)."""
+        width, size = self.layers[0].query.shape[1:]
+        read, written = self._read.s[0], self._written.s
+        shape = width, width
+        return screenot_rank(read, shape, size), screenot_rank(written, shape, size)
+
+    def estimated_ranks(self) -> dict[str, float]:
+        """``rank/qk`` and ``rank/ov``, means over the heads that read and that write."""
+        return {
+            f"rank/{name}": rank.double().mean().item()
+            for name, rank in zip(("qk", "ov"), self._ranks, strict=True)
+        }
+
+    def match(self, ranks: Sequence[int]) -> dict[str, Tensor]:
+        """Match of the subspaces at each rank, and at the smaller one of a pair's estimated ranks.
+
+        Returns:
+            ``match_rms/R10`` and so on, (D, readers, writers).
+        """
+        qk, ov = self._ranks
+        own = torch.minimum(qk[:, None], ov).clamp(min=1)  # 1 where no singular value stands out
+        every = torch.tensor(sorted({*ranks, *own.flatten().tolist()}))
+        found = subspace_match(self._read.v[:, :, None], self._written.u, every.tolist())
+        place = torch.searchsorted(every, own.cpu()).to(own.device)
+        place = place[None, ..., None].expand(len(self.distances), -1, -1, -1)
+        tagged = {}
+        for name, cosines in found._asdict().items():
+            for rank in ranks:
+                tagged[f"match_{name}/R{rank:02d}"] = cosines[..., every.tolist().index(rank)]
+            tagged[f"match_{name}/estimated"] = cosines.gather(-1, place)[..., 0]
+        return tagged
+
+    def scores(self, ranks: Sequence[int], symbols: Tensor | None) -> dict[str, Tensor]:
+        """All that is measured of a pair, NaN where the reader comes too early.
+
+        Args:
+            ranks: of the subspaces.
+            symbols: (V, d_model) in float64, embeddings that look for themselves; None leaves the
+                mismatch out.
+
+        Returns:
+            By tag, (D, readers, writers), or (1, readers, writers) of what is taken without any
+            rotation.
+        """
+        qk, ov = self.qk[:, :, None], self.ov
+        found = {"z": diagonal_score(qk, ov), **self.match(ranks)}
+        if symbols is not None:
+            found["mismatch"] = token_mismatch(symbols, qk, ov)
+        composed = composition_scores(qk[:1], self._ov(self.readers)[:, None], ov)
+        for name, score in composed._asdict().items():
+            found[f"composition/{name}"] = score
+        allowed = self.allowed.to(ov.left.device)
+        return {tag: torch.where(allowed, pairs, torch.nan) for tag, pairs in found.items()}

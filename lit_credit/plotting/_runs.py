@@ -1,0 +1,70 @@
+"""Curves of several runs as one: their mean, and the band that they fill."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from lit_credit.functional import geometric_mean, mean_and_sd
+from lit_credit.plotting._style import (
+    AMBER,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SKY,
+    drawable,
+)
+from lit_credit.utils.series import Curve
+
+_RULES = {"BP": BLUE, "FA": GREEN, "BlockFA": PURPLE, "DFA": ORANGE, "FrozenUnits": GREY}
+_SPARE = [AMBER, SKY, INK, *_RULES.values()]
+
+
+def over_runs(
+    ax: Axes, curves: Sequence[Curve], color: str, log: bool = False, style: str = "-"
+) -> list[float]:
+    """Draw the mean and the band from the smallest to the largest; return the mean where drawn."""
+    gathered = by_place(curves)
+    places = list(gathered)
+    mean = drawable((mean_of(values, log) for values in gathered.values()), log=log)
+    if not (shown := [value for value in mean if value == value]):
+        return []
+    # Where one seed has no defined value neither mean nor band is drawn.
+    band = [v if m == m else [math.nan] for v, m in zip(gathered.values(), mean, strict=True)]
+    low, high = [min(v) for v in band], [max(v) for v in band]
+    ax.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
+    dots = 4 if len(places) <= 15 else 0
+    ax.plot(
+        places,
+        mean,
+        color=color,
+        linestyle=style,
+        linewidth=2.4,
+        marker="o",
+        markersize=dots,
+        zorder=3,
+    )
+    return shown
+
+
+def by_place(curves: Sequence[Curve]) -> dict[int, list[float]]:
+    """The values of all runs that got as far, by epoch or step."""
+    places = sorted({place for curve in curves for place in curve})
+    return {place: [curve[place] for curve in curves if place in curve] for place in places}
+
+
+def mean_of(values: Sequence[float], log: bool) -> float:
+    return geometric_mean(values).item() if log else mean_and_sd(values).mean.item()
+
+
+def run_colors(labels: Sequence[str]) -> dict[str, str]:
+    """A rule's own colour for its first label, the spare ones for all others."""
+    colors: dict[str, str] = {}
+    for label in labels:
+        own = _RULES.get(label.split(" (")[0])
+        free = [color for color in (own, *_SPARE) if color and color not in colors.values()]
+        colors[label] = free[0] if free else _SPARE[len(colors) % len(_SPARE)]
+    return colors
