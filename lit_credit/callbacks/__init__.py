@@ -3,6 +3,7 @@
 from lit_credit.callbacks.attention_maps import AttentionMaps
 from lit_credit.callbacks.credit_alignment import CreditAlignment
 from lit_credit.callbacks.gradient_norms import GradientNorms
+from lit_credit.callbacks.head_behaviour import HeadBehaviour
 from lit_credit.callbacks.metric_history import MetricHistory
 from lit_credit.callbacks.reference_validity import ReferenceValidity
 from lit_credit.callbacks.residual_norms import ResidualNorms
@@ -16,6 +17,7 @@ __all__ = [
     "AttentionMaps",
     "CreditAlignment",
     "GradientNorms",
+    "HeadBehaviour",
     "MetricHistory",
     "ReferenceValidity",
     "ResidualNorms",
