@@ -4,6 +4,7 @@ from lit_credit.callbacks.attention_maps import AttentionMaps
 from lit_credit.callbacks.circuit_matching import CircuitMatching
 from lit_credit.callbacks.credit_alignment import CreditAlignment
 from lit_credit.callbacks.gradient_norms import GradientNorms
+from lit_credit.callbacks.head_behaviour import HeadBehaviour
 from lit_credit.callbacks.metric_history import MetricHistory
 from lit_credit.callbacks.reference_validity import ReferenceValidity
 from lit_credit.callbacks.residual_norms import ResidualNorms
@@ -18,6 +19,7 @@ __all__ = [
     "CircuitMatching",
     "CreditAlignment",
     "GradientNorms",
+    "HeadBehaviour",
     "MetricHistory",
     "ReferenceValidity",
     "ResidualNorms",

@@ -62,6 +62,8 @@ class ScheduledDiagnostic(Callback, ABC):
     """The subclass's own arguments, by which two instances in one Trainer may differ."""
     uses_loss: ClassVar[bool] = True
     """Whether a measurement runs the module's loss."""
+    uses_probe: ClassVar[bool] = True
+    """Whether a measurement looks at data; if not, its batch is None."""
     draw_each: bool = False
     """Whether the figure is drawn at every measurement, and not only at the end."""
 
@@ -156,7 +158,8 @@ class ScheduledDiagnostic(Callback, ABC):
         path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
         self.history = History(path, self.history.rows)
         log_charts(trainer, self._charts(trainer))
-        self.probe = self._shared_probe(trainer, pl_module)
+        if self.uses_probe:
+            self.probe = self._shared_probe(trainer, pl_module)
         rows, epoch = self.history.rows, trainer.current_epoch
         if rows:
             self._last_step = rows[-1]["step"]

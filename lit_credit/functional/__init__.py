@@ -8,6 +8,12 @@ from lit_credit.functional.attention_entropy import (
     mean_attention,
 )
 from lit_credit.functional.gradient_cosine import gradient_cosine
+from lit_credit.functional.head_scores import (
+    duplicate_token_score,
+    induction_score,
+    previous_token_score,
+    repeated_tokens,
+)
 from lit_credit.functional.norms import frobenius_norm, sample_norms
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
@@ -28,15 +34,19 @@ __all__ = [
     "SoftmaxEnergies",
     "SoftmaxGradients",
     "attention_entropy",
+    "duplicate_token_score",
     "effective_keys",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
     "growth",
+    "induction_score",
     "is_softmax",
     "mean_and_sd",
     "mean_attention",
     "norm_ratio",
+    "previous_token_score",
+    "repeated_tokens",
     "sample_norms",
     "sample_tokens",
     "scale_flags",

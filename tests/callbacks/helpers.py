@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lit_credit.datamodules import TensorLoader
 from lit_credit.tasks import Classification
 
-FEATURES, CLASSES, WIDTH = 12, 4, 8
+FEATURES, CLASSES, WIDTH, SYMBOLS = 12, 4, 8, 20
 
 
 def tensors(n, seed=0):
@@ -93,6 +93,37 @@ class NoisyNet(nn.Module):
         return self.head(h)
 
 
+class Symbols(nn.Module):
+    """Takes features, or whole numbers, for symbols of an alphabet."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Embedding(SYMBOLS, WIDTH)
+
+    def forward(self, x):
+        return self.token((x if x.dtype == torch.long else 9 * x).long() % SYMBOLS)
+
+
+class Attend(nn.Module):
+    """Every token to every token, and their mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0].mean(1)
+
+
+class SymbolNet(NoisyNet):
+    """The noisy net for sequences of symbols."""
+
+    def __init__(self):
+        super().__init__()
+        norm = nn.LayerNorm(WIDTH)
+        self.embed = nn.Sequential(Symbols(), norm, nn.Dropout(0.2), Attend())
+
+
 def rule(kind, net=NoisyNet, **kwargs):
     seed_everything(1, verbose=False)
     return kind(net(), Classification(CLASSES), **kwargs)
@@ -109,6 +140,9 @@ class Foreign(LightningModule):
         self.outputs: list[float] = []
         self.seen: list[float] = []
         self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x):
+        return self.model(x)
 
     def training_step(self, batch, batch_idx):
         x, y = (batch["x"], batch["y"]) if isinstance(batch, dict) else batch

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from lit_credit.callbacks import (
     AttentionMaps,
     CreditAlignment,
     GradientNorms,
+    HeadBehaviour,
     MetricHistory,
     ReferenceValidity,
     ResidualNorms,
@@ -32,6 +34,7 @@ CALLBACKS = [
     AttentionMaps,
     CreditAlignment,
     GradientNorms,
+    HeadBehaviour,
     MetricHistory,
     ReferenceValidity,
     ResidualNorms,
@@ -42,7 +45,7 @@ CALLBACKS = [
 RULES = [BP, FA, DFA]
 
 SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, ScheduledDiagnostic)]
-ON_ATTENTION = (AttentionMaps, SoftmaxJacobian)
+ON_ATTENTION = (AttentionMaps, HeadBehaviour, SoftmaxJacobian)
 WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
 # WeightAlignment is refused under BP, which has no feedback.
 PAIRS = [(c, r) for c in CALLBACKS for r in RULES if (c, r) != (WeightAlignment, BP)]
@@ -52,6 +55,11 @@ UNITS = ["model.embed", "model.blocks.*"]
 def make(kind, **kwargs):
     """With a small probe that is no batch of the training."""
     return kind(**({"n_samples": 7} | kwargs)) if kind in SCHEDULED else kind()
+
+
+def net_for(kind):
+    """A net that runs on what the callback gives it."""
+    return helpers.SymbolNet if kind is HeadBehaviour else helpers.NoisyNet
 
 
 def on_foreign(kind, **kwargs):
@@ -72,21 +80,21 @@ def test_every_callback_is_listed():
 def trained(tmp_path_factory):
     """Modules trained without any callback, and their last random state."""
     found = {}
-    for kind in RULES:
-        module = helpers.rule(kind)
+    for kind, net in product(RULES, (helpers.NoisyNet, helpers.SymbolNet)):
+        module = helpers.rule(kind, net)
         fit(tmp_path_factory.mktemp("bare"), module, logger=False)
-        found[kind] = module, torch.get_rng_state()
+        found[kind, net] = module, torch.get_rng_state()
     return found
 
 
 @pytest.mark.parametrize(("kind", "rule"), PAIRS)
 def test_training_is_the_same_to_the_bit(kind, rule, trained, tmp_path):
-    module = helpers.rule(rule)
+    module = helpers.rule(rule, net_for(kind))
     witness = Witness()
     every = {"every_n_steps": 1} if kind in SCHEDULED else {}
     callback = make(kind, **every)
     fit(tmp_path, module, witness, callback, witness.after)
-    reference, rng = trained[rule]
+    reference, rng = trained[rule, net_for(kind)]
     assert same_state(module, reference)
     assert torch.equal(torch.get_rng_state(), rng)
     assert witness.compared >= 17
@@ -101,7 +109,7 @@ def test_a_foreign_module_is_trained_the_same(kind, batches, tmp_path):
     """
     runs = []
     for callbacks in ((), (on_foreign(kind),)):
-        module, witness = Foreign(), Witness()
+        module, witness = Foreign(net_for(kind)), Witness()
         trainer = helpers.trainer(tmp_path, witness, *callbacks, witness.after, logger=False)
         trainer.fit(module, helpers.shuffled(batches))
         runs.append((module, dict(trainer.callback_metrics), torch.get_rng_state()))
@@ -141,7 +149,7 @@ def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
-    module = helpers.rule(FA)
+    module = helpers.rule(FA, net_for(kind))
     before = helpers.hooks(module)
     callback = make(kind, units=["blocks.7"])
     if kind is not WeightAlignment:
@@ -167,21 +175,21 @@ def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_fast_dev_run_leaves_no_file(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path, helpers.rule(FA), make(kind), fast_dev_run=True)
+    fit(tmp_path, helpers.rule(FA, net_for(kind)), make(kind), fast_dev_run=True)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_without_a_logger_there_is_the_history(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path / "runs", helpers.rule(FA), make(kind), logger=False, max_epochs=1)
+    fit(tmp_path / "runs", helpers.rule(FA, net_for(kind)), make(kind), logger=False, max_epochs=1)
     assert f"runs/{kind.name}.jsonl" in files(tmp_path)
     assert all(name.startswith("runs/") for name in files(tmp_path))
 
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
-    fit(tmp_path, helpers.rule(FA), make(kind), logger="csv")
+    fit(tmp_path, helpers.rule(FA, net_for(kind)), make(kind), logger="csv")
     header, *lines = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().split()]
     rows = read_history(tmp_path / f"{kind.name}.jsonl")
     for row in rows:
@@ -205,7 +213,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_
         checkpoint = ModelCheckpoint(
             tmp_path / name, filename="{step}", every_n_train_steps=saved_at, save_top_k=-1
         )
-        module = helpers.rule(DFA)
+        module = helpers.rule(DFA, net_for(kind))
         options = {"max_steps": max_steps, "max_epochs": -1, "enable_checkpointing": True}
         options["logger"] = False
         fit(tmp_path / name, module, callback, checkpoint, ckpt_path=ckpt_path, **options)
@@ -226,7 +234,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_two_side_by_side_do_not_collide(kind, tmp_path):
     pair = make(kind, every_n_epochs=2), make(kind, every_n_steps=5, n_samples=9)
-    fit(tmp_path, helpers.rule(FA), *pair)
+    fit(tmp_path, helpers.rule(FA, net_for(kind)), *pair)
     one = read_history(tmp_path / f"{kind.name}.jsonl")
     other = read_history(tmp_path / f"{kind.name}-1.jsonl")
     assert [(row["step"], row["epoch"]) for row in one] == [(0, 0), (8, 2), (12, 3)]
@@ -257,7 +265,7 @@ class WithoutLoss(Validated):
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_what_is_missing_is_named_before_training(kind, tmp_path):
-    module = Validated()
+    module = Validated(net_for(kind))
     if kind is CreditAlignment:
         with pytest.raises(MisconfigurationException, match=r"`credit\(batch\)`.*Validated"):
             fit(tmp_path, module, CreditAlignment(parameters=False), logger=False)

@@ -10,6 +10,7 @@ from lit_credit.callbacks import (
     AttentionMaps,
     CreditAlignment,
     GradientNorms,
+    HeadBehaviour,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
@@ -24,6 +25,7 @@ KINDS = [
     AttentionMaps,
     CreditAlignment,
     GradientNorms,
+    HeadBehaviour,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
@@ -38,7 +40,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     callbacks = [*(kind(n_samples=7) for kind in KINDS), ResidualNorms(every_n_steps=5)]
     trainer = helpers.trainer(folder, *callbacks)
-    trainer.fit(helpers.rule(FA), helpers.train_loader(), helpers.val_loader())
+    trainer.fit(helpers.rule(FA, helpers.SymbolNet), helpers.train_loader(), helpers.val_loader())
     trainer.logger.experiment.flush()
     return folder, helpers.events(folder), callbacks
 
@@ -60,7 +62,10 @@ def test_scalars_are_those_of_the_histories_at_their_steps(run):
                 assert found == [(step, pytest.approx(value)) for step, value in expected]
                 seen.add(tag)
     assert {"residual/norm/L00", "residual-1/norm/L02", "gradient/norm/L02"} <= seen
-    heads = {f"{q}/embed.3.attention/H01" for q in ("jacobian/r_off", "attention/entropy")}
+    heads = {
+        f"{q}/embed.3.attention/H01"
+        for q in ("jacobian/r_off", "attention/entropy", "behaviour/induction")
+    }
     assert heads <= seen
     assert {"credit/cosine/L00", "weight/angle/head", "stability/growth"} <= seen
     assert all(tag.count("/") >= 1 for tag in seen)
@@ -96,5 +101,5 @@ def test_a_figure_of_each_goes_to_tensorboard_and_to_the_folder(run):
 
 def test_figures_can_be_left_out(tmp_path):
     trainer = helpers.trainer(tmp_path, ResidualNorms(figure=False), max_epochs=1)
-    trainer.fit(helpers.rule(FA), helpers.train_loader(), helpers.val_loader())
+    trainer.fit(helpers.rule(FA, helpers.SymbolNet), helpers.train_loader(), helpers.val_loader())
     assert not (tmp_path / "figures").exists()

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from beartype import beartype
-from jaxtyping import Bool, Float, Float32, Float64, jaxtyped
+from jaxtyping import Bool, Float, Float32, Float64, Int64, jaxtyped
 from torch import Tensor
 
 from lit_credit import functional
@@ -100,6 +100,20 @@ def effective_keys(
     return functional.effective_keys(attention, allowed)
 
 
+@typed
+def head_scores(attention: Float[Tensor, "n h t t"]) -> tuple[Float64[Tensor, "h"], ...]:
+    return (
+        functional.previous_token_score(attention),
+        functional.induction_score(attention, 2),
+        functional.duplicate_token_score(attention, 2),
+    )
+
+
+@typed
+def repeated_tokens(n: int, period: int, repeats: int) -> Int64[Tensor, "{n} {period*repeats}"]:
+    return functional.repeated_tokens(n, period, repeats, 9, torch.Generator())
+
+
 ONE = [sample_norms, frobenius_norm, mean_and_sd, geometric_mean]
 TWO = [gradient_cosine, weight_angle, norm_ratio, growth]
 
@@ -122,6 +136,13 @@ def test_shapes_and_dtypes_of_attention(shape, dtype, masked):
         function(attention, attention, allowed)
     for function in (attention_entropy, effective_keys):
         function(attention, allowed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 2, 4, 4), (1, 1, 3, 3), (0, 2, 3, 3)])
+def test_shapes_and_dtypes_of_head_scores(shape, dtype):
+    head_scores(torch.rand(shape).softmax(-1).to(dtype))
+    repeated_tokens(shape[0], 3, 2)
 
 
 def test_jaxtyping_is_not_needed_at_run_time():
