@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_credit.functional import MeanAndSd, growth, mean_and_sd, scale_flags
-from lit_credit.plotting import comparison_figure
+from lit_credit.plotting import circuit_figure, comparison_figure
 from lit_credit.utils.runs import HISTORIES, Run, find_runs, read_run
 from lit_credit.utils.series import run_curve
 
@@ -17,9 +17,14 @@ __all__ = ["compare", "main"]
 
 BASELINE = "FrozenUnits"
 _ORDER = ["BP", "FA", "BlockFA", "DFA"]
+_ENDS = {
+    **dict.fromkeys(("accuracy", "loss", "ood_error", "id_error", "cosine"), ".3f"),
+    **dict.fromkeys(("z", "match", "mismatch"), ".2f"),
+}
+"""Quantities of which the end of training is shown, mean and spread over runs, and in what form."""
 _COLUMNS = [
-    *("accuracy", "accuracy_sd", "loss", "loss_sd", "h_first", "h_last", "h_last_sd", "growth"),
-    *("g_first", "g_last", "g_last_sd", "cosine", "cosine_sd"),
+    *(f"{name}{part}" for name in _ENDS for part in ("", "_sd")),
+    *("h_first", "h_last", "h_last_sd", "growth", "g_first", "g_last", "g_last_sd"),
     *("above_frozen", "scale_unstable", "depth_unused"),
 ]
 _FLAGS = {
@@ -45,7 +50,8 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
 
     Args:
         runs: run folders, or folders that contain some at any depth.
-        out: folder for ``comparison.png`` and ``comparison.csv``; older ones are replaced.
+        out: folder for ``comparison.png`` and ``comparison.csv``, and where circuits were matched
+            for ``circuits.png`` and ``circuits_log.png``; older ones are replaced.
 
     Returns:
         The table, mean ± sample standard deviation, and a line for whatever is incomplete.
@@ -56,14 +62,16 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     groups = _group([read_run(folder) for folder in find_runs(runs)])
     summaries = _summarise(groups)
     subjects = list(dict.fromkeys(run.subject for s in summaries for run in s.runs))
-    figure = comparison_figure(
-        {s.label: [run.histories for run in s.runs] for s in summaries},
-        title=subjects[0] if len(subjects) == 1 else "",
-    )
+    histories = {s.label: [run.histories for run in s.runs] for s in summaries}
+    title = subjects[0] if len(subjects) == 1 else ""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "comparison.csv", summaries)
-    figure.savefig(folder / "comparison.png", dpi=200)
+    comparison_figure(histories, title=title).savefig(folder / "comparison.png", dpi=200)
+    if any("circuit_matching" in seed for seeds in histories.values() for seed in seeds):
+        for name, log_steps in (("circuits", False), ("circuits_log", True)):
+            figure = circuit_figure(histories, log_steps=log_steps, title=title)
+            figure.savefig(folder / f"{name}.png", dpi=150)
     notes = [note for summary in summaries for note in _notes(summary)]
     return "\n".join([*_table(summaries), *_legend(summaries), *notes])
 
@@ -154,12 +162,13 @@ def _summarise(groups: dict[str, list[Run]]) -> list[Summary]:
 
 
 def _values(runs: Sequence[Run], accuracy: MeanAndSd, frozen: float) -> dict[str, float]:
-    loss, h, g, cosine = (_end(runs, quantity) for quantity in ("loss", "h", "g", "cosine"))
+    ends = [_end(runs, quantity) for quantity in _ENDS]
+    h, g = (_end(runs, quantity) for quantity in ("h", "g"))
     h_first, g_first = (_start(runs, quantity) for quantity in ("h", "g"))
     grown = growth(h.mean, h_first.mean).item()
     flags = scale_flags(grown, accuracy.mean.item(), frozen)
     above = accuracy.mean - frozen
-    cells = (*accuracy, *loss, h_first.mean, *h, grown, g_first.mean, *g, *cosine, above)
+    cells = (*(x for end in ends for x in end), h_first.mean, *h, grown, g_first.mean, *g, above)
     numbers = [*map(float, cells), flags.scale_unstable, flags.depth_unused]
     return dict(zip(_COLUMNS, numbers, strict=True))
 
@@ -192,15 +201,14 @@ def _table(summaries: Sequence[Summary]) -> list[str]:
     rows: list[dict[str, str]] = []
     for s in summaries:
         v = s.values
+        ends = {n.replace("_", " "): _pair(v[n], v[f"{n}_sd"], form) for n, form in _ENDS.items()}
         row = {
-            "accuracy": _pair(v["accuracy"], v["accuracy_sd"], ".3f"),
-            "loss": _pair(v["loss"], v["loss_sd"], ".3f"),
+            **ends,
             "|h_L| start": _number(v["h_first"]),
             "|h_L| end": _pair(v["h_last"], v["h_last_sd"]),
             "growth": _number(v["growth"]),
             "|g_L| start": _number(v["g_first"]),
             "|g_L| end": _pair(v["g_last"], v["g_last_sd"]),
-            "cosine": _pair(v["cosine"], v["cosine_sd"], ".3f"),
             "above frozen": _number(v["above_frozen"], "+.3f"),
             "flags": ", ".join(_raised(s)) or "-",
         }
@@ -233,7 +241,7 @@ def _number(value: float, form: str = ".3g") -> str:
 def _pair(mean: float, sd: float, form: str = ".3g") -> str:
     if math.isnan(mean):
         return "n/a"
-    return f"{mean:{form}} ± {_number(sd, '.3f' if form == '.3f' else '.2g')}"
+    return f"{mean:{form}} ± {_number(sd, '.2g' if form == '.3g' else form)}"
 
 
 def _notes(summary: Summary) -> list[str]:

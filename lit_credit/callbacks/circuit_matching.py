@@ -22,6 +22,7 @@ from lit_credit.functional import (
 from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
 from lit_credit.utils.head_weights import read_embedding, read_heads
 from lit_credit.utils.history import Row, read_history
+from lit_credit.utils.series import match_ranks
 
 __all__ = ["CircuitMatching"]
 
@@ -97,6 +98,7 @@ class CircuitMatching(ScheduledDiagnostic):
     section = "circuits"
     options = ("ranks", "distances", "pairs", "fold_norm")
     uses_loss = False
+    uses_probe = False
 
     def __init__(
         self,
@@ -139,6 +141,9 @@ class CircuitMatching(ScheduledDiagnostic):
             raise ValueError(
                 f"`ranks` has {max(ranks)}, but a head has {size} features. Leave it out."
             )
+        tags = ("match_rms", "match_largest", "embedding_rms")
+        curves = [f"{tag}/R{rank:02d}" for tag in tags for rank in ranks]
+        self.charts = ["z", "mismatch", "rank", "composition/key", *curves]
         if forced := [rank for rank in ranks if 2 * rank > width]:
             rank_zero_warn(
                 f"CircuitMatching: `ranks` {forced} in a stream of {width} features: subspaces of "
@@ -192,12 +197,12 @@ class CircuitMatching(ScheduledDiagnostic):
     def reading(self, rows: Sequence[Row], section: str) -> str:
         """The best pair at the last measurement, beside what unrelated circuits have."""
         values = {tag.removeprefix(f"{section}/"): v for tag, v in rows[-1]["values"].items()}
-        rank = next(tag.split("/")[1] for tag in values if tag.startswith("match_rms/R"))
-        match = f"match_rms/{rank}"
+        rank = match_ranks(rows, section)[0]
+        match = f"match_rms/R{rank:02d}"
         mismatch = values.get("mismatch/best", math.nan)
         return (
             f"best pair: z {values['z/best']:.2f} (unrelated 0 ± {values['null_sd/z']:.2f}), "
-            f"match at rank {int(rank[1:])} {values[f'{match}/best']:.2f} (unrelated "
+            f"match at rank {rank} {values[f'{match}/best']:.2f} (unrelated "
             f"{values[f'{match}/null']:.2f} ± {values[f'null_sd/{match}']:.2f}), token mismatch "
             f"{mismatch:.2f}."
         )

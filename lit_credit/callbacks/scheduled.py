@@ -56,7 +56,7 @@ class ScheduledDiagnostic(Callback, ABC):
 
     name: ClassVar[str]
     section: ClassVar[str]
-    charts: ClassVar[Sequence[str]] = ()
+    charts: Sequence[str] = ()
     """Tags below the section that TensorBoard's custom scalars show with all layers together."""
     options: ClassVar[Sequence[str]] = ()
     """The subclass's own arguments, by which two instances in one Trainer may differ."""

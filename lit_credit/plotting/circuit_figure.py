@@ -1,7 +1,6 @@
 """When copying is learned, and when the circuits of two layers meet."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from lit_credit.plotting._style import (
     not_applicable,
     whole_numbers_across,
 )
-from lit_credit.utils.series import Histories, series
+from lit_credit.utils.series import Histories, match_ranks, series
 
 __all__ = ["circuit_figure"]
 
@@ -97,9 +96,9 @@ def _panels(
     runs: Mapping[str, Sequence[Histories]], rank: int | None, section: str
 ) -> list[_Panel]:
     colors = run_colors(list(runs))
-    ranks = _ranks(runs, section) if rank is None else [rank]
-    if rank is None and len(runs) > 1:
-        ranks = sorted(ranks, key=lambda r: abs(r - 10))[:1]
+    rows = [row for seeds in runs.values() for s in seeds for row in s.get("circuit_matching", [])]
+    ranks = match_ranks(rows, section) if rank is None else [rank]
+    ranks = sorted(ranks) if len(runs) == 1 else ranks[:1]
 
     def of_runs(tag: str, style: str = "-", suffix: str = "") -> list[_Curve]:
         return [_Curve(s, tag, colors[r], f"{r}{suffix}", style) for r, s in runs.items()]
@@ -149,20 +148,6 @@ def _panels(
         ),
         _Panel("Embedding against first layer's OV", f"{rms}, mean", embedding, (0.0, 1.0), null),
     ]
-
-
-def _ranks(runs: Mapping[str, Sequence[Histories]], section: str) -> list[int]:
-    """Every rank at which a match was measured."""
-    tagged = re.compile(rf"{section}/match_rms/R(\d+)/best")
-    found = {
-        int(match[1])
-        for seeds in runs.values()
-        for histories in seeds
-        for row in histories.get("circuit_matching", [])
-        for tag in row["values"]
-        if (match := tagged.fullmatch(tag))
-    }
-    return sorted(found)
 
 
 def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:

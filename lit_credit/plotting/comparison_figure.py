@@ -55,15 +55,20 @@ _PANELS = (
         "gradient/norm/",
     ),
     _Panel("cosine", "Credit against the exact gradient", "cosine at outputs, mean over units"),
-    _Panel("accuracy", "Accuracy", "fraction correct, validation data"),
 )
-_LOSS = _Panel("loss", "Loss", "mean over validation data")
+_LAST = (
+    _Panel("accuracy", "Accuracy", "fraction correct, validation data"),
+    _Panel("ood_error", "Error out of distribution", "share of copied symbols, validation data"),
+    _Panel("loss", "Loss", "mean over validation data"),
+)
+"""The panel at the end: the first of these quantities that a run has measured."""
 
 
 def comparison_figure(runs: Mapping[str, Sequence[Histories]], title: str = "") -> Figure:
     """Stream, gradient, credit cosine and accuracy over epochs, one colour a rule.
 
-    Where no run has an accuracy the last panel is the validation loss.
+    Where no run has an accuracy the last panel is the error out of distribution, or else the
+    validation loss.
 
     The thick line is the mean over seeds (of norms the geometric mean), the band goes from the
     smallest to the largest seed; thin lines are the layers before the last. Labels end with the
@@ -86,9 +91,8 @@ def comparison_figure(runs: Mapping[str, Sequence[Histories]], title: str = "") 
     """
     figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     colors = run_colors(list(runs))
-    scored = any(run_curve(seed, "accuracy") for seeds in runs.values() for seed in seeds)
-    panels = _PANELS if scored else (*_PANELS[:-1], _LOSS)
-    for ax, panel in zip(figure.subplots(2, 2).flat, panels, strict=True):
+    last = next((panel for panel in _LAST if _measured(runs, panel.quantity)), _LAST[0])
+    for ax, panel in zip(figure.subplots(2, 2).flat, (*_PANELS, last), strict=True):
         _draw(ax, panel, runs, colors)
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
     counts = ", ".join(f"{label}: {len(seeds)}" for label, seeds in runs.items())
@@ -99,6 +103,10 @@ def comparison_figure(runs: Mapping[str, Sequence[Histories]], title: str = "") 
         color=INK,
     )
     return figure
+
+
+def _measured(runs: Mapping[str, Sequence[Histories]], quantity: str) -> bool:
+    return any(run_curve(seed, quantity) for seeds in runs.values() for seed in seeds)
 
 
 def _draw(
@@ -121,7 +129,7 @@ def _draw(
         not_applicable(ax)
         return
     ax.set_xlim(0, max(ax.dataLim.x1, 1))
-    if not log and panel is not _LOSS:
+    if not log and panel.quantity != "loss":
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, 0.0), max(high, 1.0))
     mark_ends(ax, ends, height=_SIZE[1] * 72 * 0.35)

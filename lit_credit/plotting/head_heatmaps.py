@@ -88,10 +88,12 @@ def _draw(
     for row, values in zip(table, layers.values(), strict=True):
         row[: len(values)] = values
     image = _colored(ax, kind, table)
-    ax.set_xticks(range(width), columns, rotation=90 if columns and width > 1 else 0)
-    ax.set_yticks(range(len(layers)), list(layers))
     if columns is None:
+        ax.set_xticks(range(width))
         ax.set_xlabel("head", fontsize=SMALL, color=INK)
+    else:
+        ax.set_xticks(range(width), columns, rotation=90 if width > 1 else 0)
+    ax.set_yticks(range(len(layers)), list(layers))
     ax.tick_params(labelsize=SMALL, colors=INK, length=0)
     ax.spines[:].set_visible(False)
     for y, values in enumerate(layers.values() if numbers else ()):

@@ -19,7 +19,7 @@ _NO_SYMBOLS = re.compile(r"pos|wpe|type|segment|relative|bias")
 _MOST_LINES = 10
 
 
-def read_heads(module: nn.Module, names: Sequence[str] | None = None) -> list[AttentionHeads]:
+def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[AttentionHeads]:
     """The weights of every head of every attention in a net, as they are now.
 
     In this order, an attention is a submodule
@@ -36,7 +36,7 @@ def read_heads(module: nn.Module, names: Sequence[str] | None = None) -> list[At
 
     Args:
         module: the net, or a LightningModule around it.
-        names: names or glob patterns of attention submodules, as names of ``module`` or of its
+        units: names or glob patterns of attention submodules, as names of ``module`` or of its
             ``net``; None takes all.
 
     Returns:
@@ -56,7 +56,7 @@ def read_heads(module: nn.Module, names: Sequence[str] | None = None) -> list[At
     found = dict(_attentions(module))
     if not found:
         raise MisconfigurationException(_nothing_found(module))
-    chosen = found if names is None else matched_units(names, list(found), "names")
+    chosen = found if units is None else matched_units(units, list(found), "units")
     return [_read(module, name, found[name]) for name in found if name in chosen]
 
 

@@ -12,7 +12,7 @@ from lit_credit.utils.history import Row, read_history
 
 __all__ = ["HISTORIES", "Run", "find_runs", "read_run"]
 
-HISTORIES = ("metrics", "residual_norms", "gradient_norms", "credit_alignment")
+HISTORIES = ("metrics", "residual_norms", "gradient_norms", "credit_alignment", "circuit_matching")
 """The histories that a comparison reads, by the names of their files."""
 
 # What may differ between two runs that are still seeds of one experiment: where files lie, how

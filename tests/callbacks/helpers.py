@@ -105,13 +105,15 @@ class Symbols(nn.Module):
 
 
 class Attend(nn.Module):
-    """Every token to every token, and their mean."""
+    """Every token to every token, twice, and their mean."""
 
     def __init__(self):
         super().__init__()
+        self.before = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
         self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
 
     def forward(self, x):
+        x = x + self.before(x, x, x, need_weights=False)[0]
         return self.attention(x, x, x, need_weights=False)[0].mean(1)
 
 

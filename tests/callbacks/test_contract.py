@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 import lit_credit.callbacks
 from lit_credit.callbacks import (
     AttentionMaps,
+    CircuitMatching,
     CreditAlignment,
     GradientNorms,
     HeadBehaviour,
@@ -32,6 +33,7 @@ from tests.callbacks.helpers import Foreign, Validated, Witness, files, fit, sam
 
 CALLBACKS = [
     AttentionMaps,
+    CircuitMatching,
     CreditAlignment,
     GradientNorms,
     HeadBehaviour,
@@ -45,7 +47,8 @@ CALLBACKS = [
 RULES = [BP, FA, DFA]
 
 SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, ScheduledDiagnostic)]
-ON_ATTENTION = (AttentionMaps, HeadBehaviour, SoftmaxJacobian)
+ON_ATTENTION = (AttentionMaps, CircuitMatching, HeadBehaviour, SoftmaxJacobian)
+ON_SYMBOLS = (CircuitMatching, HeadBehaviour)
 WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
 # WeightAlignment is refused under BP, which has no feedback.
 PAIRS = [(c, r) for c in CALLBACKS for r in RULES if (c, r) != (WeightAlignment, BP)]
@@ -59,7 +62,7 @@ def make(kind, **kwargs):
 
 def net_for(kind):
     """A net that runs on what the callback gives it."""
-    return helpers.SymbolNet if kind is HeadBehaviour else helpers.NoisyNet
+    return helpers.SymbolNet if kind in ON_SYMBOLS else helpers.NoisyNet
 
 
 def on_foreign(kind, **kwargs):
@@ -275,7 +278,8 @@ def test_what_is_missing_is_named_before_training(kind, tmp_path):
                 fit(tmp_path, other, WeightAlignment(), logger=False)
     elif kind in ON_ATTENTION:
         module.model.embed[3] = torch.nn.Identity()
-        with pytest.raises(MisconfigurationException, match=r"no attention was seen.*of Validated"):
+        what = "whose heads can be read was found" if kind is CircuitMatching else "was seen"
+        with pytest.raises(MisconfigurationException, match=rf"no attention {what}.*Validated"):
             fit(tmp_path, module, kind(), logger=False)
     else:
         with pytest.raises(MisconfigurationException, match=r"credit_units.*model\.blocks\.0"):

@@ -8,6 +8,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from lit_credit.callbacks import (
     AttentionMaps,
+    CircuitMatching,
     CreditAlignment,
     GradientNorms,
     HeadBehaviour,
@@ -23,6 +24,7 @@ from tests.callbacks import helpers
 
 KINDS = [
     AttentionMaps,
+    CircuitMatching,
     CreditAlignment,
     GradientNorms,
     HeadBehaviour,
@@ -92,9 +94,11 @@ def test_one_layout_covers_all_diagnostics(run):
 def test_a_figure_of_each_goes_to_tensorboard_and_to_the_folder(run):
     folder, events, _ = run
     names = {f"{kind.name}.png" for kind in KINDS} | {"residual_norms-1.png"}
+    names |= {"circuit_matching_pairs.png"}
     assert {path.name for path in (folder / "figures").iterdir()} == names
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in (folder / "figures").iterdir())
     tags = {f"{kind.section}/figure" for kind in KINDS} | {"residual-1/figure"}
+    tags |= {"circuits/pairs"}
     assert set(events.Tags()["images"]) == tags
     assert [event.step for event in events.Images("residual/figure")] == [12]
 
