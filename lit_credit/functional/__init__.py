@@ -7,6 +7,8 @@ from lit_credit.functional.attention_entropy import (
     is_softmax,
     mean_attention,
 )
+from lit_credit.functional.circuits import ov_circuit, qk_circuit
+from lit_credit.functional.factored_matrix import SVD, FactoredMatrix, product_norm
 from lit_credit.functional.gradient_cosine import gradient_cosine
 from lit_credit.functional.head_scores import (
     duplicate_token_score,
@@ -14,7 +16,9 @@ from lit_credit.functional.head_scores import (
     previous_token_score,
     repeated_tokens,
 )
+from lit_credit.functional.leading_directions import leading_directions
 from lit_credit.functional.norms import frobenius_norm, sample_norms
+from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
 from lit_credit.functional.softmax_jacobian import (
@@ -28,7 +32,10 @@ from lit_credit.functional.softmax_jacobian import (
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
 __all__ = [
+    "SVD",
+    "FactoredMatrix",
     "MeanAndSd",
+    "RotaryLayout",
     "ScaleFlags",
     "SoftmaxCosines",
     "SoftmaxEnergies",
@@ -42,11 +49,17 @@ __all__ = [
     "growth",
     "induction_score",
     "is_softmax",
+    "leading_directions",
     "mean_and_sd",
     "mean_attention",
     "norm_ratio",
+    "ov_circuit",
     "previous_token_score",
+    "product_norm",
+    "qk_circuit",
     "repeated_tokens",
+    "rotary_frequencies",
+    "rotary_matrix",
     "sample_norms",
     "sample_tokens",
     "scale_flags",
