@@ -8,6 +8,12 @@ from lit_credit.functional.attention_entropy import (
     mean_attention,
 )
 from lit_credit.functional.circuits import ov_circuit, qk_circuit
+from lit_credit.functional.composition_scores import (
+    CompositionScores,
+    composition_null,
+    composition_scores,
+)
+from lit_credit.functional.diagonal_score import diagonal_score, diagonal_score_null_sd
 from lit_credit.functional.factored_matrix import SVD, FactoredMatrix, product_norm
 from lit_credit.functional.gradient_cosine import gradient_cosine
 from lit_credit.functional.head_scores import (
@@ -29,10 +35,12 @@ from lit_credit.functional.softmax_jacobian import (
     softmax_energies,
     softmax_gradients,
 )
+from lit_credit.functional.token_mismatch import token_mismatch
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
 __all__ = [
     "SVD",
+    "CompositionScores",
     "FactoredMatrix",
     "MeanAndSd",
     "RotaryLayout",
@@ -41,6 +49,10 @@ __all__ = [
     "SoftmaxEnergies",
     "SoftmaxGradients",
     "attention_entropy",
+    "composition_null",
+    "composition_scores",
+    "diagonal_score",
+    "diagonal_score_null_sd",
     "duplicate_token_score",
     "effective_keys",
     "frobenius_norm",
@@ -66,5 +78,6 @@ __all__ = [
     "softmax_cosines",
     "softmax_energies",
     "softmax_gradients",
+    "token_mismatch",
     "weight_angle",
 ]
