@@ -23,7 +23,9 @@ from lit_credit.functional.head_scores import (
     repeated_tokens,
 )
 from lit_credit.functional.leading_directions import leading_directions
+from lit_credit.functional.match_baseline import MatchBaseline, match_baseline
 from lit_credit.functional.norms import frobenius_norm, sample_norms
+from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
@@ -35,6 +37,7 @@ from lit_credit.functional.softmax_jacobian import (
     softmax_energies,
     softmax_gradients,
 )
+from lit_credit.functional.subspace_match import SubspaceMatch, principal_angles, subspace_match
 from lit_credit.functional.token_mismatch import token_mismatch
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
@@ -42,12 +45,15 @@ __all__ = [
     "SVD",
     "CompositionScores",
     "FactoredMatrix",
+    "MatchBaseline",
     "MeanAndSd",
+    "PositionMatching",
     "RotaryLayout",
     "ScaleFlags",
     "SoftmaxCosines",
     "SoftmaxEnergies",
     "SoftmaxGradients",
+    "SubspaceMatch",
     "attention_entropy",
     "composition_null",
     "composition_scores",
@@ -62,11 +68,14 @@ __all__ = [
     "induction_score",
     "is_softmax",
     "leading_directions",
+    "match_baseline",
     "mean_and_sd",
     "mean_attention",
     "norm_ratio",
     "ov_circuit",
+    "position_matching",
     "previous_token_score",
+    "principal_angles",
     "product_norm",
     "qk_circuit",
     "repeated_tokens",
@@ -78,6 +87,7 @@ __all__ = [
     "softmax_cosines",
     "softmax_energies",
     "softmax_gradients",
+    "subspace_match",
     "token_mismatch",
     "weight_angle",
 ]
