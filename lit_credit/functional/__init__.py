@@ -29,6 +29,7 @@ from lit_credit.functional.position_matching import PositionMatching, position_m
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
+from lit_credit.functional.screenot_rank import screenot_rank
 from lit_credit.functional.softmax_jacobian import (
     SoftmaxCosines,
     SoftmaxEnergies,
@@ -84,6 +85,7 @@ __all__ = [
     "sample_norms",
     "sample_tokens",
     "scale_flags",
+    "screenot_rank",
     "softmax_cosines",
     "softmax_energies",
     "softmax_gradients",
