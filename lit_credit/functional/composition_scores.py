@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_credit.functional.factored_matrix import FactoredMatrix, product_norm
+from lit_credit.functional._linalg import frobenius, inner
+from lit_credit.functional.factored_matrix import FactoredMatrix, check_product, fold_left
 
 __all__ = ["CompositionScores", "composition_null", "composition_scores"]
 
@@ -52,11 +53,13 @@ def composition_scores(
         Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021,
         transformer-circuits.pub/2021/framework, "Two-layer attention-only transformers".
     """
-    written = writer.norm()
+    written = fold_left(writer.T)
     scores = []
     for circuit in (qk.T, qk, ov):
-        norms = circuit.norm() * written
-        score = product_norm(circuit, writer) / norms
+        check_product(circuit, writer)
+        read = fold_left(circuit)
+        norms = frobenius(read) * frobenius(written)
+        score = frobenius(inner(read, written)) / norms
         scores.append(torch.where((norms > 0) & norms.isfinite(), score, torch.nan))
     return CompositionScores(*scores)
 

@@ -68,7 +68,7 @@ class FactoredMatrix:
 
     def __matmul__(self, other: "FactoredMatrix") -> "FactoredMatrix":
         """The product, with the smaller of the two inner dimensions."""
-        _check_product(self, other)
+        check_product(self, other)
         core = inner(self.right, other.left)
         if core.shape[-2] <= core.shape[-1]:
             return FactoredMatrix(self.left, other.right @ core.mT)
@@ -92,7 +92,7 @@ class FactoredMatrix:
 
     def norm(self) -> Tensor:
         """Frobenius norm, (...)."""
-        return frobenius(_fold_left(self))
+        return frobenius(fold_left(self))
 
     def svd(self) -> SVD:
         """Singular values and vectors, at most k of them.
@@ -131,11 +131,11 @@ def product_norm(a: FactoredMatrix, b: FactoredMatrix) -> Tensor:
         >>> round(product_norm(a, a).item(), 3), round((a @ a).norm().item(), 3)
         (122.984, 122.984)
     """
-    _check_product(a, b)
-    return frobenius(inner(_fold_left(a), _fold_left(b.T)))
+    check_product(a, b)
+    return frobenius(inner(fold_left(a), fold_left(b.T)))
 
 
-def _fold_left(a: FactoredMatrix) -> Tensor:
+def fold_left(a: FactoredMatrix) -> Tensor:
     """R T^T, (..., n, k), with the norm of A = L R^T and of all its products from the right.
 
     Gram matrices would give squares of norms at the same cost, but lose half the digits where the
@@ -144,7 +144,8 @@ def _fold_left(a: FactoredMatrix) -> Tensor:
     return a.right @ triangle(a.left).mT
 
 
-def _check_product(a: FactoredMatrix, b: FactoredMatrix) -> None:
+def check_product(a: FactoredMatrix, b: FactoredMatrix) -> None:
+    """Raise a ValueError that names both shapes unless the inner dimensions agree."""
     if a.shape[-1] != b.shape[-2]:
         raise ValueError(
             f"matrices of shapes {tuple(a.shape)} and {tuple(b.shape)} have no product. "

@@ -56,10 +56,8 @@ def subspace_match(reading: Tensor, writing: Tensor, ranks: Sequence[int]) -> Su
     overlap = inner(reading[..., :most], writing[..., :most])
     squares = overlap.square().cumsum(-1).cumsum(-2).diagonal(dim1=-2, dim2=-1)
     r = torch.tensor(ranks, device=overlap.device)
-    # The leading block of every rank, bordered with zeros, so that one call takes them all.
-    among = torch.arange(most, device=overlap.device) < r[:, None]  # (ranks, most)
-    blocks = overlap[..., None, :, :].where(among[:, :, None] & among[:, None], 0.0)
-    largest, rms = singular_values(blocks)[..., 0], (squares[..., r - 1] / r).sqrt()
+    largest = torch.stack([singular_values(overlap[..., :n, :n])[..., 0] for n in ranks], -1)
+    rms = (squares[..., r - 1] / r).sqrt()
     # Rounding may carry a cosine of 1 beyond it.
     return SubspaceMatch(largest.clamp(max=1), rms.clamp(max=1))
 
