@@ -114,6 +114,56 @@ def repeated_tokens(n: int, period: int, repeats: int) -> Int64[Tensor, "{n} {pe
     return functional.repeated_tokens(n, period, repeats, 9, torch.Generator())
 
 
+@typed
+def circuits(
+    w: Float[Tensor, "*h d k"],
+) -> tuple[Float[Tensor, "*h d k"], ...]:
+    qk, ov = functional.qk_circuit(w, w), functional.ov_circuit(w, w)
+    return qk.left, qk.right, ov.left, ov.right
+
+
+@typed
+def factored_numbers(
+    left: Float[Tensor, "*h d k"], right: Float[Tensor, "*h d k"]
+) -> tuple[Float[Tensor, "*h"], ...]:
+    a = functional.FactoredMatrix(left, right)
+    scores = functional.diagonal_score(a, a), *functional.composition_scores(a, a, a)
+    mismatch = functional.token_mismatch(left.new_ones(3, left.shape[-2]), a, a)
+    return a.trace(), a.sum(), a.norm(), functional.product_norm(a, a), *scores, mismatch
+
+
+@typed
+def directions(
+    left: Float[Tensor, "*h d k"], right: Float[Tensor, "*h d k"]
+) -> tuple[Float[Tensor, "*h d r"], Float[Tensor, "*h d r"]]:
+    u, s, v = functional.FactoredMatrix(left, right).svd()
+    assert s.shape == (*u.shape[:-2], u.shape[-1])
+    assert functional.leading_directions(left, u.shape[-1]).shape == u.shape
+    return u, v
+
+
+@typed
+def matches(
+    u: Float[Tensor, "*h d r"], v: Float[Tensor, "*h d r"]
+) -> tuple[Float[Tensor, "*h 2"], ...]:
+    read = functional.position_matching(u.mT.reshape(-1, u.shape[-2]), v, [1, 2])
+    return *functional.subspace_match(u, v, [1, 2]), *read
+
+
+@typed
+def principal_angles(
+    u: Float[Tensor, "*h d r"], v: Float[Tensor, "*h d r"]
+) -> Float[Tensor, "*h r"]:
+    return functional.principal_angles(u, v)
+
+
+@typed
+def rotary_matrix(
+    frequencies: Float[Tensor, "p"], distance: Float[Tensor, "*n"]
+) -> Float[Tensor, "*n {2*len(frequencies)} {2*len(frequencies)}"]:
+    return functional.rotary_matrix(frequencies, distance)
+
+
 ONE = [sample_norms, frobenius_norm, mean_and_sd, geometric_mean]
 TWO = [gradient_cosine, weight_angle, norm_ratio, growth]
 
@@ -143,6 +193,16 @@ def test_shapes_and_dtypes_of_attention(shape, dtype, masked):
 def test_shapes_and_dtypes_of_head_scores(shape, dtype):
     head_scores(torch.rand(shape).softmax(-1).to(dtype))
     repeated_tokens(shape[0], 3, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(6, 3), (2, 6, 3), (2, 3, 5, 5), (4, 3, 7)])
+def test_shapes_and_dtypes_of_circuits(shape, dtype):
+    left, right = torch.randn(2, *shape, dtype=dtype)
+    found = [*circuits(left), *factored_numbers(left, right), *directions(left, right)]
+    u, v = found[-2:]
+    found += [*matches(u, v), principal_angles(u, v), rotary_matrix(left[..., 0].flatten(), u)]
+    assert {x.dtype for x in found} == {dtype}
 
 
 def test_jaxtyping_is_not_needed_at_run_time():
