@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lit_credit.functional import (
@@ -34,7 +35,7 @@ class CircuitPairs:
         distances: D positions of the key before the query.
 
     Raises:
-        ValueError: if there are fewer than two layers, or heads differ in size.
+        MisconfigurationException: if there are fewer than two layers, or heads differ in size.
     """
 
     layers: Sequence[AttentionHeads]
@@ -44,12 +45,12 @@ class CircuitPairs:
     def __post_init__(self) -> None:
         sizes = {heads.name: tuple(heads.query.shape[1:]) for heads in self.layers}
         if len(self.layers) < 2:
-            raise ValueError(
+            raise MisconfigurationException(
                 f"one layer with attention, {', '.join(sizes)}; a head reads what one of an earlier"
                 " layer wrote, so expected at least two."
             )
         if len(set(sizes.values())) > 1:
-            raise ValueError(
+            raise MisconfigurationException(
                 f"heads of different sizes (d_model, d_head): {sizes}. Choose `units` of one size."
             )
 
@@ -93,13 +94,22 @@ class CircuitPairs:
 
     def weight(self, kind: str, heads: Sequence[int]) -> Tensor:
         """``query``, ``key``, ``value`` or ``output``, (heads, d_model, d_head)."""
-        stacked = []
-        for layer in self.layers:
-            weight = getattr(layer, kind).double()
-            if self.fold_norm and kind != "output" and layer.norm_gain is not None:
-                weight = weight * layer.norm_gain.double()[:, None]
-            stacked.append(weight)
-        return torch.cat(stacked)[heads]
+        return self._weights[kind][heads]
+
+    @cached_property
+    def _weights(self) -> dict[str, Tensor]:
+        """Of all heads, what is read multiplied by the gain of its norm."""
+        stacked = {
+            kind: torch.cat([getattr(layer, kind) for layer in self.layers]).double()
+            for kind in ("query", "key", "value", "output")
+        }
+        gains = [layer.norm_gain for layer in self.layers]
+        if self.fold_norm and any(gain is not None for gain in gains):
+            one = self.layers[0].query.new_ones(self.layers[0].query.shape[1])
+            rows = torch.stack([one if gain is None else gain for gain in gains])
+            for kind in ("query", "key", "value"):
+                stacked[kind] *= rows[self.layer.to(rows.device)][..., None].double()
+        return stacked
 
     @cached_property
     def qk(self) -> FactoredMatrix:
@@ -196,7 +206,7 @@ class CircuitPairs:
         found = {"z": diagonal_score(qk, ov), **self.match(ranks)}
         if symbols is not None:
             found["mismatch"] = token_mismatch(symbols, qk, ov)
-        composed = composition_scores(qk[:1], self._ov(self.readers)[:, None], ov)
+        composed = composition_scores(qk[:1], self._ov(self.readers)[None, :, None], ov)
         for name, score in composed._asdict().items():
             found[f"composition/{name}"] = score
         allowed = self.allowed.to(ov.left.device)

@@ -54,8 +54,10 @@ class FactoredMatrix:
     def shape(self) -> torch.Size:
         """That of the dense matrices, (..., m, n)."""
         left, right = self.left.shape, self.right.shape
-        batch = torch.broadcast_shapes(left[:-2], right[:-2])  # type: ignore[no-untyped-call]
-        return torch.Size((*batch, left[-2], right[-2]))
+        batch = left = self.left.shape[:-2]
+        if left != (right := self.right.shape[:-2]):
+            batch = torch.broadcast_shapes(left, right)  # type: ignore[no-untyped-call]
+        return torch.Size((*batch, self.left.shape[-2], self.right.shape[-2]))
 
     @property
     def T(self) -> "FactoredMatrix":

@@ -1,8 +1,7 @@
 """The directions of the stream that a weight reads or writes most."""
 
+import torch
 from torch import Tensor
-
-from lit_credit.functional._linalg import svd, triangle
 
 __all__ = ["leading_directions"]
 
@@ -24,7 +23,6 @@ def leading_directions(matrix: Tensor, rank: int) -> Tensor:
         ValueError: if the matrix has fewer than ``rank`` directions, or ``rank`` is below 1.
 
     Example:
-        >>> import torch
         >>> leading_directions(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).abs()
         tensor([[0., 0.],
                 [1., 0.],
@@ -36,7 +34,14 @@ def leading_directions(matrix: Tensor, rank: int) -> Tensor:
             f"`matrix` {tuple(matrix.shape)} has directions."
         )
     matrix = matrix.detach()
-    if matrix.shape[-2] < matrix.shape[-1]:
-        # The left vectors of A = R^T Q^T are those of R^T, and a long embedding has a short R.
-        matrix = triangle(matrix.mT).mT
-    return svd(matrix).u[..., :rank]
+    basis = None
+    if matrix.shape[-2] > matrix.shape[-1]:
+        basis, matrix = torch.linalg.qr(matrix)
+    # The eigenvectors of A A^T: two thirds of the time of a singular value decomposition, and for
+    # directions that lead no less exact.
+    gram = matrix @ matrix.mT
+    finite = gram.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    values, vectors = torch.linalg.eigh(torch.where(finite, gram, 0.0))
+    leading = vectors.flip(-1)[..., :rank]
+    leading = torch.where(finite & (values[..., -1:, None] > 0), leading, torch.nan)
+    return leading if basis is None else basis @ leading

@@ -83,6 +83,8 @@ def find_projections(attention: nn.Module) -> Projections:
 
 
 def _named(module: nn.Module) -> Projections | None:
+    if not module._modules:
+        return None
     for names in (*_APART, *_FUSED):
         found: list[_Affine] = []
         for name in names:
