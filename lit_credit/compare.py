@@ -68,11 +68,12 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "comparison.csv", summaries)
     comparison_figure(histories, title=title).savefig(folder / "comparison.png", dpi=200)
+    notes = [note for summary in summaries for note in _notes(summary)]
     if any("circuit_matching" in seed for seeds in histories.values() for seed in seeds):
         for name, log_steps in (("circuits", False), ("circuits_log", True)):
             figure = circuit_figure(histories, log_steps=log_steps, title=title)
             figure.savefig(folder / f"{name}.png", dpi=150)
-    notes = [note for summary in summaries for note in _notes(summary)]
+        notes.append("circuits over steps: circuits.png, circuits_log.png")
     return "\n".join([*_table(summaries), *_legend(summaries), *notes])
 
 

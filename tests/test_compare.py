@@ -11,7 +11,7 @@ import yaml
 from matplotlib.image import imread
 
 from lit_credit.compare import compare, main
-from lit_credit.utils.history import read_history
+from lit_credit.utils.history import History, read_history
 from tests.synthetic_runs import write_run
 
 
@@ -148,6 +148,34 @@ def test_undefined_stays_undefined(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     compare([tmp_path], tmp_path / "out")
     assert read_csv(tmp_path / "out")["DFA"]["cosine"] == ""
+
+
+def test_runs_whose_circuits_were_matched_have_their_columns_and_their_figure(tmp_path):
+    for rule, z in (("BP", 3.0), ("FA", 0.5)):
+        for seed in (1, 2):
+            folder = write_run(tmp_path / rule / str(seed), rule, seed, epochs=2)
+            (folder / "metrics.jsonl").unlink()
+            metrics, circuits = (
+                History(folder / f"{name}.jsonl") for name in ("metrics", "circuit_matching")
+            )
+            for epoch in range(3):
+                metrics.append(
+                    epoch, epoch, "metrics", {"val/ood_error": 1 - z / 4, "val/id_error": 0.5}
+                )
+                values = {"z": z + seed, "mismatch": 0.25, "match_rms/R05": 0.1}
+                values |= {"match_rms/R10": 0.7}
+                tags = {f"circuits/{tag}/best": value for tag, value in values.items()}
+                circuits.append(epoch, epoch, "circuit_matching", tags)
+    out = tmp_path / "out"
+    text = compare([tmp_path], out)
+    head, bp, *_ = text.splitlines()
+    assert head.split()[:6] == ["rule", "n", "ood", "error", "id", "error"]
+    assert "4.50 ± 0.71  0.70 ± 0.00  0.25 ± 0.00" in bp
+    assert text.endswith("circuits over steps: circuits.png, circuits_log.png")
+    assert float(read_csv(out)["FA"]["ood_error"]) == 0.875
+    assert {path.name for path in out.iterdir()} == {
+        *("circuits.png", "circuits_log.png", "comparison.png", "comparison.csv")
+    }
 
 
 def test_two_experiments_of_one_rule_are_told_apart(tmp_path):
