@@ -107,7 +107,7 @@ class CircuitMatching(ScheduledDiagnostic):
         distances: list[int] | None = None,
         pairs: list[str] | None = None,
         embedding: str | None = None,
-        n_tokens: int = 512,
+        n_tokens: int = 128,
         fold_norm: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -235,20 +235,24 @@ class CircuitMatching(ScheduledDiagnostic):
     def _levels(self, scores: Mapping[str, Tensor], pairs: CircuitPairs) -> dict[str, float]:
         """Of every score the best pair and the named ones."""
         values = {}
-        for tag, matrices in scores.items():
-            for distance, matrix in zip(pairs.distances, matrices, strict=False):
-                at = f"D{distance:+03d}/" if distance else ""
-                values[f"{at}{tag}/best"] = _best(tag, matrix)
-                for name in self.pairs:
-                    values[f"{at}{tag}/{name}"] = matrix[pairs.names[name]].item()
+        for place, distance in enumerate(pairs.distances):
+            at = f"D{distance:+03d}/" if distance else ""
+            tags = [tag for tag, matrices in scores.items() if place < len(matrices)]
+            matrices = torch.stack([scores[tag][place] for tag in tags])  # (tags, readers, writers)
+            for name in self.pairs:
+                i, j = pairs.names[name]
+                for tag, value in zip(tags, matrices[:, i, j].tolist(), strict=True):
+                    values[f"{at}{tag}/{name}"] = value
+            for tag, value in zip(tags, _best(tags, matrices), strict=True):
+                values[f"{at}{tag}/best"] = value
         return values
 
 
-def _best(tag: str, matrix: Tensor) -> float:
-    defined = matrix[~matrix.isnan()]
-    if not len(defined):
-        return math.nan
-    return (defined.min() if tag == "mismatch" else defined.max()).item()
+def _best(tags: Sequence[str], matrices: Tensor) -> list[float]:
+    """The largest of each matrix's defined entries, of a mismatch the smallest; NaN of none."""
+    sign = matrices.new_tensor([-1.0 if tag == "mismatch" else 1.0 for tag in tags])
+    best = (matrices.flatten(1) * sign[:, None]).nan_to_num(nan=-math.inf).amax(1)
+    return torch.where(best.isfinite(), best * sign, torch.nan).tolist()
 
 
 def _spread(embedding: Tensor, count: int) -> Tensor:

@@ -117,7 +117,9 @@ class CircuitPairs:
         query, key = (self.weight(kind, self.readers) for kind in ("query", "key"))
         # Expanded, so that both factors have all the leading dimensions.
         keys = key.expand(len(self.distances), *key.shape)
-        return qk_circuit(query, keys, self._rotations()[:, self.readers])
+        turned = any(self.distances) and any(layer.rope is not None for layer in self.layers)
+        query = query.expand(len(self.distances), *query.shape)
+        return qk_circuit(query, keys, self._rotations()[:, self.readers] if turned else None)
 
     @cached_property
     def ov(self) -> FactoredMatrix:
