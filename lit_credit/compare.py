@@ -136,8 +136,9 @@ def _labels(rule: str, groups: Sequence[Sequence[Run]]) -> list[str]:
     paths = [[run.folder.resolve().parts for run in group] for group in groups]
     shared = set.intersection(*(set(parts) for group in paths for parts in group))
     names = []
-    for group in paths:
-        everywhere = set.intersection(*map(set, group)) - shared
+    for runs, group in zip(groups, paths, strict=True):
+        seeds = {f"seed_{run.seed}" for run in runs}
+        everywhere = set.intersection(*map(set, group)) - shared - seeds
         names.append("/".join(part for part in group[0] if part in everywhere))
     if len(set(names)) < len(names) or not all(names):
         firsts = [group[0] for group in paths]

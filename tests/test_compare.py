@@ -188,6 +188,14 @@ def test_two_experiments_of_one_rule_are_told_apart(tmp_path):
     assert all(row["n"] == "2" for row in rows.values())
 
 
+def test_the_folder_of_the_seed_is_no_part_of_a_label(tmp_path):
+    for place, width in (("narrow", 32), ("wide", 64)):
+        write_run(tmp_path / place / "DFA" / "seed_7", "DFA", 7, epochs=2, width=width)
+    write_run(tmp_path / "deep" / "DFA" / "seed_8", "DFA", 8, epochs=2, width=64, depth=9)
+    compare([tmp_path], tmp_path / "out")
+    assert list(read_csv(tmp_path / "out")) == ["DFA (deep)", "DFA (narrow)", "DFA (wide)"]
+
+
 def test_labels_where_no_folder_is_common(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path / f"dfa-{seed}", "DFA", seed, epochs=2)

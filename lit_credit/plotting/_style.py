@@ -42,7 +42,7 @@ def dress(ax: Axes, title: str, ylabel: str, xlabel: str = "", *, log: bool = Fa
 
 def whole_numbers_across(ax: Axes) -> None:
     """Epochs and steps are whole, however few there are."""
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def not_applicable(ax: Axes) -> None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import NullLocator
 
 from lit_credit.plotting._runs import over_runs, run_colors
 from lit_credit.plotting._style import (
@@ -100,8 +101,8 @@ def _panels(
     ranks = match_ranks(rows, section) if rank is None else [rank]
     ranks = sorted(ranks) if len(runs) == 1 else ranks[:1]
 
-    def of_runs(tag: str, style: str = "-", suffix: str = "") -> list[_Curve]:
-        return [_Curve(s, tag, colors[r], f"{r}{suffix}", style) for r, s in runs.items()]
+    def of_runs(tag: str, style: str = "-", label: str = "") -> list[_Curve]:
+        return [_Curve(s, tag, colors[r], label, style) for r, s in runs.items()]
 
     def of_ranks(tag: str) -> list[_Curve]:
         if len(runs) != 1:
@@ -129,8 +130,8 @@ def _panels(
         _Panel(
             "Errors out of (—) and in (--) distribution",
             "share of copied symbols",
-            of_runs("val/ood_error", suffix=" OOD" if len(runs) == 1 else "")
-            + of_runs("val/id_error", "--", " ID"),
+            of_runs("val/ood_error", label="OOD" if len(runs) == 1 else "")
+            + of_runs("val/id_error", "--"),
             (0.0, 1.0),
         ),
         _Panel(
@@ -153,7 +154,7 @@ def _panels(
 def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:
     dress(ax, panel.title, panel.ylabel, "optimizer steps")
     if log_steps:
-        ax.set_xscale("symlog", linthresh=_first_step(panel))
+        _logarithmic(ax, panel)
     else:
         whole_numbers_across(ax)
     ends: list[EndLabel] = []
@@ -161,7 +162,7 @@ def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:
         found = [c for seed in curve.seeds if (c := _series(seed, curve.tag))]
         mean = over_runs(ax, found, curve.color, style=curve.style)
         if mean and curve.style == "-":
-            ends.append(EndLabel(mean[-1], f"{curve.label}  {mean[-1]:.2f}", curve.color))
+            ends.append(EndLabel(mean[-1], f"{curve.label}  {mean[-1]:.2f}".strip(), curve.color))
     if not ax.lines:
         not_applicable(ax)
         return
@@ -189,10 +190,14 @@ def _series(histories: Histories, tag: str) -> dict[int, float]:
     return series(histories.get(file, []), tag, by="step")
 
 
-def _first_step(panel: _Panel) -> int:
-    """The first step after 0 of any curve, from which on the axis is logarithmic."""
-    steps = (s for c in panel.curves for seed in c.seeds for s in _series(seed, c.tag) if s > 0)
-    return min(steps, default=1)
+def _logarithmic(ax: Axes, panel: _Panel) -> None:
+    """A logarithmic axis of steps, but for the stretch from 0 to the first measurement."""
+    steps = [s for c in panel.curves for seed in c.seeds for s in _series(seed, c.tag) if s > 0]
+    first, last = min(steps, default=1), max(steps, default=1)
+    ax.set_xscale("symlog", linthresh=first, linscale=0.4)
+    powers = [10**n for n in range(len(str(last))) if 10**n >= first]
+    ax.set_xticks([0, *powers], ["0", *(f"$10^{{{round(math.log10(p))}}}$" for p in powers)])
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def _legend(ax: Axes, runs: Mapping[str, Sequence[Histories]]) -> None:
