@@ -180,7 +180,8 @@ class CircuitMatching(ScheduledDiagnostic):
         if errors is not None and errors.is_file():
             histories["metrics"] = read_history(errors)
         curves = circuit_figure({"this run": [histories]}, section=section)
-        if not self._matrices:  # a resumed run that had ended: nothing was measured
+        # Nothing was measured in a resumed run that had ended; one pair has no matrix to show.
+        if not self._matrices or self._matrices["z"].numel() == 1:
             return {"figure": curves}
         maps = {
             panel: dict(zip(self._readers, self._matrices[tag].tolist(), strict=True))
