@@ -117,9 +117,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if words[:1] == ["compare"]:
         return compare.main(words[1:])
     if words[:1] == ["sweep"]:
-        from lit_credit import sweep  # which runs this module's commands
+        from lit_credit.sweep import command  # which runs the commands of this module
 
-        return sweep.main(words[1:])
+        return command.main(words[1:])
     try:
         run(words)
     except (MisconfigurationException, ValueError) as error:

@@ -167,7 +167,8 @@ def test_the_module_is_the_command():
     assert "--out" in done.stdout
 
 
-def test_importing_the_package_is_cheap():
-    code = "import lit_credit, sys; print('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["lit_credit", "lit_credit.sweep.executors"])
+def test_importing_the_package_is_cheap(module):
+    code = f"import {module}, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,7 +1,5 @@
-"""Many runs from one command: ``lit-credit sweep --config BASE --grid GRID.yaml --out TABLE``."""
+"""Many runs from one command: ``lit-credit sweep --config BASE --grid GRID.yaml --out TABLE``.
 
-from lit_credit.sweep.cell import Cell
-from lit_credit.sweep.command import main, sweep
-from lit_credit.sweep.grid import Point, read_grid
-
-__all__ = ["Cell", "Point", "main", "read_grid", "sweep"]
+From Python: :func:`lit_credit.sweep.command.sweep`. Nothing is imported here, so that the workers
+of a cluster, which only start processes, do without torch.
+"""

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lit_credit.sweep.cell import Cell, asked_configuration
+from lit_credit.sweep.cell import Cell
 from lit_credit.sweep.executors import (
     Executor,
     LocalProcesses,
@@ -19,6 +19,7 @@ from lit_credit.sweep.executors import (
     run_all,
 )
 from lit_credit.sweep.grid import RESERVED, Point, as_word, read_grid
+from lit_credit.sweep.run import asked_configuration
 from lit_credit.sweep.table import SUFFIXES, write_rows
 
 __all__ = ["main", "sweep"]
@@ -56,7 +57,8 @@ def sweep(
         gpus: that each run asks the Ray cluster for.
 
     Returns:
-        The rows of the table.
+        The rows of the table: overrides, seed, status, seconds (of a resumed run, since then), the
+        last validation's epoch, step and metrics, or, where nothing was validated, what was logged.
 
     Raises:
         ValueError: before any run, if an argument, the grid or one of the configurations is wrong,

@@ -11,7 +11,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from lit_credit.sweep.cell import Cell, run_cell
+from lit_credit.sweep.cell import Cell
 
 __all__ = ["Executor", "LocalProcesses", "RayCluster", "default_jobs", "run_all"]
 
@@ -69,7 +69,7 @@ class LocalProcesses:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         if "forkserver" in multiprocessing.get_all_start_methods():
             self._context: Any = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload(["lit_credit.sweep"])
+            self._context.set_forkserver_preload(["lit_credit.sweep.run"])
             # It imports while the configurations are checked.
             forkserver.ensure_running()
         else:
@@ -148,6 +148,8 @@ def _run_alone(cell: Cell) -> None:
     """Run the cell in a process that leaves Ctrl-C to its parent and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from lit_credit.sweep.run import run_cell  # imported by the process that is forked
+
     run_cell(cell)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from lit_credit.sweep import read_grid
+from lit_credit.sweep.grid import read_grid
 
 
 def points(tmp_path, text):

@@ -137,7 +137,7 @@ def test_a_run_of_another_configuration_is_not_taken_for_this_one(done, capfd):
 
 
 def interrupted(folder, *words):
-    """A sweep of two runs, stopped by Ctrl-C in the third epoch of the first, whose pid it gives."""
+    """Stop a sweep of two runs by Ctrl-C in the third epoch of the first; with the pid of that."""
     base = yaml.safe_load(BASE)
     held = {"class_path": "tests.sweep.callbacks.Held", "init_args": {"hold": f"{folder}/hold"}}
     base["trainer"] |= {"max_epochs": 4, "callbacks+": [held]}
@@ -155,7 +155,6 @@ def interrupted(folder, *words):
     thread.start()
     code = sweep("--jobs=1", *words)
     thread.join()
-    (folder / "hold").unlink()
     assert code == 130
     assert [row["status"] for row in sweep.rows()] == ["unfinished", "unfinished"]
     assert not sweep.files("result.json")
@@ -168,12 +167,23 @@ def test_ctrl_c_ends_the_runs_and_the_same_command_goes_on(tmp_path):
     (history,) = tmp_path.rglob("metrics.jsonl")
     assert [row["epoch"] for row in read_history(history)] == [0, 1, 2]
 
+    (tmp_path / "hold").unlink()
     assert sweep("--jobs=1") == 0
     assert [(row["status"], row["epoch"]) for row in sweep.rows()] == [("finished", "4")] * 2
     first, second = (tmp_path / "table" / "base" / f"seed_{s}" / "log.txt" for s in (7, 8))
     assert "Restored all states from the checkpoint" in first.read_text()
     assert "Restored" not in second.read_text()
     assert [row["epoch"] for row in read_history(history)] == [0, 1, 2, 3, 4]
+
+
+def test_a_run_that_is_of_no_sweep_is_left_alone(done, tmp_path, capfd):
+    sweep = Sweep(tmp_path, "seed_everything: [7]")
+    alone = tmp_path / "table" / "base" / "seed_7" / "last.ckpt"
+    alone.parent.mkdir(parents=True)
+    alone.touch()
+    assert sweep() == 2
+    assert "holds a run of no sweep. Give another --out" in capfd.readouterr().err
+    assert alone.exists()
 
 
 @pytest.mark.parametrize(
