@@ -26,12 +26,13 @@ from lit_credit import compare
 from lit_credit.rules import CreditRule
 from lit_credit.utils.trainer import is_fast_dev_run
 
-__all__ = ["LitCreditCLI", "main"]
+__all__ = ["LitCreditCLI", "main", "run"]
 
 _DEFAULTS = Path(__file__).with_name("defaults.yaml")
 _DESCRIPTION = """Experiments on credit assignment in neural networks.
 
-`lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs."""
+`lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs;
+`lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds."""
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -115,31 +116,47 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["compare"]:
         return compare.main(words[1:])
-    kwargs: dict[str, Any] = {
-        "default_config_files": [str(_DEFAULTS)],
-    }
+    if words[:1] == ["sweep"]:
+        from lit_credit.sweep import command  # which runs the commands of this module
+
+        return command.main(words[1:])
     try:
-        LitCreditCLI(
-            CreditRule,
-            LightningDataModule,
-            args=words,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            save_config_callback=SaveFitConfig,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={
-                "prog": "lit-credit",
-                "description": _DESCRIPTION,
-                **dict.fromkeys(LightningCLI.subcommands(), kwargs),
-            },
-        )
+        run(words)
     except (MisconfigurationException, ValueError) as error:
         if os.environ.get("LIT_CREDIT_TRACEBACK"):
             raise
         print(f"lit-credit: error: {_reason(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def run(words: Sequence[str]) -> LitCreditCLI:
+    """Run a command of Lightning's; raises what :func:`main` reports.
+
+    Args:
+        words: the subcommand and its arguments.
+
+    Returns:
+        What has run, with its ``trainer``.
+    """
+    kwargs: dict[str, Any] = {
+        "default_config_files": [str(_DEFAULTS)],
+    }
+    return LitCreditCLI(
+        CreditRule,
+        LightningDataModule,
+        args=list(words),
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveFitConfig,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={
+            "prog": "lit-credit",
+            "description": _DESCRIPTION,
+            **dict.fromkeys(LightningCLI.subcommands(), kwargs),
+        },
+    )
 
 
 def _reason(error: BaseException) -> BaseException:

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from lightning.pytorch import Callback
 
 from lit_credit.cli import main
 
@@ -90,6 +92,32 @@ def test_only_a_checkpoint_of_its_own_resumes_a_run(run, tmp_path, capsys):
         assert main([*args, "--ckpt_path", own]) == 0
 
 
+class StopsInEpochTwo(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 2:
+            raise ValueError("stopped in epoch 2")
+
+
+def test_a_run_that_breaks_off_goes_on_from_its_last_whole_epoch(tmp_path, capsys):
+    args = ["fit", "--model=BP", "--model.task=Classification", "--data=Digits"]
+    args += ["--model.net=ResidualMLP", "--model.net.in_features=64", "--model.net.depth=2"]
+    args += ["--model.optimizer=torch.optim.Adam", "--model.optimizer.lr=0.01"]
+    args += ["--trainer.accelerator=cpu", "--trainer.max_epochs=4"]
+    args += ["--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
+    broken = ["--trainer.default_root_dir", str(tmp_path / "broken")]
+    stops = ["--trainer.callbacks+", "tests.test_cli.StopsInEpochTwo"]
+    assert main([*args, *broken, *stops]) == 1
+    assert "stopped in epoch 2" in capsys.readouterr().err
+    saved = tmp_path / "broken" / "BP" / "seed_42" / "checkpoints" / "last.ckpt"
+    assert torch.load(saved)["epoch"] == 1
+    assert main([*args, *broken, "--ckpt_path", "last"]) == 0
+    assert main([*args, "--trainer.default_root_dir", str(tmp_path / "whole")]) == 0
+    assert [path.name for path in saved.parent.iterdir()] == ["last.ckpt"]
+    states = [torch.load(path)["state_dict"] for path in tmp_path.rglob("last.ckpt")]
+    assert len(states) == 2
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
 def test_a_run_without_a_logger_is_not_overwritten(tmp_path, capsys):
     args = [*BP, *SHORT, "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false"]
     assert main(args) == 0
@@ -139,7 +167,8 @@ def test_the_module_is_the_command():
     assert "--out" in done.stdout
 
 
-def test_importing_the_package_is_cheap():
-    code = "import lit_credit, sys; print('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["lit_credit", "lit_credit.sweep.executors"])
+def test_importing_the_package_is_cheap(module):
+    code = f"import {module}, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

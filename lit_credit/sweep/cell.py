@@ -1,0 +1,96 @@
+"""One run of a sweep: what is asked for, and what its folder holds."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_credit.sweep.grid import Point
+
+__all__ = ["Cell"]
+
+_ABSENT = "nothing"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A point of the grid with a seed, and where it is run."""
+
+    name: str
+    point: Point
+    seed: int
+    folder: Path
+    words: list[str]
+    """What follows ``lit-credit fit``."""
+    asked: str
+    """The full configuration as YAML, apart from where it is run."""
+    cwd: Path
+
+    @property
+    def log(self) -> Path:
+        """All that the run printed."""
+        return self.folder / "log.txt"
+
+    @property
+    def _result(self) -> Path:
+        return self.folder / "result.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run wrote, or None."""
+        try:
+            return dict(json.loads(self._result.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    def refuse_another(self) -> None:
+        """Check that what the folder holds is of the run that is asked for, if it is of any use.
+
+        Raises:
+            ValueError: if it is of another configuration.
+        """
+        if self.result() is None and self.checkpoint() is None:
+            return
+        remedy = "Give another --out, or remove that folder."
+        try:
+            text = (self.folder / "asked.yaml").read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"cell {self.name}: {str(self.folder)!r} holds a run of no sweep. {remedy}"
+            ) from error
+        if text == self.asked:
+            return
+        key, was, now = _first_difference(yaml.safe_load(text), yaml.safe_load(self.asked))
+        raise ValueError(
+            f"cell {self.name}: {str(self.folder)!r} holds a run with {key}: {was}, and {now} is "
+            f"asked for. {remedy}"
+        )
+
+    def prepare(self) -> None:
+        """Make the folder; what an unfinished run without a checkpoint left in it is removed."""
+        if (self.folder / "asked.yaml").exists() and self.checkpoint() is None:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "asked.yaml").write_text(self.asked, encoding="utf-8")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the result, whole or not at all."""
+        scratch = self.folder / "result.partial"
+        scratch.write_text(json.dumps(result), encoding="utf-8")
+        scratch.replace(self._result)
+
+    def checkpoint(self) -> Path | None:
+        """The newest, from which the run can be resumed."""
+        found = self.folder.rglob("*.ckpt")
+        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _first_difference(was: Any, now: Any, at: str = "") -> tuple[str, Any, Any]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**was, **now}:
+            pair = was.get(key, _ABSENT), now.get(key, _ABSENT)
+            if pair[0] != pair[1]:
+                return _first_difference(*pair, f"{at}.{key}" if at else str(key))
+    return at, was, now

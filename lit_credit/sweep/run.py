@@ -1,0 +1,72 @@
+"""What a sweep does with the command line of one run."""
+
+import contextlib
+import io
+import os
+import sys
+import time
+from typing import Any
+
+import yaml
+
+from lit_credit import __main__, cli
+from lit_credit.callbacks import MetricHistory
+from lit_credit.sweep.cell import Cell
+from lit_credit.utils.trainer import callbacks_of
+
+__all__ = ["asked_configuration", "run_cell"]
+
+
+def asked_configuration(words: list[str]) -> dict[str, Any]:
+    """The configuration that ``lit-credit fit`` makes of ``words``.
+
+    Raises:
+        ValueError: if it refuses them, with its reason in one line.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code: Any = cli.main(["fit", *words, "--print_config"])
+        except SystemExit as exit_:
+            code = exit_.code
+    if code:
+        raise ValueError(_reason(err.getvalue()))
+    config: dict[str, Any] = yaml.safe_load(out.getvalue())
+    if not config["model"]:
+        raise ValueError("no rule. Name one in a --config, or in the grid: `model.class_path`.")
+    return config
+
+
+def run_cell(cell: Cell) -> None:
+    """Run or resume the cell; must be called in a process that does nothing else.
+
+    What the process prints goes to the cell's log from then on. The result is written last.
+    """
+    os.chdir(cell.cwd)
+    cell.prepare()
+    with cell.log.open("ab") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+    words = ["fit", *cell.words, "--trainer.default_root_dir", str(cell.folder)]
+    if (checkpoint := cell.checkpoint()) is not None:
+        words += ["--ckpt_path", str(checkpoint)]
+    sys.argv = [str(__main__.__file__), *words]  # which Lightning calls for further ranks
+    start = time.perf_counter()
+    trainer = cli.run(words).trainer
+    seconds = time.perf_counter() - start
+    histories = [c.history.rows for c in callbacks_of(trainer) if isinstance(c, MetricHistory)]
+    last = next((rows[-1] for rows in histories if rows), None) or {
+        "epoch": trainer.current_epoch,
+        "step": trainer.global_step,
+        "values": {key: float(value) for key, value in trainer.callback_metrics.items()},
+    }
+    cell.finish({"seconds": seconds, **{key: last[key] for key in ("epoch", "step", "values")}})
+
+
+def _reason(message: str) -> str:
+    """The parser's error without the types that it has tried on the way."""
+    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'None", "Given val")
+    lines = [line.strip() for line in message.rpartition("error: ")[2].splitlines()]
+    return " ".join(
+        line.removeprefix("- ") for line in lines if line and not line.startswith(noise)
+    )

@@ -1,0 +1,29 @@
+"""What goes wrong in a run."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class Killed(Callback):
+    """Dies as by the hand of an out-of-memory killer."""
+
+    def on_train_start(self, trainer, pl_module):
+        print("about to die", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Held(Callback):
+    """Waits at an epoch for as long as the file ``hold`` exists, and says so in a file ``held``."""
+
+    def __init__(self, hold: str, epoch: int = 2):
+        self.hold, self.epoch = Path(hold), epoch
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == self.epoch:
+            while self.hold.exists() and not trainer.received_sigterm:
+                self.hold.with_name("held").write_text(str(os.getpid()))
+                time.sleep(0.05)
