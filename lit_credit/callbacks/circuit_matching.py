@@ -152,7 +152,10 @@ class CircuitMatching(ScheduledDiagnostic):
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``<quantity>/<pair>`` at distance 0, ``D+05/<quantity>/<pair>`` at others."""
-        pairs, embedding = self._read(module), self._embedding(module)
+        with torch.inference_mode():
+            return self._measured(self._read(module), self._embedding(module))
+
+    def _measured(self, pairs: CircuitPairs, embedding: Tensor | None) -> dict[str, float]:
         width, size = pairs.layers[0].query.shape[1:]
         ranks = self._ranks(width, size)
         symbols = None if embedding is None else _spread(embedding, self.n_tokens)
@@ -229,9 +232,8 @@ class CircuitMatching(ScheduledDiagnostic):
         self._rank = min(ranks, key=lambda rank: abs(rank - 10))
         shown = {"z": "z", "match": f"match_rms/R{self._rank:02d}", "mismatch": "mismatch"}
         self._matrices = {name: scores[tag][0] for name, tag in shown.items() if tag in scores}
-        self._readers, self._writers = (
-            [pairs.labels[i] for i in side] for side in (pairs.readers, pairs.writers)
-        )
+        labels = pairs.labels
+        self._readers, self._writers = labels[pairs.readers], labels[pairs.writers]
 
     def _levels(self, scores: Mapping[str, Tensor], pairs: CircuitPairs) -> dict[str, float]:
         """Of every score the best pair and the named ones."""
@@ -282,7 +284,7 @@ def _of_embedding(embedding: Tensor, pairs: CircuitPairs, ranks: Sequence[int]) 
         for name, cosines in match._asdict().items():
             for rank, mean in zip(few, cosines.mean(0).tolist(), strict=True):
                 values[f"embedding_{name}/R{rank:02d}/mean"] = mean
-    first = range(len(pairs.layers[0].query))
+    first = slice(len(pairs.layers[0].query))
     weights = torch.stack([pairs.weight(kind, first) for kind in ("query", "key")])
     read = position_matching(embedding, weights, ranks)  # (2, heads, ranks)
     for name in ("token", "mean"):

@@ -67,32 +67,30 @@ class CircuitPairs:
     def names(self) -> dict[str, tuple[int, int]]:
         """Place of each pair in (readers, writers): ``L00H00-L01H00``, writing before reading."""
         labels = self.labels
-        return {
-            f"{labels[self.writers[j]]}-{labels[self.readers[i]]}": (i, j)
-            for i, j in self.allowed.nonzero().tolist()
-        }
+        writers, readers = labels[self.writers], labels[self.readers]
+        return {f"{writers[j]}-{readers[i]}": (i, j) for i, j in self.allowed.nonzero().tolist()}
 
     @cached_property
     def layer(self) -> Tensor:
         """(n,), the layer of each head."""
         return torch.tensor([i for i, heads in enumerate(self.layers) for _ in heads.query])
 
-    @cached_property
-    def readers(self) -> list[int]:
+    @property
+    def readers(self) -> slice:
         """The heads that can read others: those after the first layer."""
-        return (self.layer > 0).nonzero().flatten().tolist()
+        return slice(len(self.layers[0].query), None)
 
-    @cached_property
-    def writers(self) -> list[int]:
-        """The heads that others can read: those before the last layer, the first layer's first."""
-        return (self.layer < len(self.layers) - 1).nonzero().flatten().tolist()
+    @property
+    def writers(self) -> slice:
+        """The heads that others can read: those before the last layer."""
+        return slice(None, -len(self.layers[-1].query))
 
     @property
     def allowed(self) -> Tensor:
         """Bool (readers, writers): the writer is in an earlier layer."""
         return self.layer[self.readers][:, None] > self.layer[self.writers]
 
-    def weight(self, kind: str, heads: Sequence[int]) -> Tensor:
+    def weight(self, kind: str, heads: slice) -> Tensor:
         """``query``, ``key``, ``value`` or ``output``, (heads, d_model, d_head)."""
         return self._weights[kind][heads]
 
@@ -131,7 +129,7 @@ class CircuitPairs:
         """Directions that the first layer's heads write, (heads, d_model, r)."""
         return self._written.u[: len(self.layers[0].query)]
 
-    def _ov(self, heads: Sequence[int]) -> FactoredMatrix:
+    def _ov(self, heads: slice) -> FactoredMatrix:
         return ov_circuit(self.weight("output", heads), self.weight("value", heads))
 
     def _rotations(self) -> Tensor:
@@ -212,4 +210,6 @@ class CircuitPairs:
         for name, score in composed._asdict().items():
             found[f"composition/{name}"] = score
         allowed = self.allowed.to(ov.left.device)
+        if allowed.all():
+            return found
         return {tag: torch.where(allowed, pairs, torch.nan) for tag, pairs in found.items()}

@@ -1,6 +1,8 @@
 """Decompositions of stacked matrices that may be zero or not finite."""
 
+import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -24,11 +26,15 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     Where the leading dimensions are those of all pairs, (n, 1) and (1, m), this is one product of
     large matrices, while ``a.mT @ b`` would copy both factors once a pair.
     """
+    if _one_to_one(a, b):
+        return a.mT @ b
     return torch.einsum("...dk,...dl->...kl", a, b)
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """A b^T, (..., m, n), of (..., m, k) and (..., n, k); see :func:`inner`."""
+    if _one_to_one(a, b):
+        return a @ b.mT
     return torch.einsum("...mk,...nk->...mn", a, b)
 
 
@@ -46,9 +52,11 @@ def svd(a: Tensor) -> SVD:
     A matrix that is not finite has NaN for all of them, where LAPACK would raise. A zero matrix has
     no directions either: its vectors are NaN.
     """
-    finite = _is_finite(a)
+    finite = is_finite(a)
     u, s, vh = torch.linalg.svd(torch.where(finite, a, 0.0), full_matrices=False)
     directed = finite & (s[..., :1, None] > 0)
+    if directed.all():
+        return SVD(u, s, vh.mT)
     return SVD(
         torch.where(directed, u, torch.nan),
         torch.where(finite.squeeze(-1), s, torch.nan),
@@ -64,7 +72,10 @@ def frobenius(a: Tensor) -> Tensor:
 
 def singular_values(a: Tensor) -> Tensor:
     """Singular values (..., min(m, n)), descending; NaN for a matrix that is not finite."""
-    finite = _is_finite(a)
+    finite = is_finite(a)
+    if finite.all():
+        whole: Tensor = torch.linalg.svdvals(a)
+        return whole
     s = torch.linalg.svdvals(torch.where(finite, a, 0.0))
     return torch.where(finite.squeeze(-1), s, torch.nan)
 
@@ -78,5 +89,14 @@ def check_ranks(ranks: Sequence[int], available: int, name: str) -> None:
         )
 
 
-def _is_finite(a: Tensor) -> Tensor:
-    return a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+def is_finite(a: Tensor) -> Tensor:
+    """Which matrices (..., m, n) have only finite entries, (..., 1, 1)."""
+    # What is not finite stays so in a sum; asking each entry takes four times as long.
+    return a.sum((-2, -1), keepdim=True).isfinite()
+
+
+def _one_to_one(a: Tensor, b: Tensor) -> bool:
+    """Whether broadcasting pairs no matrix of one side with several of the other and back."""
+    one, other = a.shape[:-2], b.shape[:-2]
+    pairs = map(max, zip_longest(reversed(one), reversed(other), fillvalue=1))
+    return math.prod(pairs) == max(one.numel(), other.numel())

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lit_credit.functional._linalg import is_finite
+
 __all__ = ["leading_directions"]
 
 
@@ -40,7 +42,7 @@ def leading_directions(matrix: Tensor, rank: int) -> Tensor:
     # The eigenvectors of A A^T: two thirds of the time of a singular value decomposition, and for
     # directions that lead no less exact.
     gram = matrix @ matrix.mT
-    finite = gram.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    finite = is_finite(gram)
     values, vectors = torch.linalg.eigh(torch.where(finite, gram, 0.0))
     leading = vectors.flip(-1)[..., :rank]
     leading = torch.where(finite & (values[..., -1:, None] > 0), leading, torch.nan)

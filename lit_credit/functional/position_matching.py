@@ -64,10 +64,9 @@ def position_matching(embedding: Tensor, weight: Tensor, ranks: Sequence[int]) -
     e = embedding.detach()
     mean = e.mean(0, keepdim=True)
     directions = leading_directions(weight, max(ranks))
-    token = _projected(e - mean, directions, ranks)
-    return PositionMatching(
-        token.mean(-2), token.std(-2, correction=0), _projected(mean, directions, ranks)[..., 0, :]
-    )
+    read = _projected(torch.cat([e - mean, mean]), directions, ranks)
+    token = read[..., :-1, :]
+    return PositionMatching(token.mean(-2), token.std(-2, correction=0), read[..., -1, :])
 
 
 def _projected(rows: Tensor, directions: Tensor, ranks: Sequence[int]) -> Tensor:

@@ -83,7 +83,7 @@ def find_projections(attention: nn.Module) -> Projections:
 
 
 def _named(module: nn.Module) -> Projections | None:
-    if not module._modules:
+    if len(module._modules) < 2:  # most submodules of a net
         return None
     for names in (*_APART, *_FUSED):
         found: list[_Affine] = []
