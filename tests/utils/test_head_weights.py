@@ -197,7 +197,7 @@ def test_names_choose_below_net_too_and_keep_the_order():
         assert [h.name for h in read_heads(module, names)] == ["net.blocks.1.attention.heads"]
     both = read_heads(module, ["blocks.1.*.*", "blocks.0.*.*"])
     assert [h.name[:12] for h in both] == ["net.blocks.0", "net.blocks.1"]
-    with pytest.raises(ValueError, match=r"`names`: 'head' matches nothing.*blocks\.0\.attention"):
+    with pytest.raises(ValueError, match=r"`units`: 'head' matches nothing.*blocks\.0\.attention"):
         read_heads(module, ["head"])
 
 
