@@ -13,7 +13,9 @@ from lit_credit.functional import (
     FactoredMatrix,
     composition_scores,
     diagonal_score,
+    leading_directions,
     ov_circuit,
+    position_matching,
     qk_circuit,
     rotary_matrix,
     screenot_rank,
@@ -22,7 +24,10 @@ from lit_credit.functional import (
 )
 from lit_credit.utils.attention_heads import AttentionHeads
 
-__all__ = ["CircuitPairs"]
+__all__ = ["CircuitPairs", "float64"]
+
+_FEWEST_VALUES = 4
+"""Singular values that ScreeNOT needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +103,7 @@ class CircuitPairs:
     def _weights(self) -> dict[str, Tensor]:
         """Of all heads, what is read multiplied by the gain of its norm."""
         stacked = {
-            kind: torch.cat([getattr(layer, kind) for layer in self.layers]).double()
+            kind: float64(torch.cat([getattr(layer, kind) for layer in self.layers]))
             for kind in ("query", "key", "value", "output")
         }
         gains = [layer.norm_gain for layer in self.layers]
@@ -106,7 +111,7 @@ class CircuitPairs:
             one = self.layers[0].query.new_ones(self.layers[0].query.shape[1])
             rows = torch.stack([one if gain is None else gain for gain in gains])
             for kind in ("query", "key", "value"):
-                stacked[kind] *= rows[self.layer.to(rows.device)][..., None].double()
+                stacked[kind] *= float64(rows[self.layer.to(rows.device)])[..., None]
         return stacked
 
     @cached_property
@@ -124,11 +129,6 @@ class CircuitPairs:
         """W_OV of the writers, (writers, d_model, d_model)."""
         return self._ov(self.writers)
 
-    @property
-    def first_written(self) -> Tensor:
-        """Directions that the first layer's heads write, (heads, d_model, r)."""
-        return self._written.u[: len(self.layers[0].query)]
-
     def _ov(self, heads: slice) -> FactoredMatrix:
         return ov_circuit(self.weight("output", heads), self.weight("value", heads))
 
@@ -140,7 +140,7 @@ class CircuitPairs:
             rope = heads.rope
             frequencies = heads.query.new_zeros(0) if rope is None else rope.frequencies
             turn = rotary_matrix(
-                frequencies.double(),
+                float64(frequencies),
                 torch.tensor(self.distances),
                 size,
                 "interleaved" if rope is None else rope.layout,
@@ -157,18 +157,20 @@ class CircuitPairs:
         return self.ov.svd()
 
     @cached_property
-    def _ranks(self) -> tuple[Tensor, Tensor]:
-        """What ScreeNOT makes of the ranks of W_QK (readers,) and of W_OV (writers,)."""
+    def _ranks(self) -> tuple[Tensor, Tensor] | None:
+        """What ScreeNOT makes of the ranks of W_QK (readers,) and of W_OV (writers,), if it can."""
         width, size = self.layers[0].query.shape[1:]
-        read, written = self._read.s[0], self._written.s
+        if size < _FEWEST_VALUES:
+            return None
         shape = width, width
+        read, written = self._read.s[0], self._written.s
         return screenot_rank(read, shape, size), screenot_rank(written, shape, size)
 
     def estimated_ranks(self) -> dict[str, float]:
         """``rank/qk`` and ``rank/ov``, means over the heads that read and that write."""
         return {
             f"rank/{name}": rank.double().mean().item()
-            for name, rank in zip(("qk", "ov"), self._ranks, strict=True)
+            for name, rank in zip(("qk", "ov"), self._ranks or (), strict=False)
         }
 
     def match(self, ranks: Sequence[int]) -> dict[str, Tensor]:
@@ -177,18 +179,44 @@ class CircuitPairs:
         Returns:
             ``match_rms/R10`` and so on, (D, readers, writers).
         """
-        qk, ov = self._ranks
-        own = torch.minimum(qk[:, None], ov).clamp(min=1)  # 1 where no singular value stands out
-        every = torch.tensor(sorted({*ranks, *own.flatten().tolist()}))
-        found = subspace_match(self._read.v[:, :, None], self._written.u, every.tolist())
-        place = torch.searchsorted(every, own.cpu()).to(own.device)
-        place = place[None, ..., None].expand(len(self.distances), -1, -1, -1)
+        every = set(ranks)
+        if self._ranks is not None:
+            qk, ov = self._ranks
+            own = torch.minimum(qk[:, None], ov).clamp(min=1)  # 1 where nothing stands out
+            every.update(own.flatten().tolist())
+        order = torch.tensor(sorted(every))
+        found = subspace_match(self._read.v[:, :, None], self._written.u, order.tolist())
         tagged = {}
         for name, cosines in found._asdict().items():
             for rank in ranks:
-                tagged[f"match_{name}/R{rank:02d}"] = cosines[..., every.tolist().index(rank)]
-            tagged[f"match_{name}/estimated"] = cosines.gather(-1, place)[..., 0]
+                tagged[f"match_{name}/R{rank:02d}"] = cosines[..., order.tolist().index(rank)]
+            if self._ranks is not None:
+                place = torch.searchsorted(order, own.cpu()).to(cosines.device)
+                place = place[None, ..., None].expand(len(self.distances), -1, -1, -1)
+                tagged[f"match_{name}/estimated"] = cosines.gather(-1, place)[..., 0]
         return tagged
+
+    def first_layer(self, embedding: Tensor, ranks: Sequence[int]) -> dict[str, float]:
+        """How the first layer meets the embedding (V, d_model), in float64; means over its heads.
+
+        Returns:
+            ``embedding_rms/R10/mean``, ``read_q/R10/token`` and so on.
+        """
+        first = slice(len(self.layers[0].query))
+        values = {}
+        if few := [rank for rank in ranks if rank <= len(embedding)]:
+            leading = leading_directions(embedding.mT, max(few))
+            match = subspace_match(leading, self._written.u[first], few)
+            for name, cosines in match._asdict().items():
+                for rank, mean in zip(few, cosines.mean(0).tolist(), strict=True):
+                    values[f"embedding_{name}/R{rank:02d}/mean"] = mean
+        weights = torch.stack([self.weight(kind, first) for kind in ("query", "key")])
+        read = position_matching(embedding, weights, ranks)  # (2, heads, ranks)
+        for name in ("token", "mean"):
+            for side, shares in zip("qk", getattr(read, name).mean(1).tolist(), strict=True):
+                for rank, share in zip(ranks, shares, strict=True):
+                    values[f"read_{side}/R{rank:02d}/{name}"] = share
+        return values
 
     def scores(self, ranks: Sequence[int], symbols: Tensor | None) -> dict[str, Tensor]:
         """All that is measured of a pair, NaN where the reader comes too early.
@@ -213,3 +241,8 @@ class CircuitPairs:
         if allowed.all():
             return found
         return {tag: torch.where(allowed, pairs, torch.nan) for tag, pairs in found.items()}
+
+
+def float64(x: Tensor) -> Tensor:
+    """In double precision, on the CPU if the device (Apple's ``mps``) has none."""
+    return (x.cpu() if x.device.type == "mps" else x).double()

@@ -205,6 +205,21 @@ def test_a_net_without_rotation_or_symbols_has_what_it_has():
     assert not any(tag.startswith(("mismatch", "embedding", "read")) for tag in values)
 
 
+def test_heads_of_two_features_have_no_estimated_rank():
+    values = measured(RotaryTransformer(SYMBOLS, 8, 2, 4), ranks=[1, 2])
+    assert values["match_rms/R02/best"] > 0
+    assert not any("estimated" in tag or tag.startswith("rank") for tag in values)
+
+
+def test_an_embedding_of_another_width_is_not_taken_for_the_streams():
+    net = rotary_net()
+    net.embed, net.other = torch.nn.Embedding(SYMBOLS, 4), torch.nn.Embedding(SYMBOLS, WIDTH)
+    assert "mismatch/best" not in measured(net)
+    assert "mismatch/best" in measured(net, embedding="other")
+    with pytest.raises(ValueError, match=r"`embedding` is 'embed', 4 features.*stream has 16"):
+        measured(net, embedding="embed")
+
+
 def test_dead_heads_are_undefined():
     net = rotary_net()
     for block in net.blocks:
