@@ -14,6 +14,12 @@ from lit_credit.functional.composition_scores import (
     composition_scores,
 )
 from lit_credit.functional.diagonal_score import diagonal_score, diagonal_score_null_sd
+from lit_credit.functional.embedding_geometry import (
+    cosine_matrix,
+    feature_dimensionality,
+    mean_squared_cosine,
+    welch_bound,
+)
 from lit_credit.functional.factored_matrix import SVD, FactoredMatrix, product_norm
 from lit_credit.functional.gradient_cosine import gradient_cosine
 from lit_credit.functional.head_scores import (
@@ -23,13 +29,34 @@ from lit_credit.functional.head_scores import (
     repeated_tokens,
 )
 from lit_credit.functional.leading_directions import leading_directions
+from lit_credit.functional.log_prob_theory import (
+    centred_log_probs,
+    log_prob_directions,
+    log_ratio_fluctuation,
+    low_rank_log_probs,
+    second_order_contexts,
+)
+from lit_credit.functional.logit_attribution import (
+    SharedWork,
+    logit_attribution,
+    shared_work,
+    through_frozen_norm,
+)
 from lit_credit.functional.match_baseline import MatchBaseline, match_baseline
+from lit_credit.functional.memorization_bound import accuracy_bound, association_bound
+from lit_credit.functional.min_norm_coordinates import min_norm_coordinates
 from lit_credit.functional.norms import frobenius_norm, sample_norms
 from lit_credit.functional.position_matching import PositionMatching, position_matching
+from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
 from lit_credit.functional.screenot_rank import screenot_rank
+from lit_credit.functional.softmax_divergence import (
+    logit_margins,
+    softmax_divergence,
+    top_probability,
+)
 from lit_credit.functional.softmax_jacobian import (
     SoftmaxCosines,
     SoftmaxEnergies,
@@ -51,17 +78,23 @@ __all__ = [
     "PositionMatching",
     "RotaryLayout",
     "ScaleFlags",
+    "SharedWork",
     "SoftmaxCosines",
     "SoftmaxEnergies",
     "SoftmaxGradients",
     "SubspaceMatch",
+    "accuracy_bound",
+    "association_bound",
     "attention_entropy",
+    "centred_log_probs",
     "composition_null",
     "composition_scores",
+    "cosine_matrix",
     "diagonal_score",
     "diagonal_score_null_sd",
     "duplicate_token_score",
     "effective_keys",
+    "feature_dimensionality",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
@@ -69,15 +102,24 @@ __all__ = [
     "induction_score",
     "is_softmax",
     "leading_directions",
+    "log_prob_directions",
+    "log_ratio_fluctuation",
+    "logit_attribution",
+    "logit_margins",
+    "low_rank_log_probs",
     "match_baseline",
     "mean_and_sd",
     "mean_attention",
+    "mean_squared_cosine",
+    "min_norm_coordinates",
     "norm_ratio",
     "ov_circuit",
     "position_matching",
     "previous_token_score",
     "principal_angles",
     "product_norm",
+    "projector_distance",
+    "projector_distance_null",
     "qk_circuit",
     "repeated_tokens",
     "rotary_frequencies",
@@ -86,10 +128,16 @@ __all__ = [
     "sample_tokens",
     "scale_flags",
     "screenot_rank",
+    "second_order_contexts",
+    "shared_work",
     "softmax_cosines",
+    "softmax_divergence",
     "softmax_energies",
     "softmax_gradients",
     "subspace_match",
+    "through_frozen_norm",
     "token_mismatch",
+    "top_probability",
     "weight_angle",
+    "welch_bound",
 ]

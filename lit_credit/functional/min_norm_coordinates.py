@@ -1,0 +1,40 @@
+"""A stream vector as a mixture of unembedding vectors."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["min_norm_coordinates"]
+
+
+def min_norm_coordinates(stream: Tensor, unembedding: Tensor) -> Tensor:
+    r"""The shortest coordinates of a vector in the unembedding vectors of all symbols.
+
+    .. math:: \alpha = W_U (W_U^\top W_U)^{-1} h, \qquad W_U h = (W_U W_U^\top) \, \alpha
+
+    so that ``unembedding @ unembedding.mT * alpha`` shows, row by row, what each symbol's direction
+    adds to a logit.
+
+    Args:
+        stream: h, (..., d), such as what a head adds.
+        unembedding: W_U, (N, d).
+
+    Returns:
+        (..., N): coordinates with :math:`W_U^\top \alpha = h`, or as near to it as can be if W_U
+        does not span all of d.
+
+    Raises:
+        ValueError: if the numbers of features differ.
+
+    Example:
+        >>> w = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> alpha = min_norm_coordinates(torch.tensor([3.0, 0.0]), w)
+        >>> alpha.round(decimals=4)
+        tensor([ 2., -1.,  1.])
+    """
+    if unembedding.ndim != 2 or stream.shape[-1:] != unembedding.shape[1:]:
+        raise ValueError(
+            f"`stream` and `unembedding` have shapes {tuple(stream.shape)} and "
+            f"{tuple(unembedding.shape)}, expected (..., d) and (N, d)."
+        )
+    inverse: Tensor = torch.linalg.pinv(unembedding.detach())  # (d, N)
+    return stream.detach() @ inverse
