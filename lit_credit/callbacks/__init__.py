@@ -3,14 +3,19 @@
 from lit_credit.callbacks.attention_maps import AttentionMaps
 from lit_credit.callbacks.circuit_matching import CircuitMatching
 from lit_credit.callbacks.credit_alignment import CreditAlignment
+from lit_credit.callbacks.embedding_geometry import EmbeddingGeometry
+from lit_credit.callbacks.exact_divergence import ExactDivergence
 from lit_credit.callbacks.gradient_norms import GradientNorms
+from lit_credit.callbacks.head_attribution import HeadAttribution
 from lit_credit.callbacks.head_behaviour import HeadBehaviour
 from lit_credit.callbacks.metric_history import MetricHistory
+from lit_credit.callbacks.part_freezing import PartFreezing
 from lit_credit.callbacks.reference_validity import ReferenceValidity
 from lit_credit.callbacks.residual_norms import ResidualNorms
 from lit_credit.callbacks.scale_stability import ScaleStability
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.callbacks.softmax_jacobian import SoftmaxJacobian
+from lit_credit.callbacks.subspace_distance import SubspaceDistance
 from lit_credit.callbacks.text_samples import TextSamples
 from lit_credit.callbacks.weight_alignment import WeightAlignment
 
@@ -18,14 +23,19 @@ __all__ = [
     "AttentionMaps",
     "CircuitMatching",
     "CreditAlignment",
+    "EmbeddingGeometry",
+    "ExactDivergence",
     "GradientNorms",
+    "HeadAttribution",
     "HeadBehaviour",
     "MetricHistory",
+    "PartFreezing",
     "ReferenceValidity",
     "ResidualNorms",
     "ScaleStability",
     "ScheduledDiagnostic",
     "SoftmaxJacobian",
+    "SubspaceDistance",
     "TextSamples",
     "WeightAlignment",
 ]

@@ -155,5 +155,5 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor) -> Tensor:
     logs = logs - (p * logs).sum(-1, keepdim=True)
     # Least squares of sqrt(p) (u - E u) w = sqrt(p) (log p - E log p): the variance itself would
     # square the condition number, and p is often concentrated.
-    solved = torch.linalg.pinv(root * (u - means[:, None])) @ (root * logs[..., None])
-    return solved.squeeze(-1)
+    inverse: Tensor = torch.linalg.pinv(root * (u - means[:, None]))
+    return (inverse @ (root * logs[..., None])).squeeze(-1)

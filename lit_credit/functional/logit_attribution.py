@@ -5,9 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_credit.functional._attention import in_float64
-from lit_credit.functional.softmax_divergence import logit_margins
-
 __all__ = ["SharedWork", "logit_attribution", "shared_work", "through_frozen_norm"]
 
 # Legend: P parts of a stream (heads), M samples, d features, N symbols.
@@ -80,42 +77,34 @@ def through_frozen_norm(
 
 
 class SharedWork(NamedTuple):
-    """How heads share the samples. A head is right where its own largest logit is the target's."""
+    """How heads share the samples; a head is right where its own largest logit is the target's."""
 
     solo: Tensor
     """(P,) accuracy of each head by itself."""
-    together: Tensor
-    """() accuracy of the heads' sum."""
     all_right: Tensor
     """() share of the samples on which every head is right by itself."""
     none_right: Tensor
-    """() share on which none is; near 1 - sum(solo) if heads partition the samples."""
+    """() share on which none is; 1 - sum(solo) if heads partition the samples."""
 
 
-def shared_work(attribution: Tensor, target: Tensor) -> SharedWork:
-    """Do heads partition the samples, or get them right only together?
+def shared_work(margins: Tensor) -> SharedWork:
+    """Do heads partition the samples, or are they right only together?
 
     Args:
-        attribution: what each head adds to the logits, (P, M, N).
-        target: (M,), whole numbers.
+        margins: of what each head adds to the logits, (P, M); see :func:`logit_margins`.
 
     Returns:
-        Four tensors, float64; a tie is not right.
+        Three tensors, float64; a tie is not right. NaN without samples.
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: if ``margins`` is no matrix.
 
     Example:
-        >>> heads = torch.tensor([[[2.0, 0.0, 1.0]], [[0.0, 1.0, 2.0]]])
-        >>> work = shared_work(heads, torch.tensor([2]))
-        >>> work.solo.tolist(), work.together.item(), work.none_right.item()
-        ([0.0, 1.0], 1.0, 0.0)
+        >>> shared_work(torch.tensor([[1.0, -1.0, 2.0, -1.0], [-1.0, -1.0, 1.0, 1.0]])).solo
+        tensor([0.5000, 0.5000], dtype=torch.float64)
     """
-    if attribution.ndim != 3:
-        raise ValueError(
-            f"`attribution` has shape {tuple(attribution.shape)}, expected (heads, M, N)."
-        )
-    right = logit_margins(attribution, target) > 0  # (P, M)
-    whole = logit_margins(in_float64(attribution).sum(0), target) > 0
-    shares = right, whole, right.all(0), ~right.any(0)
+    if margins.ndim != 2:
+        raise ValueError(f"`margins` has shape {tuple(margins.shape)}, expected (heads, M).")
+    right = margins > 0
+    shares = right, right.all(0), ~right.any(0)
     return SharedWork(*(share.to(torch.float64).mean(-1) for share in shares))

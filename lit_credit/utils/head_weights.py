@@ -13,7 +13,7 @@ from lit_credit.utils.head_projections import find_projections, is_attention, sp
 from lit_credit.utils.head_surroundings import check_plain_scores, find_norm_gain, find_rope
 from lit_credit.utils.names import matched_units
 
-__all__ = ["AttentionHeads", "Rope", "read_embedding", "read_heads"]
+__all__ = ["AttentionHeads", "Rope", "find_embedding", "read_embedding", "read_heads"]
 
 _NO_SYMBOLS = re.compile(r"pos|wpe|type|segment|relative|bias")
 _MOST_LINES = 10
@@ -79,13 +79,22 @@ def read_embedding(module: nn.Module, name: str | None = None) -> Tensor | None:
         >>> read_embedding(net).shape
         torch.Size([65, 8])
     """
-    found = {n: child for n, child in module.named_modules() if isinstance(child, nn.Embedding)}
-    if name is not None:
-        (chosen,) = matched_units([name], list(found), "name")
-        return found[chosen].weight.detach()
-    symbols = (e for n, e in found.items() if not _NO_SYMBOLS.search(n.rpartition(".")[2]))
-    embedding = next(symbols, None)
-    return None if embedding is None else embedding.weight.detach()
+    found = _embeddings(module)
+    if name is None:
+        name = find_embedding(module)
+        return None if name is None else found[name].weight.detach()
+    (chosen,) = matched_units([name], list(found), "name")
+    return found[chosen].weight.detach()
+
+
+def find_embedding(module: nn.Module) -> str | None:
+    """Name of the submodule that :func:`read_embedding` takes by default, None without any."""
+    names = _embeddings(module)
+    return next((n for n in names if not _NO_SYMBOLS.search(n.rpartition(".")[2])), None)
+
+
+def _embeddings(module: nn.Module) -> dict[str, nn.Embedding]:
+    return {n: child for n, child in module.named_modules() if isinstance(child, nn.Embedding)}
 
 
 def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -1,0 +1,60 @@
+"""How heads share samples."""
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.plotting._style import BLUE, GREY, INK, LARGE, SMALL, dress
+from lit_credit.plotting.signed_heatmaps import SignedMap, draw_signed
+
+__all__ = ["attribution_figure"]
+
+_WHOLE = ("heads", "rest", "group")
+
+
+def attribution_figure(margins: Tensor, accuracy: Mapping[str, float], *, title: str) -> Figure:
+    """Margins of every part on every sample, and beside them how often each part is right.
+
+    Args:
+        margins: (parts, samples), above 0 where a part by itself is right.
+        accuracy: name of a part to its accuracy, in the order of ``margins``; those of ``heads``,
+            ``rest`` and ``group``, which are no single heads, are grey.
+        title: of the figure.
+
+    Returns:
+        The figure: an image, and bars in line with its rows.
+
+    Raises:
+        ValueError: if there are not as many names as rows.
+
+    Example:
+        >>> import torch
+        >>> margins = torch.tensor([[1.0, -1.0], [2.0, 1.0]])
+        >>> figure = attribution_figure(margins, {"H00": 0.5, "group": 1.0}, title="")
+        >>> [text.get_text() for text in figure.axes[1].texts]
+        ['0.50', '1.00']
+    """
+    if len(accuracy) != len(margins):
+        raise ValueError(
+            f"`accuracy` has {len(accuracy)} parts, but `margins` {len(margins)} rows. Give one "
+            "accuracy a row."
+        )
+    height = min(2.0 + 0.3 * len(accuracy), 40.0)
+    figure = Figure(figsize=(12.0, height), layout="constrained")
+    image, bars = figure.subplots(1, 2, width_ratios=[3, 1])
+    figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
+    draw_signed(image, SignedMap(margins, "samples, by their target"))
+    image.set_yticks(range(len(accuracy)), list(accuracy))
+    image.set_title("margin by itself (logits)", loc="left", fontsize=LARGE, fontweight="bold")
+    dress(bars, "right by itself", "", "share of the samples")
+    places = range(len(accuracy))
+    colors = [GREY if name in _WHOLE else BLUE for name in accuracy]
+    bars.barh(places, list(accuracy.values()), height=0.72, color=colors)
+    bars.set(xlim=(0, 1.2), ylim=(len(accuracy) - 0.5, -0.5), yticks=[])
+    bars.grid(False, axis="y")
+    for place, value in enumerate(accuracy.values()):
+        text = "n/a" if value != value else f"{value:.2f}"
+        end = 0.02 + (value if value == value else 0.0)
+        bars.text(end, place, text, va="center", fontsize=SMALL, color=INK)
+    return figure

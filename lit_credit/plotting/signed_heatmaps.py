@@ -1,0 +1,90 @@
+"""Matrices as images whose colours tell above zero from below."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable
+
+__all__ = ["SignedMap", "draw_signed", "signed_heatmaps"]
+
+_LARGEST = 40.0
+_MOST_NAMES = 40
+
+
+class SignedMap(NamedTuple):
+    """A matrix and what its rows and columns are.
+
+    Attributes:
+        values: (rows, columns); NaN is grey.
+        xlabel: what the columns are.
+        ylabel: what the rows are.
+        columns: their names, written if there are at most 40; None counts them.
+        rows: their names, likewise.
+    """
+
+    values: Tensor
+    xlabel: str = ""
+    ylabel: str = ""
+    columns: Sequence[str] | None = None
+    rows: Sequence[str] | None = None
+
+
+def signed_heatmaps(maps: Mapping[str, SignedMap], *, title: str) -> Figure:
+    """Matrices side by side, blue above zero, red below, white at zero.
+
+    Each has colours of its own, up to its largest magnitude.
+
+    Args:
+        maps: title of a panel to its matrix.
+        title: of the figure.
+
+    Returns:
+        The figure, a colour bar at each panel; it says n/a without maps.
+
+    Example:
+        >>> import torch
+        >>> figure = signed_heatmaps({"Gram": SignedMap(torch.eye(3))}, title="")
+        >>> figure.axes[0].images[0].get_clim()
+        (-1.0, 1.0)
+    """
+    count = max(len(maps), 1)
+    figure = Figure(figsize=(min(5.4 * count, _LARGEST), 5.0), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
+    if not maps:
+        not_applicable(axes[0])
+    for ax, (name, shown) in zip(axes, maps.items(), strict=False):
+        draw_signed(ax, shown)
+        ax.set_title(name, loc="left", fontsize=NORMAL, fontweight="bold", color=INK)
+    return figure
+
+
+def draw_signed(ax: Axes, shown: SignedMap) -> None:
+    """Draw one matrix into axes of a figure, with a colour bar."""
+    values = shown.values.detach().double().cpu().numpy()
+    finite = np.abs(values[np.isfinite(values)])
+    if not finite.size:
+        not_applicable(ax)
+        return
+    top = float(finite.max()) or 1.0
+    colors = mpl.colormaps["RdBu"].with_extremes(bad=GRID)
+    image = ax.imshow(values, cmap=colors, vmin=-top, vmax=top, aspect="auto", interpolation="none")
+    ax.set_xlabel(shown.xlabel, fontsize=NORMAL, color=INK)
+    ax.set_ylabel(shown.ylabel, fontsize=NORMAL, color=INK)
+    if shown.columns is not None and len(shown.columns) <= _MOST_NAMES:
+        turned = 90 if max(map(len, shown.columns), default=0) > 3 else 0
+        ax.set_xticks(range(len(shown.columns)), list(shown.columns), rotation=turned)
+    if shown.rows is not None and len(shown.rows) <= _MOST_NAMES:
+        ax.set_yticks(range(len(shown.rows)), list(shown.rows))
+    ax.tick_params(labelsize=SMALL, colors=INK, length=2)
+    ax.spines[:].set_visible(False)
+    if (figure := ax.get_figure()) is not None:
+        bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)
+        bar.ax.tick_params(labelsize=SMALL - 1, colors=INK)
+        bar.outline.set_visible(False)

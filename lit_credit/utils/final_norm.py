@@ -1,0 +1,45 @@
+"""The norm that stands before the unembedding."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from lit_credit.utils.capture import Point
+
+__all__ = ["find_final_norm", "norm_names"]
+
+
+def norm_names(module: nn.Module) -> list[str]:
+    """The submodules that are a LayerNorm or an RMSNorm, by torch or by name."""
+    return [name for name, child in module.named_modules() if _is_norm(child)]
+
+
+def find_final_norm(
+    names: list[str], read: Tensor, passed: Mapping[Point, Tensor], position: int
+) -> str | None:
+    """The norm whose output is what the unembedding reads, None if there is none.
+
+    Told by the numbers, so that a net need not declare it; a dropout in eval mode is no obstacle,
+    and neither is a position that is picked in between.
+
+    Args:
+        names: of all norms.
+        read: what the unembedding reads, (N, d) or (N, T, d).
+        passed: outputs of the norms.
+        position: the one that is picked, if one is.
+    """
+    for name in reversed(names):
+        output = passed.get(Point(name, "output"))
+        if output is None:
+            continue
+        if output.ndim == 3 and read.ndim == 2:
+            output = output[:, position]
+        if output.equal(read):
+            return name
+    return None
+
+
+def _is_norm(module: nn.Module) -> bool:
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        return len(module.normalized_shape) == 1
+    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight")

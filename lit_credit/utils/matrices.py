@@ -1,0 +1,74 @@
+"""Matrices among the parameters of any net, by name."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lit_credit.utils.names import matched_units
+
+__all__ = ["find_unembedding", "read_matrices"]
+
+
+def read_matrices(
+    module: nn.Module, names: Sequence[str], argument: str = "units"
+) -> dict[str, Tensor]:
+    """The matrices that match names or patterns.
+
+    A matrix that is a submodule's ``weight`` goes by the submodule's name, such as ``head``; any
+    other parameter of two dimensions by its own, such as ``attention.in_proj_weight``.
+
+    Args:
+        module: the net, or a LightningModule around it.
+        names: names or glob patterns, below ``module`` or its ``net``.
+        argument: the argument that they come from, for the error.
+
+    Returns:
+        Name, below ``net`` if all matrices are, to the parameter without a graph.
+
+    Raises:
+        ValueError: if a pattern matches nothing, or one matrix twice.
+
+    Example:
+        >>> net = nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10))
+        >>> {name: tuple(w.shape) for name, w in read_matrices(net, ["*"]).items()}
+        {'0': (10, 4), '1': (10, 4)}
+    """
+    found = _matrices(module)
+    below_net = all(name.startswith("net.") for name in found)
+    return {
+        name.removeprefix("net.") if below_net else name: found[name].detach()
+        for name in matched_units(names, list(found), argument)
+    }
+
+
+def find_unembedding(module: nn.Module, name: str | None = None) -> str | None:
+    """Name of the ``nn.Linear`` that makes the logits.
+
+    Args:
+        module: the net, or a LightningModule around it.
+        name: its name, below ``module`` or its ``net``; None takes the last ``nn.Linear``, which in
+            most nets it is.
+
+    Returns:
+        The name below ``module``; None if there is no ``nn.Linear``.
+
+    Raises:
+        ValueError: if ``name`` is no ``nn.Linear``.
+
+    Example:
+        >>> find_unembedding(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10)))
+        '1'
+    """
+    names = [n for n, child in module.named_modules() if isinstance(child, nn.Linear)]
+    if name is not None:
+        return matched_units([name], names, "unembedding")[0]
+    return names[-1] if names else None
+
+
+def _matrices(module: nn.Module) -> dict[str, Tensor]:
+    # With duplicates, so that a tied unembedding is found by its own name too.
+    return {
+        name.removesuffix(".weight"): parameter
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+        if parameter.ndim == 2
+    }
