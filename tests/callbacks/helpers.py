@@ -5,7 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import (
+    Callback,
+    LightningDataModule,
+    LightningModule,
+    Trainer,
+    seed_everything,
+)
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
@@ -126,6 +132,27 @@ class SymbolNet(NoisyNet):
         self.embed = nn.Sequential(Symbols(), norm, nn.Dropout(0.2), Attend())
 
 
+class Data(LightningDataModule):
+    """Given loaders, and all pairs of a few symbols with what follows them."""
+
+    def __init__(self, train, val=None):
+        super().__init__()
+        self.loaders = train, val
+
+    def train_dataloader(self):
+        return self.loaders[0]
+
+    def val_dataloader(self):
+        return self.loaders[1] or []
+
+    def contexts(self):
+        generator = torch.Generator().manual_seed(2)
+        x = torch.cartesian_prod(torch.arange(3), torch.arange(4))
+        prior = torch.rand(len(x), generator=generator)
+        rows = torch.randn(len(x), CLASSES, generator=generator).softmax(-1)
+        return x, prior / prior.sum(), rows
+
+
 def rule(kind, net=NoisyNet, **kwargs):
     seed_everything(1, verbose=False)
     return kind(net(), Classification(CLASSES), **kwargs)
@@ -196,8 +223,9 @@ def trainer(folder, *callbacks, logger: Any = "tensorboard", **kwargs):
 
 def fit(folder, module, *callbacks, ckpt_path=None, loaders=None, **kwargs):
     run = trainer(folder, *callbacks, **kwargs)
-    train, val = loaders or (train_loader(), val_loader())
-    run.fit(module, train, val, ckpt_path=ckpt_path)
+    run.fit(
+        module, datamodule=Data(*(loaders or (train_loader(), val_loader()))), ckpt_path=ckpt_path
+    )
     return run
 
 

@@ -15,14 +15,19 @@ from lit_credit.callbacks import (
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
+    EmbeddingGeometry,
+    ExactDivergence,
     GradientNorms,
+    HeadAttribution,
     HeadBehaviour,
     MetricHistory,
+    PartFreezing,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
     ScheduledDiagnostic,
     SoftmaxJacobian,
+    SubspaceDistance,
     TextSamples,
     WeightAlignment,
 )
@@ -35,20 +40,30 @@ CALLBACKS = [
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
+    EmbeddingGeometry,
+    ExactDivergence,
     GradientNorms,
+    HeadAttribution,
     HeadBehaviour,
     MetricHistory,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
     SoftmaxJacobian,
+    SubspaceDistance,
     WeightAlignment,
 ]
 RULES = [BP, FA, DFA]
 
 SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, ScheduledDiagnostic)]
-ON_ATTENTION = (AttentionMaps, CircuitMatching, HeadBehaviour, SoftmaxJacobian)
-ON_SYMBOLS = (CircuitMatching, HeadBehaviour)
+ON_ATTENTION = (AttentionMaps, CircuitMatching, HeadAttribution, HeadBehaviour, SoftmaxJacobian)
+BY_WEIGHTS = (CircuitMatching, HeadAttribution)
+"""Those on attention that read its weights."""
+ON_MATRICES = (EmbeddingGeometry, SubspaceDistance)
+"""Their units are matrices."""
+ON_SYMBOLS = (CircuitMatching, ExactDivergence, HeadAttribution, HeadBehaviour, *ON_MATRICES)
+WITHOUT_UNITS = (CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
+"""They have something to look at in any module."""
 WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
 # WeightAlignment is refused under BP, which has no feedback.
 PAIRS = [(c, r) for c in CALLBACKS for r in RULES if (c, r) != (WeightAlignment, BP)]
@@ -66,14 +81,16 @@ def net_for(kind):
 
 
 def on_foreign(kind, **kwargs):
-    needs_units = kind in SCHEDULED and kind not in (CreditAlignment, *ON_ATTENTION)
+    needs_units = kind in SCHEDULED and kind not in WITHOUT_UNITS
     return make(kind, **({"units": UNITS} if needs_units else {}), **kwargs)
 
 
 def test_every_callback_is_listed():
     exported = {getattr(lit_credit.callbacks, name) for name in lit_credit.callbacks.__all__}
-    # TextSamples needs a datamodule with an alphabet: test_text_samples.py.
-    assert {c for c in exported if not inspect.isabstract(c)} == {*CALLBACKS, TextSamples}
+    # TextSamples needs a datamodule with an alphabet, and PartFreezing is there to change training:
+    # test_text_samples.py, test_part_freezing.py.
+    others = {PartFreezing, TextSamples}
+    assert {c for c in exported if not inspect.isabstract(c)} == {*CALLBACKS, *others}
 
 
 # Training is not changed, and nothing is left behind
@@ -114,7 +131,7 @@ def test_a_foreign_module_is_trained_the_same(kind, batches, tmp_path):
     for callbacks in ((), (on_foreign(kind),)):
         module, witness = Foreign(net_for(kind)), Witness()
         trainer = helpers.trainer(tmp_path, witness, *callbacks, witness.after, logger=False)
-        trainer.fit(module, helpers.shuffled(batches))
+        trainer.fit(module, datamodule=helpers.Data(helpers.shuffled(batches)))
         runs.append((module, dict(trainer.callback_metrics), torch.get_rng_state()))
     (bare, metrics, rng), (watched, *found) = runs
     assert same_state(bare, watched)
@@ -156,7 +173,8 @@ def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
     before = helpers.hooks(module)
     callback = make(kind, units=["blocks.7"])
     if kind is not WeightAlignment:
-        choice = r"embed\.3\.attention" if kind in ON_ATTENTION else r"blocks\.1"
+        on_attention = kind in (ExactDivergence, *ON_ATTENTION)
+        choice = r"embed\.3\.attention" if on_attention else r"blocks\.1"
         with pytest.raises(ValueError, match=f"`units`: 'blocks.7' matches nothing.*{choice}"):
             fit(tmp_path, module, callback)
     assert helpers.hooks(module) == before
@@ -278,8 +296,16 @@ def test_what_is_missing_is_named_before_training(kind, tmp_path):
                 fit(tmp_path, other, WeightAlignment(), logger=False)
     elif kind in ON_ATTENTION:
         module.model.embed[3] = torch.nn.Identity()
-        what = "whose heads can be read was found" if kind is CircuitMatching else "was seen"
+        what = "whose heads can be read was found" if kind in BY_WEIGHTS else "was seen"
         with pytest.raises(MisconfigurationException, match=rf"no attention {what}.*Validated"):
+            fit(tmp_path, module, kind(), logger=False)
+    elif kind in (ExactDivergence, SubspaceDistance):
+        trainer = helpers.trainer(tmp_path, kind(), logger=False)
+        with pytest.raises(MisconfigurationException, match=r"a datamodule with `contexts\(\)`"):
+            trainer.fit(module, helpers.train_loader())
+    elif kind is EmbeddingGeometry:
+        module.model = torch.nn.Conv1d(1, 1, 1)
+        with pytest.raises(MisconfigurationException, match=r"an nn\.Embedding or an nn\.Linear"):
             fit(tmp_path, module, kind(), logger=False)
     else:
         with pytest.raises(MisconfigurationException, match=r"credit_units.*model\.blocks\.0"):
