@@ -129,8 +129,7 @@ def _parameters(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Para
     parameters = dict(module.named_parameters(remove_duplicate=False))
     found: dict[str, nn.Parameter] = {}
     for part in matched_units(patterns, [*submodule_names(module), *parameters], "frozen"):
-        own = {n: p for n, p in parameters.items() if n == part or n.startswith(f"{part}.")}
-        if not own:
-            raise ValueError(f"`frozen`: {part!r} has no parameters. Leave it out.")
-        found |= own
+        found |= {n: p for n, p in parameters.items() if n == part or n.startswith(f"{part}.")}
+    if not found:
+        raise ValueError(f"`frozen` is {list(patterns)}, in which there are no parameters.")
     return found

@@ -1,0 +1,111 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from lit_credit.callbacks import EmbeddingGeometry
+from lit_credit.models import GPT
+from lit_credit.rules import BP
+from lit_credit.tasks import NextToken
+from tests.callbacks import helpers
+
+SYMBOLS, WIDTH = 10, 8
+
+
+def cosines(w):
+    w = w / np.linalg.norm(w, axis=1, keepdims=True)
+    return w @ w.T
+
+
+def off_diagonal(c):
+    return [c[i, j] ** 2 for i in range(len(c)) for j in range(len(c)) if i != j]
+
+
+def measured(module, data=None, **options):
+    callback = EmbeddingGeometry(**options)
+    trainer = helpers.trainer(None, logger=False)
+    trainer.datamodule = data
+    module.eval()
+    callback.prepare(trainer, module)
+    with torch.no_grad():
+        return callback.measure(module, None), callback
+
+
+def test_embedding_and_unembedding_of_a_net_by_default():
+    torch.manual_seed(0)
+    net = GPT(SYMBOLS, depth=1, heads=2, width=WIDTH)
+    values, _ = measured(BP(net, NextToken()))
+    for name, weight in (("embed.token", net.embed.token.weight), ("head", net.head.weight)):
+        w = weight.detach().double().numpy()
+        assert values[f"cos2/{name}"] == pytest.approx(np.mean(off_diagonal(cosines(w))))
+        assert values[f"welch/{name}"] == pytest.approx((10 - 8) / (8 * 9))
+        assert values[f"norm/{name}"] == pytest.approx(np.linalg.norm(w, axis=1).mean())
+        own = [w[i] @ w[i] / sum((w[i] @ v) ** 2 / (w[i] @ w[i]) for v in w) for i in range(10)]
+        assert values[f"dimensionality/{name}"] == pytest.approx(np.mean(own))
+        assert values[f"dimensionality_min/{name}"] == pytest.approx(min(own))
+        assert values[f"dimensionality_max/{name}"] == pytest.approx(max(own))
+    assert {tag.split("/", 1)[1] for tag in values} == {"embed.token", "head"}
+
+
+def test_any_matrix_by_name_and_zero_vectors():
+    net = GPT(SYMBOLS, depth=2, heads=2, width=WIDTH)
+    torch.nn.init.zeros_(net.head.weight[3:])
+    units = ["blocks.*.mlp.fc1", "head"]
+    values, callback = measured(BP(net, NextToken()), units=units)
+    names = {tag.split("/", 1)[1] for tag in values}
+    assert names == {"blocks.0.mlp.fc1", "blocks.1.mlp.fc1", "head"}
+    assert values["welch/head"] == 0  # three vectors in eight dimensions
+    assert all(map(math.isfinite, values.values()))
+    assert len(callback._shown) == 3
+    torch.nn.init.zeros_(net.head.weight)
+    values, _ = measured(BP(net, NextToken()), units=["head"])
+    assert all(map(math.isnan, values.values()))
+
+
+class Pairs(LightningModule):
+    """A vector for each pair of symbols, tied to nothing."""
+
+    def __init__(self, symbols=4):
+        super().__init__()
+        self.table = nn.Embedding(12, 5)
+        self.out = nn.Linear(5, symbols, bias=False)
+
+    def forward(self, x):
+        return self.out(self.table(x[:, 0] * 4 + x[:, 1]))
+
+
+def test_vectors_of_contexts_against_a_loop():
+    torch.manual_seed(0)
+    module, data = Pairs(), helpers.Data(None)
+    values, callback = measured(module, data)
+    _, prior, rows = data.contexts()
+    vectors, u = (w.detach().double().numpy() for w in (module.table.weight, module.out.weight))
+    cosine = nearest = 0.0
+    for m in range(12):
+        own = [vectors[m] @ v / np.linalg.norm(vectors[m]) / np.linalg.norm(v) for v in u]
+        y = int(rows[m].argmax())
+        cosine += float(prior[m]) * own[y]
+        nearest += float(prior[m]) * (max(own) == own[y])
+    assert values["target_cosine"] == pytest.approx(cosine)
+    assert values["target_nearest"] == pytest.approx(nearest)
+    assert 0 < nearest < 1
+    assert values["cos2/contexts"] == pytest.approx(np.mean(off_diagonal(cosines(vectors))))
+    gram = next(m.values for name, m in callback._shown.items() if name.startswith("contexts"))
+    order = rows.argmax(1).argsort(stable=True).numpy()
+    np.testing.assert_allclose(gram, vectors[order] @ vectors[order].T, rtol=1e-6)
+
+
+def test_a_tied_unembedding_is_found_by_both_names():
+    net = GPT(SYMBOLS, depth=1, heads=2, width=WIDTH)
+    net.head.weight = net.embed.token.weight
+    values, _ = measured(BP(net, NextToken()))
+    assert values["cos2/head"] == values["cos2/embed.token"]
+
+
+def test_names_that_match_nothing():
+    for options in ({"units": ["tail"]}, {"unembedding": "tail"}):
+        with pytest.raises(ValueError, match=r"'tail' matches nothing.*out"):
+            measured(Pairs(), **options)
