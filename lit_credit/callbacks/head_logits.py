@@ -15,7 +15,7 @@ from lit_credit.utils.attention_check import check_recorded
 from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.final_norm import find_final_norm, norm_names
-from lit_credit.utils.head_outputs import calls_of, head_outputs
+from lit_credit.utils.head_outputs import head_outputs, head_points
 from lit_credit.utils.head_weights import AttentionHeads, read_heads
 from lit_credit.utils.nested import first_tensor
 
@@ -86,7 +86,7 @@ def head_logits(
     layers, norms = read_heads(module, units), norm_names(module)
     points = [Point(unembedding, "input"), Point(unembedding, "output")]
     points += [Point(name, side) for name in norms for side in ("input", "output")]
-    points += [Point(layer.name, "input") for layer in layers if layer.name]
+    points += [point for layer in layers for point in head_points(module, layer)]
     with recorded_attention(module) as calls, capture(module, points) as passed:
         batch_loss(module, batch)
     check_recorded(module, calls)
@@ -100,10 +100,8 @@ def head_logits(
     keep = target.flatten() >= 0
     found = {}
     for layer in layers:
-        attention = module.get_submodule(layer.name)
-        x = passed.get(Point(layer.name, "input"))
-        added = sum(head_outputs(layer, call, attention, x) for call in calls_of(layer, calls))
-        found[layer.name] = reading.of_heads(layer, torch.as_tensor(added))[:, keep]
+        added = head_outputs(module, layer, calls, passed)
+        found[layer.name] = reading.of_heads(layer, added)[:, keep]
     logits = reading.picked(passed[points[1]])
     if len(logits) != len(keep):
         raise MisconfigurationException(

@@ -1,6 +1,6 @@
 """What each head of an attention adds to the stream."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -8,70 +8,73 @@ from torch import Tensor, nn
 
 from lit_credit.utils.attention import AttentionCall
 from lit_credit.utils.attention_heads import AttentionHeads
+from lit_credit.utils.capture import Point
+from lit_credit.utils.head_projections import find_output
 
-__all__ = ["calls_of", "head_outputs"]
+__all__ = ["head_outputs", "head_points"]
+
+# Legend: N samples, T queries, S keys, H heads.
 
 
-def calls_of(heads: AttentionHeads, calls: Sequence[AttentionCall]) -> list[AttentionCall]:
-    """The recorded attention that these heads computed, in it or in a submodule of it.
-
-    Raises:
-        MisconfigurationException: if there is none.
-    """
-    prefix = f"{heads.name}." if heads.name else ""
-    found = [c for c in calls if c.module == heads.name or c.module.startswith(prefix)]
-    if not found:
-        raise MisconfigurationException(
-            f"no attention was seen inside of {heads.name or 'the module'!r} in the forward pass, "
-            f"but in: {', '.join(dict.fromkeys(c.module for c in calls)) or 'none'}. Leave it out "
-            "by `units`."
-        )
-    return found
+def head_points(module: nn.Module, heads: AttentionHeads) -> list[Point]:
+    """What to record, besides the attention itself, for :func:`head_outputs`."""
+    output = find_output(module.get_submodule(heads.name))
+    return [] if output is None else [Point(f"{heads.name}.{output}".lstrip("."), "input")]
 
 
 def head_outputs(
-    heads: AttentionHeads, call: AttentionCall, attention: nn.Module, x: Tensor | None
+    module: nn.Module,
+    heads: AttentionHeads,
+    calls: Sequence[AttentionCall],
+    passed: Mapping[Point, Tensor],
 ) -> Tensor:
     r"""Each head's part of the attention's output, without the bias of all of them together.
 
     .. math:: y_h = A_h (x W_{V,h} + b_{V,h}) \, W_{O,h}^\top
 
+    from the input of the output projection, or else from the attention and its values as seen.
+
     Args:
-        heads: the weights.
-        call: A, and the values where they were seen.
-        attention: the submodule.
-        x: what the submodule was given, (N, T, d_model); used where values were not seen, as of an
-            explicit softmax, and then it must be what the values are made of.
+        module: the net.
+        heads: their weights.
+        calls: the attention that was recorded.
+        passed: what passed :func:`head_points`.
 
     Returns:
         (H, N, T, d_model).
 
     Raises:
-        MisconfigurationException: if values were not seen and ``x`` does not fit.
+        MisconfigurationException: if they ran not at all, or in a way that does not show what they
+            add.
     """
-    value = call.value
-    if value is None:
-        value = _values(heads, call, attention, x)
-    elif (shared := len(heads.query) // value.shape[1]) > 1:
-        value = value.repeat_interleave(shared, 1)
-    mixed = call.weights.detach() @ value.detach()  # (N, H, T, d_head)
-    return torch.einsum("nhtk,hdk->hntd", mixed, heads.output.to(mixed.dtype))
-
-
-def _values(
-    heads: AttentionHeads, call: AttentionCall, attention: nn.Module, x: Tensor | None
-) -> Tensor:
-    """(N, H, S, d_head), from the input."""
-    if isinstance(attention, nn.MultiheadAttention) and not attention.batch_first and x is not None:
-        x = x.transpose(0, 1)
-    samples, _, _, keys = call.weights.shape
-    expected = samples, keys, heads.value.shape[1]
-    if x is None or x.shape != expected:
-        shape = None if x is None else tuple(x.shape)
+    prefix = f"{heads.name}." if heads.name else ""
+    own = [c for c in calls if c.module == heads.name or c.module.startswith(prefix)]
+    if not own:
+        ran = ", ".join(dict.fromkeys(call.module for call in calls))
         raise MisconfigurationException(
-            f"the values of {heads.name!r} were not seen, and its input has shape {shape}, not "
-            f"{expected}, so what its heads add is not known. Let it compute attention by torch's "
+            f"no attention was seen inside of {heads.name!r} in the forward pass, but in: {ran}. "
+            "Leave it out by `units`."
+        )
+    recorded = [passed[point] for point in head_points(module, heads) if point in passed]
+    count, _, size = heads.value.shape
+    if recorded and len(own) == 1 and recorded[0].shape[-1] == count * size:
+        mixed = [torch.unflatten(recorded[0], -1, (count, size)).transpose(1, 2)]
+    elif all(call.value is not None for call in own):
+        mixed = [_mixed(call, count) for call in own]
+    else:
+        raise MisconfigurationException(
+            f"what the heads of {heads.name!r} add does not show: neither the input of their output"
+            " projection nor their values were seen. Let it compute attention by torch's "
             "scaled_dot_product_attention, or leave it out by `units`."
         )
-    value = torch.einsum("nsd,hdk->nhsk", x.detach(), heads.value.to(x.dtype))
-    return value if heads.value_bias is None else value + heads.value_bias[:, None].to(x.dtype)
+    # Where it runs several times, all it adds.
+    total = torch.stack([m.detach() for m in mixed]).sum(0)
+    return torch.einsum("nhtk,hdk->hntd", total, heads.output.to(total.dtype))
+
+
+def _mixed(call: AttentionCall, heads: int) -> Tensor:
+    """A V, (N, H, T, d_head), with the values that queries share repeated."""
+    value = call.value
+    if value is None:
+        raise RuntimeError("the values were not seen")
+    return call.weights @ value.repeat_interleave(heads // value.shape[1], 1)

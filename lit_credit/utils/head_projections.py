@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_credit.utils.attention_heads import AttentionHeads
 
-__all__ = ["Projections", "find_projections", "is_attention", "split_into_heads"]
+__all__ = ["Projections", "find_output", "find_projections", "is_attention", "split_into_heads"]
 
 _APART = (
     ("q", "k", "v", "o"),
@@ -80,6 +80,15 @@ def find_projections(attention: nn.Module) -> Projections:
     if found is None:
         raise ValueError("it has no projections of known names")
     return found
+
+
+def find_output(attention: nn.Module) -> str | None:
+    """Name, below the attention, of the Linear whose columns are the heads; None if not known."""
+    for names in (*_APART, *_FUSED):
+        if all(_affine(attention, name) is not None for name in names):
+            found = attention.get_submodule(names[-1])
+            return f"{names[-1]}.0" if isinstance(found, nn.Sequential) else names[-1]
+    return None
 
 
 def _named(module: nn.Module) -> Projections | None:

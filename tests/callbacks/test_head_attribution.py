@@ -19,7 +19,7 @@ N, T = 7, 5
 
 
 class ExplicitAttention(nn.Module):
-    """Attention by a softmax, of which the values are not seen."""
+    """Attention by a softmax, of values that are made of something else than keys."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -27,11 +27,52 @@ class ExplicitAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x):
-        q, k, v = (
-            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v)
-        )
+        parts = self.q(x), self.k(x), self.v(x.flip(-1))
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         a = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
         return self.o((a @ v).transpose(1, 2).flatten(2))
+
+
+class OwnAttention(ExplicitAttention):
+    """Its projections go by names of its own."""
+
+    def __init__(self, width, heads):
+        super().__init__(width, heads)
+        self.make_v = self.v
+        del self.v
+
+    def head_weights(self):
+        q, k, v = (
+            f.weight.detach().unflatten(0, (self.heads, -1)).mT for f in (self.q, self.k, self.make_v)
+        )
+        o = self.o.weight.detach().unflatten(1, (self.heads, -1)).transpose(0, 1)
+        return AttentionHeads(query=q, key=k, value=v, output=o)
+
+    def forward(self, x):
+        self.v = self.make_v
+        return super().forward(x)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Whose output projection is no module that runs."""
+
+    def __init__(self, batch_first=True):
+        super().__init__(head_nets.WIDTH, 4, batch_first=batch_first)
+        nn.init.normal_(self.in_proj_bias)
+
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+class Several(nn.Module):
+    """Adds what it makes of the stream three times."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x):
+        return self.attention(x) + self.attention(x.flip(0)).flip(0) + self.attention(x)
 
 
 class Sequences(LightningModule):
@@ -69,6 +110,8 @@ MAKES = {
     "fused": lambda: head_nets.Stack(head_nets.FusedAttention()),
     "shared keys": lambda: head_nets.shared_keys(),
     "rotary": lambda: head_nets.Stack(head_nets.RotaryAttention()),
+    "torch": lambda: head_nets.Stack(SelfAttention()),
+    "torch, several times": lambda: head_nets.Stack(Several(SelfAttention())),
     "explicit softmax": lambda: head_nets.Stack(ExplicitAttention(head_nets.WIDTH, 4)),
 }
 
