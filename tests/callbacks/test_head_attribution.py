@@ -12,6 +12,7 @@ from lit_credit.callbacks.head_logits import head_logits
 from lit_credit.models import GPT
 from lit_credit.rules import BP, FA
 from lit_credit.tasks import NextToken
+from lit_credit.utils.head_weights import AttentionHeads
 from tests.callbacks import helpers
 from tests.utils import head_nets
 
@@ -33,24 +34,20 @@ class ExplicitAttention(nn.Module):
         return self.o((a @ v).transpose(1, 2).flatten(2))
 
 
-class OwnAttention(ExplicitAttention):
-    """Its projections go by names of its own."""
+class OwnAttention(nn.Module):
+    """One head, whose weights go by names of its own."""
 
-    def __init__(self, width, heads):
-        super().__init__(width, heads)
-        self.make_v = self.v
-        del self.v
+    def __init__(self):
+        super().__init__()
+        self.read, self.write = (nn.Linear(head_nets.WIDTH, head_nets.WIDTH) for _ in range(2))
 
     def head_weights(self):
-        q, k, v = (
-            f.weight.detach().unflatten(0, (self.heads, -1)).mT for f in (self.q, self.k, self.make_v)
-        )
-        o = self.o.weight.detach().unflatten(1, (self.heads, -1)).transpose(0, 1)
-        return AttentionHeads(query=q, key=k, value=v, output=o)
+        read, write = self.read.weight.detach().mT[None], self.write.weight.detach()[None]
+        return AttentionHeads(query=read, key=read, value=read, output=write)
 
     def forward(self, x):
-        self.v = self.make_v
-        return super().forward(x)
+        u = self.read(x)
+        return self.write((u @ u.mT * u.shape[-1] ** -0.5).softmax(-1) @ u)
 
 
 class SelfAttention(nn.MultiheadAttention):
@@ -65,14 +62,14 @@ class SelfAttention(nn.MultiheadAttention):
 
 
 class Several(nn.Module):
-    """Adds what it makes of the stream three times."""
+    """Adds what it makes of the stream, and again."""
 
     def __init__(self, attention):
         super().__init__()
         self.attention = attention
 
     def forward(self, x):
-        return self.attention(x) + self.attention(x.flip(0)).flip(0) + self.attention(x)
+        return self.attention(x) + self.attention(x)
 
 
 class Sequences(LightningModule):
@@ -293,6 +290,10 @@ def test_what_does_not_belong_together_is_named():
     narrow.out = nn.Linear(3, head_nets.VOCAB)
     with pytest.raises(MisconfigurationException, match=r"add \(4, 7, 5, 16\).*another stream"):
         measured(narrow, data)
+
+    own = Sequences(head_nets.Stack(OwnAttention()))
+    with pytest.raises(MisconfigurationException, match=r"'stack\.blocks\.0\.1' add does not show"):
+        measured(own, data)
 
     class Odd(nn.LayerNorm):
         def forward(self, x):
