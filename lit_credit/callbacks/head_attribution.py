@@ -109,7 +109,7 @@ class HeadAttribution(ScheduledDiagnostic):
         best = first[:, -1].topk(min(len(first), _MOST_SYMBOLS)).indices.sort().values
         symbols = [f"{s}*" if s == int(target[0]) else str(s) for s in best.tolist()]
         ylabel = "symbol, * the correct one"
-        self._example = SignedMap(first[best], "part", ylabel, list(parts), symbols)
+        self._example = SignedMap(first[best], "part", ylabel, _short(list(parts)), symbols)
 
     def draw(self, rows: Sequence[Row], section: str) -> Mapping[str, Figure]:
         """Margins and accuracies, and one example, of the last measurement."""
@@ -117,12 +117,21 @@ class HeadAttribution(ScheduledDiagnostic):
             return {}
         last = rows[-1]
         prefix = f"{section}/accuracy/"
-        accuracy = {t.removeprefix(prefix): v for t, v in last["values"].items() if prefix in t}
+        accuracy = {
+            t.removeprefix(prefix): v for t, v in last["values"].items() if t.startswith(prefix)
+        }
+        accuracy = dict(zip(_short(list(accuracy)), accuracy.values(), strict=True))
         step = f"step {last['step']}"
         return {
             "figure": attribution_figure(self._margins, accuracy, title=f"Heads, {step}"),
             "example": signed_heatmaps({"logits": self._example}, title=f"First sample, {step}"),
         }
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Without the name of the attention, if there is only one."""
+    places = {place for place, _, _ in (name.rpartition("/") for name in names) if place}
+    return [name.rpartition("/")[2] for name in names] if len(places) == 1 else list(names)
 
 
 def _parts(found: HeadLogits) -> dict[str, Tensor]:
@@ -134,4 +143,8 @@ def _parts(found: HeadLogits) -> dict[str, Tensor]:
         for index, head in enumerate(added):
             parts[f"{label}/{head_tag(index)}"] = head
     heads = torch.stack([added.sum(0) for added in found.heads.values()]).sum(0)
-    return {**parts, "heads": heads, "rest": found.logits - heads, "group": found.logits}
+    rest = found.logits - heads
+    # Where nothing is left, as without a residual path, rounding must not look like a choice.
+    size = found.logits.abs().amax() + heads.abs().amax()
+    rest = torch.where(rest.abs() > 32 * torch.finfo(rest.dtype).eps * size, rest, 0.0)
+    return {**parts, "heads": heads, "rest": rest, "group": found.logits}

@@ -44,9 +44,10 @@ def attribution_figure(margins: Tensor, accuracy: Mapping[str, float], *, title:
     figure = Figure(figsize=(12.0, height), layout="constrained")
     image, bars = figure.subplots(1, 2, width_ratios=[3, 1])
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
-    draw_signed(image, SignedMap(margins, "samples, by their target"))
+    draw_signed(image, SignedMap(margins, "samples, by their target", saturation=0.95))
     image.set_yticks(range(len(accuracy)), list(accuracy))
-    image.set_title("margin by itself (logits)", loc="left", fontsize=LARGE, fontweight="bold")
+    name = "margin by itself (logits)"
+    image.set_title(name, loc="left", fontsize=LARGE, fontweight="bold", color=INK)
     dress(bars, "right by itself", "", "share of the samples")
     places = range(len(accuracy))
     colors = [GREY if name in _WHOLE else BLUE for name in accuracy]

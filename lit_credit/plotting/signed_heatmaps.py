@@ -26,6 +26,7 @@ class SignedMap(NamedTuple):
         ylabel: what the rows are.
         columns: their names, written if there are at most 40; None counts them.
         rows: their names, likewise.
+        saturation: share of the magnitudes that the colours tell apart; those above look alike.
     """
 
     values: Tensor
@@ -33,12 +34,13 @@ class SignedMap(NamedTuple):
     ylabel: str = ""
     columns: Sequence[str] | None = None
     rows: Sequence[str] | None = None
+    saturation: float = 1.0
 
 
 def signed_heatmaps(maps: Mapping[str, SignedMap], *, title: str) -> Figure:
     """Matrices side by side, blue above zero, red below, white at zero.
 
-    Each has colours of its own, up to its largest magnitude.
+    Each has colours of its own, up to its largest magnitude if nothing else is asked for.
 
     Args:
         maps: title of a panel to its matrix.
@@ -72,7 +74,7 @@ def draw_signed(ax: Axes, shown: SignedMap) -> None:
     if not finite.size:
         not_applicable(ax)
         return
-    top = float(finite.max()) or 1.0
+    top = float(np.quantile(finite, shown.saturation)) or float(finite.max()) or 1.0
     colors = mpl.colormaps["RdBu"].with_extremes(bad=GRID)
     image = ax.imshow(values, cmap=colors, vmin=-top, vmax=top, aspect="auto", interpolation="none")
     ax.set_xlabel(shown.xlabel, fontsize=NORMAL, color=INK)
@@ -85,6 +87,7 @@ def draw_signed(ax: Axes, shown: SignedMap) -> None:
     ax.tick_params(labelsize=SMALL, colors=INK, length=2)
     ax.spines[:].set_visible(False)
     if (figure := ax.get_figure()) is not None:
-        bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)
+        extend = "both" if finite.max() > top else "neither"
+        bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, extend=extend)
         bar.ax.tick_params(labelsize=SMALL - 1, colors=INK)
         bar.outline.set_visible(False)

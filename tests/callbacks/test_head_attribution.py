@@ -239,6 +239,15 @@ def test_numbers_against_loops():
     assert callback._margins.shape == (11, N * T)
 
 
+def test_rounding_is_no_choice_where_heads_are_all_there_is():
+    torch.manual_seed(0)
+    stack = nn.Sequential(nn.Embedding(head_nets.VOCAB, head_nets.WIDTH), SelfAttention())
+    nn.init.zeros_(stack[1].out_proj.bias)
+    values, _ = measured(Sequences(stack), batch())
+    assert values["margin/rest"] == values["accuracy/rest"] == 0
+    assert values["accuracy/heads"] == values["accuracy/group"] > 0
+
+
 def test_positions_without_a_target_are_left_out():
     torch.manual_seed(0)
     module, (x, y) = Sequences(head_nets.nano_gpt()), batch()

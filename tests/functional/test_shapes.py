@@ -164,6 +164,56 @@ def rotary_matrix(
     return functional.rotary_matrix(frequencies, distance)
 
 
+@typed
+def embedding_numbers(
+    w: Float[Tensor, "n d"],
+) -> tuple[Float64[Tensor, "n n"], Float64[Tensor, "n"], Float64[Tensor, ""]]:
+    return (
+        functional.cosine_matrix(w),
+        functional.feature_dimensionality(w),
+        functional.mean_squared_cosine(w),
+    )
+
+
+@typed
+def theory_logits(
+    u: Float[Tensor, "n d"], p: Float[Tensor, "m n"]
+) -> tuple[Float64[Tensor, "m n"], ...]:
+    contexts: Float64[Tensor, "m d"] = functional.second_order_contexts(u, p)
+    logits = contexts @ u.double().mT
+    low_rank = functional.low_rank_log_probs(p, 2)
+    return low_rank, functional.centred_log_probs(p), functional.log_ratio_fluctuation(logits, p)
+
+
+@typed
+def theory_numbers(
+    logits: Float[Tensor, "*b n"], p: Float[Tensor, "*b n"]
+) -> tuple[Float64[Tensor, "*b"], ...]:
+    return (
+        functional.softmax_divergence(logits, p),
+        functional.top_probability(logits, p),
+        functional.logit_margins(logits, p.argmax(-1)),
+    )
+
+
+@typed
+def attributed(
+    parts: Float[Tensor, "*h m d"], u: Float[Tensor, "n d"]
+) -> tuple[Float[Tensor, "*h m n"], Float[Tensor, "*h m n"]]:
+    stream = parts.flatten(0, -3).sum(0) if parts.ndim > 2 else parts
+    through: Float[Tensor, "*h m d"] = functional.through_frozen_norm(
+        parts, stream, None, 1e-5, centred=True
+    )
+    return functional.logit_attribution(through, u), functional.min_norm_coordinates(parts, u)
+
+
+@typed
+def projector_distance(
+    a: Float[Tensor, "*h d r"], b: Float[Tensor, "*h d s"]
+) -> Float[Tensor, "*h"]:
+    return functional.projector_distance(a, b)
+
+
 ONE = [sample_norms, frobenius_norm, mean_and_sd, geometric_mean]
 TWO = [gradient_cosine, weight_angle, norm_ratio, growth]
 
@@ -203,6 +253,21 @@ def test_shapes_and_dtypes_of_circuits(shape, dtype):
     u, v = found[-2:]
     found += [*matches(u, v), principal_angles(u, v), rotary_matrix(left[..., 0].flatten(), u)]
     assert {x.dtype for x in found} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shapes_and_dtypes_of_what_is_known_of_distributions(dtype):
+    u, parts = torch.randn(7, 3, dtype=dtype), torch.randn(4, 5, 3, dtype=dtype)
+    p = torch.randn(5, 7, dtype=dtype).softmax(-1)
+    embedding_numbers(u)
+    theory_logits(u, p)
+    for shape in ((7,), (5, 7), (2, 5, 7)):
+        theory_numbers(torch.randn(shape, dtype=dtype), p.expand(2, 5, 7)[(0,) * (3 - len(shape))])
+    for some in (parts, parts[0]):
+        assert {x.dtype for x in attributed(some, u)} == {dtype}
+    directions: Float[Tensor, "7 2"] = functional.log_prob_directions(p, 2)
+    projector_distance(directions, directions[:, :1])
+    functional.shared_work(parts[0])
 
 
 def test_jaxtyping_is_not_needed_at_run_time():
