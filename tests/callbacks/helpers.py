@@ -133,17 +133,14 @@ class SymbolNet(NoisyNet):
 
 
 class Data(LightningDataModule):
-    """Given loaders, and all pairs of a few symbols with what follows them."""
+    """A given loader, and all pairs of a few symbols with what follows them."""
 
-    def __init__(self, train, val=None):
+    def __init__(self, train=None):
         super().__init__()
-        self.loaders = train, val
+        self.train = train
 
     def train_dataloader(self):
-        return self.loaders[0]
-
-    def val_dataloader(self):
-        return self.loaders[1] or []
+        return self.train
 
     def contexts(self):
         generator = torch.Generator().manual_seed(2)
@@ -151,6 +148,15 @@ class Data(LightningDataModule):
         prior = torch.rand(len(x), generator=generator)
         rows = torch.randn(len(x), CLASSES, generator=generator).softmax(-1)
         return x, prior / prior.sum(), rows
+
+
+class ValidatedData(Data):
+    def __init__(self, train, val):
+        super().__init__(train)
+        self.val = val
+
+    def val_dataloader(self):
+        return self.val
 
 
 def rule(kind, net=NoisyNet, **kwargs):
@@ -223,9 +229,9 @@ def trainer(folder, *callbacks, logger: Any = "tensorboard", **kwargs):
 
 def fit(folder, module, *callbacks, ckpt_path=None, loaders=None, **kwargs):
     run = trainer(folder, *callbacks, **kwargs)
-    run.fit(
-        module, datamodule=Data(*(loaders or (train_loader(), val_loader()))), ckpt_path=ckpt_path
-    )
+    train, val = loaders or (train_loader(), val_loader())
+    data = Data(train) if val is None else ValidatedData(train, val)
+    run.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return run
 
 

@@ -79,7 +79,7 @@ class Pairs(LightningModule):
 
 def test_vectors_of_contexts_against_a_loop():
     torch.manual_seed(0)
-    module, data = Pairs(), helpers.Data(None)
+    module, data = Pairs(), helpers.Data()
     values, callback = measured(module, data)
     _, prior, rows = data.contexts()
     vectors, u = (w.detach().double().numpy() for w in (module.table.weight, module.out.weight))

@@ -29,7 +29,7 @@ class Attending(LightningModule):
 def measured(module, data=None, **options):
     callback = ExactDivergence(**options)
     trainer = helpers.trainer(None, logger=False)
-    trainer.datamodule = data or helpers.Data(None)
+    trainer.datamodule = data or helpers.Data()
     module.eval()
     callback.prepare(trainer, module)
     with torch.no_grad():
@@ -40,7 +40,7 @@ def test_against_a_loop_over_contexts():
     torch.manual_seed(0)
     module = Attending()
     nn.init.normal_(module.out.weight)
-    x, prior, rows = helpers.Data(None).contexts()
+    x, prior, rows = helpers.Data().contexts()
     values, slow = measured(module), {}
     lists = {name: [] for name in ("kl", "kl_uniform", "accuracy", "accuracy_max", "margin")}
     for m in range(12):
@@ -81,7 +81,7 @@ def test_the_bound_is_that_of_one_attention():
 
 class Some(helpers.Data):
     def __init__(self, change):
-        super().__init__(None)
+        super().__init__()
         self.change = change
 
     def contexts(self):
@@ -127,7 +127,7 @@ def test_modules_that_do_not_answer_are_named():
 
 def test_a_resumed_run_reads_the_contexts_of_its_seed():
     """A datamodule gets its seed back after ``setup``, before the first measurement."""
-    data = helpers.Data(None)
+    data = helpers.Data()
     callback, trainer, module = ExactDivergence(), helpers.trainer(None, logger=False), Pairs()
     trainer.datamodule = data
     callback.prepare(trainer, module)

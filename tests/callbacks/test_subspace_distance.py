@@ -17,8 +17,9 @@ class Known(helpers.Data):
     """Rows whose log-probabilities are of a rank, and what spans them."""
 
     def __init__(self, spread=0.0):
-        super().__init__(None)
+        super().__init__()
         generator = torch.Generator().manual_seed(1)
+        self.name = "known"
         self.basis = torch.randn(SYMBOLS, 3, generator=generator)
         self.rest = spread * torch.randn(12, SYMBOLS, generator=generator)
 
@@ -103,9 +104,9 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="`rank` is 6, but 'out' and the reference share 5"):
         measured(module(), Known(), rank=6)
     with pytest.raises(MisconfigurationException, match="has 8 rows, but the reference has 4"):
-        measured(module(), helpers.Data(None))
-    with pytest.raises(MisconfigurationException, match="'loaders', which Known has as tuple"):
-        measured(module(), Known(), data_reference="loaders")
+        measured(module(), helpers.Data())
+    with pytest.raises(MisconfigurationException, match="'name', which Known has as str"):
+        measured(module(), Known(), data_reference="name")
     with pytest.raises(ValueError, match=r"`reference`: 'b' matches nothing.*out"):
         measured(module(), reference="b")
 
