@@ -37,7 +37,13 @@ class TensorDataModule(LightningDataModule):
         shuffle: bool = False,
         draws: int | None = None,
     ) -> TensorLoader:
-        """A loader with this run's seed, for this process's share of the batches."""
+        """A loader with this run's seed, for this process's share of the batches.
+
+        One that shuffles or draws is for training, and hands out as many batches at a time as the
+        module makes updates in a training step.
+        """
+        module = getattr(self.trainer, "lightning_module", None)
+        training = shuffle or draws is not None
         return TensorLoader(
             tensors,
             batch_size=batch_size,
@@ -47,6 +53,7 @@ class TensorDataModule(LightningDataModule):
             transform=transform,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
+            updates=getattr(module, "updates_per_step", 1) if training else 1,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Whole batches from tensors in memory, resumable at any batch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.updates import Updates
 
 __all__ = ["Batch", "TensorLoader", "Transform"]
 
@@ -52,10 +53,13 @@ class TensorLoader:
         world_size: number of processes. Rank r has the r-th of equal, contiguous slices of each
             global batch. A ragged last batch that does not divide loses its last rows, at most
             ``world_size - 1``.
+        updates: batches to hand out together, as one :class:`lit_credit.utils.updates.Updates`,
+            for a training step of so many updates; fewer at the end of an epoch. They are the
+            batches that would come one by one, and ``len`` counts what is handed out.
 
     Attributes:
         epoch: the epoch of the batch handed out last, or of the next one if none was.
-        batch: how many batches of that epoch were handed out.
+        batch: how many batches of that epoch were handed out, each of :class:`Updates` by itself.
 
     Raises:
         ValueError: if an argument is out of its range, the tensors differ in length, or no batch
@@ -84,9 +88,12 @@ class TensorLoader:
         transform: Transform | None = None,
         rank: int = 0,
         world_size: int = 1,
+        updates: int = 1,
     ) -> None:
         if draws is not None and draws < 1:
             raise ValueError(f"`draws`={draws}; expected at least 1 batch an epoch, or None.")
+        if updates < 1:
+            raise ValueError(f"`updates`={updates}; expected at least 1.")
         _check(tensors, batch_size, seed, rank, world_size)
         self.tensors = tuple(tensors)
         self.batch_size = batch_size
@@ -96,6 +103,7 @@ class TensorLoader:
         self.transform = transform
         self.rank = rank
         self.world_size = world_size
+        self.updates = updates
         self.epoch = 0
         self.batch = 0
         self._resumed = False
@@ -108,20 +116,22 @@ class TensorLoader:
             )
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self._length
+        """Batches in an epoch, or so many :class:`Updates`."""
+        return -(-self._length // self.updates)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         # A generator: nothing below runs before the first batch is asked for, so that `iter()`
         # alone moves nothing, and a `set_epoch` between the two is heeded.
         consumed = self.batch > 0 and not self._resumed
-        if consumed or self.batch >= len(self):
+        if consumed or self.batch >= self._length:
             self.set_epoch(self.epoch + 1)
         epoch, order = self.epoch, None if self.draws else self._order(self.epoch)
-        for batch in range(self.batch, len(self)):
+        for batch in range(self.batch, self._length, self.updates):
+            stop = min(batch + self.updates, self._length)
             # Before the yield: a sized loader's iterator is never exhausted by Lightning.
-            self.epoch, self.batch, self._resumed = epoch, batch + 1, False
-            yield self._read(order, epoch, batch)
+            self.epoch, self.batch, self._resumed = epoch, stop, False
+            batches = [self._read(order, epoch, index) for index in range(batch, stop)]
+            yield batches[0] if self.updates == 1 else Updates(batches)
 
     @property
     def sampler(self) -> "TensorLoader":

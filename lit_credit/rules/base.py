@@ -16,13 +16,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.rules.optimization import parameter_groups, step_scheduler
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
 from lit_credit.utils.logging import declare_hyperparameters, logger_due
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.random_state import random_state, set_random_state
-from lit_credit.utils.trainer import is_at_epoch_start
+from lit_credit.utils.trainer import count_updates, is_at_epoch_start
+from lit_credit.utils.updates import batches_of
 
 __all__ = ["CreditRule"]
 
@@ -31,7 +33,18 @@ class CreditRule(LightningModule):
     """A network, a task, and a rule that assigns credit to the network's units.
 
     A rule supplies one scalar whose autograd gradient is its update: :meth:`surrogate`. One
-    forward, one backward and one optimizer step make a training step, whatever the rule.
+    forward, one backward and one optimizer step make an update, whatever the rule, and one update
+    makes a training step, unless ``updates_per_step`` says more.
+
+    With k updates in a training step, which spares small nets most of what Lightning does for one,
+    the weights are to the bit those of the same updates made one a step. Lightning's
+    ``global_step`` counts updates, and so do ``max_steps``, ``every_n_steps`` of callbacks, the
+    axis of loggers and a scheduler that steps per step; ``limit_train_batches`` and
+    ``val_check_interval`` count training steps. What Lightning does at every n-th step
+    (``log_every_n_steps``, ``every_n_train_steps`` of checkpoints) it does where a training step
+    ends at a multiple of n, so give it multiples of k. A run that ``max_steps`` ends within a
+    training step leaves out that step's other updates, also when it is resumed. Each update
+    averages gradients over all processes, each of which has its rows of that update's batch.
 
     Args:
         net: any module. One of ours names its units itself.
@@ -46,9 +59,12 @@ class CreditRule(LightningModule):
             credit signal each, in forward order; None takes ``net.credit_units``.
         readout: names or patterns of the submodules after the last unit, which learn from the true
             gradient; None takes ``net.readout``.
+        updates_per_step: updates k in a training step. Our datamodules hand out k batches for it,
+            each of their ``batch_size``; of any other data the rows of a batch are split into k.
 
     Raises:
-        ValueError: if a pattern matches no submodule, or one is matched twice.
+        ValueError: if a pattern matches no submodule, or one is matched twice, or a number is out
+            of range.
     """
 
     exact_credit: ClassVar[bool] = False
@@ -65,15 +81,19 @@ class CreditRule(LightningModule):
         clip_per_unit: float | dict[str, float] | None = None,
         units: list[str] | None = None,
         readout: list[str] | None = None,
+        updates_per_step: int = 1,
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
+        if updates_per_step < 1:
+            raise ValueError(f"`updates_per_step` is {updates_per_step}, expected at least 1.")
         self.automatic_optimization = False
         self.net = net
         self.task = task
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
+        self.updates_per_step = updates_per_step
         self.units = self._named(units, "units", "credit_units")
         self.readout = self._named(readout, "readout", "readout")
         self.clip_norm = _positive(clip_norm, "clip_norm")
@@ -125,17 +145,26 @@ class CreditRule(LightningModule):
         return self.task.loss(self(*self.task.inputs(batch)), batch)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One update."""
+        """One update, or ``updates_per_step`` of them, each on a batch of its own."""
+        start, last = self.trainer.global_step, self.trainer.max_steps
+        for part in batches_of(batch, self.updates_per_step):
+            loss = self.update(part)
+            if self.trainer.global_step == last:
+                break
+        count_updates(self.trainer, self.trainer.global_step - start)
+        if logger_due(self.trainer):
+            self.log("train/loss", loss.detach(), prog_bar=True)
+
+    def update(self, batch: Any) -> Tensor:
+        """One step of the optimizer on a batch, and of a scheduler that is stepped so; the loss."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         loss, scalar = self.surrogate(batch)
         self.manual_backward(scalar)
-        due = logger_due(self.trainer)
         optimizer.step()
         if self.lr_interval == "step":
             self._step_scheduler()
-        if due:
-            self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip gradients; only here are those of mixed precision unscaled."""
@@ -178,7 +207,7 @@ class CreditRule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer with named parameter groups, and the scheduler."""
-        groups = self._parameter_groups()
+        groups = parameter_groups(self.net, self.units, self.readout)
         if not groups:
             raise ValueError("every parameter of `net` is frozen; leave at least one trainable.")
         optimizer = self.make_optimizer(groups)
@@ -243,32 +272,8 @@ class CreditRule(LightningModule):
             found |= dict.fromkeys(names, limit)
         return found
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        group_of = {
-            id(parameter): group
-            for group, names in (("units", self.units), ("readout", self.readout))
-            for name in names
-            for parameter in self.net.get_submodule(name).parameters()
-        }
-        groups: dict[str, list[nn.Parameter]] = {"units": [], "readout": [], "other": []}
-        for parameter in self.net.parameters():
-            if parameter.requires_grad:
-                groups[group_of.get(id(parameter), "other")].append(parameter)
-        return [{"params": group, "name": name} for name, group in groups.items() if group]
-
     def _step_scheduler(self) -> None:
-        scheduler: Any = self.lr_schedulers()
-        name = getattr(scheduler, "monitor", None)
-        if name is not None:
-            metrics = self.trainer.callback_metrics
-            if name not in metrics:
-                raise MisconfigurationException(
-                    f"`lr_scheduler` watches {name!r}, which is not logged. Set its `monitor` to "
-                    f"one of: {', '.join(metrics)}."
-                )
-            scheduler.step(metrics[name])
-        elif scheduler is not None:
-            scheduler.step()
+        step_scheduler(self.lr_schedulers(), self.trainer.callback_metrics)
 
     def _evaluation_step(self, batch: Any, metrics: MetricCollection, loss_name: str) -> None:
         output = self(*self.task.inputs(batch))

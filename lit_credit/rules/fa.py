@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from torch import Tensor
+
 from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
@@ -62,12 +64,12 @@ class FA(CreditRule):
             leave_exact=leave_exact or (),
         )
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
+    def update(self, batch: Any) -> Tensor:
         """One update, with new matrices first where they are redrawn."""
         if self.redraw:
             # Seeded by the step, so that a resumed run draws what it would have drawn.
             redraw_feedback(self.net, self.feedback_seed + self.trainer.global_step + 1)
-        super().training_step(batch, batch_idx)
+        return super().update(batch)
 
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
         """Every B beside the weight it stands for."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import IterableDataset
 
 from lit_credit.utils.nested import first_tensor, with_items
 from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.updates import batches_of
 
 __all__ = ["probe_batch"]
 
@@ -42,7 +44,7 @@ def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> An
     batches, rows = [], 0
     with preserved_rng(), _preserved_generators(loader), _in_stage(trainer, stage):
         # A copy, so that a stateful loader stays where it is.
-        for raw in copy(loader):
+        for raw in chain.from_iterable(batches_of(given, 1) for given in copy(loader)):
             batch = _received(trainer, module, raw)
             batches.append(batch)
             rows += _rows(batch)

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, Trainer
 
 __all__ = [
     "callbacks_of",
+    "count_updates",
     "epochs_completed",
     "is_at_epoch_start",
     "is_fast_dev_run",
@@ -18,6 +19,15 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     """All callbacks of the Trainer, in their order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return callbacks
+
+
+def count_updates(trainer: Trainer, updates: int) -> None:
+    """Have loggers count the updates of the training step that ends.
+
+    ``global_step``, by which Lightning ends a run and saves checkpoints, counts them anyway; what
+    is logged has an axis of its own, which knows batches only.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped += updates - 1  # it adds one itself
 
 
 def epochs_completed(trainer: Trainer) -> int:

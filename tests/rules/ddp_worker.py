@@ -15,7 +15,7 @@ from tests.rules.helpers import quiet_trainer, seeded
 
 RULES = {
     "BP": {},
-    "FA": {},
+    "FA": {"updates_per_step": 4},
     "BlockFA": {"normalize_credit": True, "clip_norm": 1.0},
     "DFA": {"normalize_credit": True, "clip_per_unit": {"blocks.*": 1.0}},
     "FrozenUnits": {"frozen": ["blocks.*"]},
@@ -32,7 +32,8 @@ def train(kind: str, devices: int, folder: Path) -> None:
     rule = getattr(rules, kind)(net, Classification(), optimizer=sgd, **RULES[kind])
     trainer = quiet_trainer(
         max_epochs=2,
-        limit_train_batches=8,  # the last batch has an odd row, which two processes leave out
+        # The last batch has an odd row, which two processes leave out.
+        limit_train_batches=8 // rule.updates_per_step,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         default_root_dir=folder / kind,

@@ -13,12 +13,12 @@ from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run, run_folder
 from tests.callbacks.helpers import trainer
 
 
-@pytest.mark.parametrize(("every", "due"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (5, [])])
+@pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (5, [])])
 def test_a_step_is_due_when_lightning_would_log_it(every, due):
     def at(step):
         return SimpleNamespace(global_step=step, log_every_n_steps=every)
 
-    assert [step for step in range(4) if logger_due(at(step))] == due
+    assert [step for step in range(1, 5) if logger_due(at(step))] == due
 
 
 def test_only_finite_scalars_are_written(tmp_path):

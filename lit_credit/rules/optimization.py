@@ -1,0 +1,44 @@
+"""Parameter groups, and the step of a scheduler."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+__all__ = ["parameter_groups", "step_scheduler"]
+
+
+def parameter_groups(
+    net: nn.Module, units: Sequence[str], readout: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups named "units", "readout" and "other", without empty ones."""
+    group_of = {
+        id(parameter): group
+        for group, names in (("units", units), ("readout", readout))
+        for name in names
+        for parameter in net.get_submodule(name).parameters()
+    }
+    groups: dict[str, list[nn.Parameter]] = {"units": [], "readout": [], "other": []}
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            groups[group_of.get(id(parameter), "other")].append(parameter)
+    return [{"params": group, "name": name} for name, group in groups.items() if group]
+
+
+def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
+    """Step a scheduler, if there is one, by the metric that it watches, if it does.
+
+    Raises:
+        MisconfigurationException: if that metric is not logged.
+    """
+    name = getattr(scheduler, "monitor", None)
+    if name is not None:
+        if name not in metrics:
+            raise MisconfigurationException(
+                f"`lr_scheduler` watches {name!r}, which is not logged. Set its `monitor` to "
+                f"one of: {', '.join(metrics)}."
+            )
+        scheduler.step(metrics[name])
+    elif scheduler is not None:
+        scheduler.step()

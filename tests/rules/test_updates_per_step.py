@@ -1,0 +1,151 @@
+"""Several updates in a training step are the same updates made one a step."""
+
+import csv
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from lit_credit.callbacks import ResidualNorms
+from lit_credit.datamodules import Digits, TensorLoader
+from lit_credit.models import ResidualMLP
+from lit_credit.rules import BP, DFA, FA
+from lit_credit.tasks import Classification
+from lit_credit.utils.updates import Updates, batches_of
+from tests.rules.helpers import images, quiet_trainer, seeded
+
+
+class Dropping(ResidualMLP):
+    """Uses the global random state at every update."""
+
+    def forward(self, x):
+        return super().forward(torch.nn.functional.dropout(x, 0.1, self.training))
+
+
+def cosine(optimizer):
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=30)
+
+
+def make(kind, updates, **kwargs):
+    def rule():
+        net = Dropping(64, width=12, depth=2)
+        kwargs.setdefault("lr_scheduler", cosine)
+        return kind(net, Classification(), lr_interval="step", updates_per_step=updates, **kwargs)
+
+    return seeded(rule)
+
+
+def fit(rule, data=None, ckpt_path=None, **trainer):
+    t = quiet_trainer(**({"max_epochs": 2} | trainer))
+    t.fit(rule, datamodule=data or Digits(batch_size=200, seed=0), ckpt_path=ckpt_path)
+    return t
+
+
+def assert_same_weights(one, other):
+    states = one.state_dict(), other.state_dict()
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (BP, {"clip_norm": 0.5}),
+        (FA, {"feedback_sign": "weight", "redraw": True}),
+        (DFA, {"normalize_credit": True}),
+    ],
+)
+def test_weights_are_those_of_one_update_a_step(kind, options):
+    one, many = (make(kind, updates, **options) for updates in (1, 3))
+    trainers = [fit(rule) for rule in (one, many)]
+    assert_same_weights(one, many)
+    assert trainers[0].global_step == trainers[1].global_step == 16  # 3, 3 and 2 an epoch
+    assert trainers[1].num_training_batches == 3
+
+
+def test_of_other_data_the_rows_are_split():
+    x, y = images(n=96, features=64)
+    one, many = make(BP, 1), make(BP, 4)
+    for rule, size in ((one, 8), (many, 32)):
+        quiet_trainer(max_epochs=2).fit(rule, TensorLoader([x, y], batch_size=size, seed=0))
+    assert_same_weights(one, many)
+    x, names = torch.arange(5), ["a"]
+    parts = batches_of({"x": x, "scale": torch.ones(()), "names": names}, 3)
+    assert [part["x"].tolist() for part in parts] == [[0], [1, 2], [3, 4]]
+    assert all(part["scale"] == 1 and part["names"] is names for part in parts)
+    assert len(batches_of((x[:2],), 4)) == 2
+
+
+def test_what_is_logged_has_the_same_axis(tmp_path):
+    columns = []
+    for updates in (1, 4):
+        logger = CSVLogger(tmp_path, name="", version=str(updates))
+        fit(
+            make(BP, updates),
+            logger=logger,
+            log_every_n_steps=4,
+            callbacks=[LearningRateMonitor(logging_interval="step"), ResidualNorms()],
+            default_root_dir=tmp_path,
+        )
+        with open(f"{logger.log_dir}/metrics.csv") as file:
+            rows = list(csv.DictReader(file))
+        names = ["train/loss", "val/loss", "residual/norm/L01"]
+        columns.append([(r["step"], n, r[n]) for n in names for r in rows if r[n]])
+    assert columns[0] == columns[1]
+    assert [step for step, name, _ in columns[0] if name == "train/loss"] == ["3", "7", "11", "15"]
+
+
+def test_a_run_ends_at_max_steps_within_a_training_step():
+    one, many = make(BP, 1), make(BP, 4)
+    for rule in (one, many):
+        assert fit(rule, max_epochs=-1, max_steps=6).global_step == 6
+    assert_same_weights(one, many)
+
+
+def test_a_run_resumes_in_mid_epoch(tmp_path):
+    data = {"batch_size": 100, "seed": 0}  # 15 batches an epoch: 4, 4, 4 and 3
+    whole = make(DFA, 4)
+    fit(whole, Digits(**data))
+    saved = ModelCheckpoint(dirpath=tmp_path, save_top_k=-1, every_n_train_steps=4)
+    callbacks = {"callbacks": [saved], "enable_checkpointing": True}
+    fit(make(DFA, 4), Digits(**data), max_epochs=-1, max_steps=8, **callbacks)
+    resumed = make(DFA, 4)
+    path = tmp_path / "epoch=0-step=8.ckpt"
+    t = fit(resumed, Digits(**data), ckpt_path=path)
+    assert t.global_step == 30
+    assert_same_weights(whole, resumed)
+
+
+def test_a_loader_hands_out_the_same_batches_together():
+    x = torch.arange(23)
+    plain, joined = (TensorLoader([x], batch_size=4, updates=updates) for updates in (1, 4))
+    groups = list(joined)
+    assert [len(group) for group in groups] == [4, 2] == [len(g) for g in list(joined)]
+    assert all(isinstance(group, Updates) for group in groups)
+    assert len(joined) == 2
+    for (one,), (other,) in zip(plain, [batch for group in groups for batch in group], strict=True):
+        assert torch.equal(one, other)
+    joined.load_state_dict({"epoch": 0, "batch": 4})
+    (rest,) = joined
+    assert torch.equal(torch.cat([b for (b,) in rest]), torch.cat([b for (b,) in groups[1]]))
+    assert joined.state_dict() == {"epoch": 0, "batch": 6}
+
+
+def test_a_probe_of_training_data_is_one_batch():
+    class Unvalidated(Digits):
+        def val_dataloader(self):
+            return []
+
+    norms = ResidualNorms(n_samples=300)
+    fit(make(BP, 2), Unvalidated(batch_size=200, seed=0), max_epochs=1, callbacks=[norms])
+    assert norms.probe[0].shape == (300, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda n: make(BP, n), lambda n: TensorLoader([torch.ones(3)], 1, updates=n)]
+)
+def test_a_number_below_one_is_refused(call):
+    with pytest.raises(ValueError, match=r"`updates(_per_step)?` ?(is |=)0.*at least 1"):
+        call(0)
