@@ -45,6 +45,7 @@ from lit_credit.functional.logit_attribution import (
 from lit_credit.functional.match_baseline import MatchBaseline, match_baseline
 from lit_credit.functional.memorization_bound import accuracy_bound, association_bound
 from lit_credit.functional.min_norm_coordinates import min_norm_coordinates
+from lit_credit.functional.ngram import conditional_entropy, max_accuracy, random_baseline
 from lit_credit.functional.norms import frobenius_norm, sample_norms
 from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
@@ -89,6 +90,7 @@ __all__ = [
     "centred_log_probs",
     "composition_null",
     "composition_scores",
+    "conditional_entropy",
     "cosine_matrix",
     "diagonal_score",
     "diagonal_score_null_sd",
@@ -108,6 +110,7 @@ __all__ = [
     "logit_margins",
     "low_rank_log_probs",
     "match_baseline",
+    "max_accuracy",
     "mean_and_sd",
     "mean_attention",
     "mean_squared_cosine",
@@ -121,6 +124,7 @@ __all__ = [
     "projector_distance",
     "projector_distance_null",
     "qk_circuit",
+    "random_baseline",
     "repeated_tokens",
     "rotary_frequencies",
     "rotary_matrix",

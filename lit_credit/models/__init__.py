@@ -1,8 +1,11 @@
 """Plain nn.Modules that name their credit units, readout and residual stream."""
 
 from lit_credit.models.attention import AttentionWeights, CausalSelfAttention
+from lit_credit.models.attention_only import AttentionOnly
 from lit_credit.models.gpt import GPT
+from lit_credit.models.low_rank import LowRank
 from lit_credit.models.mlp import MLP
+from lit_credit.models.parallel_attention import ParallelAttention
 from lit_credit.models.residual_mlp import ResidualMLP
 from lit_credit.models.rotary import Rotary
 from lit_credit.models.rotary_transformer import RotaryTransformer
@@ -10,8 +13,11 @@ from lit_credit.models.rotary_transformer import RotaryTransformer
 __all__ = [
     "GPT",
     "MLP",
+    "AttentionOnly",
     "AttentionWeights",
     "CausalSelfAttention",
+    "LowRank",
+    "ParallelAttention",
     "ResidualMLP",
     "Rotary",
     "RotaryTransformer",

@@ -3,13 +3,27 @@
 from lit_credit.tasks.base import Task
 from lit_credit.tasks.classification import Classification
 from lit_credit.tasks.next_token import BitsPerCharacter, NextToken, Perplexity
+from lit_credit.tasks.ngram_prediction import (
+    ContextDivergence,
+    ExpectedAccuracy,
+    Margin,
+    MemorizedContexts,
+    NGramPrediction,
+    NGramTarget,
+)
 from lit_credit.tasks.pattern_copying import CopyError, CopyTarget, PatternCopying
 
 __all__ = [
     "BitsPerCharacter",
     "Classification",
+    "ContextDivergence",
     "CopyError",
     "CopyTarget",
+    "ExpectedAccuracy",
+    "Margin",
+    "MemorizedContexts",
+    "NGramPrediction",
+    "NGramTarget",
     "NextToken",
     "PatternCopying",
     "Perplexity",

@@ -1,0 +1,68 @@
+"""A vector for every context, read by one matrix."""
+
+from torch import Tensor, nn
+
+from lit_credit.utils.ngram import context_index
+
+__all__ = ["LowRank"]
+
+
+class LowRank(nn.Module):
+    """Logits ``W_U w_c`` from a free vector w_c for every context c.
+
+    What a sequence model of the same width could do at best, whatever is between its embedding and
+    its head. Both weights start uniform within +-1 / sqrt(width).
+
+    Args:
+        vocab_size: symbols V.
+        width: features d of a vector.
+        block_size: symbols of a context, n - 1.
+
+    Example:
+        >>> import torch
+        >>> net = LowRank(vocab_size=10, width=5)
+        >>> net(torch.zeros(3, 2, dtype=torch.long)).shape, net.embed.weight.shape
+        (torch.Size([3, 10]), torch.Size([100, 5]))
+
+    Reference:
+        Dana, Pydi, Chevaleyre, Memorization in Attention-only Transformers, 2024, arXiv 2411.10115,
+        the sequence encoder.
+    """
+
+    def __init__(self, vocab_size: int = 10, width: int = 5, block_size: int = 2) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.block_size = block_size
+        self.embed = nn.Embedding(vocab_size**block_size, width)
+        self.head = nn.Linear(width, vocab_size, bias=False)
+        for weight in (self.embed.weight, self.head.weight):
+            nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
+
+    @property
+    def credit_units(self) -> list[str]:
+        """The vectors of the contexts."""
+        return ["embed"]
+
+    @property
+    def readout(self) -> list[str]:
+        """The head; it learns from the true gradient."""
+        return ["head"]
+
+    @property
+    def residual_stream(self) -> list[str]:
+        """The submodule whose input is the context's vector."""
+        return ["head"]
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        """Map contexts (N, n - 1) to logits (N, V).
+
+        Raises:
+            ValueError: if contexts are not ``block_size`` long.
+        """
+        if contexts.shape[-1] != self.block_size:
+            raise ValueError(
+                f"`block_size` of the net is {self.block_size}, but a context has "
+                f"{contexts.shape[-1]} symbols. Make them equal."
+            )
+        logits: Tensor = self.head(self.embed(context_index(contexts, self.vocab_size)))
+        return logits
