@@ -78,12 +78,12 @@ class PowerUnif(NGramDistribution):
         num_tokens: Sequence[int] = (10, 10, 1),
         vocab_size: int = 10,
     ) -> None:
-        super().__init__(vocab_size, len(alphas))
-        if len(alphas) != len(num_tokens) or min(alphas) <= 0:
+        if len(alphas) != len(num_tokens) or min(alphas, default=0) <= 0:
             raise ValueError(
                 f"`alphas` is {list(alphas)} and `num_tokens` {list(num_tokens)}; expected as many "
                 "of both, one a symbol of the n-gram, and `alphas` above 0."
             )
+        super().__init__(vocab_size, len(alphas))
         if not all(1 <= count <= vocab_size for count in num_tokens):
             raise ValueError(
                 f"`num_tokens` is {list(num_tokens)}; expected 1 to `vocab_size`={vocab_size}."
@@ -96,7 +96,8 @@ class PowerUnif(NGramDistribution):
         size, found = self.vocab_size, []
         for level, (alpha, count) in enumerate(zip(self.alphas, self.num_tokens, strict=True)):
             rank = torch.arange(size)
-            weights = torch.where(rank < count, torch.tensor(alpha).double() ** rank, 0.0)
+            powers = torch.tensor(alpha, dtype=torch.float64) ** rank
+            weights = torch.where(rank < count, powers, 0.0)
             # The order of uniform numbers is a uniform permutation.
             shape = (size,) * (level + 1)
             order = torch.rand(shape, generator=generator, dtype=torch.float64).argsort(-1)

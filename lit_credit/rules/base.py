@@ -19,6 +19,7 @@ from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.optimization import parameter_groups, step_scheduler
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.device_search import skip_device_search
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
 from lit_credit.utils.logging import declare_hyperparameters, logger_due
 from lit_credit.utils.names import match_names, submodule_names
@@ -223,6 +224,7 @@ class CreditRule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Go on with the random numbers of a resumed run."""
+        skip_device_search()
         if self._loaded_random_state is not None:
             set_random_state(self._loaded_random_state)
             self._loaded_random_state = None

@@ -21,6 +21,10 @@ TINY = ["--rounds", "1"]
             ["ResidualNorms", "CreditAlignment", "ScaleStability"],
         ),
         (["data_loading.py", "--batches", "1"], ["ratio"]),
+        (
+            ["ngram_time.py", "--steps", "2", "--updates", "2"],
+            ["AttentionOnly", "LowRank", "plain", "exact, 2 update(s) a step"],
+        ),
     ],
 )
 def test_benchmark_prints_its_rows(words, rows, tmp_path):
