@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 from lit_credit.datamodules.ngram_distributions import NGramDistribution
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader, Transform
-from lit_credit.utils.ngram import LiveContexts, live_contexts
+from lit_credit.utils.contexts import Contexts
+from lit_credit.utils.ngram import live_contexts
 from lit_credit.utils.random_state import generator_of
 
 __all__ = ["NGram"]
@@ -73,13 +74,13 @@ class NGram(TensorDataModule):
         self.mode = mode
         self.steps_per_epoch = steps_per_epoch
         self.distribution_seed = distribution_seed
-        self._drawn: tuple[int, LiveContexts] | None = None
+        self._drawn: tuple[int, Contexts] | None = None
 
     def tables(self) -> list[Tensor]:
         """The conditionals, float64 (V,), (V, V), ..; see :mod:`lit_credit.utils.ngram`."""
         return self.distribution.tables(generator_of(self._tables_seed(), *_TABLES))
 
-    def contexts(self) -> LiveContexts:
+    def contexts(self) -> Contexts:
         """All contexts that occur: x (T, n - 1), their prior (T,) and rows (T, V), float64."""
         seed = self._tables_seed()
         if self._drawn is None or self._drawn[0] != seed:
@@ -142,7 +143,7 @@ class NGram(TensorDataModule):
 class _Sampler:
     """Draws contexts and what follows them, as a transform of a :class:`TensorLoader`."""
 
-    def __init__(self, contexts: LiveContexts) -> None:
+    def __init__(self, contexts: Contexts) -> None:
         self.x, prior, rows = contexts
         self.rows = rows.float()
         pairs = (prior[:, None] * rows).flatten()

@@ -6,25 +6,12 @@ is x_1 .. x_{n-1}; its flat index is x_1 V^(n-2) + .. + x_{n-1}.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["LiveContexts", "context_index", "joint", "live_contexts"]
+from lit_credit.utils.contexts import Contexts
 
-
-class LiveContexts(NamedTuple):
-    """The contexts that occur.
-
-    Attributes:
-        x: int64 (T, n - 1), in the order of their flat index.
-        prior: (T,), how often each occurs.
-        rows: (T, V), the distribution of what follows.
-    """
-
-    x: Tensor
-    prior: Tensor
-    rows: Tensor
+__all__ = ["context_index", "joint", "live_contexts"]
 
 
 def joint(tables: Sequence[Tensor]) -> Tensor:
@@ -48,23 +35,23 @@ def joint(tables: Sequence[Tensor]) -> Tensor:
     return product
 
 
-def live_contexts(tables: Sequence[Tensor]) -> LiveContexts:
+def live_contexts(tables: Sequence[Tensor]) -> Contexts:
     """The contexts of positive probability, their prior, and their rows.
 
     Args:
         tables: pi, at least two.
 
     Returns:
-        T contexts; the prior sums to one.
+        T contexts in the order of their flat index: x is int64 (T, n - 1), rows are (T, V).
 
     Raises:
-        ValueError: if there is no context, or the shapes are not those of conditionals.
+        ValueError: if there are less than two, or their shapes are not those of conditionals.
 
     Example:
         >>> import torch
         >>> tables = [torch.tensor([0.0, 1.0]), torch.tensor([[0.5, 0.5], [0.1, 0.9]])]
         >>> live_contexts(tables)
-        LiveContexts(x=tensor([[1]]), prior=tensor([1.]), rows=tensor([[0.1000, 0.9000]]))
+        Contexts(x=tensor([[1]]), prior=tensor([1.]), rows=tensor([[0.1000, 0.9000]]))
     """
     shapes = [tuple(table.shape) for table in tables]
     if len(tables) < 2 or shapes != [shapes[-1][:1] * i for i in range(1, len(tables) + 1)]:
@@ -74,7 +61,7 @@ def live_contexts(tables: Sequence[Tensor]) -> LiveContexts:
         )
     prior = joint(tables[:-1])
     live = prior > 0
-    return LiveContexts(live.nonzero(), prior[live], tables[-1][live])
+    return Contexts(live.nonzero(), prior[live], tables[-1][live])
 
 
 def context_index(contexts: Tensor, vocab_size: int) -> Tensor:

@@ -133,10 +133,10 @@ def test_a_loader_hands_out_the_same_batches_together():
     assert joined.state_dict() == {"epoch": 0, "batch": 6}
 
 
-def test_a_probe_of_training_data_is_one_batch():
+def test_a_probe_of_training_data_is_one_batch(tmp_path):
     x, y = images(n=96, features=64)
     norms = ResidualNorms(n_samples=50)
-    trainer = quiet_trainer(max_epochs=1, callbacks=[norms])
+    trainer = quiet_trainer(max_epochs=1, callbacks=[norms], default_root_dir=tmp_path)
     trainer.fit(make(BP, 2), TensorLoader([x, y], batch_size=16, updates=2))
     assert norms.probe[0].shape == (50, 64)
 
