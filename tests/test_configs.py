@@ -7,8 +7,11 @@ import torch
 
 from lit_credit.cli import main
 from lit_credit.datamodules import CIFAR10
+from lit_credit.sweep.grid import as_word, read_grid
+from lit_credit.sweep.run import asked_configuration
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml"))
+GRIDS = sorted(Path("configs").rglob("*.grid.yaml"))
+CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(GRIDS))
 
 
 def fake_read(self, train):
@@ -25,6 +28,21 @@ def test_config_runs(config, monkeypatch, tmp_path, capsys):
     args += ["--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu"]
     assert main(args) == 0, capsys.readouterr().err
     assert not [*tmp_path.rglob("*.jsonl"), *tmp_path.rglob("config.yaml")]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_the_ends_of_a_grid_fit_its_configuration(grid):
+    base = grid.with_name(grid.name.replace(".grid", ""))
+    points, seeds = read_grid(grid)
+    assert len(seeds) >= 3
+    for point in (points[0], points[-1]):
+        words = [f"--{key}={as_word(value)}" for key, value in point.overrides.items()]
+        config = asked_configuration([f"--config={base}", *words])
+        for key, value in point.overrides.items():
+            found = config
+            for part in key.split("."):
+                found = found[part]
+            assert str(found).rpartition(".")[2] == str(value) or found == value
 
 
 def test_there_are_configs_of_every_rule_for_both_data_sets():

@@ -152,9 +152,14 @@ def interrupted(folder, *words):
             os.kill(pid, signal.SIGINT)  # as a terminal does
 
     thread = threading.Thread(target=interrupt)
+    # A process that was started in the background ignores Ctrl-C, and would wait for ever.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
-    code = sweep("--jobs=1", *words)
-    thread.join()
+    try:
+        code = sweep("--jobs=1", *words)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert [row["status"] for row in sweep.rows()] == ["unfinished", "unfinished"]
     assert not sweep.files("result.json")
