@@ -164,7 +164,8 @@ class CircuitPairs:
             return None
         shape = width, width
         read, written = self._read.s[0], self._written.s
-        return screenot_rank(read, shape, size), screenot_rank(written, shape, size)
+        most = 3 * size // 8  # beyond it too few values are left to tell noise by
+        return screenot_rank(read, shape, most), screenot_rank(written, shape, most)
 
     def estimated_ranks(self) -> dict[str, float]:
         """``rank/qk`` and ``rank/ov``, means over the heads that read and that write."""

@@ -31,7 +31,6 @@ class Rotary(nn.Module):
         arXiv 2104.09864, section 3.2.
     """
 
-    frequencies: Tensor
     layout: Literal["interleaved", "half"] = "interleaved"
     """Which features are pairs: neighbours, as here, or i and i + d/2."""
 
@@ -42,13 +41,20 @@ class Rotary(nn.Module):
                 f"a head has {features} features, which are turned in pairs; expected an even "
                 "number. Change `width` or `heads`."
             )
-        exponents = torch.arange(0, features, 2) / features
-        self.register_buffer("frequencies", theta**-exponents, persistent=False)
+        self.features, self.theta = features, theta
+
+    @property
+    def frequencies(self) -> Tensor:
+        """(d / 2,), radians a position, in single precision whatever that of the module."""
+        # No buffer: `bf16-true` would round it, and 400 and 401 would be one position.
+        exponents = torch.arange(0, self.features, 2) / self.features
+        return torch.as_tensor(self.theta**-exponents)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., T, d), positions 0 .. T - 1, to (..., T, d)."""
-        positions = torch.arange(x.shape[-2], device=x.device, dtype=self.frequencies.dtype)
-        angles = positions[:, None] * self.frequencies  # (T, d/2)
+        frequencies = self.frequencies.to(x.device, torch.promote_types(x.dtype, torch.float32))
+        positions = torch.arange(x.shape[-2], device=x.device, dtype=frequencies.dtype)
+        angles = positions[:, None] * frequencies  # (T, d/2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         even, odd = x[..., 0::2], x[..., 1::2]
         return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)

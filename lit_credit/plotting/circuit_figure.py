@@ -47,7 +47,7 @@ class _Panel(NamedTuple):
     curves: Sequence[_Curve]
     limits: tuple[float, float] | None = None
     null: Sequence[tuple[str, str, str]] = ()
-    """Tags of a null's mean ("" is 0) and spread, and the colour of the curve that it is for."""
+    """Tags of a null's level and spread, and the colour of the curve that it is for."""
 
 
 def circuit_figure(
@@ -82,7 +82,7 @@ def circuit_figure(
         >>> row = {"step": 0, "epoch": 0, "name": "", "values": {"circuits/z/best": 0.1}}
         >>> figure = circuit_figure({"BP": [{"circuit_matching": [row]}]})
         >>> [len(ax.lines) for ax in figure.axes[:5]]
-        [0, 2, 0, 0, 0]
+        [0, 1, 0, 0, 0]
     """
     figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     axes = list(figure.subplots(2, 3).flat)
@@ -138,7 +138,7 @@ def _panels(
             "Diagonal of $W_{QK} W_{OV}$",
             "score z, best pair",
             of_runs(f"{section}/z/best"),
-            null=[("", f"{section}/null_sd/z", GREY)],
+            null=[(f"{section}/z/null", f"{section}/null_sd/z", GREY)],
         ),
         _Panel("Keys read by QK against OV's output", f"{rms}, best pair", match, (0.0, 1.0), null),
         _Panel(
@@ -177,7 +177,7 @@ def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:
 def _draw_null(ax: Axes, seeds: Sequence[Histories], mean: str, sd: str, color: str) -> None:
     """The level of unrelated circuits, and two standard deviations to each side."""
     sds = [v for seed in seeds for v in _series(seed, sd).values()]
-    means = [v for seed in seeds for v in _series(seed, mean).values()] if mean else [0.0]
+    means = [v for seed in seeds for v in _series(seed, mean).values()]
     if means:
         ax.axhline(means[0], color=color, linestyle="--", linewidth=1.2, zorder=1)
     if means and sds and math.isfinite(sds[0]):

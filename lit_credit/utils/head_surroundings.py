@@ -20,9 +20,11 @@ _NORMS = {
     "MistralDecoderLayer": ("self_attn", "input_layernorm"),
     "Qwen2DecoderLayer": ("self_attn", "input_layernorm"),
 }
-_ROTARY = re.compile(r"(^|_)(rope|rotary)")
-_ROTARY_ARGUMENTS = {"position_embeddings", "freqs_cis", "cos", "sin", "freqs"}
-_NORM_OF_SCORES = re.compile(r"(q|k|query|key)_?(layer_?)?(norm|ln)", re.IGNORECASE)
+_ROTARY = re.compile(r"(^|_)(rope|rotary|freqs?|cos|sin)(_|$)|inv_freq|^position_embeddings$")
+_NORM_OF_SCORES = re.compile(
+    r"(q|k|qk|query|key)_?((layer|rms)_?)?(norm|ln)|((layer|rms)_?)?(norm|ln)_?(q|k|qk|query|key)",
+    re.IGNORECASE,
+)
 
 
 def find_norm_gain(attention: nn.Module, parent: nn.Module | None) -> Tensor | None:
@@ -49,7 +51,7 @@ def find_norm_gain(attention: nn.Module, parent: nn.Module | None) -> Tensor | N
 def check_plain_scores(attention: nn.Module) -> None:
     """Raise a ValueError if queries and keys are normed before they meet."""
     for name, child in attention.named_children():
-        if _NORM_OF_SCORES.match(name) and not isinstance(child, nn.Identity):
+        if _NORM_OF_SCORES.fullmatch(name) and not isinstance(child, nn.Identity):
             raise ValueError(f"`{name}` norms its queries or keys, so that no matrix is between")
 
 
@@ -89,7 +91,7 @@ def _signs_of_rotation(attention: nn.Module) -> Iterator[str]:
         if _ROTARY.search(name) and value is not None and value is not False:
             yield f"`{name}`"
     for name in inspect.signature(attention.forward).parameters:
-        if _ROTARY.search(name) or name in _ROTARY_ARGUMENTS:
+        if _ROTARY.search(name):
             yield f"an argument `{name}` of its forward"
 
 

@@ -16,6 +16,8 @@ from lit_credit.utils.names import matched_units
 __all__ = ["AttentionHeads", "Rope", "find_embedding", "read_embedding", "read_heads"]
 
 _NO_SYMBOLS = re.compile(r"pos|wpe|type|segment|relative|bias")
+_CROSS = {"multihead_attn", "encdecattention", "crossattention", "cross_attn", "encoder_attn"}
+"""Last parts of names of attention that reads keys and values from another stream."""
 _MOST_LINES = 10
 
 
@@ -37,7 +39,7 @@ def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[At
     Args:
         module: the net, or a LightningModule around it.
         units: names or glob patterns of attention submodules, as names of ``module`` or of its
-            ``net``; None takes all.
+            ``net``; None takes all but cross-attention of usual names, such as ``multihead_attn``.
 
     Returns:
         One entry an attention, in the order of registration. Tensors are views of the parameters
@@ -54,6 +56,8 @@ def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[At
         ('self_attn', torch.Size([2, 8, 4]))
     """
     found = dict(_attentions(module))
+    if units is None:
+        found = {n: a for n, a in found.items() if not _CROSS & set(n.lower().split("."))}
     if not found:
         raise MisconfigurationException(_nothing_found(module))
     chosen = found if units is None else matched_units(units, list(found), "units")

@@ -97,3 +97,11 @@ def test_options_of_the_net():
         RotaryTransformer(width=6, heads=2)
     with pytest.raises(ValueError, match=r"`heads` is 3.*`width`, 64"):
         RotaryTransformer(heads=3)
+
+
+def test_positions_stay_apart_in_half_precision():
+    rotary = Rotary(64).bfloat16()
+    x = torch.ones(402, 64, dtype=torch.bfloat16)
+    turned = rotary(x).float()
+    assert (turned - Rotary(64)(x.float())).abs().max() < 0.02
+    assert not torch.equal(turned[400], turned[401])

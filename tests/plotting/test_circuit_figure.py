@@ -18,7 +18,7 @@ def run(level, ranks=(5, 10), section="circuits"):
     circuits = []
     for i in range(4):
         values = {f"{section}/z/best": level * i, f"{section}/mismatch/best": 1 - 0.3 * i}
-        values[f"{section}/null_sd/z"] = 0.125
+        values |= {f"{section}/null_sd/z": 0.125, f"{section}/z/null": 0.0}
         for r in ranks:
             values |= {
                 f"{section}/match_rms/R{r:02d}/best": 0.2 * i + 0.01 * r,

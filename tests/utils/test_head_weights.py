@@ -191,6 +191,31 @@ def test_a_rule_has_the_heads_of_its_net(rule):
     assert all(torch.equal(a.norm_gain, b.norm_gain) for a, b in zip(found, plain, strict=True))
 
 
+@pytest.mark.parametrize("name", ["norm_q", "ln_k", "qk_norm", "query_layernorm", "rms_norm_q"])
+def test_norms_of_queries_and_keys_are_seen_by_any_usual_name(name):
+    net = nets.our_gpt()
+    attention = net.get_submodule("blocks.0.attention.heads")
+    attention.add_module(name, torch.nn.LayerNorm(4))
+    with pytest.raises(MisconfigurationException, match=f"`{name}` norms its queries"):
+        read_heads(net)
+
+
+@pytest.mark.parametrize("name", ["freqs_cos", "cos", "inv_freq", "freqs_cis", "rope_cache"])
+def test_tables_of_a_rotation_are_seen_by_any_usual_name(name):
+    net = nets.our_gpt()
+    attention = net.get_submodule("blocks.0.attention.heads")
+    attention.register_buffer(name, torch.ones(4, 2))
+    with pytest.raises(MisconfigurationException, match=f"`{name}`, so it may rotate"):
+        read_heads(net)
+
+
+def test_cross_attention_is_read_only_by_name():
+    net = torch.nn.TransformerDecoder(torch.nn.TransformerDecoderLayer(8, 2, 8), 2)
+    assert [h.name for h in read_heads(net)] == ["layers.0.self_attn", "layers.1.self_attn"]
+    (cross,) = read_heads(net, ["layers.1.multihead_attn"])
+    assert cross.name == "layers.1.multihead_attn"
+
+
 def test_names_choose_below_net_too_and_keep_the_order():
     module = BP(nets.our_gpt(), NextToken())
     for names in (["blocks.1.attention.heads"], ["net.blocks.1.*.*"]):
