@@ -30,7 +30,7 @@ $(DEMO)/%.done: | .venv/installed
 	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($$(ls $(DEMO)/*.done | wc -l) of $(words $(RUNS)))"
 
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
