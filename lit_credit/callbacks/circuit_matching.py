@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -12,12 +11,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_credit.callbacks.circuit_nulls import expected_best, null_levels
 from lit_credit.callbacks.circuit_pairs import CircuitPairs, float64
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
-from lit_credit.functional import (
-    diagonal_score_null_sd,
-    match_baseline,
-)
 from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
 from lit_credit.utils.head_weights import read_embedding, read_heads
 from lit_credit.utils.history import Row, read_history
@@ -170,7 +166,7 @@ class CircuitMatching(ScheduledDiagnostic):
         symbols = None if embedding is None else float64(_spread(embedding, self.n_tokens))
         scores = pairs.scores(ranks, symbols)
         values = self._levels(scores, pairs)
-        nulls, luck = _nulls(ranks, width), _expected_best(len(pairs.names))
+        nulls, luck = null_levels(ranks, width), expected_best(len(pairs.names))
         for tag, (mean, sd) in nulls.items():
             level = mean + luck * sd
             values[f"{tag}/null"], values[f"null_sd/{tag}"] = level, sd
@@ -276,11 +272,6 @@ class CircuitMatching(ScheduledDiagnostic):
         return values
 
 
-def _expected_best(count: int) -> float:
-    """Expected largest of so many standard normal numbers, by Blom's approximation."""
-    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
-
-
 def _best(tags: Sequence[str], matrices: Tensor) -> list[float]:
     """The largest of each matrix's defined entries, of a mismatch the smallest; NaN of none."""
     sign = matrices.new_tensor([-1.0 if tag == "mismatch" else 1.0 for tag in tags])
@@ -293,13 +284,3 @@ def _spread(embedding: Tensor, count: int) -> Tensor:
     if len(embedding) <= count:
         return embedding
     return embedding[torch.linspace(0, len(embedding) - 1, count, device=embedding.device).long()]
-
-
-def _nulls(ranks: Sequence[int], width: int) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of what unrelated circuits have, by tag."""
-    found = {"z": (0.0, diagonal_score_null_sd(width))}
-    for rank in ranks:
-        null = match_baseline(width, rank)
-        found[f"match_rms/R{rank:02d}"] = null.rms_mean, null.rms_sd
-        found[f"match_largest/R{rank:02d}"] = null.largest_mean, null.largest_sd
-    return found

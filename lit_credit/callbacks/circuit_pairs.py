@@ -140,7 +140,7 @@ class CircuitPairs:
             rope = heads.rope
             frequencies = heads.query.new_zeros(0) if rope is None else rope.frequencies
             turn = rotary_matrix(
-                float64(frequencies),
+                float64(frequencies).to(self._weights["query"].device),
                 torch.tensor(self.distances),
                 size,
                 "interleaved" if rope is None else rope.layout,

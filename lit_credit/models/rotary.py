@@ -46,13 +46,18 @@ class Rotary(nn.Module):
     @property
     def frequencies(self) -> Tensor:
         """(d / 2,), radians a position, in single precision whatever that of the module."""
-        # No buffer: `bf16-true` would round it, and 400 and 401 would be one position.
-        exponents = torch.arange(0, self.features, 2) / self.features
+        return self._frequencies(torch.device("cpu"))
+
+    def _frequencies(self, device: torch.device) -> Tensor:
+        # No buffer: `bf16-true` would round it, and 400 and 401 would be one position. Made where
+        # it is needed: a copy to a GPU in every forward pass would wait for it.
+        exponents = torch.arange(0, self.features, 2, device=device) / self.features
         return torch.as_tensor(self.theta**-exponents)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., T, d), positions 0 .. T - 1, to (..., T, d)."""
-        frequencies = self.frequencies.to(x.device, torch.promote_types(x.dtype, torch.float32))
+        precision = torch.promote_types(x.dtype, torch.float32)
+        frequencies = self._frequencies(x.device).to(precision)
         positions = torch.arange(x.shape[-2], device=x.device, dtype=frequencies.dtype)
         angles = positions[:, None] * frequencies  # (T, d/2)
         cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
