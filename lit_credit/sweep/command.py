@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lit_credit.sweep.table import SUFFIXES, write_rows
 __all__ = ["main", "sweep"]
 
 _LOG_LINES = 5
+_SHOWN_VALUES = 5
 _DESCRIPTION = """Run every point of a grid with every seed.
 
 The runs go into the folder of TABLE's name; `lit-credit compare` reads it. The same command again
@@ -189,7 +191,8 @@ def _cells(
 def _report(cell: Cell, trouble: str) -> str:
     if (result := cell.result()) is not None:
         values = (f"{name} {value:.4g}" for name, value in result["values"].items())
-        return f"{cell.name}: {result['seconds']:.1f} s, {', '.join(values)}"
+        shown = ", ".join(islice(values, _SHOWN_VALUES))
+        return f"{cell.name}: {result['seconds']:.1f} s, {shown}"
     lines = cell.log.read_text(errors="replace").splitlines() if cell.log.exists() else []
     ends = "".join(f"\n    {line}" for line in lines[-_LOG_LINES:])
     return f"{cell.name}: FAILED, {trouble or 'no result'}. {cell.log} ends:{ends}"

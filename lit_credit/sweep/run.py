@@ -8,10 +8,12 @@ import time
 from typing import Any
 
 import yaml
+from lightning.pytorch import Trainer
 
 from lit_credit import __main__, cli
 from lit_credit.callbacks import MetricHistory
 from lit_credit.sweep.cell import Cell
+from lit_credit.utils.history import History
 from lit_credit.utils.trainer import callbacks_of
 
 __all__ = ["asked_configuration", "run_cell"]
@@ -54,13 +56,22 @@ def run_cell(cell: Cell) -> None:
     start = time.perf_counter()
     trainer = cli.run(words).trainer
     seconds = time.perf_counter() - start
-    histories = [c.history.rows for c in callbacks_of(trainer) if isinstance(c, MetricHistory)]
-    last = next((rows[-1] for rows in histories if rows), None) or {
-        "epoch": trainer.current_epoch,
-        "step": trainer.global_step,
-        "values": {key: float(value) for key, value in trainer.callback_metrics.items()},
-    }
-    cell.finish({"seconds": seconds, **{key: last[key] for key in ("epoch", "step", "values")}})
+    epoch, step = trainer.current_epoch, trainer.global_step
+    values = _last_values(trainer)
+    cell.finish({"seconds": seconds, "epoch": epoch, "step": step, "values": values})
+
+
+def _last_values(trainer: Trainer) -> dict[str, float]:
+    """Validation metrics first, then the last measurement of every diagnostic."""
+    histories = [
+        history
+        for callback in callbacks_of(trainer)
+        if isinstance(history := getattr(callback, "history", None), History) and history.rows
+    ]
+    histories.sort(key=lambda history: history.rows[-1]["name"] != MetricHistory.name)
+    if not histories:
+        return {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return {tag: v for history in histories for tag, v in history.rows[-1]["values"].items()}
 
 
 def _reason(message: str) -> str:

@@ -31,7 +31,7 @@ GRID = """
 model.init_args.optimizer.init_args.lr: [0.01]
 seed_everything: [7, 8]
 cases:
-  - {name: exact, model.class_path: BP}
+  - {name: exact, model.class_path: BP, trainer.callbacks+: GradientNorms}
   - {name: random, model.class_path: DFA}
   - {name: narrow, model.init_args.net.init_args.in_features: 63}
   - {name: killed, data.init_args.batch_size: 64, trainer.callbacks+: tests.sweep.callbacks.Killed}
@@ -83,6 +83,14 @@ def test_a_row_for_each_run(done):
             assert (int(row["epoch"]), int(row["step"])) == (last["epoch"], last["step"]) == (1, 2)
             for name, value in last["values"].items():
                 assert float(row[name]) == pytest.approx(value, rel=1e-6)
+
+
+def test_a_row_ends_in_what_the_diagnostics_measured_last(done):
+    rows = [row for row in done.rows() if row["case"] in GOOD]
+    assert [bool(row["gradient/norm/L00"]) for row in rows] == [True, True, False, False]
+    (path,) = Path(rows[0]["folder"]).rglob("gradient_norms.jsonl")
+    last = read_history(path)[-1]["values"]
+    assert float(rows[0]["gradient/norm/L00"]) == pytest.approx(last["gradient/norm/L00"], rel=1e-6)
 
 
 def test_a_run_of_a_sweep_is_the_run_alone(done, tmp_path):
