@@ -111,7 +111,7 @@ def test_arguments_out_of_range_are_named(options, message):
     ],
 )
 def test_a_net_of_another_size_is_refused_before_training(option, message, tmp_path, capsys):
-    args = ["fit", "--config", "configs/ngram_memorization/last_position.yaml"]
+    args = ["fit", "--config", "configs/ngram_memorization/heads.yaml"]
     args += [f"--model.init_args.net.init_args.{option}", "7", "--trainer.fast_dev_run", "1"]
     assert main([*args, "--trainer.default_root_dir", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
