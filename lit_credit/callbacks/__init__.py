@@ -8,6 +8,7 @@ from lit_credit.callbacks.exact_divergence import ExactDivergence
 from lit_credit.callbacks.gradient_norms import GradientNorms
 from lit_credit.callbacks.head_attribution import HeadAttribution
 from lit_credit.callbacks.head_behaviour import HeadBehaviour
+from lit_credit.callbacks.log_prob_theory import LogProbTheory
 from lit_credit.callbacks.metric_history import MetricHistory
 from lit_credit.callbacks.part_freezing import PartFreezing
 from lit_credit.callbacks.reference_validity import ReferenceValidity
@@ -16,6 +17,7 @@ from lit_credit.callbacks.scale_stability import ScaleStability
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.callbacks.softmax_jacobian import SoftmaxJacobian
 from lit_credit.callbacks.subspace_distance import SubspaceDistance
+from lit_credit.callbacks.symbol_attention import SymbolAttention
 from lit_credit.callbacks.text_samples import TextSamples
 from lit_credit.callbacks.weight_alignment import WeightAlignment
 
@@ -28,6 +30,7 @@ __all__ = [
     "GradientNorms",
     "HeadAttribution",
     "HeadBehaviour",
+    "LogProbTheory",
     "MetricHistory",
     "PartFreezing",
     "ReferenceValidity",
@@ -36,6 +39,7 @@ __all__ = [
     "ScheduledDiagnostic",
     "SoftmaxJacobian",
     "SubspaceDistance",
+    "SymbolAttention",
     "TextSamples",
     "WeightAlignment",
 ]

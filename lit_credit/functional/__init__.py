@@ -47,6 +47,7 @@ from lit_credit.functional.memorization_bound import accuracy_bound, association
 from lit_credit.functional.min_norm_coordinates import min_norm_coordinates
 from lit_credit.functional.ngram import conditional_entropy, max_accuracy, random_baseline
 from lit_credit.functional.norms import frobenius_norm, sample_norms
+from lit_credit.functional.participation_ratio import participation_ratio
 from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
@@ -117,6 +118,7 @@ __all__ = [
     "min_norm_coordinates",
     "norm_ratio",
     "ov_circuit",
+    "participation_ratio",
     "position_matching",
     "previous_token_score",
     "principal_angles",

@@ -119,17 +119,18 @@ def log_ratio_fluctuation(logits: Tensor, probs: Tensor) -> Tensor:
     return difference - mean
 
 
-def second_order_contexts(unembedding: Tensor, probs: Tensor) -> Tensor:
+def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | None = None) -> Tensor:
     r"""The context vectors that are best for an unembedding, to second order in the error.
 
-    .. math:: w_m = \mathrm{Var}_{p_m}(u)^{-1} \, \mathrm{Cov}_{p_m}(u, \log p_m)
+    .. math:: w_m = \mathrm{Var}_{p_m}(u)^{-1} \, \mathrm{Cov}_{p_m}(u, \log p_m - b)
 
-    which minimises :math:`\mathrm{Var}_{p_m}(u \cdot w - \log p_m)`, twice the divergence to second
-    order. Of several such vectors it is the shortest.
+    which minimises :math:`\mathrm{Var}_{p_m}(u \cdot w + b - \log p_m)`, twice the divergence to
+    second order. Of several such vectors it is the shortest.
 
     Args:
         unembedding: W_U, (N, d).
         probs: p, (M, N); a symbol of probability zero plays no part.
+        bias: b, (N,), of the unembedding; None for zero.
 
     Returns:
         (M, d) float64.
@@ -148,10 +149,13 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor) -> Tensor:
             f"`unembedding` and `probs` have shapes {tuple(u.shape)} and {tuple(p.shape)}, expected"
             " (N, d) and (M, N)."
         )
+    if bias is not None and bias.shape != u.shape[:1]:
+        raise ValueError(f"`bias` has shape {tuple(bias.shape)}, expected ({len(u)},).")
     p = p.to(u.device)
+    b = 0.0 if bias is None else in_float64(bias).to(u.device)
     root = p.sqrt()[..., None]  # (M, N, 1)
     means = p @ u
-    logs = torch.where(p > 0, p.log(), 0.0)
+    logs = torch.where(p > 0, p.log() - b, 0.0)
     logs = logs - (p * logs).sum(-1, keepdim=True)
     # Least squares of sqrt(p) (u - E u) w = sqrt(p) (log p - E log p): the variance itself would
     # square the condition number, and p is often concentrated.

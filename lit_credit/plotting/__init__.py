@@ -9,6 +9,8 @@ from lit_credit.plotting.head_heatmaps import HeadPanel, head_heatmaps
 from lit_credit.plotting.layer_curves import layer_curves
 from lit_credit.plotting.parameter_bars import parameter_bars
 from lit_credit.plotting.signed_heatmaps import SignedMap, signed_heatmaps
+from lit_credit.plotting.symbol_maps import symbol_maps
+from lit_credit.plotting.theory_figure import theory_figure
 
 __all__ = [
     "HeadPanel",
@@ -22,4 +24,6 @@ __all__ = [
     "layer_curves",
     "parameter_bars",
     "signed_heatmaps",
+    "symbol_maps",
+    "theory_figure",
 ]

@@ -1,5 +1,6 @@
 """All contexts of a known distribution, from a datamodule that offers them."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_credit.utils.capture import Point, capture
 
-__all__ = ["Contexts", "has_contexts", "read_contexts", "run_contexts"]
+__all__ = ["Contexts", "has_contexts", "read_contexts", "run_contexts", "split_contexts"]
 
 _AT_ONCE = 8192
 
@@ -63,6 +64,11 @@ def read_contexts(trainer: Trainer) -> Contexts:
     return found
 
 
+def split_contexts(contexts: Contexts) -> Iterator[Contexts]:
+    """Parts of some thousands of contexts, in order, each of which runs at once."""
+    return map(Contexts, *(torch.split(part, _AT_ONCE) for part in contexts))
+
+
 @torch.no_grad()
 def run_contexts(
     module: LightningModule, contexts: Contexts, point: Point | None = None
@@ -83,9 +89,9 @@ def run_contexts(
         MisconfigurationException: if the module cannot be called so, or returns no logits (M, N).
     """
     logits, passed = [], []
-    for x in torch.split(contexts.x, _AT_ONCE):
+    for part in split_contexts(contexts):
         with capture(module, [] if point is None else [point]) as values:
-            output = _run(module, x.to(module.device))
+            output = _run(module, part.x.to(module.device))
         logits.append(_at_last(output))
         passed += [_at_last(value) for value in values.values()]
     found = torch.cat(logits)

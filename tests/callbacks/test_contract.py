@@ -20,6 +20,7 @@ from lit_credit.callbacks import (
     GradientNorms,
     HeadAttribution,
     HeadBehaviour,
+    LogProbTheory,
     MetricHistory,
     PartFreezing,
     ReferenceValidity,
@@ -28,6 +29,7 @@ from lit_credit.callbacks import (
     ScheduledDiagnostic,
     SoftmaxJacobian,
     SubspaceDistance,
+    SymbolAttention,
     TextSamples,
     WeightAlignment,
 )
@@ -45,23 +47,39 @@ CALLBACKS = [
     GradientNorms,
     HeadAttribution,
     HeadBehaviour,
+    LogProbTheory,
     MetricHistory,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
     SoftmaxJacobian,
     SubspaceDistance,
+    SymbolAttention,
     WeightAlignment,
 ]
 RULES = [BP, FA, DFA]
 
 SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, ScheduledDiagnostic)]
-ON_ATTENTION = (AttentionMaps, CircuitMatching, HeadAttribution, HeadBehaviour, SoftmaxJacobian)
+ON_ATTENTION = (
+    AttentionMaps,
+    CircuitMatching,
+    HeadAttribution,
+    HeadBehaviour,
+    SoftmaxJacobian,
+    SymbolAttention,
+)
 BY_WEIGHTS = (CircuitMatching, HeadAttribution)
 """Those on attention that read its weights."""
-ON_MATRICES = (EmbeddingGeometry, SubspaceDistance)
+ON_MATRICES = (EmbeddingGeometry, LogProbTheory, SubspaceDistance)
 """Their units are matrices."""
-ON_SYMBOLS = (CircuitMatching, ExactDivergence, HeadAttribution, HeadBehaviour, *ON_MATRICES)
+ON_SYMBOLS = (
+    CircuitMatching,
+    ExactDivergence,
+    HeadAttribution,
+    HeadBehaviour,
+    SymbolAttention,
+    *ON_MATRICES,
+)
 WITHOUT_UNITS = (CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
 """They have something to look at in any module."""
 WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
@@ -299,7 +317,7 @@ def test_what_is_missing_is_named_before_training(kind, tmp_path):
         what = "whose heads can be read was found" if kind in BY_WEIGHTS else "was seen"
         with pytest.raises(MisconfigurationException, match=rf"no attention {what}.*Validated"):
             fit(tmp_path, module, kind(), logger=False)
-    elif kind in (ExactDivergence, SubspaceDistance):
+    elif kind in (ExactDivergence, LogProbTheory, SubspaceDistance):
         trainer = helpers.trainer(tmp_path, kind(), logger=False)
         with pytest.raises(MisconfigurationException, match=r"a datamodule with `contexts\(\)`"):
             trainer.fit(module, helpers.train_loader())

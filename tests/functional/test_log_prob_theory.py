@@ -71,6 +71,14 @@ def test_contexts_of_a_degenerate_unembedding_are_the_shortest():
     torch.testing.assert_close(w[:, 0], w[:, 1])
 
 
+def test_contexts_of_an_unembedding_with_a_bias():
+    u, true, b = randn(N, D, seed=4), randn(M, D, seed=5), randn(N, seed=6)
+    p = (true @ u.mT + b).softmax(-1)
+    torch.testing.assert_close(second_order_contexts(u, p, b), true)
+    with pytest.raises(ValueError, match=r"`bias` has shape \(6,\), expected \(7,\)"):
+        second_order_contexts(u, p, b[1:])
+
+
 def test_symbols_that_never_come_play_no_part():
     p = rows()
     p[:, -1] = 0

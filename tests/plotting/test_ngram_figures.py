@@ -1,4 +1,4 @@
-"""Signed heat maps, attribution and divergence."""
+"""Signed heat maps, maps of symbols, attribution and divergence."""
 
 import io
 import math
@@ -12,6 +12,7 @@ from lit_credit.plotting import (
     attribution_figure,
     divergence_figure,
     signed_heatmaps,
+    symbol_maps,
 )
 
 
@@ -41,6 +42,17 @@ def test_signed_maps_are_white_at_zero_and_keep_what_is_undefined():
     assert texts(none) == ["n/a"]
     assert zero.images[0].get_clim() == (-1, 1)
     assert texts(drawn(signed_heatmaps({}, title="")).axes[0]) == ["n/a"]
+
+
+def test_maps_of_symbols_share_their_colours():
+    values = torch.tensor([[0.25, math.nan], [0.0, 0.5]])
+    figure = drawn(symbol_maps(dict.fromkeys("abcde", values), title="", xlabel="x", ylabel="y"))
+    panels = [ax for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title() for ax in panels] == list("abcde")
+    assert {ax.images[0].get_clim() for ax in panels} == {(0, 1)}
+    np.testing.assert_allclose(panels[4].images[0].get_array().filled(math.nan), values)
+    figure = drawn(symbol_maps({}, title="", xlabel="x", ylabel="y"))
+    assert [texts(ax) for ax in figure.axes] == [["n/a"], []]
 
 
 def test_attribution_has_a_bar_in_line_with_every_row():

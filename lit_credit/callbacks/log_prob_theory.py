@@ -1,0 +1,157 @@
+"""Is what a net of few features learns the best that its unembedding allows?"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.linalg import pinv
+
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
+from lit_credit.functional import (
+    gradient_cosine,
+    log_ratio_fluctuation,
+    low_rank_log_probs,
+    second_order_contexts,
+    softmax_divergence,
+)
+from lit_credit.plotting import theory_figure
+from lit_credit.utils.capture import Point
+from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts
+from lit_credit.utils.history import Row
+from lit_credit.utils.matrices import find_unembedding
+from lit_credit.utils.names import matched_units
+
+__all__ = ["LogProbTheory"]
+
+
+class LogProbTheory(ScheduledDiagnostic):
+    r"""Logits of low rank, W_U w + b, against the best there are to second order in the error.
+
+    The datamodule offers a known distribution p by ``contexts()``: see
+    :class:`lit_credit.utils.contexts.Contexts`. With W_U (N, d) and b those of the unembedding as
+    it is now, and
+
+    .. math:: w_e = \mathrm{Var}_p(u)^{-1} \, \mathrm{Cov}_p(u, \log p - b)
+
+    the vector that would be best for it after a context, means over contexts by their prior, of
+    divergences in nats:
+
+    - ``theory/kl``: KL of the module's softmax from p;
+    - ``theory/variance``: half the variance under p of its logits less log p, which is ``kl`` to
+      second order;
+    - ``theory/kl_second_order``: KL of the logits W_U w_e + b;
+    - ``theory/kl_low_rank``: KL of the singular value decomposition of the log-probabilities
+      without their means, cut to rank d, which no W_U or b enters;
+    - ``theory/cosine``: of w_e and the vector that the unembedding reads. What the softmax does not
+      see of a vector, its part w_0 for which all entries of W_U w_0 are equal, is left out.
+
+    All but ``kl`` are NaN where a symbol of a context has probability zero, as log p has no finite
+    variance there. ``cosine`` is NaN too if one of the vectors is zero. At the end of fit it draws
+    all of it over training.
+
+    Costs one forward on all contexts, and for each context a decomposition of a matrix (N, d).
+
+    Args:
+        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` names the
+            ``nn.Linear`` that makes the logits, None takes the module's last; ``n_samples`` plays
+            no part.
+
+    Raises:
+        ValueError: if ``units`` does not name one ``nn.Linear``.
+        MisconfigurationException: if there is none, the datamodule offers no contexts, or, before
+            the first step, if the unembedding does not run, or makes no logits of the N symbols.
+
+    Example::
+
+        trainer = Trainer(callbacks=[LogProbTheory(every_n_steps=100)])
+
+    Reference:
+        Dana, Pydi, Chevaleyre, Memorization in Attention-only Transformers, 2024, arXiv 2411.10115,
+        whose sequence encoder has a free vector w for each context.
+    """
+
+    name = "log_prob_theory"
+    section = "theory"
+    uses_loss = False
+    uses_probe = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._unembedding = ""
+        self._trainer: Trainer | None = None
+        self._contexts: Contexts | None = None
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the unembedding, and see that there are contexts."""
+        self._unembedding = self._named(module)
+        # Read again at the first measurement: a resumed run gives its seed later than this.
+        self._trainer, self._contexts = trainer, None
+        symbols = read_contexts(trainer).rows.shape[1]
+        made = module.get_parameter(f"{self._unembedding}.weight").shape[0]
+        if made != symbols:
+            raise MisconfigurationException(
+                f"LogProbTheory: {self._unembedding!r} makes {made} numbers, but the contexts are "
+                f"followed by one of {symbols} symbols. Set `units` to the nn.Linear that makes "
+                "the logits."
+            )
+
+    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """All of it."""
+        if self._contexts is None and self._trainer is not None:
+            self._contexts = read_contexts(self._trainer)
+        if self._contexts is None:
+            raise RuntimeError("LogProbTheory was not set up.")
+        point = Point(self._unembedding, "input")
+        logits, vectors = run_contexts(module, self._contexts, point)
+        if vectors is None:
+            raise MisconfigurationException(
+                f"LogProbTheory: {self._unembedding!r} did not run in the forward pass of the "
+                "contexts. Set `units` to the nn.Linear that makes the logits."
+            )
+        head = cast(nn.Linear, module.get_submodule(self._unembedding))
+        prior, rows = (part.to(logits.device).double() for part in self._contexts[1:])
+        live = prior > 0
+        values = _measured(head, logits[live], vectors[live], rows[live])
+        return {tag: float(prior[live] @ value) for tag, value in values.items()}
+
+    def _named(self, module: LightningModule) -> str:
+        linears = [n for n, child in module.named_modules() if isinstance(child, nn.Linear)]
+        if self.units is None:
+            found = [name for name in [find_unembedding(module)] if name is not None]
+        else:
+            found = matched_units(self.units, linears)
+        if not found:
+            raise missing(self, module, "an nn.Linear", "Make the logits in one.")
+        if len(found) > 1:
+            raise ValueError(
+                f"`units` is {self.units!r}, which matches {', '.join(found)}, expected the one "
+                "nn.Linear that makes the logits."
+            )
+        return found[0]
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure:
+        """Divergences, and the cosine, over training."""
+        return theory_figure(rows, section=section)
+
+
+def _measured(head: nn.Linear, logits: Tensor, vectors: Tensor, p: Tensor) -> dict[str, Tensor]:
+    """All quantities, one number a context."""
+    weight, p = head.weight.detach().double(), p.double()
+    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().double()
+    best = second_order_contexts(weight, p, bias)
+    rank = min(weight.shape[1], *p.shape)
+    centred = weight - weight.mean(0)
+    seen = pinv(centred) @ centred  # projects onto what the softmax sees of a vector
+    theory = {
+        "variance": (p * log_ratio_fluctuation(logits, p).square()).sum(1) / 2,
+        "kl_second_order": softmax_divergence(best @ weight.mT + bias, p),
+        "kl_low_rank": softmax_divergence(low_rank_log_probs(p, rank), p),
+        "cosine": gradient_cosine(best @ seen, vectors.double() @ seen),
+    }
+    possible = (p > 0).all(1)
+    values = {tag: value.where(possible, math.nan) for tag, value in theory.items()}
+    return {"kl": softmax_divergence(logits, p)} | values

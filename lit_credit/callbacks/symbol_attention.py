@@ -1,0 +1,222 @@
+"""What of two symbols decides how much a head looks back."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.functional import participation_ratio
+from lit_credit.plotting import symbol_maps
+from lit_credit.utils.attention import AttentionCall, recorded_attention
+from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts, split_contexts
+from lit_credit.utils.history import Row
+from lit_credit.utils.table import TableRow
+
+__all__ = ["SymbolAttention"]
+
+_MOST_SHOWN = 12
+_SINGULAR = 5
+
+
+class _Head(NamedTuple):
+    """A head's map and what is said of it."""
+
+    map: Tensor
+    """(N, N): symbol at the key by last symbol."""
+    mean: float
+    std: float
+    rank: float
+    singular: list[float]
+
+
+class SymbolAttention(ScheduledDiagnostic):
+    r"""How much the last position attends to a position, by the symbols that stand in both.
+
+    .. math:: P_{ab} = \mathbb{E}[A_{\text{last}, \text{key}} \,|\,
+        x_{\text{key}} = a, x_{\text{last}} = b]
+
+    over the datamodule's ``contexts()`` (see :class:`lit_credit.utils.contexts.Contexts`), by their
+    prior, whose x are whole numbers (M, T) with T >= 2: of two symbols, P is A itself. For every
+    attention module and head, of the pairs that occur:
+
+    - ``symbol_attention/mean/<module>/H00``, ``std/..``: mean and standard deviation over pairs; a
+      head whose attention no symbol changes has a deviation of 0;
+    - ``symbol_attention/rank/..``: effective rank of P, by
+      :func:`lit_credit.functional.participation_ratio`.
+
+    At the end of fit it writes these numbers of the last measurement, and the largest five singular
+    values s1, .. of P, to ``<log_dir>/symbol_attention.csv``, and draws the maps of the twelve
+    heads with the largest deviation. A pair that does not occur is grey. Symbols that never stand
+    in a place are no row (column) of the P that is decomposed; if a pair still does not occur, rank
+    and singular values are NaN, as all is where attention is no softmax.
+
+    Costs one forward on all contexts, some thousands at once, with their A in memory.
+
+    Args:
+        key: position that is attended to, from 0.
+        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
+            modules to look at, None takes all that are seen; ``n_samples`` plays no part.
+
+    Raises:
+        ValueError: if ``key`` is no position before the last, or one of ``units`` matches no
+            attention that was seen.
+        MisconfigurationException: if the datamodule offers no contexts, or none of two symbols or
+            more; before the first step, if no attention is seen, or one that is not over the
+            context's positions.
+
+    Example::
+
+        trainer = Trainer(callbacks=[SymbolAttention(units=["blocks.0.attention"])])
+
+    Reference:
+        Dana, Pydi, Chevaleyre, Memorization in Attention-only Transformers, 2024, arXiv 2411.10115.
+    """
+
+    name = "symbol_attention"
+    section = "symbol_attention"
+    charts = ("mean", "std", "rank")
+    options = ("key",)
+    uses_loss = False
+    uses_probe = False
+
+    def __init__(self, *, key: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if key < 0:
+            raise ValueError(f"`key` is {key}, expected at least 0, the first position.")
+        self.key = key
+        self._trainer: Trainer | None = None
+        self._contexts: Contexts | None = None
+        self._heads: dict[tuple[str, str], _Head] = {}
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Check that there are contexts of symbols."""
+        self._check(read_contexts(trainer).x)
+        # Read again at the first measurement: a resumed run gives its seed later than this.
+        self._trainer, self._contexts = trainer, None
+        self._heads = {}
+
+    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """``mean/<module>/H..``, ``std/..`` and ``rank/..``; keeps the maps."""
+        if self._contexts is None and self._trainer is not None:
+            found = read_contexts(self._trainer)
+            self._contexts = Contexts(*(part[found.prior > 0] for part in found))
+        if self._contexts is None:
+            raise RuntimeError("SymbolAttention was not set up.")
+        pairs = _Pairs(self._contexts, self.key)
+        self._heads = {
+            (label, head_tag(index)): pairs.described(attention)
+            for label, heads in self._attention(module, self._contexts).items()
+            for index, attention in enumerate(heads)
+        }
+        return {
+            f"{quantity}/{label}/{tag}": getattr(head, quantity)
+            for (label, tag), head in self._heads.items()
+            for quantity in ("mean", "std", "rank")
+        }
+
+    def _check(self, x: Tensor) -> None:
+        whole = not (x.is_floating_point() or x.is_complex()) and x.numel() > 0
+        if x.ndim != 2 or x.shape[1] < 2 or not whole or int(x.min()) < 0:
+            raise MisconfigurationException(
+                f"SymbolAttention: x of `contexts()` has shape {tuple(x.shape)} and dtype "
+                f"{x.dtype}, expected whole numbers (M, T) of at least 0, with T >= 2 symbols."
+            )
+        if self.key > x.shape[1] - 2:
+            raise ValueError(
+                f"`key` is {self.key}, but contexts have {x.shape[1]} symbols; expected from 0 to "
+                f"{x.shape[1] - 2}, a position before the last."
+            )
+
+    def _attention(self, module: LightningModule, contexts: Contexts) -> dict[str, Tensor]:
+        """Name of an attention to A (H, M) float64, from the last position to the key."""
+        found: dict[str, list[Tensor]] = {}
+        for part in split_contexts(contexts):
+            with recorded_attention(module) as calls:
+                run_contexts(module, part)
+            for label, call in attention_by_label(module, calls, self.units).items():
+                found.setdefault(label, []).append(self._at_key(label, call, part.x.shape))
+        return {label: torch.cat(parts, 1) for label, parts in found.items()}
+
+    def _at_key(self, label: str, call: AttentionCall, shape: Sequence[int]) -> Tensor:
+        count, length = call.weights.shape[0], call.weights.shape[3]
+        if (count, length) != tuple(shape):
+            raise MisconfigurationException(
+                f"SymbolAttention: {label!r} attends over {length} positions of {count} sequences, "
+                f"but there were {shape[0]} contexts of {shape[1]} symbols. Set `units` to the "
+                "attention over the positions of the context."
+            )
+        last = call.weights[:, :, -1:]
+        allowed = None if call.allowed is None else call.allowed.expand_as(call.weights)[:, :, -1:]
+        return softmax_or_nan(last, allowed)[:, :, 0, self.key].double().cpu().mT
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Maps of the last measurement."""
+        if not self._heads:  # a resumed run that had ended: nothing was measured
+            return None
+        most = sorted(self._heads.items(), key=lambda item: _or_last(item[1].std), reverse=True)
+        maps = {
+            f"{label} {tag}\nsd {head.std:.2g}, s {_short(head.singular)}": head.map
+            for (label, tag), head in most[:_MOST_SHOWN]
+        }
+        title = f"Attention of the last position to position {self.key}, step {rows[-1]['step']}"
+        ylabel = f"symbol at position {self.key}"
+        return symbol_maps(maps, title=title, xlabel="last symbol", ylabel=ylabel)
+
+    def table(self, rows: Sequence[Row], section: str) -> list[TableRow]:
+        """A line for every module and head, of the last measurement."""
+        return [
+            {"module": label, "head": tag, "step": rows[-1]["step"]}
+            | {quantity: getattr(head, quantity) for quantity in ("mean", "std", "rank")}
+            | {f"s{k + 1}": value for k, value in enumerate(head.singular)}
+            for (label, tag), head in self._heads.items()
+        ]
+
+
+class _Pairs:
+    """Means over the contexts of each pair of symbols.
+
+    Args:
+        contexts: all of them with a prior above zero.
+        key: the position of the first of the pair.
+    """
+
+    def __init__(self, contexts: Contexts, key: int) -> None:
+        x = contexts.x.cpu().long()
+        self.size = max(contexts.rows.shape[1], int(x.max()) + 1)
+        self.index = x[:, key] * self.size + x[:, -1]
+        self.prior = contexts.prior.cpu().double()
+        self.total = self._summed(self.prior)
+
+    def described(self, attention: Tensor) -> _Head:
+        """The map of one head's attention (M,), and its numbers."""
+        found = self._summed(self.prior * attention) / self.total
+        live = self.total > 0
+        values = found[live]
+        whole = found[live.any(1)][:, live.any(0)]
+        s = torch.full((_SINGULAR,), torch.nan, dtype=torch.float64)
+        if whole.isfinite().all():
+            own = torch.linalg.svdvals(whole)[:_SINGULAR]
+            s[: len(own)] = own
+        std = values.std(correction=0).item()
+        return _Head(
+            found, values.mean().item(), std, participation_ratio(whole).item(), s.tolist()
+        )
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """(M,) to (N, N)."""
+        zeros = torch.zeros(self.size**2, dtype=torch.float64)
+        return zeros.index_add(0, self.index, values).reshape(self.size, self.size)
+
+
+def _or_last(std: float) -> float:
+    return std if std == std else -1.0
+
+
+def _short(singular: Sequence[float]) -> str:
+    return " ".join(f"{s:.2g}" for s in singular if s == s) or "n/a"

@@ -1,0 +1,37 @@
+"""How many singular values of a matrix count."""
+
+from torch import Tensor
+
+from lit_credit.functional._attention import in_float64
+from lit_credit.functional._linalg import singular_values
+
+__all__ = ["participation_ratio"]
+
+
+def participation_ratio(matrix: Tensor) -> Tensor:
+    r"""An effective rank that no threshold enters.
+
+    .. math:: \frac{\left(\sum_k s_k^2\right)^2}{\sum_k s_k^4}
+
+    1 for a matrix of rank one, r for one with r equal singular values.
+
+    Args:
+        matrix: (..., m, n), with singular values s.
+
+    Returns:
+        (...) float64, from 1 to min(m, n); NaN for a matrix that is zero or not finite.
+
+    Example:
+        >>> import torch
+        >>> participation_ratio(torch.diag(torch.tensor([2.0, 2.0, 0.0]))).item()
+        2.0
+
+    Reference:
+        Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement", 2017,
+        bioRxiv 214262, of the eigenvalues s^2 of a covariance.
+    """
+    s = singular_values(in_float64(matrix))
+    # By the largest first, so that fourth powers neither overflow nor vanish.
+    squares = (s / s.amax(-1, keepdim=True)).square()
+    ratio: Tensor = squares.sum(-1).square() / squares.square().sum(-1)
+    return ratio
