@@ -60,12 +60,14 @@ class SymbolAttention(ScheduledDiagnostic):
 
     Args:
         key: position that is attended to, from 0.
+        all_pairs: run the module on every pair of symbols, whether or not it occurs, so that no
+            pair is missing; of contexts of two symbols.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
             modules to look at, None takes all that are seen; ``n_samples`` plays no part.
 
     Raises:
-        ValueError: if ``key`` is no position before the last, or one of ``units`` matches no
-            attention that was seen.
+        ValueError: if ``key`` is no position before the last, ``all_pairs`` is asked for of longer
+            contexts, or one of ``units`` matches no attention that was seen.
         MisconfigurationException: if the datamodule offers no contexts, or none of two symbols or
             more; before the first step, if no attention is seen, or one that is not over the
             context's positions.
@@ -81,15 +83,16 @@ class SymbolAttention(ScheduledDiagnostic):
     name = "symbol_attention"
     section = "symbol_attention"
     charts = ("mean", "std", "rank")
-    options = ("key",)
+    options = ("key", "all_pairs")
     uses_loss = False
     uses_probe = False
 
-    def __init__(self, *, key: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *, key: int = 0, all_pairs: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if key < 0:
             raise ValueError(f"`key` is {key}, expected at least 0, the first position.")
         self.key = key
+        self.all_pairs = all_pairs
         self._trainer: Trainer | None = None
         self._contexts: Contexts | None = None
         self._heads: dict[tuple[str, str], _Head] = {}
@@ -105,7 +108,8 @@ class SymbolAttention(ScheduledDiagnostic):
         """``mean/<module>/H..``, ``std/..`` and ``rank/..``; keeps the maps."""
         if self._contexts is None and self._trainer is not None:
             found = read_contexts(self._trainer)
-            self._contexts = Contexts(*(part[found.prior > 0] for part in found))
+            live = Contexts(*(part[found.prior > 0] for part in found))
+            self._contexts = _of_all_pairs(live) if self.all_pairs else live
         if self._contexts is None:
             raise RuntimeError("SymbolAttention was not set up.")
         pairs = _Pairs(self._contexts, self.key)
@@ -126,6 +130,11 @@ class SymbolAttention(ScheduledDiagnostic):
             raise MisconfigurationException(
                 f"SymbolAttention: x of `contexts()` has shape {tuple(x.shape)} and dtype "
                 f"{x.dtype}, expected whole numbers (M, T) of at least 0, with T >= 2 symbols."
+            )
+        if self.all_pairs and x.shape[1] != 2:
+            raise ValueError(
+                f"`all_pairs` is true, but contexts have {x.shape[1]} symbols, expected 2. Leave it "
+                "false."
             )
         if self.key > x.shape[1] - 2:
             raise ValueError(
@@ -212,6 +221,15 @@ class _Pairs:
         """(M,) to (N, N)."""
         zeros = torch.zeros(self.size**2, dtype=torch.float64)
         return zeros.index_add(0, self.index, values).reshape(self.size, self.size)
+
+
+def _of_all_pairs(contexts: Contexts) -> Contexts:
+    """All pairs of symbols, alike; what follows is not looked at."""
+    size = contexts.rows.shape[1]
+    symbols = torch.arange(size, device=contexts.x.device)
+    rows = contexts.rows.new_zeros(1).expand(size**2, size)
+    prior = contexts.prior.new_full((size**2,), size**-2.0)
+    return Contexts(torch.cartesian_prod(symbols, symbols), prior, rows)
 
 
 def _or_last(std: float) -> float:

@@ -192,6 +192,16 @@ def test_pairs_that_never_come_are_nan_and_symbols_that_never_come_are_left_out(
         assert all(map(math.isnan, head.singular))
 
 
+def test_all_pairs_do_not_ask_which_of_them_come():
+    table = torch.rand(SYMBOLS, SYMBOLS, generator=torch.Generator().manual_seed(3))
+    data = Known(keep=lambda x: x[:, 0] != x[:, 1])
+    values, callback = measured(First(table), data, all_pairs=True)
+    (head,) = callback._heads.values()
+    torch.testing.assert_close(head.map.float(), table)
+    assert values["mean/attention/H00"] == pytest.approx(table.mean().item(), rel=1e-5)
+    assert head.singular == pytest.approx(torch.linalg.svdvals(table.double()).tolist(), rel=1e-5)
+
+
 def test_a_head_that_ignores_symbols_has_no_deviation():
     values, _ = measured(First(torch.full((SYMBOLS, SYMBOLS), 0.3)))
     assert values["mean/attention/H00"] == pytest.approx(0.3)
@@ -266,6 +276,8 @@ def test_what_does_not_fit_is_named():
         SymbolAttention(key=-1)
     with pytest.raises(ValueError, match=r"`key` is 1, but contexts have 2 symbols; expected .* 0"):
         measured(own_net(), key=1)
+    with pytest.raises(ValueError, match="`all_pairs` is true, but contexts have 3 symbols"):
+        measured(own_net(length=3), Known(3), all_pairs=True)
     data = Known()
     data.x = data.x.float()
     with pytest.raises(MisconfigurationException, match=r"shape \(25, 2\) and dtype torch.float32"):
