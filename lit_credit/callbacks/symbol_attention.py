@@ -133,8 +133,8 @@ class SymbolAttention(ScheduledDiagnostic):
             )
         if self.all_pairs and x.shape[1] != 2:
             raise ValueError(
-                f"`all_pairs` is true, but contexts have {x.shape[1]} symbols, expected 2. Leave it "
-                "false."
+                f"`all_pairs` is true, but contexts have {x.shape[1]} symbols, expected 2. Leave "
+                "it false."
             )
         if self.key > x.shape[1] - 2:
             raise ValueError(
