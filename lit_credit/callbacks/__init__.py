@@ -16,6 +16,7 @@ from lit_credit.callbacks.residual_norms import ResidualNorms
 from lit_credit.callbacks.scale_stability import ScaleStability
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.callbacks.softmax_jacobian import SoftmaxJacobian
+from lit_credit.callbacks.staged_training import StagedTraining
 from lit_credit.callbacks.subspace_distance import SubspaceDistance
 from lit_credit.callbacks.symbol_attention import SymbolAttention
 from lit_credit.callbacks.text_samples import TextSamples
@@ -38,6 +39,7 @@ __all__ = [
     "ScaleStability",
     "ScheduledDiagnostic",
     "SoftmaxJacobian",
+    "StagedTraining",
     "SubspaceDistance",
     "SymbolAttention",
     "TextSamples",

@@ -41,8 +41,9 @@ class ExactDivergence(ScheduledDiagnostic):
       ``contexts`` that there are;
     - ``divergence/memorized_bound``, ``accuracy_bound``: what one layer of attention can at least,
       :math:`H d_h + d` contexts; only of a module with one attention whose heads can be read
-      (:func:`lit_credit.utils.head_weights.read_heads`), and meant for contexts that are equally
-      likely and followed by one symbol.
+      (:func:`lit_credit.utils.head_weights.read_heads`), or with several, all directly below one
+      submodule with a true attribute ``heads_in_parallel``, whose heads are then counted together;
+      meant for contexts that are equally likely and followed by one symbol.
 
     At the end of fit it draws divergence, accuracy and memorized contexts over training.
 
@@ -104,10 +105,13 @@ class ExactDivergence(ScheduledDiagnostic):
             if self.units is not None:
                 raise
             return None  # no attention, or none that can be read
-        if len(layers) != 1:
+        parent = layers[0].name.rpartition(".")[0]
+        below = {layer.name.rpartition(".")[0] for layer in layers}
+        together = getattr(module.get_submodule(parent), "heads_in_parallel", False)
+        if len(layers) != 1 and not (together and below == {parent}):
             return None
-        count, width, size = layers[0].query.shape
-        return association_bound(count, size, width)
+        _, width, size = layers[0].query.shape
+        return association_bound(sum(len(layer.query) for layer in layers), size, width)
 
     def _bounds(self, contexts: int, symbols: int) -> dict[str, float]:
         if self._associations is None:

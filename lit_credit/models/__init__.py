@@ -2,10 +2,11 @@
 
 from lit_credit.models.attention import AttentionWeights, CausalSelfAttention
 from lit_credit.models.attention_only import AttentionOnly
+from lit_credit.models.context_mlp import ContextMLP
 from lit_credit.models.gpt import GPT
 from lit_credit.models.low_rank import LowRank
 from lit_credit.models.mlp import MLP
-from lit_credit.models.parallel_attention import ParallelAttention
+from lit_credit.models.parallel_attention import ParallelAttention, SeparateHeads
 from lit_credit.models.residual_mlp import ResidualMLP
 from lit_credit.models.rotary import Rotary
 from lit_credit.models.rotary_transformer import RotaryTransformer
@@ -16,9 +17,11 @@ __all__ = [
     "AttentionOnly",
     "AttentionWeights",
     "CausalSelfAttention",
+    "ContextMLP",
     "LowRank",
     "ParallelAttention",
     "ResidualMLP",
     "Rotary",
     "RotaryTransformer",
+    "SeparateHeads",
 ]

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from lit_credit.models.parallel_attention import ParallelAttention
+from lit_credit.models.parallel_attention import ParallelAttention, SeparateHeads
 from lit_credit.utils.capture import Point, capture
 
 __all__ = ["AttentionOnly", "AttentionOnlyBlock"]
@@ -26,7 +26,7 @@ class AttentionOnlyBlock(nn.Module):
     def __init__(
         self,
         position: nn.Embedding,
-        attention: ParallelAttention,
+        attention: ParallelAttention | SeparateHeads,
         mlp: nn.Module | None,
         without: frozenset[str] = frozenset(),
     ) -> None:
@@ -74,6 +74,11 @@ class AttentionOnly(nn.Module):
         skip_emb_qk: queries and keys read the position alone.
         skip_pos_ov: values do not read the position.
         skip_emb_ov: values read the position alone.
+        separate_heads: each parallel head is a module of its own, ``blocks.0.attention.3``, that
+            can be frozen, trained or given a feedback by itself. The function and what is drawn
+            stay the same; it takes longer.
+        silent_heads: output projections start at zero, so that a head adds nothing before it
+            has learned.
 
     Raises:
         ValueError: if queries and keys, or values, would read nothing, or ``splits`` does not
@@ -104,6 +109,8 @@ class AttentionOnly(nn.Module):
         skip_emb_qk: bool = False,
         skip_pos_ov: bool = False,
         skip_emb_ov: bool = False,
+        separate_heads: bool = False,
+        silent_heads: bool = False,
     ) -> None:
         super().__init__()
         flags = {
@@ -123,15 +130,15 @@ class AttentionOnly(nn.Module):
         self.block_size = block_size
         self.embed = nn.Embedding(vocab_size, width)
         self.position = nn.Embedding(block_size, width)
-        self.blocks = nn.ModuleList(
-            AttentionOnlyBlock(
-                self.position,
-                ParallelAttention(width, heads, splits, last_only=index == depth - 1),
-                None if mlp_width is None else _mlp(width, mlp_width, mlp_depth),
-                frozenset(name for name, left_out in flags.items() if left_out),
-            )
-            for index in range(depth)
-        )
+        without = frozenset(name for name, left_out in flags.items() if left_out)
+        self.blocks = nn.ModuleList()
+        for index in range(depth):
+            stacked = ParallelAttention(width, heads, splits, last_only=index == depth - 1)
+            if silent_heads:
+                nn.init.zeros_(stacked.o.weight)
+            attention = SeparateHeads(stacked) if separate_heads else stacked
+            mlp = None if mlp_width is None else _mlp(width, mlp_width, mlp_depth)
+            self.blocks.append(AttentionOnlyBlock(self.position, attention, mlp, without))
         self.head = nn.Linear(width, vocab_size, bias=False)
         for weight in (self.embed.weight, self.position.weight, self.head.weight):
             nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
@@ -192,9 +199,11 @@ class AttentionOnly(nn.Module):
             torch.Size([3, 1, 20, 5])
         """
         points = {"stream.0": Point("embed", "output"), "logits": Point("head", "output")}
-        for index, block in enumerate(self.blocks):
+        blocks = [cast(AttentionOnlyBlock, block) for block in self.blocks]
+        for index, block in enumerate(blocks):
             name = f"blocks.{index}"
-            points[f"{name}.heads"] = Point(f"{name}.attention.o", "input")
+            for part in block.attention.outputs:
+                points[f"{name}.attention.{part}"] = Point(f"{name}.attention.{part}", "input")
             points[f"stream.{index + 1}"] = Point(name, "output")
             if block.mlp is not None:
                 points[f"{name}.stream"] = Point(f"{name}.mlp", "input")
@@ -202,9 +211,10 @@ class AttentionOnly(nn.Module):
         with capture(self, list(points.values())) as captured:
             self(contexts)
         found = {name: captured[point] for name, point in points.items()}
-        for index, block in enumerate(self.blocks):
-            name, attention = f"blocks.{index}", cast(ParallelAttention, block.attention)
-            found[f"{name}.heads"] = attention.by_head(found[f"{name}.heads"])
+        for index, block in enumerate(blocks):
+            name, attention = f"blocks.{index}", block.attention
+            mixed = [found.pop(f"{name}.attention.{part}") for part in attention.outputs]
+            found[f"{name}.heads"] = attention.by_head(*mixed)
             found.setdefault(f"{name}.stream", found[f"stream.{index + 1}"])
         return {**found, "position": self.position.weight[: contexts.shape[1]]}
 

@@ -1,9 +1,11 @@
 """Attention whose every head has the full width of the stream."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ParallelAttention"]
+__all__ = ["ParallelAttention", "SeparateHeads"]
 
 
 class _SoftmaxWeights(nn.Module):
@@ -78,6 +80,11 @@ class ParallelAttention(nn.Module):
         output: Tensor = self.o(mixed.flatten(2))
         return output
 
+    @property
+    def outputs(self) -> list[str]:
+        """The projection, by name, whose input :meth:`by_head` takes."""
+        return ["o"]
+
     def by_head(self, mixed: Tensor) -> Tensor:
         """What each of the H attentions adds: (N, T, H, d), of the input (N, T, H d) of ``o``."""
         mixed, weight = (
@@ -87,3 +94,52 @@ class ParallelAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return torch.unflatten(x, -1, (self.heads, -1))
+
+
+class SeparateHeads(nn.ModuleList):
+    """The attentions of a :class:`ParallelAttention` as a module each, with its weights.
+
+    The same function, from the same weights. Each head has a name of its own, ``0``, ``1``, ..,
+    below which ``q``, ``k``, ``v`` and ``o`` are (d, d), so that heads can be frozen, trained or
+    given a feedback one by one, which is then drawn for a matrix of that size. They run one after
+    the other, which takes longer.
+
+    Args:
+        stacked: the heads; their weights are copied.
+
+    Example:
+        >>> heads = SeparateHeads(ParallelAttention(width=6, parallel_heads=4))
+        >>> heads(torch.zeros(3, 2, 6)).shape, heads[3].q.weight.shape
+        (torch.Size([3, 2, 6]), torch.Size([6, 6]))
+    """
+
+    heads_in_parallel = True
+    """Tells ``lit_credit.callbacks.ExactDivergence`` that the attentions below are one layer."""
+
+    def __init__(self, stacked: ParallelAttention) -> None:
+        width = len(stacked.o.weight)
+        count = stacked.o.in_features // width
+        # On meta they draw nothing, so that a net of them starts like one of stacked heads.
+        with torch.device("meta"):
+            super().__init__(
+                ParallelAttention(width, 1, stacked.heads // count, stacked.last_only)
+                for _ in range(count)
+            )
+        for name, dim in (("q", 0), ("k", 0), ("v", 0), ("o", 1)):
+            parts = stacked.get_parameter(f"{name}.weight").detach().chunk(count, dim)
+            for head, part in zip(self, parts, strict=True):
+                head.get_submodule(name).weight = nn.Parameter(part.clone())
+
+    def forward(self, x: Tensor, read: Tensor | None = None) -> Tensor:
+        """The sum of the heads; see :meth:`ParallelAttention.forward`."""
+        return torch.stack([head(x, read) for head in self]).sum(0)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The projections, by name, whose inputs :meth:`by_head` takes."""
+        return [f"{index}.o" for index in range(len(self))]
+
+    def by_head(self, *mixed: Tensor) -> Tensor:
+        """What each head adds: (N, T, H, d), of the inputs (N, T, d) of all ``o``."""
+        heads = [cast(ParallelAttention, head) for head in self]
+        return torch.cat([h.by_head(m) for h, m in zip(heads, mixed, strict=True)], 2)

@@ -7,6 +7,9 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lit_credit.callbacks import ExactDivergence
+from lit_credit.models import AttentionOnly
+from lit_credit.rules import BP
+from lit_credit.tasks import Classification
 from lit_credit.utils.contexts import Contexts, read_contexts
 from tests.callbacks import helpers
 from tests.callbacks.test_embedding_geometry import Pairs
@@ -77,6 +80,21 @@ def test_the_bound_is_that_of_one_attention():
     assert measured(module, units=["second"])["memorized_bound"] == 12
     with pytest.raises(MisconfigurationException, match="no attention whose heads can be read"):
         measured(Pairs(), units=["attention"])
+
+
+def test_the_bound_counts_heads_that_are_in_parallel_together():
+    def bound(separate, depth=1, units=None, told=True):
+        net = AttentionOnly(4, width=2, heads=3, depth=depth, separate_heads=separate)
+        net.blocks[0].attention.heads_in_parallel = told
+        module = BP(net, Classification(4))
+        return measured(module, units=units).get("memorized_bound")
+
+    assert bound(separate=False) == bound(separate=True) == 3 * 2 + 2
+    assert bound(separate=True, units=["blocks.0.attention.[12]"]) == 2 * 2 + 2
+    assert bound(separate=True, depth=2) is None
+    assert bound(separate=True, depth=2, units=["blocks.0.attention.*"]) == 3 * 2 + 2
+    # Modules side by side may as well follow each other.
+    assert bound(separate=True, told=False) is None
 
 
 class Some(helpers.Data):

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from lit_credit.callbacks import HeadAttribution
 from lit_credit.callbacks.head_logits import head_logits
-from lit_credit.models import GPT
+from lit_credit.models import GPT, AttentionOnly
 from lit_credit.rules import BP, FA
-from lit_credit.tasks import NextToken
+from lit_credit.tasks import Classification, NextToken
 from tests.callbacks import helpers
 from tests.callbacks.own_attention import (
     ExplicitAttention,
@@ -236,6 +236,20 @@ def test_heads_are_those_of_feedback_alignment_too():
     fed = taken_apart(FA(net, NextToken()), data, out="net.head")
     for name, heads in plain.heads.items():
         torch.testing.assert_close(heads, fed.heads[name])
+
+
+def test_heads_that_are_modules_are_worth_what_stacked_ones_are():
+    found = []
+    for separate in (False, True):
+        torch.manual_seed(0)
+        net = AttentionOnly(head_nets.VOCAB, 4, heads=3, separate_heads=separate)
+        x = torch.randint(head_nets.VOCAB, (6, 2))
+        module = BP(net, Classification(head_nets.VOCAB))
+        found.append(measured(module, (x, x[:, 0]))[0])
+    for (tag, value), expected in zip(found[1].items(), found[0].values(), strict=True):
+        assert value == pytest.approx(expected, abs=1e-5), tag
+    assert {"margin/blocks.0.attention/H02"} <= set(found[0])
+    assert {"margin/blocks.0.attention.2/H00", "margin/group"} <= set(found[1])
 
 
 def test_what_does_not_belong_together_is_named():

@@ -1,11 +1,11 @@
-"""AttentionOnly and LowRank against nn.MultiheadAttention, closed forms and loops."""
+"""AttentionOnly, ContextMLP and LowRank against nn.MultiheadAttention, closed forms and loops."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import layer_norm
 
-from lit_credit.models import AttentionOnly, LowRank, ParallelAttention
+from lit_credit.models import AttentionOnly, ContextMLP, LowRank, ParallelAttention
 from lit_credit.utils.attention import recorded_attention
 from lit_credit.utils.head_weights import read_embedding, read_heads
 
@@ -156,9 +156,89 @@ def test_a_low_rank_net_reads_each_contexts_own_vector():
     assert net.head.bias is None
 
 
+def pair(**options):
+    """The same net with stacked and with separate heads, from one seed."""
+    nets = []
+    for separate in (False, True):
+        torch.manual_seed(0)
+        options = {"vocab_size": 7, "width": 4, "heads": 3, **options}
+        nets.append(AttentionOnly(separate_heads=separate, **options))
+    return nets
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"depth": 2, "splits": 2, "mlp_width": 5, "skip_pos_ov": True}]
+)
+def test_separate_heads_start_as_the_same_net(options):
+    stacked, separate = pair(**options)
+    contexts = torch.randint(7, (9, 2))
+    outputs = [net(contexts) for net in (stacked, separate)]
+    torch.testing.assert_close(*outputs, rtol=1e-6, atol=1e-6)
+    for logits in outputs:
+        (logits * torch.arange(7)).sum().backward()
+    layer, heads = (net.blocks[0].attention for net in (stacked, separate))
+    for name, dim in (("q", 0), ("k", 0), ("v", 0), ("o", 1)):
+        own = [head.get_submodule(name).weight for head in heads]
+        weight = layer.get_submodule(name).weight
+        assert torch.equal(torch.cat(own, dim), weight)
+        torch.testing.assert_close(torch.cat([w.grad for w in own], dim), weight.grad)
+    shared = dict(stacked.named_parameters())
+    for name, parameter in separate.named_parameters():
+        if "attention" not in name:
+            torch.testing.assert_close(parameter.grad, shared[name].grad, msg=name)
+    expected, found = (net.activations(contexts) for net in (stacked, separate))
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], msg=name)
+
+
+def test_separate_heads_are_read_one_by_one():
+    stacked, separate = pair()
+    (layer,) = read_heads(stacked)
+    heads = read_heads(separate)
+    assert [head.name for head in heads] == [f"blocks.0.attention.{i}" for i in range(3)]
+    assert torch.equal(torch.cat([head.output for head in heads]), layer.output)
+    weights = []
+    for net in (stacked, separate):
+        with recorded_attention(net) as calls:
+            net(torch.randint(7, (5, 2), generator=torch.Generator().manual_seed(0)))
+        weights.append(torch.cat([call.weights for call in calls], 1))
+    torch.testing.assert_close(*weights)
+
+
+def test_silent_heads_add_nothing_and_leave_the_rest_as_drawn():
+    plain, _ = pair(depth=2)
+    for silent in pair(depth=2, silent_heads=True):
+        contexts = torch.randint(7, (9, 2))
+        torch.testing.assert_close(silent(contexts), silent.head(silent.embed(contexts[:, 1])))
+        assert torch.equal(silent.head.weight, plain.head.weight)
+        loss = silent(contexts).square().sum()
+        blocks = {n: p for n, p in silent.named_parameters() if n.endswith("o.weight")}
+        assert all(g.any() for g in torch.autograd.grad(loss, list(blocks.values())))
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_mlp_on_contexts_against_a_loop(depth):
+    torch.manual_seed(0)
+    net = ContextMLP(vocab_size=7, width=4, hidden=6, depth=depth, block_size=3)
+    contexts = torch.randint(7, (5, 3))
+    logits = []
+    for context in contexts.tolist():
+        h = torch.cat([net.embed.weight[symbol] for symbol in context])
+        for layer in net.layers:
+            h = (layer[0].weight @ h + layer[0].bias).clamp(min=0)
+        logits.append(net.head.weight @ (net.out.weight @ h + net.out.bias))
+    torch.testing.assert_close(net(contexts), torch.stack(logits))
+    count = 2 * 7 * 4 + (3 * 4 + 1) * 6 + (depth - 1) * 7 * 6 + 7 * 4
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert net.embed.weight.abs().max() <= 0.5
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: ContextMLP(depth=0), "`depth` is 0, expected at least 1"),
+        (lambda: ContextMLP()(torch.zeros(1, 3).long()), "`block_size` of the net is 2.* has 3"),
         (lambda: AttentionOnly(skip_pos_qk=True, skip_emb_qk=True), "queries and keys would read"),
         (lambda: AttentionOnly(skip_pos_ov=True, skip_emb_ov=True), "values would read nothing"),
         (lambda: AttentionOnly(width=5, splits=2), "`splits` is 2.*`width`, 5"),

@@ -1,0 +1,103 @@
+"""What callbacks share that keep parameters where they are for some epochs."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from lit_credit.utils.names import matched_units, submodule_names
+
+__all__ = ["FrozenParameters", "parameters_of"]
+
+
+class FrozenParameters(Callback):
+    """Freezes what :meth:`frozen_in` says, epoch by epoch, and proves that it has not moved.
+
+    A frozen parameter has ``requires_grad=False`` and no gradient, so that no optimizer moves it,
+    whatever momentum it has. At the end of every epoch and of the fit it is compared, bit by bit,
+    with what it was when it was frozen. After the fit all is as it was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: dict[str, nn.Parameter] = {}
+        """All that this callback freezes at some time; ``setup`` fills it."""
+        self._values: dict[str, Tensor] = {}
+        """Those that are frozen now, as they were when they were frozen."""
+
+    @abstractmethod
+    def frozen_in(self, epoch: int) -> Mapping[str, nn.Parameter]:
+        """Those of the parts that do not learn in an epoch."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze, also in the middle of an epoch, where a run is resumed."""
+        # Only now, and not in `setup`, so that the optimizer has those that will learn.
+        self._freeze(self.frozen_in(trainer.current_epoch))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze and unfreeze what it is time for."""
+        self._freeze(self.frozen_in(trainer.current_epoch))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that nothing has moved."""
+        moved = [n for n, value in self._values.items() if not torch.equal(value, self._parts[n])]
+        if moved:
+            raise RuntimeError(
+                f"{type(self).__name__}: {', '.join(moved)} moved, although frozen, until step "
+                f"{trainer.global_step}. Something writes to parameters without their gradients: "
+                "another callback, a weight averaging, or a constraint."
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check a fit that ended within an epoch."""
+        self.on_train_epoch_end(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module as it was."""
+        self._release()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the module as it was."""
+        self._release()
+
+    def _freeze(self, frozen: Mapping[str, nn.Parameter]) -> None:
+        for name, parameter in self._parts.items():
+            if name not in frozen:
+                parameter.requires_grad_(True)
+                self._values.pop(name, None)
+            elif name not in self._values:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+                self._values[name] = parameter.detach().clone()
+
+    def _release(self) -> None:
+        for parameter in self._parts.values():
+            parameter.requires_grad_(True)
+        self._parts, self._values = {}, {}
+
+
+def parameters_of(
+    module: nn.Module, patterns: Sequence[str], argument: str
+) -> dict[str, nn.Parameter]:
+    """All parameters that the patterns name, or that are in a submodule that they name.
+
+    Args:
+        module: the module.
+        patterns: as names of the module or of its ``net``.
+        argument: that they come from, for the error.
+
+    Raises:
+        ValueError: if a pattern matches nothing or one thing twice, or there are no parameters.
+    """
+    # With duplicates, so that a tied weight is found by both of its names.
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    found: dict[str, nn.Parameter] = {}
+    for part in matched_units(patterns, [*submodule_names(module), *parameters], argument):
+        found |= {n: p for n, p in parameters.items() if n == part or n.startswith(f"{part}.")}
+    if not found:
+        raise ValueError(f"`{argument}` is {list(patterns)}, in which there are no parameters.")
+    return found
