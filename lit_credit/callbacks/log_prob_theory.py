@@ -15,6 +15,7 @@ from lit_credit.functional import (
     gradient_cosine,
     log_ratio_fluctuation,
     low_rank_log_probs,
+    optimal_contexts,
     second_order_contexts,
     softmax_divergence,
 )
@@ -29,7 +30,7 @@ __all__ = ["LogProbTheory"]
 
 
 class LogProbTheory(ScheduledDiagnostic):
-    r"""Logits of low rank, W_U w + b, against the best there are to second order in the error.
+    r"""Logits of low rank, W_U w + b, against the best there are for the unembedding.
 
     The datamodule offers a known distribution p by ``contexts()``: see
     :class:`lit_credit.utils.contexts.Contexts`. With W_U (N, d) and b those of the unembedding as
@@ -37,10 +38,12 @@ class LogProbTheory(ScheduledDiagnostic):
 
     .. math:: w_e = \mathrm{Var}_p(u)^{-1} \, \mathrm{Cov}_p(u, \log p - b)
 
-    the vector that would be best for it after a context, means over contexts by their prior, of
-    divergences in nats:
+    the vector that would be best for it after a context, to second order in the error, means over
+    contexts by their prior, of divergences in nats:
 
     - ``theory/kl``: KL of the module's softmax from p;
+    - ``theory/kl_best``: KL of the best logits W_U w + b, over all w: what of ``kl`` the
+      unembedding is to blame for, whatever the vectors that it reads;
     - ``theory/variance``: half the variance under p of its logits less log p, which is ``kl`` to
       second order;
     - ``theory/kl_second_order``: KL of the logits W_U w_e + b;
@@ -148,6 +151,7 @@ def _measured(head: nn.Linear, logits: Tensor, vectors: Tensor, p: Tensor) -> di
     seen = pinv(centred) @ centred  # projects onto what the softmax sees of a vector
     theory = {
         "variance": (p * log_ratio_fluctuation(logits, p).square()).sum(1) / 2,
+        "kl_best": softmax_divergence(optimal_contexts(weight, p, bias) @ weight.mT + bias, p),
         "kl_second_order": softmax_divergence(best @ weight.mT + bias, p),
         "kl_low_rank": softmax_divergence(low_rank_log_probs(p, rank), p),
         "cosine": gradient_cosine(best @ seen, vectors.double() @ seen),

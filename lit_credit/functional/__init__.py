@@ -47,6 +47,7 @@ from lit_credit.functional.memorization_bound import accuracy_bound, association
 from lit_credit.functional.min_norm_coordinates import min_norm_coordinates
 from lit_credit.functional.ngram import conditional_entropy, max_accuracy, random_baseline
 from lit_credit.functional.norms import frobenius_norm, sample_norms
+from lit_credit.functional.optimal_contexts import optimal_contexts
 from lit_credit.functional.participation_ratio import participation_ratio
 from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
@@ -117,6 +118,7 @@ __all__ = [
     "mean_squared_cosine",
     "min_norm_coordinates",
     "norm_ratio",
+    "optimal_contexts",
     "ov_circuit",
     "participation_ratio",
     "position_matching",

@@ -51,7 +51,7 @@ def symbol_maps(maps: Mapping[str, Tensor], *, title: str, xlabel: str, ylabel: 
         ax.set_xlabel(xlabel, fontsize=SMALL, color=INK)
         ax.set_ylabel(ylabel, fontsize=SMALL, color=INK)
         ax.tick_params(labelsize=SMALL - 1, colors=INK, length=2)
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, shrink=0.7)
     bar.ax.tick_params(labelsize=SMALL - 1, colors=INK)
     bar.outline.set_visible(False)
     return figure

@@ -10,6 +10,8 @@ from lit_credit.plotting._style import (
     BLUE,
     GREEN,
     GREY,
+    INK,
+    LARGE,
     ORANGE,
     PURPLE,
     EndLabel,
@@ -37,8 +39,9 @@ class _Line(NamedTuple):
 _DIVERGENCES = (
     _Line("kl", "net", BLUE),
     _Line("variance", "net, half a variance", GREEN, "--"),
-    _Line("kl_second_order", "best vectors", ORANGE, "--"),
-    _Line("kl_low_rank", "cut SVD", GREY, ":"),
+    _Line("kl_best", "best vectors", ORANGE),
+    _Line("kl_second_order", "best to second order", PURPLE, "--"),
+    _Line("kl_low_rank", "truncated SVD", GREY, ":"),
 )
 _COSINE = (_Line("cosine", "cosine", PURPLE),)
 
@@ -61,7 +64,7 @@ def theory_figure(rows: Sequence[Row], *, title: str = "", section: str = "theor
     """
     figure = Figure(figsize=(13.0, _HEIGHT), layout="constrained")
     left, right = figure.subplots(1, 2)
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
     dress(left, "Divergence", "mean KL (nats)", "optimizer steps", log=True)
     dress(right, "Vectors against the best ones", "mean cosine", "optimizer steps")
     for ax, lines in ((left, _DIVERGENCES), (right, _COSINE)):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, seed_everything
+from scipy.optimize import minimize
 from torch import nn
 
 from lit_credit.callbacks import LogProbTheory
@@ -19,7 +20,7 @@ from lit_credit.utils.contexts import Contexts
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
 
-TAGS = ("kl", "variance", "kl_second_order", "kl_low_rank", "cosine")
+TAGS = ("kl", "variance", "kl_best", "kl_second_order", "kl_low_rank", "cosine")
 
 
 class Pairs(LightningModule):
@@ -82,6 +83,8 @@ def by_hand(module, width):
         one, other = seen @ best, seen @ w
         found["kl"] += weight * kl(p, u @ w + b)
         found["variance"] += weight * float(p @ (gap - p @ gap) ** 2) / 2
+        least = minimize(lambda w, p=p: kl(p, u @ w + b), np.zeros(width), tol=1e-12)
+        found["kl_best"] += weight * least.fun
         found["kl_second_order"] += weight * kl(p, u @ best + b)
         found["kl_low_rank"] += weight * kl(p, cut[m])
         found["cosine"] += weight * one @ other / np.linalg.norm(one) / np.linalg.norm(other)
@@ -110,6 +113,7 @@ def test_what_the_softmax_does_not_see_of_a_vector_is_left_out():
     module = Pairs(6)
     values = measured(module)
     assert values["kl_second_order"] == pytest.approx(0, abs=1e-6)
+    assert values["kl_best"] == pytest.approx(0, abs=1e-6)
     assert values["kl_low_rank"] == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
         rows = helpers.Data().contexts()[2].double()
@@ -179,6 +183,7 @@ def test_a_trained_net_is_as_good_as_its_unembedding_allows(tmp_path):
     assert abs(first["cosine"]) < 0.5
     # The divergence itself was minimised, so that it is a little less than to second order.
     assert last["kl"] < last["kl_second_order"] < 1.1 * last["kl"]
+    assert 0.98 * last["kl"] < last["kl_best"] <= last["kl"]
     assert last["variance"] == pytest.approx(last["kl"], rel=0.03)
     assert last["kl"] < 0.97 * last["kl_low_rank"]
     assert last["cosine"] > 0.95
@@ -200,7 +205,7 @@ def test_the_figure_has_two_panels_and_says_what_is_undefined():
     figure = LogProbTheory().draw(rows, "theory")
     left, right = figure.axes
     assert (left.get_yscale(), right.get_yscale()) == ("log", "linear")
-    assert [list(line.get_ydata()) for line in left.lines] == [[1.0, 0.5]] * 3
+    assert [list(line.get_ydata()) for line in left.lines] == [[1.0, 0.5]] * 4
     assert [text.get_text() for text in right.texts] == ["cosine 0.5"]
     rows[0]["values"] = rows[1]["values"] = {"theory/kl": 1.0, "theory/cosine": math.nan}
     figure = LogProbTheory().draw(rows, "theory")
