@@ -79,6 +79,7 @@ class LogProbTheory(ScheduledDiagnostic):
 
     name = "log_prob_theory"
     section = "theory"
+    charts = ("kl", "kl_best", "cosine")
     uses_loss = False
     uses_probe = False
 
