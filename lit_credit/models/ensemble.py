@@ -54,7 +54,7 @@ class Ensemble(nn.Module):
         nets = [self._drawn(seed) for seed in self.seeds]
         # One of them holds the stacked parameters, under their names; buffers are the same in all.
         self.stacked = nets[0]
-        for name, parameter in self.stacked.named_parameters():
+        for name, parameter in list(self.stacked.named_parameters()):
             each = torch.stack([one.get_parameter(name).detach() for one in nets])
             _replace(self.stacked, parameter, nn.Parameter(each, parameter.requires_grad))
         self.layout = getattr(self.stacked, "layout", None)
@@ -62,7 +62,7 @@ class Ensemble(nn.Module):
 
     def forward(self, *inputs: Any) -> Tensor:
         """The members' outputs, (E, ...), on the same inputs."""
-        outputs: Tensor = self._run(dict(self.stacked.named_parameters()), *inputs)
+        outputs: Tensor = self._run(self._parameters_by_place(), *inputs)
         return outputs
 
     def member(self, index: int) -> nn.Module:
@@ -82,7 +82,7 @@ class Ensemble(nn.Module):
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Scale down the gradients of each member whose norm is larger; returns the norms (E,)."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        norms = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        norms = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
         scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # as torch's own has it
         for gradient in gradients:
             gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
@@ -90,11 +90,20 @@ class Ensemble(nn.Module):
 
     def _mapped(self, parameters: dict[str, Tensor], *inputs: Any) -> Tensor:
         def run(one: dict[str, Tensor]) -> Tensor:
-            output: Tensor = functional_call(self.stacked, one, inputs)
+            output: Tensor = functional_call(self.stacked, one, inputs, tie_weights=False)
             return output
 
         outputs: Tensor = torch.vmap(run)(parameters)
         return outputs
+
+    def _parameters_by_place(self) -> dict[str, Tensor]:
+        # A parameter of two modules has two entries, a module at two places has one: with
+        # `tie_weights`, functional_call would put back the wrong tensor into such a module.
+        return {
+            f"{name}.{own}".lstrip("."): parameter
+            for name, child in self.stacked.named_modules()
+            for own, parameter in child.named_parameters(recurse=False)
+        }
 
     def _drawn(self, seed: int) -> nn.Module:
         with torch.random.fork_rng():
