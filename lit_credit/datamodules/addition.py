@@ -172,4 +172,3 @@ def _fade(fade: Sequence[int] | None) -> tuple[int, int] | None:
     if len(fade) != 2 or not 0 <= fade[0] < fade[1]:
         raise ValueError(f"`fade` is {list(fade)}, expected two updates, such as [15000, 45000].")
     return fade[0], fade[1]
-

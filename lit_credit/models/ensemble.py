@@ -82,7 +82,9 @@ class Ensemble(nn.Module):
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Scale down the gradients of each member whose norm is larger; returns the norms (E,)."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        norms = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        norms = (
+            torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        )
         scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # as torch's own has it
         for gradient in gradients:
             gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
