@@ -127,7 +127,7 @@ class MicroAdder(nn.Module):
         if tokens.shape[1] > self.layout.inputs:
             raise ValueError(
                 f"`digits` of the net is {self.layout.digits}, which makes {self.layout.inputs} "
-                f"inputs, but a sequence has {tokens.shape[1]}. Make `digits` of net and data equal."
+                f"inputs, but a sequence has {tokens.shape[1]}. Make it that of the data."
             )
         if self.fast and tokens.shape[1] == self.layout.inputs and not _watched(self):
             logits: Tensor = self._fast_logits(self, tokens)

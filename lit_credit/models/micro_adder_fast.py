@@ -42,18 +42,20 @@ def fast_logits(net: Any, tokens: Tensor) -> Tensor:
     if ffn.fc1.bias is not None:
         hidden = hidden + ffn.fc1.bias[:, None]
     stream = stream + ffn.matrix() @ gelu(hidden)
-    logits = (table @ net.head.weight) @ _normed(stream, net.norm)  # (10, R N)
-    return logits.unflatten(1, (-1, count)).permute(2, 1, 0)
+    logits: Tensor = (table @ net.head.weight) @ _normed(stream, net.norm)  # (10, R N)
+    return torch.unflatten(logits, 1, (-1, count)).permute(2, 1, 0)
 
 
 def _columns(tokens: Tensor, table: Tensor) -> Tensor:
     """The digits' points, (2, T, N)."""
     # A product with ones and zeros: the backward pass of a lookup would add one by one.
     digit = torch.arange(10, device=tokens.device)[:, None, None]
-    ones = (tokens.T == digit).to(table.dtype)  # (10, T, N)
-    return (table.T @ ones.flatten(1)).unflatten(1, ones.shape[1:])
+    ones = (digit == tokens.T).to(table.dtype)  # (10, T, N)
+    columns: Tensor = table.T @ ones.flatten(1)
+    return columns.view(-1, *ones.shape[1:])
 
 
 def _normed(stream: Tensor, norm: Any) -> Tensor:
-    scale: Tensor = (stream.square().mean(0) + norm.eps).rsqrt()
-    return stream * scale * norm.weight[:, None]
+    scale = (stream.square().mean(0) + norm.eps).rsqrt()
+    normed: Tensor = stream * scale * norm.weight[:, None]
+    return normed

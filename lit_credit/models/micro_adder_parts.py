@@ -130,7 +130,8 @@ class AdderAttention(nn.Module):
         """The attention of the queries at ``rows`` to all keys: (..., R, T)."""
         scores = q[..., rows, :] @ k.mT * k.shape[-1] ** -0.5
         allowed = torch.ones(k.shape[-2], k.shape[-2], device=k.device).tril().bool()[rows]
-        return scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+        weights: Tensor = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+        return weights
 
     def forward(self, z: Tensor) -> Tensor:
         """Map the normed stream (N, T, 5) to what is added to the stream."""
@@ -146,7 +147,8 @@ class AdderAttention(nn.Module):
         if not self.rank_one:
             return cast(nn.Linear, self.output).weight
         a, b = (cast(nn.Linear, layer).weight for layer in cast(nn.Sequential, self.output))
-        return b @ (a @ self.head.weight.T)
+        product: Tensor = b @ (a @ self.head.weight.T)
+        return product
 
 
 class AdderFFN(nn.Module):

@@ -2,6 +2,7 @@
 
 import math
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -9,12 +10,12 @@ __all__ = ["WarmupCosine"]
 
 
 class WarmupCosine(LRScheduler):
-    """Learning rate that rises linearly, then falls by a cosine to a share of its largest value.
+    r"""Learning rate that rises linearly, then falls by a cosine to a share of its largest value.
 
-    .. math:: \\eta_t / \\eta = t / w \\;(t < w), \\quad
-        f + (1 - f) (1 + \\cos(\\pi (t - w) / (T - w))) / 2
+    After t steps,
 
-    Step t counts from 1, so that the first one moves.
+    .. math:: \eta_t / \eta = \begin{cases} (t + 1) / w & t < w \\
+        f + (1 - f) (1 + \cos(\pi (t - w) / (T - w))) / 2 & w \le t \le T \end{cases}
 
     Args:
         optimizer: its learning rates are the largest.
@@ -40,7 +41,7 @@ class WarmupCosine(LRScheduler):
         self.warmup, self.total, self.floor = warmup, total, floor
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rate of each parameter group at this step."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 

@@ -83,4 +83,5 @@ class AdditionTask(Task):
 
     def target(self, batch: Any) -> SumTarget:
         """The answers, with what the metrics sort them by."""
-        return SumTarget(*batch, self.layout)
+        tokens, forced = batch
+        return SumTarget(tokens, forced, self.layout)
