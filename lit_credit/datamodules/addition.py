@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator
 
-from lit_credit.datamodules.addition_sampler import carry_mix, forced_chains, uniform
+from lit_credit.datamodules.addition_sampler import draw_sums, forced_chains
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.utils.addition_layout import AdditionLayout
@@ -35,7 +35,7 @@ class Addition(TensorDataModule):
         curriculum: pairs (update, m): from that update on, numbers are uniform in [0, 10^m). The
             first update is 0; an m above ``digits`` counts as ``digits``.
         carry_mix: the probability that a sum is made of a pattern of carries instead; see
-            :func:`lit_credit.datamodules.addition_sampler.carry_mix`.
+            :func:`lit_credit.datamodules.addition_sampler.draw_sums`.
         fade: two updates: the probability falls from the one to the other linearly to 0; None
             keeps it.
         val_size: uniform sums to validate on.
@@ -137,18 +137,13 @@ class Addition(TensorDataModule):
 
     def _batch(self, rows: Batch, generator: Generator, update: int) -> Batch:
         count, digits, used = len(rows[0]), self.layout.digits, self.used_digits(update)
-        pair = uniform(count, digits, used, generator)
-        forced = torch.zeros(count, dtype=torch.bool)
         p = self.carry_probability(update)
-        if p > 0:
-            forced = torch.rand(count, generator=generator) < p
-            patterns = carry_mix(count, digits, used, generator)
-            pair = torch.where(forced[:, None], patterns, pair)
+        pair, forced = draw_sums(count, digits, used, p, generator)
         return self.layout.fill(*pair), forced
 
     def _evaluation(self, count: int, chains: int, key: tuple[int, ...]) -> Batch:
         generator, digits = generator_of(self._seed(), *key), self.layout.digits
-        plain = uniform(count, digits, digits, generator)
+        plain, _ = draw_sums(count, digits, digits, 0.0, generator)
         runs = [forced_chains(chains, digits, n, generator) for n in range(1, digits + 1)]
         pair = torch.cat([plain, *runs], 1)
         return self.layout.fill(*pair), torch.arange(pair.shape[1]) >= count

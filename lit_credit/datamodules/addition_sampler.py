@@ -3,50 +3,58 @@
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["carry_mix", "forced_chains", "uniform"]
+__all__ = ["draw_sums", "forced_chains"]
 
-# What a column of a sum does.
-_FREE, _NONE, _MAKES, _PASSES, _ZERO = range(5)
+# What a column does. The digits are x = floor(u (first)) + (second) and, v another uniform number,
+# y = floor(v (third + fourth x)) + (fifth + sixth x).
+_COLUMNS = torch.tensor(
+    [
+        [10, 0, 10, 0, 0, 0],  # free: both uniform
+        [9, 0, 9, -1, 0, 0],  # none: x + y < 9, so that no carry leaves
+        [9, 1, 0, 1, 10, -1],  # makes: x + y > 9
+        [10, 0, 1, 0, 9, -1],  # passes: x + y = 9
+        [1, 0, 1, 0, 0, 0],  # zero: both 0
+        [1, 9, 1, 0, 0, 0],  # nine: x = 9, y = 0, which passes too
+        [10, 0, 1, 0, 0, 0],  # alone: y = 0
+    ]
+)
+_FREE, _NONE, _MAKES, _PASSES, _ZERO, _NINE, _ALONE = range(7)
 
-# Legend: N sums of D columns, the lowest first; m is the number of columns in use.
+# Of the patterns single, chain, place and boundary: what the run is made of, and all else.
+_RUN = torch.tensor([_PASSES, _PASSES, _NINE, _PASSES])
+_REST = torch.tensor([_NONE, _FREE, _ALONE, _ZERO])
+
+# Legend: N sums of D columns, the lowest first.
 
 
-def uniform(count: int, digits: int, used: int, generator: Generator) -> Tensor:
-    """X and Y, each uniform in [0, 10^used): int64 (2, N, D)."""
-    pair = torch.randint(10, (2, count, digits), generator=generator)
-    pair[..., used:] = 0
-    return pair
+def draw_sums(
+    count: int, digits: int, used: int, carry_mix: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """X and Y of ``used`` digits: uniform, or with columns that make and pass on carries.
 
-
-def carry_mix(count: int, digits: int, used: int, generator: Generator) -> Tensor:
-    """X and Y of ``used`` digits whose columns make and pass on carries.
-
-    Of each sum one of four patterns, drawn at random: ``single``, one column makes a carry and no
+    Those have one of four patterns, drawn at random: ``single``, one column makes a carry and no
     other does, nor passes one on; ``chain``, a column makes a carry that some columns pass on, the
     others are uniform; ``place``, the same where Y has but the one digit that makes the carry;
     ``boundary``, a carry goes from the lowest column to a power of ten, and nothing is above it.
 
+    Args:
+        count: sums N.
+        digits: columns D.
+        used: columns that are not 0.
+        carry_mix: the probability of a pattern.
+        generator: draws them.
+
     Returns:
-        int64 (2, N, D).
+        Digits, int64 (2, N, D), and which sums have a pattern, bool (N,).
     """
-    column = torch.arange(digits)
-    draws = torch.rand(3, count, 1, generator=generator)
-    pattern = (4 * draws[0]).long()
-    start = torch.where(pattern == 3, 0, (used * draws[1]).long())
-    # Columns that pass the carry on, after the one that makes it.
-    length = ((used - start) * draws[2]).long() * (pattern > 0)
-    rest = torch.where(pattern == 0, _NONE, torch.where(pattern == 3, _ZERO, _FREE))
-    kind = rest.expand(-1, digits).clone()
-    kind = torch.where((column > start) & (column <= start + length), _PASSES, kind)
-    kind = torch.where(column == start, _MAKES, kind)
-    x, y = _columns(kind, generator)
-    alone = pattern == 2
-    # A Y of one digit: what it would pass on is a nine of X.
-    x = torch.where(alone & (kind == _PASSES), 9, x)
-    y = torch.where(alone & (kind != _MAKES), 0, y)
-    pair = torch.stack([x, y])
-    pair[..., used:] = 0
-    return pair
+    column = torch.arange(used)
+    choice, pattern, start, length = torch.rand(4, count, 1, generator=generator)
+    forced, pattern = choice < carry_mix, (4 * pattern).long()
+    first = (used * start).long() * (pattern < 3)
+    last = first + ((used - first) * length).long() * (pattern > 0)
+    kind = torch.where((column > first) & (column <= last), _RUN[pattern], _REST[pattern])
+    kind = torch.where(column == first, _MAKES, kind)
+    return _columns(torch.where(forced, kind, _FREE), digits, generator), forced[:, 0]
 
 
 def forced_chains(count: int, digits: int, length: int, generator: Generator) -> Tensor:
@@ -58,21 +66,18 @@ def forced_chains(count: int, digits: int, length: int, generator: Generator) ->
         int64 (2, N, D).
     """
     column = torch.arange(digits)
-    start = torch.randint(digits - length + 1, (count, 1), generator=generator)
-    passes = (column > start) & (column < start + length)
-    kind = torch.where(passes, _PASSES, _NONE)
+    first = torch.randint(digits - length + 1, (count, 1), generator=generator)
     # Above the run a sum of nine would pass the carry on, so all others stay below.
-    return torch.stack(_columns(torch.where(column == start, _MAKES, kind), generator))
+    kind = torch.where((column > first) & (column < first + length), _PASSES, _NONE)
+    return _columns(torch.where(column == first, _MAKES, kind), digits, generator)
 
 
-def _columns(kind: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Digits x and y (N, D) of columns that do what ``kind`` says."""
+def _columns(kind: Tensor, digits: int, generator: Generator) -> Tensor:
+    """Digits of columns that do what ``kind`` says, with zeros above."""
     u, v = torch.rand(2, *kind.shape, generator=generator)
-    makes, none = kind == _MAKES, kind == _NONE
-    # x + y >= 10 needs x >= 1; x + y <= 8 needs x <= 8.
-    x = (u * torch.where(makes | none, 9, 10)).long() + makes
-    low = torch.where(makes, 10 - x, 0)
-    span = torch.where(makes, x, torch.where(none, 9 - x, 10))
-    y = torch.where(kind == _PASSES, 9 - x, low + (v * span).long())
-    blank = kind == _ZERO
-    return x.masked_fill(blank, 0), y.masked_fill(blank, 0)
+    span, least, c, d, e, f = _COLUMNS.T.contiguous()[:, kind]
+    pair = torch.zeros(2, len(kind), digits, dtype=torch.long)
+    x = (u * span).long() + least
+    used = pair[..., : kind.shape[1]]
+    used[0], used[1] = x, (v * (c + d * x)).long() + e + f * x
+    return pair

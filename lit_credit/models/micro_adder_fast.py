@@ -33,7 +33,10 @@ def fast_logits(net: Any, tokens: Tensor) -> Tensor:
     added = attention.matrix() * gain[:2]  # (5, 2)
 
     count = len(tokens)
-    digits = _columns(tokens, table)  # (2, T, N)
+    # Not a lookup in the table, whose backward pass would add one by one.
+    digits = net.embed.digits.points(
+        tokens.T.to(table.dtype, memory_format=torch.contiguous_format)
+    )
     mixed = mix @ digits  # (2, R, N)
     own = positions[rows].T[..., None].expand(-1, -1, count)
     stream = torch.cat([digits[:, rows], own]).flatten(1)  # (5, R N)
@@ -44,15 +47,6 @@ def fast_logits(net: Any, tokens: Tensor) -> Tensor:
     stream = stream + ffn.matrix() @ gelu(hidden)
     logits: Tensor = (table @ net.head.weight) @ _normed(stream, net.norm)  # (10, R N)
     return torch.unflatten(logits, 1, (-1, count)).permute(2, 1, 0)
-
-
-def _columns(tokens: Tensor, table: Tensor) -> Tensor:
-    """The digits' points, (2, T, N)."""
-    # A product with ones and zeros: the backward pass of a lookup would add one by one.
-    digit = torch.arange(10, device=tokens.device)[:, None, None]
-    ones = (digit == tokens.T).to(table.dtype)  # (10, T, N)
-    columns: Tensor = table.T @ ones.flatten(1)
-    return columns.view(-1, *ones.shape[1:])
 
 
 def _normed(stream: Tensor, norm: Any) -> Tensor:

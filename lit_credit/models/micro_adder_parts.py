@@ -26,10 +26,14 @@ class DigitCircle(nn.Module):
             nn.Parameter(torch.tensor(value)) for value in (2.5, -1.2, 0.29)
         )
 
+    def points(self, digits: Tensor) -> Tensor:
+        """E of digits that are floats of any shape (...), (2, ...)."""
+        angle = self.start + self.step * digits
+        return self.radius * torch.stack([angle.cos(), angle.sin()])
+
     def table(self) -> Tensor:
         """E, (10, 2)."""
-        angle = self.start + self.step * torch.arange(10, device=self.step.device)
-        return self.radius * torch.stack([angle.cos(), angle.sin()], 1)
+        return self.points(torch.arange(10).to(self.step)).T
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map digits (N, T) to (N, T, 2)."""
@@ -62,7 +66,7 @@ class SpiralPositions(nn.Module):
     def forward(self) -> Tensor:
         """The vectors of all inputs, (T, 3)."""
         radius, phase, slope, offset = self.spiral
-        i = torch.arange(self.digits, device=self.spiral.device)
+        i = torch.arange(self.digits).to(self.spiral)
         angle = 2 * math.pi / 10 * i + phase
         column = torch.stack(
             [radius * angle.cos(), radius * angle.sin(), slope * i + offset], 1

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_credit.datamodules import Addition
-from lit_credit.datamodules.addition_sampler import carry_mix
+from lit_credit.datamodules.addition_sampler import draw_sums
 from lit_credit.models import MicroAdder
 from lit_credit.rules import BP
 from lit_credit.tasks import AdditionTask
@@ -89,7 +89,8 @@ def test_the_update_counts_over_epochs_and_resumes():
 @pytest.mark.parametrize("used", [1, 4, 6])
 def test_patterns_of_carries(used):
     layout = AdditionLayout(6)
-    x, y = carry_mix(4000, 6, used, generator_of(used))
+    (x, y), forced = draw_sums(4000, 6, used, 1.0, generator_of(used))
+    assert forced.all()
     tokens = layout.fill(x, y)
     carries = carries_in(tokens, layout)
     assert not x[:, used:].any()
