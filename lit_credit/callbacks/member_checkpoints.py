@@ -62,7 +62,7 @@ class MemberCheckpoints(Callback):
         checkpoint = torch.load(whole, weights_only=True)
         whole.unlink()
         net: Any = pl_module.net
-        for index, seed in enumerate(net.seeds):
+        for index, seed in enumerate(net.seeds.tolist()):
             path = Path(folder, f"M{index:02d}_seed{seed}{suffix}.ckpt")
             torch.save(_of_member(checkpoint, net.member_state(index)), path)
 

@@ -38,6 +38,8 @@ class Ensemble(nn.Module):
         Linear(in_features=3, out_features=2, bias=True)
     """
 
+    seeds: Tensor
+
     def __init__(
         self,
         net: Callable[[], nn.Module],
@@ -49,9 +51,10 @@ class Ensemble(nn.Module):
         if members < 1:
             raise ValueError(f"`members` is {members}, expected at least 1.")
         first = run_seed() if first_seed is None else first_seed
-        self.seeds = list(range(first, first + members))
+        # In the state, so that a loaded ensemble knows whose members it has.
+        self.register_buffer("seeds", torch.arange(first, first + members))
         self.make_net = net
-        nets = [self._drawn(seed) for seed in self.seeds]
+        nets = [self._drawn(seed) for seed in self.seeds.tolist()]
         # One of them holds the stacked parameters, under their names; buffers are the same in all.
         self.stacked = nets[0]
         for name, parameter in list(self.stacked.named_parameters()):
@@ -67,7 +70,7 @@ class Ensemble(nn.Module):
 
     def member(self, index: int) -> nn.Module:
         """A copy of one member, a net like any other."""
-        net = self._drawn(self.seeds[index])
+        net = self._drawn(int(self.seeds[index]))
         net.load_state_dict(self.member_state(index))
         return net
 

@@ -34,9 +34,7 @@ def fast_logits(net: Any, tokens: Tensor) -> Tensor:
 
     count = len(tokens)
     # Not a lookup in the table, whose backward pass would add one by one.
-    digits = net.embed.digits.points(
-        tokens.T.to(table.dtype, memory_format=torch.contiguous_format)
-    )
+    digits = net.embed.digits.points(tokens.T.contiguous().to(table.dtype))  # (2, T, N)
     mixed = mix @ digits  # (2, R, N)
     own = positions[rows].T[..., None].expand(-1, -1, count)
     stream = torch.cat([digits[:, rows], own]).flatten(1)  # (5, R N)

@@ -61,7 +61,7 @@ class AdditionTask(Task):
                 f"{tokens.shape[1]}, and it at {output.shape[1]}. Make `digits` of net, data and "
                 "task equal."
             )
-        # In the order of the fast pass, with the samples last, where this takes a third of the time.
+        # In the order of the fast pass, the samples last: no copy, and a faster softmax.
         logits = output[:, -rows:].permute(2, 1, 0).reshape(1, output.shape[2], -1)
         return cross_entropy(logits, answers.T.reshape(1, -1))
 

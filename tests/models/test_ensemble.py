@@ -81,7 +81,10 @@ def test_members_are_drawn_from_their_own_seeds_without_touching_the_global_one(
     first = Ensemble(adder, members=3, first_seed=7)
     second = Ensemble(adder, members=2, first_seed=8)
     assert torch.equal(torch.get_rng_state(), state)
-    assert first.seeds == [7, 8, 9]
+    assert first.seeds.tolist() == [7, 8, 9]
+    second.load_state_dict(Ensemble(adder, members=2, first_seed=3).state_dict())
+    assert second.seeds.tolist() == [3, 4]
+    second = Ensemble(adder, members=2, first_seed=8)
     for i in range(2):
         one, other = first.member_state(i + 1), second.member_state(i)
         assert all(torch.equal(value, other[name]) for name, value in one.items())
