@@ -9,6 +9,7 @@ from lit_credit.callbacks.gradient_norms import GradientNorms
 from lit_credit.callbacks.head_attribution import HeadAttribution
 from lit_credit.callbacks.head_behaviour import HeadBehaviour
 from lit_credit.callbacks.log_prob_theory import LogProbTheory
+from lit_credit.callbacks.member_checkpoints import MemberCheckpoints
 from lit_credit.callbacks.metric_history import MetricHistory
 from lit_credit.callbacks.part_freezing import PartFreezing
 from lit_credit.callbacks.reference_validity import ReferenceValidity
@@ -32,6 +33,7 @@ __all__ = [
     "HeadAttribution",
     "HeadBehaviour",
     "LogProbTheory",
+    "MemberCheckpoints",
     "MetricHistory",
     "PartFreezing",
     "ReferenceValidity",

@@ -1,5 +1,6 @@
 """Data in memory, handed out in whole batches."""
 
+from lit_credit.datamodules.addition import Addition
 from lit_credit.datamodules.augment import normalize, random_crop_flip
 from lit_credit.datamodules.char_text import CharText
 from lit_credit.datamodules.cifar10 import CIFAR10
@@ -23,6 +24,7 @@ from lit_credit.datamodules.torchvision_images import TorchvisionImages
 __all__ = [
     "CIFAR10",
     "MNIST",
+    "Addition",
     "AlmostRankD",
     "CharText",
     "Copying",

@@ -36,6 +36,7 @@ class TensorDataModule(LightningDataModule):
         transform: Transform | None = None,
         shuffle: bool = False,
         draws: int | None = None,
+        numbered: bool = False,
     ) -> TensorLoader:
         """A loader with this run's seed, for this process's share of the batches.
 
@@ -51,6 +52,7 @@ class TensorDataModule(LightningDataModule):
             draws=draws,
             seed=self._seed(),
             transform=transform,
+            numbered=numbered,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
             updates=getattr(module, "updates_per_step", 1) if training else 1,

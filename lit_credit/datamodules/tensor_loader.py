@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from lit_credit.utils.random_state import generator_of
 from lit_credit.utils.updates import Updates
@@ -12,7 +12,8 @@ from lit_credit.utils.updates import Updates
 __all__ = ["Batch", "TensorLoader", "Transform"]
 
 Batch = tuple[Tensor, ...]
-Transform = Callable[[Batch, Generator], Batch]
+Transform = Callable[..., Batch]
+"""From a batch and its generator, and its number if the loader is numbered, to a batch."""
 
 _ORDER, _FIRST_BATCH = 0, 1
 """The last word of a seed: 0 for the order of an epoch, 1 + i for the transform of batch i."""
@@ -49,6 +50,8 @@ class TensorLoader:
             returns the tensors to hand out, with as many rows. Every rank transforms the whole
             global batch and then takes its rows, so that the ranks together see what a single
             process sees; the cost is ``world_size`` times the work.
+        numbered: call the transform with the number of the batch too, a count from 0 over all
+            epochs, each of as many batches as an epoch has.
         rank: this process, from 0.
         world_size: number of processes. Rank r has the r-th of equal, contiguous slices of each
             global batch. A ragged last batch that does not divide loses its last rows, at most
@@ -86,6 +89,7 @@ class TensorLoader:
         drop_last: bool = False,
         draws: int | None = None,
         transform: Transform | None = None,
+        numbered: bool = False,
         rank: int = 0,
         world_size: int = 1,
         updates: int = 1,
@@ -101,6 +105,7 @@ class TensorLoader:
         self.draws = draws
         self.seed = seed
         self.transform = transform
+        self.numbered = numbered
         self.rank = rank
         self.world_size = world_size
         self.updates = updates
@@ -176,7 +181,9 @@ class TensorLoader:
         # Not `tensor[rows]`, which took 15 times as long on uint8 images.
         tensors = tuple(t.index_select(0, rows.to(t.device)) for t in self.tensors)
         if self.transform is not None:
-            tensors = self.transform(tensors, generator_of(self.seed, epoch, _FIRST_BATCH + batch))
+            number = (epoch * self._length + batch,) if self.numbered else ()
+            generator = generator_of(self.seed, epoch, _FIRST_BATCH + batch)
+            tensors = self.transform(tensors, generator, *number)
         if self.world_size == 1:
             return tensors
         share = len(rows) // self.world_size

@@ -178,6 +178,8 @@ def _obstacle(layer: nn.Module, kind: type[nn.Module], own: dict[str, nn.Paramet
         return "not initialized, run a batch through the net first"
     if is_parametrized(layer) or any(name not in own for name in feedback_names(layer)):
         return "its weight is computed from other parameters"
+    if isinstance(layer, nn.Linear) and layer.weight.ndim != 2:
+        return "its weight is a stack of several"
     if any(parameter.is_complex() for parameter in own.values()):
         return "its weight is complex"
     overridden = any(

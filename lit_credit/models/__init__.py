@@ -3,8 +3,10 @@
 from lit_credit.models.attention import AttentionWeights, CausalSelfAttention
 from lit_credit.models.attention_only import AttentionOnly
 from lit_credit.models.context_mlp import ContextMLP
+from lit_credit.models.ensemble import Ensemble
 from lit_credit.models.gpt import GPT
 from lit_credit.models.low_rank import LowRank
+from lit_credit.models.micro_adder import MicroAdder
 from lit_credit.models.mlp import MLP
 from lit_credit.models.parallel_attention import ParallelAttention, SeparateHeads
 from lit_credit.models.residual_mlp import ResidualMLP
@@ -18,7 +20,9 @@ __all__ = [
     "AttentionWeights",
     "CausalSelfAttention",
     "ContextMLP",
+    "Ensemble",
     "LowRank",
+    "MicroAdder",
     "ParallelAttention",
     "ResidualMLP",
     "Rotary",

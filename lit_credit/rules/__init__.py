@@ -7,5 +7,6 @@ from lit_credit.rules.dfa import DFA
 from lit_credit.rules.fa import FA
 from lit_credit.rules.frozen_units import FrozenUnits
 from lit_credit.rules.local import LocalRule
+from lit_credit.rules.warmup_cosine import WarmupCosine
 
-__all__ = ["BP", "DFA", "FA", "BlockFA", "CreditRule", "FrozenUnits", "LocalRule"]
+__all__ = ["BP", "DFA", "FA", "BlockFA", "CreditRule", "FrozenUnits", "LocalRule", "WarmupCosine"]

@@ -53,7 +53,8 @@ class CreditRule(LightningModule):
         optimizer: makes the optimizer from parameter groups ("units", "readout", "other").
         lr_scheduler: makes the scheduler; None keeps the learning rate.
         lr_interval: step the scheduler per epoch or per step.
-        clip_norm: largest gradient norm of all parameters together; None does not clip.
+        clip_norm: largest gradient norm of all parameters together, or of those of each net of an
+            ensemble; None does not clip.
         clip_per_unit: largest gradient norm of each unit, or of the units that match a pattern:
             ``{"blocks.*": 1.0}``; None does not clip.
         units: names or patterns (``layer*.*``) of the submodules of ``net`` that receive one
@@ -99,7 +100,10 @@ class CreditRule(LightningModule):
         self.readout = self._named(readout, "readout", "readout")
         self.clip_norm = _positive(clip_norm, "clip_norm")
         self.clip_norms = self._clip_norms(clip_per_unit)
-        self.val_metrics = MetricCollection(dict(task.metrics()), prefix="val/")
+        # Compute groups would join two metrics whose counts agree on the first batch.
+        self.val_metrics = MetricCollection(
+            dict(task.metrics()), prefix="val/", compute_groups=False
+        )
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self._loaded_random_state: dict[str, Any] | None = None
 
@@ -172,7 +176,12 @@ class CreditRule(LightningModule):
         for name, limit in self.clip_norms.items():
             clip_grad_norm_(self.net.get_submodule(name).parameters(), limit)
         if self.clip_norm is not None:
-            clip_grad_norm_(self.net.parameters(), self.clip_norm)
+            # An ensemble clips each of its nets by itself.
+            own = getattr(self.net, "clip_grad_norm_", None)
+            if own is None:
+                clip_grad_norm_(self.net.parameters(), self.clip_norm)
+            else:
+                own(self.clip_norm)
 
     def on_train_epoch_end(self) -> None:
         """Step an epoch-wise scheduler, which Lightning leaves to manual optimization."""

@@ -25,6 +25,10 @@ TINY = ["--rounds", "1"]
             ["ngram_time.py", "--steps", "2", "--updates", "2"],
             ["AttentionOnly", "LowRank", "plain", "exact, 2 update(s) a step"],
         ),
+        (
+            ["adder_time.py", "--steps", "2", "--no-compile"],
+            ["bare loop", "50 update(s) a step", "8 seeds at once", "evaluation"],
+        ),
     ],
 )
 def test_benchmark_prints_its_rows(words, rows, tmp_path):

@@ -1,0 +1,124 @@
+"""Several nets of one kind, trained side by side."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lit_credit.utils.random_state import run_seed
+
+__all__ = ["Ensemble"]
+
+
+class Ensemble(nn.Module):
+    """E nets of one architecture and different seeds, run at once on the same batch.
+
+    Parameters are stacked, (E, ...), and the forward pass is mapped over them: for small nets, E
+    of them take little longer than one. Trained on the sum of the members' losses by an optimizer
+    that works entry by entry, such as Adam, each member learns as it would alone, from the batches
+    that all members share. See :class:`lit_credit.tasks.EachMember` for the loss.
+
+    Args:
+        net: makes a member; in YAML, the class of the net and its arguments.
+        members: E.
+        first_seed: member i is drawn as after ``seed_everything(first_seed + i)``; None takes the
+            seed of the run.
+        compile: compile the forward pass of all members with ``torch.compile``.
+
+    Raises:
+        ValueError: if there is no member.
+
+    Example:
+        >>> net = Ensemble(lambda: nn.Linear(3, 2), members=8)
+        >>> net(torch.zeros(5, 3)).shape
+        torch.Size([8, 5, 2])
+        >>> net.member(7)
+        Linear(in_features=3, out_features=2, bias=True)
+    """
+
+    seeds: Tensor
+
+    def __init__(
+        self,
+        net: Callable[[], nn.Module],
+        members: int = 8,
+        first_seed: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if members < 1:
+            raise ValueError(f"`members` is {members}, expected at least 1.")
+        first = run_seed() if first_seed is None else first_seed
+        # In the state, so that a loaded ensemble knows whose members it has.
+        self.register_buffer("seeds", torch.arange(first, first + members))
+        self.make_net = net
+        nets = [self._drawn(seed) for seed in self.seeds.tolist()]
+        # One of them holds the stacked parameters, under their names; buffers are the same in all.
+        self.stacked = nets[0]
+        for name, parameter in list(self.stacked.named_parameters()):
+            each = torch.stack([one.get_parameter(name).detach() for one in nets])
+            _replace(self.stacked, parameter, nn.Parameter(each, parameter.requires_grad))
+        self.layout = getattr(self.stacked, "layout", None)
+        self._run = torch.compile(self._mapped) if compile else self._mapped
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """The members' outputs, (E, ...), on the same inputs."""
+        outputs: Tensor = self._run(self._parameters_by_place(), *inputs)
+        return outputs
+
+    def member(self, index: int) -> nn.Module:
+        """A copy of one member, a net like any other."""
+        net = self._drawn(int(self.seeds[index]))
+        net.load_state_dict(self.member_state(index))
+        return net
+
+    def member_state(self, index: int) -> dict[str, Tensor]:
+        """The state of one member, as its own ``state_dict`` would have it."""
+        parameters = dict(self.stacked.named_parameters(remove_duplicate=False))
+        return {
+            name: (value[index] if name in parameters else value).clone()
+            for name, value in self.stacked.state_dict().items()
+        }
+
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        """Scale down the gradients of each member whose norm is larger; returns the norms (E,)."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norms = (
+            torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
+        )
+        scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # as torch's own has it
+        for gradient in gradients:
+            gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
+        return norms
+
+    def _mapped(self, parameters: dict[str, Tensor], *inputs: Any) -> Tensor:
+        def run(one: dict[str, Tensor]) -> Tensor:
+            output: Tensor = functional_call(self.stacked, one, inputs, tie_weights=False)
+            return output
+
+        outputs: Tensor = torch.vmap(run)(parameters)
+        return outputs
+
+    def _parameters_by_place(self) -> dict[str, Tensor]:
+        # A parameter of two modules has two entries, a module at two places has one: with
+        # `tie_weights`, functional_call would put back the wrong tensor into such a module.
+        return {
+            f"{name}.{own}".lstrip("."): parameter
+            for name, child in self.stacked.named_modules()
+            for own, parameter in child.named_parameters(recurse=False)
+        }
+
+    def _drawn(self, seed: int) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.make_net()
+
+
+def _replace(net: nn.Module, old: nn.Parameter, new: nn.Parameter) -> None:
+    """Put a parameter in the place of another, wherever it is."""
+    for child in net.modules():
+        for name, parameter in child._parameters.items():
+            if parameter is old:
+                setattr(child, name, new)

@@ -1,0 +1,106 @@
+"""A task that every member of an ensemble has."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_credit.tasks.base import Task
+
+__all__ = ["EachMember", "MemberMetric"]
+
+
+class MemberMetric(Metric):
+    """A metric of one member's output.
+
+    Args:
+        metric: compares an output with a target.
+        index: of the member.
+    """
+
+    full_state_update = False
+
+    def __init__(self, metric: Metric, index: int) -> None:
+        super().__init__()
+        self.metric = metric
+        self.index = index
+
+    def update(self, output: Tensor, target: Any) -> None:
+        """Add the outputs (E, ...) of all members."""
+        self.metric.update(output[self.index], target)
+
+    def compute(self) -> Any:
+        """What the metric computes."""
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        """Forget the metric's state too."""
+        super().reset()
+        self.metric.reset()
+
+
+class EachMember(Task):
+    """The task of each net of a :class:`lit_credit.models.Ensemble`.
+
+    The loss is the SUM of the members' losses, so that the gradient of a member's parameters is
+    what it would be alone. The metric ``exact`` of member 3 is ``exact/M03``.
+
+    Args:
+        task: of one member.
+        members: E.
+        metrics: those of the task that are measured of each member; None takes all.
+
+    Raises:
+        ValueError: if the task has no such metric.
+
+    Example:
+        >>> from lit_credit.tasks import Classification
+        >>> task = EachMember(Classification(num_classes=10), members=3)
+        >>> task.loss(torch.zeros(3, 4, 10), (None, torch.zeros(4, dtype=torch.long)))
+        tensor(6.9078)
+        >>> list(task.metrics())
+        ['accuracy/M00', 'accuracy/M01', 'accuracy/M02']
+    """
+
+    def __init__(self, task: Task, members: int = 8, metrics: list[str] | None = None) -> None:
+        super().__init__()
+        known = list(task.metrics())
+        unknown = [name for name in metrics or () if name not in known]
+        if unknown:
+            raise ValueError(
+                f"`metrics` has {', '.join(unknown)}, expected some of {', '.join(known)}."
+            )
+        self.task = task
+        self.members = members
+        self.measured = known if metrics is None else metrics
+
+    def inputs(self, batch: Any) -> tuple[Any, ...]:
+        """Those of the task, the same for all members."""
+        return self.task.inputs(batch)
+
+    def loss(self, output: Tensor, batch: Any) -> Tensor:
+        """The sum of the members' losses.
+
+        Raises:
+            ValueError: if there are more or fewer outputs than ``members``.
+        """
+        if len(output) != self.members:
+            raise ValueError(
+                f"`members` of the task is {self.members}, but the net has {len(output)} outputs. "
+                "Make it equal to `members` of the ensemble."
+            )
+        losses: Tensor = torch.vmap(lambda one: self.task.loss(one, batch))(output)
+        return losses.sum()
+
+    def metrics(self) -> dict[str, Metric]:
+        """One of each kind a member."""
+        return {
+            f"{name}/M{index:02d}": MemberMetric(self.task.metrics()[name], index)
+            for name in self.measured
+            for index in range(self.members)
+        }
+
+    def target(self, batch: Any) -> Any:
+        """That of the task."""
+        return self.task.target(batch)
