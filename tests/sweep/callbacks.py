@@ -24,6 +24,9 @@ class Held(Callback):
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == self.epoch:
+            # Written once and renamed: who waits for it must not find it empty.
+            scratch = self.hold.with_name("held.partial")
+            scratch.write_text(str(os.getpid()))
+            scratch.replace(self.hold.with_name("held"))
             while self.hold.exists() and not trainer.received_sigterm:
-                self.hold.with_name("held").write_text(str(os.getpid()))
                 time.sleep(0.05)
