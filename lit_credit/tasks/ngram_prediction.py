@@ -50,8 +50,10 @@ class _WeightedMean(Metric):
 
     def update(self, logits: Tensor, target: NGramTarget) -> None:
         """Add logits (N, V) and what they are compared with."""
-        self.total += target.weight @ self.values(logits.float(), target.rows)
-        self.weight += target.weight.sum()
+        weight = target.weight.float()
+        # No product of vectors: autocast would round it to half precision.
+        self.total += (weight * self.values(logits.float(), target.rows.float())).sum()
+        self.weight += weight.sum()
 
     def compute(self) -> Tensor:
         """A scalar."""

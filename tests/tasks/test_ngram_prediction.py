@@ -77,3 +77,23 @@ def test_what_does_not_fit_is_named():
         NGramPrediction().loss(logits[:, :4], data)
     with pytest.raises(ValueError, match="`loss` is 'kl', expected 'next_token' or 'divergence'"):
         NGramPrediction("kl")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_metrics_of_another_precision(dtype):
+    logits, (_, _, rows, weight) = batch()
+    for name, metric in NGramPrediction().metrics().items():
+        expected, found = metric, metric.clone()
+        expected.update(logits, NGramTarget(rows, weight))
+        found.update(logits.to(dtype), NGramTarget(rows.to(dtype), weight.to(dtype)))
+        assert found.compute().item() == pytest.approx(expected.compute().item(), abs=0.03), name
+
+
+def test_metrics_do_not_round_in_mixed_precision():
+    logits, (_, _, rows, weight) = batch()
+    for name, metric in NGramPrediction().metrics().items():
+        found = metric.clone()
+        metric.update(logits, NGramTarget(rows, weight))
+        with torch.autocast("cpu", torch.bfloat16):
+            found.update(logits, NGramTarget(rows, weight))
+        assert found.compute().item() == pytest.approx(metric.compute().item(), rel=1e-6), name
