@@ -53,8 +53,8 @@ class LogProbTheory(ScheduledDiagnostic):
       see of a vector, its part w_0 for which all entries of W_U w_0 are equal, is left out.
 
     All but ``kl`` are NaN where a symbol of a context has probability zero, as log p has no finite
-    variance there. ``cosine`` is NaN too if one of the vectors is zero. At the end of fit it draws
-    all of it over training.
+    variance there, and all but ``kl_low_rank`` where the unembedding is not finite. ``cosine`` is
+    NaN too if one of the vectors is zero. At the end of fit it draws all of it over training.
 
     Costs one forward on all contexts, and for each context a decomposition of a matrix (N, d).
 
@@ -149,7 +149,8 @@ def _measured(head: nn.Linear, logits: Tensor, vectors: Tensor, p: Tensor) -> di
     best = second_order_contexts(weight, p, bias)
     rank = min(weight.shape[1], *p.shape)
     centred = weight - weight.mean(0)
-    seen = pinv(centred) @ centred  # projects onto what the softmax sees of a vector
+    # Projects onto what the softmax sees of a vector; LAPACK would raise where it is not finite.
+    seen = pinv(centred.nan_to_num(0, 0, 0)) @ centred
     theory = {
         "variance": (p * log_ratio_fluctuation(logits, p).square()).sum(1) / 2,
         "kl_best": softmax_divergence(optimal_contexts(weight, p, bias) @ weight.mT + bias, p),

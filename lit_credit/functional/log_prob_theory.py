@@ -133,7 +133,7 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
         bias: b, (N,), of the unembedding; None for zero.
 
     Returns:
-        (M, d) float64.
+        (M, d) float64; NaN if ``unembedding`` or ``bias`` is not finite.
 
     Raises:
         ValueError: if the numbers of symbols differ.
@@ -152,7 +152,9 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
     if bias is not None and bias.shape != u.shape[:1]:
         raise ValueError(f"`bias` has shape {tuple(bias.shape)}, expected ({len(u)},).")
     p = p.to(u.device)
-    b = 0.0 if bias is None else in_float64(bias).to(u.device)
+    b = u.new_zeros(len(u)) if bias is None else in_float64(bias).to(u.device)
+    if not (u.isfinite().all() and b.isfinite().all()):  # LAPACK would raise
+        return u.new_full((len(p), u.shape[1]), torch.nan)
     root = p.sqrt()[..., None]  # (M, N, 1)
     means = p @ u
     logs = torch.where(p > 0, p.log() - b, 0.0)

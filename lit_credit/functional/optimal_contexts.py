@@ -26,7 +26,8 @@ def optimal_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | None = N
         bias: b, (N,), of the unembedding; None for zero.
 
     Returns:
-        (M, d) float64; NaN where a probability is zero, as the best may then be at infinity.
+        (M, d) float64; NaN where a probability is zero, as the best may then be at infinity, and
+        if ``unembedding`` or ``bias`` is not finite.
 
     Raises:
         ValueError: if the numbers of symbols differ.
@@ -37,6 +38,8 @@ def optimal_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | None = N
         tensor([[0.7000, 0.2000, 0.1000]], dtype=torch.float64)
     """
     start = second_order_contexts(unembedding, probs, bias)
+    if start.isnan().any():
+        return start
     u, p = in_float64(unembedding), in_float64(probs).to(start.device)
     b = u.new_zeros(len(u)) if bias is None else in_float64(bias).to(u.device)
 

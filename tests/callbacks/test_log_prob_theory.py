@@ -211,3 +211,14 @@ def test_the_figure_has_two_panels_and_says_what_is_undefined():
     figure = LogProbTheory().draw(rows, "theory")
     assert [text.get_text() for text in figure.axes[1].texts] == ["n/a"]
     figure.savefig(io.BytesIO(), format="png", dpi=30)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_net_that_diverged_is_measured_too(part, value):
+    module = Pairs(bias=True)
+    nn.init.constant_(getattr(module.out, part), value)
+    values = measured(module)
+    assert set(values) == set(TAGS)
+    assert math.isfinite(values.pop("kl_low_rank"))  # no unembedding enters it
+    assert all(map(math.isnan, values.values()))
