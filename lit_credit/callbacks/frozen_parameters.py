@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -42,7 +41,7 @@ class FrozenParameters(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that nothing has moved."""
-        moved = [n for n, value in self._values.items() if not torch.equal(value, self._parts[n])]
+        moved = [n for n, value in self._values.items() if not _same(value, self._parts[n])]
         if moved:
             raise RuntimeError(
                 f"{type(self).__name__}: {', '.join(moved)} moved, although frozen, until step "
@@ -78,6 +77,11 @@ class FrozenParameters(Callback):
         for parameter in self._parts.values():
             parameter.requires_grad_(True)
         self._parts, self._values = {}, {}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether all entries are equal; a run that diverged may have frozen NaN, which is none."""
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def parameters_of(

@@ -114,3 +114,10 @@ def test_what_cannot_be_frozen_is_named(tmp_path):
     trainer = helpers.trainer(tmp_path, logger=False, devices=2)
     with pytest.raises(MisconfigurationException, match="on 2 devices"):
         PartFreezing(["head"], unfreeze_epoch=1).setup(trainer, module, "fit")
+
+
+def test_what_has_diverged_does_not_move(tmp_path):
+    module = helpers.rule(BP)
+    torch.nn.init.constant_(module.net.head.bias, torch.nan)
+    fit(tmp_path, module, PartFreezing(["head"]), logger=False, max_epochs=1)
+    assert module.net.head.bias.isnan().all()
