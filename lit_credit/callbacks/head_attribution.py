@@ -94,8 +94,10 @@ class HeadAttribution(ScheduledDiagnostic):
         margins = {name: logit_margins(part, found.target) for name, part in parts.items()}
         work = shared_work(torch.stack(list(margins.values())[:-3]))
         values = {f"margin/{name}": margin.mean().item() for name, margin in margins.items()}
-        for name, margin in margins.items():
-            values[f"accuracy/{name}"] = (margin > 0).double().mean().item()
+        each = shared_work(torch.stack(list(margins.values()))).solo
+        values |= {
+            f"accuracy/{name}": one for name, one in zip(margins, each.tolist(), strict=True)
+        }
         values["all_right"], values["none_right"] = work.all_right.item(), work.none_right.item()
         self._keep(parts, torch.stack(list(margins.values())), found.target)
         return values
@@ -146,5 +148,5 @@ def _parts(found: HeadLogits) -> dict[str, Tensor]:
     rest = found.logits - heads
     # Where nothing is left, as without a residual path, rounding must not look like a choice.
     size = found.logits.abs().amax() + heads.abs().amax()
-    rest = torch.where(rest.abs() > 32 * torch.finfo(rest.dtype).eps * size, rest, 0.0)
+    rest = torch.where(rest.abs() <= 32 * torch.finfo(rest.dtype).eps * size, 0.0, rest)
     return {**parts, "heads": heads, "rest": rest, "group": found.logits}

@@ -94,7 +94,8 @@ def shared_work(margins: Tensor) -> SharedWork:
         margins: of what each head adds to the logits, (P, M); see :func:`logit_margins`.
 
     Returns:
-        Three tensors, float64; a tie is not right. NaN without samples.
+        Three tensors, float64; a tie is not right. NaN without samples, and of heads with a margin
+        that is NaN.
 
     Raises:
         ValueError: if ``margins`` is no matrix.
@@ -105,6 +106,6 @@ def shared_work(margins: Tensor) -> SharedWork:
     """
     if margins.ndim != 2:
         raise ValueError(f"`margins` has shape {tuple(margins.shape)}, expected (heads, M).")
-    right = margins > 0
-    shares = right, right.all(0), ~right.any(0)
-    return SharedWork(*(share.to(torch.float64).mean(-1) for share in shares))
+    right = (margins > 0).to(torch.float64).masked_fill(margins.isnan(), torch.nan)
+    shares = right, right.prod(0), (1 - right).prod(0)
+    return SharedWork(*(share.mean(-1) for share in shares))

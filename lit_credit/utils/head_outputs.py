@@ -77,4 +77,5 @@ def _mixed(call: AttentionCall, heads: int) -> Tensor:
     value = call.value
     if value is None:
         raise RuntimeError("the values were not seen")
-    return call.weights @ value.repeat_interleave(heads // value.shape[1], 1)
+    # Weights were recorded in float32 at least, whatever the net computes in.
+    return call.weights @ value.repeat_interleave(heads // value.shape[1], 1).to(call.weights)

@@ -1,5 +1,7 @@
 """What heads add to the logits, against nets from which they are taken out."""
 
+import math
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -284,3 +286,19 @@ def test_a_run_draws_its_heads_and_an_example(tmp_path):
     helpers.fit(tmp_path, helpers.rule(BP, helpers.SymbolNet), callback, max_epochs=1)
     for name in ("head_attribution", "head_attribution_example"):
         assert (tmp_path / "figures" / f"{name}.png").is_file()
+
+
+def test_of_a_net_that_diverged_nothing_is_right_or_wrong():
+    module = Sequences(head_nets.nano_gpt())
+    nn.init.constant_(module.out.weight, torch.nan)
+    values, _ = measured(module, batch())
+    assert all(map(math.isnan, values.values()))
+
+
+def test_a_net_in_half_precision():
+    torch.manual_seed(0)
+    attention = SelfAttention()
+    module = Sequences(head_nets.Stack(attention))
+    values, _ = measured(module, batch())
+    halved, _ = measured(module.bfloat16(), batch())
+    assert halved == pytest.approx(values, abs=0.2)

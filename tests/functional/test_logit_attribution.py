@@ -43,6 +43,8 @@ def test_shared_work_against_a_loop():
     assert work.none_right.item() == pytest.approx(sum(not any(c) for c in columns) / M)
     assert 0 < work.all_right < work.none_right
     assert shared_work(torch.zeros(2, 3)).none_right.item() == 1  # ties
+    undefined = shared_work(torch.tensor([[1.0, 1.0], [1.0, torch.nan]]))
+    assert torch.stack([*undefined.solo, *undefined[1:]]).isnan().tolist() == [False, *[True] * 3]
 
 
 def test_coordinates_give_the_vector_back_and_are_the_shortest():
