@@ -39,9 +39,9 @@ class EmbeddingGeometry(ScheduledDiagnostic):
       over vectors, and ``dimensionality_min/..``, ``dimensionality_max/..``;
     - ``geometry/norm/<name>``: mean length of a vector.
 
-    Vectors of length zero are left out. If the datamodule offers ``contexts()`` (see
-    :class:`lit_credit.utils.contexts.Contexts`), the same of the vectors that the unembedding reads
-    after each context, by the name ``contexts``, and
+    Vectors of length zero are left out; all is NaN if one is not finite. If the datamodule offers
+    ``contexts()`` (see :class:`lit_credit.utils.contexts.Contexts`), the same of the vectors that
+    the unembedding reads after each context, by the name ``contexts``, and
 
     - ``geometry/target_cosine``: their cosine with the unembedding vector of the likeliest symbol,
       mean over contexts by their prior;
@@ -108,7 +108,7 @@ class EmbeddingGeometry(ScheduledDiagnostic):
 
     def _of_vectors(self, name: str, vectors: Tensor, what: str) -> dict[str, float]:
         w = vectors.double()
-        w = w[w.norm(dim=1) > 0]
+        w = w[w.norm(dim=1) != 0]  # with what is not finite, of which nothing is defined
         count, width = w.shape
         own = feature_dimensionality(w)
         found = {
@@ -127,7 +127,8 @@ class EmbeddingGeometry(ScheduledDiagnostic):
         if self._trainer is None or self._point is None or not has_contexts(self._trainer):
             return {}
         if self._contexts is None:
-            self._contexts = read_contexts(self._trainer)
+            found = read_contexts(self._trainer)
+            self._contexts = Contexts(*(part[found.prior > 0] for part in found))
         _, vectors = run_contexts(module, self._contexts, self._point)
         weight = module.get_submodule(self._point.module).weight
         if vectors is None or not isinstance(weight, Tensor):
@@ -138,7 +139,10 @@ class EmbeddingGeometry(ScheduledDiagnostic):
         own = cosines.gather(1, target[:, None])[:, 0]
         values = self._of_vectors("contexts", vectors[target.argsort(stable=True)], "context")
         values["target_cosine"] = (prior * own).sum().item()
-        values["target_nearest"] = (prior * (own >= cosines.amax(1))).sum().item()
+        # A symbol without a direction is nearest to nothing; without an own one nothing is known.
+        nearest = (own >= cosines.nan_to_num(-1.0).amax(1)).double()
+        nearest = nearest.masked_fill(own.isnan(), math.nan)
+        values["target_nearest"] = (prior * nearest).sum().item()
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:

@@ -109,3 +109,38 @@ def test_names_that_match_nothing():
     for options in ({"units": ["tail"]}, {"unembedding": "tail"}):
         with pytest.raises(ValueError, match=r"'tail' matches nothing.*out"):
             measured(Pairs(), **options)
+
+
+def test_what_is_not_finite_is_not_left_out():
+    module = Pairs()
+    torch.nn.init.constant_(module.out.weight[0], torch.nan)
+    values, _ = measured(module, units=["out"])
+    assert all(math.isnan(values[f"{tag}/out"]) for tag in ("cos2", "norm", "dimensionality"))
+
+
+def test_nearest_is_undefined_without_a_direction_and_regards_only_symbols_that_have_one():
+    module, data = Pairs(), helpers.Data()
+    target = torch.arange(12) % 3  # symbol 3 is never the likeliest
+    rows = torch.full((12, 4), 0.1).scatter(1, target[:, None], 0.7)
+    data.contexts = lambda: (*helpers.Data.contexts(data)[:2], rows)
+    with torch.no_grad():
+        module.out.weight.copy_(torch.eye(4, 5))
+        module.table.weight.copy_(torch.eye(4, 5)[target])
+        module.out.weight[3] = 0
+    assert measured(module, data)[0]["target_nearest"] == pytest.approx(1)
+    torch.nn.init.zeros_(module.out.weight)
+    values, _ = measured(module, data)
+    assert math.isnan(values["target_nearest"])
+    assert math.isnan(values["target_cosine"])
+
+
+def test_contexts_that_never_come_play_no_part():
+    module, data = Pairs(), helpers.Data()
+    x, prior, rows = data.contexts()
+    prior = prior * (torch.arange(12) > 2)
+    prior = prior / prior.sum()
+    data.contexts = lambda: (x[3:], prior[3:], rows[3:])
+    expected, _ = measured(module, data, units=["out"])
+    data.contexts = lambda: (x, prior, rows)
+    torch.nn.init.zeros_(module.table.weight[0])  # would make the mean NaN
+    assert measured(module, data, units=["out"])[0] == pytest.approx(expected)
