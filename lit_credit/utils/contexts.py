@@ -38,8 +38,8 @@ def read_contexts(trainer: Trainer) -> Contexts:
     """The contexts of the Trainer's datamodule.
 
     Raises:
-        MisconfigurationException: if it offers none, or not in the shapes and sums of
-            :class:`Contexts`.
+        MisconfigurationException: if it offers none, or not three tensors in the shapes and sums of
+            :class:`Contexts`, or a probability is below 0.
     """
     data = _datamodule(trainer)
     if not has_contexts(trainer):
@@ -48,7 +48,15 @@ def read_contexts(trainer: Trainer) -> Contexts:
             "Give it a method that returns (x, prior, rows): the inputs (M, ...), their "
             "probabilities (M,), and the true distributions (M, N) after them."
         )
-    found = Contexts(*data.contexts())
+    given: Any = data.contexts()
+    if not (
+        isinstance(given, tuple | list) and [isinstance(p, Tensor) for p in given] == [True] * 3
+    ):
+        raise MisconfigurationException(
+            f"`contexts()` of {type(data).__name__} returned {type(given).__name__}, expected a "
+            "tuple of three tensors, x (M, ...), prior (M,) and rows (M, N)."
+        )
+    found = Contexts(*given)
     shapes = tuple(tuple(part.shape) for part in found)
     fits = found.prior.ndim == 1 and found.rows.ndim == 2
     if not fits or not len(found.x) == len(found.prior) == len(found.rows):
@@ -56,10 +64,12 @@ def read_contexts(trainer: Trainer) -> Contexts:
             f"`contexts()` of {type(data).__name__} returned tensors of shapes {shapes}, expected "
             "x (M, ...), prior (M,) and rows (M, N)."
         )
-    for name, total in (("prior", found.prior.sum()), ("rows", found.rows.sum(-1))):
-        if not torch.allclose(total.double().cpu(), torch.ones((), dtype=torch.float64), atol=1e-4):
+    for name, part in (("prior", found.prior), ("rows", found.rows)):
+        total = part.double().sum(-1).cpu()
+        if (part < 0).any() or not torch.allclose(total, torch.ones_like(total), atol=1e-4):
             raise MisconfigurationException(
-                f"`{name}` of `contexts()` of {type(data).__name__} does not sum to 1."
+                f"`{name}` of `contexts()` of {type(data).__name__} does not sum to 1, or has an "
+                "entry below 0."
             )
     return found
 

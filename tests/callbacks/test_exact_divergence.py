@@ -127,6 +127,11 @@ def test_contexts_that_never_come_play_no_part():
         (lambda c: c._replace(prior=c.prior[1:]), r"shapes \(\(12, 2\), \(11,\), \(12, 4\)\)"),
         (lambda c: c._replace(prior=2 * c.prior), "`prior` of `contexts"),
         (lambda c: c._replace(rows=2 * c.rows), "`rows` of `contexts"),
+        (lambda c: c._replace(prior=c.prior + torch.eye(12)[0] - torch.eye(12)[1]), "below 0"),
+        (lambda c: c._replace(rows=c.rows + torch.tensor([1.0, -1.0, 0, 0])), "below 0"),
+        (lambda c: c[:2], "returned tuple, expected a tuple of three tensors"),
+        (lambda c: c._asdict(), "returned dict, expected"),
+        (lambda c: tuple(part.numpy() for part in c), "expected a tuple of three tensors"),
     ],
 )
 def test_contexts_that_do_not_fit_are_named(change, message):
