@@ -1,5 +1,6 @@
 """Distributions of n-grams to draw; see :mod:`lit_credit.utils.ngram` for their tables."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -78,7 +79,7 @@ class PowerUnif(NGramDistribution):
         num_tokens: Sequence[int] = (10, 10, 1),
         vocab_size: int = 10,
     ) -> None:
-        if len(alphas) != len(num_tokens) or min(alphas, default=0) <= 0:
+        if len(alphas) != len(num_tokens) or not all(0 < alpha < math.inf for alpha in alphas):
             raise ValueError(
                 f"`alphas` is {list(alphas)} and `num_tokens` {list(num_tokens)}; expected as many "
                 "of both, one a symbol of the n-gram, and `alphas` above 0."
@@ -132,6 +133,7 @@ class LastPosition(NGramDistribution):
         super().__init__(vocab_size, order)
         if not 0 <= peak <= 1:
             raise ValueError(f"`peak` is {peak}, expected a probability, 0 to 1.")
+        _finite(skew=skew)
         self.skew = skew
         self.peak = peak
 
@@ -182,6 +184,7 @@ class RankD(NGramDistribution):
         _check_rank(rank, vocab_size)
         self.rank = rank
         self.axis_aligned = axis_aligned
+        _finite(importance=importance, flat=flat)
         self.importance = importance
         self.flat = flat
 
@@ -237,6 +240,7 @@ class AlmostRankD(NGramDistribution):
         _check_rank(rank, vocab_size)
         self.rank = rank
         self.axis_aligned = axis_aligned
+        _finite(large=large, small=small)
         self.large = large
         self.small = small
 
@@ -257,6 +261,12 @@ def _at_least(least: int, **arguments: int) -> None:
     for argument, value in arguments.items():
         if value < least:
             raise ValueError(f"`{argument}` is {value}, expected at least {least}.")
+
+
+def _finite(**arguments: float) -> None:
+    for argument, value in arguments.items():
+        if not math.isfinite(value):
+            raise ValueError(f"`{argument}` is {value}, expected a finite number.")
 
 
 def _check_rank(rank: int, vocab_size: int) -> None:

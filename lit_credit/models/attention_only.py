@@ -81,8 +81,8 @@ class AttentionOnly(nn.Module):
             has learned.
 
     Raises:
-        ValueError: if queries and keys, or values, would read nothing, or ``splits`` does not
-            divide ``width``.
+        ValueError: if queries and keys, or values, would read nothing, ``splits`` does not divide
+            ``width``, or a number is below 1.
 
     Example:
         >>> import torch
@@ -113,6 +113,13 @@ class AttentionOnly(nn.Module):
         silent_heads: bool = False,
     ) -> None:
         super().__init__()
+        for argument, value in (("width", width), ("depth", depth), ("mlp_depth", mlp_depth)):
+            if value < 1:
+                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
+        if mlp_width is not None and mlp_width < 1:
+            raise ValueError(
+                f"`mlp_width` is {mlp_width}, expected at least 1, or None for no MLP."
+            )
         flags = {
             "residual": skip_residual,
             "pos_qk": skip_pos_qk,

@@ -23,7 +23,7 @@ class ContextMLP(nn.Module):
         block_size: symbols of a context, n - 1.
 
     Raises:
-        ValueError: if ``depth`` is below 1.
+        ValueError: if ``width``, ``hidden`` or ``depth`` is below 1.
 
     Example:
         >>> import torch
@@ -43,8 +43,9 @@ class ContextMLP(nn.Module):
         block_size: int = 2,
     ) -> None:
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"`depth` is {depth}, expected at least 1 hidden layer.")
+        for argument, value in (("width", width), ("hidden", hidden), ("depth", depth)):
+            if value < 1:
+                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.embed = nn.Embedding(vocab_size, width)

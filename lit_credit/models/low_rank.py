@@ -18,6 +18,9 @@ class LowRank(nn.Module):
         width: features d of a vector.
         block_size: symbols of a context, n - 1.
 
+    Raises:
+        ValueError: if ``width`` or ``block_size`` is below 1.
+
     Example:
         >>> import torch
         >>> net = LowRank(vocab_size=10, width=5)
@@ -31,6 +34,9 @@ class LowRank(nn.Module):
 
     def __init__(self, vocab_size: int = 10, width: int = 5, block_size: int = 2) -> None:
         super().__init__()
+        for argument, value in (("width", width), ("block_size", block_size)):
+            if value < 1:
+                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.embed = nn.Embedding(vocab_size**block_size, width)

@@ -34,7 +34,7 @@ class ParallelAttention(nn.Module):
         last_only: answer at the last position only.
 
     Raises:
-        ValueError: if ``splits`` does not divide ``width``.
+        ValueError: if ``splits`` does not divide ``width``, or there are no heads.
 
     Example:
         >>> ParallelAttention(width=6, parallel_heads=4)(torch.zeros(3, 2, 6)).shape
@@ -45,7 +45,11 @@ class ParallelAttention(nn.Module):
         self, width: int, parallel_heads: int, splits: int = 1, last_only: bool = False
     ) -> None:
         super().__init__()
-        if width % splits:
+        if parallel_heads < 1:
+            raise ValueError(
+                f"the number of parallel heads is {parallel_heads}, expected at least 1."
+            )
+        if splits < 1 or width % splits:
             raise ValueError(
                 f"`splits` is {splits}, which does not divide `width`, {width}. Change one of them."
             )

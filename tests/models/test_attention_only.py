@@ -238,6 +238,13 @@ def test_an_mlp_on_contexts_against_a_loop(depth):
     ("call", "message"),
     [
         (lambda: ContextMLP(depth=0), "`depth` is 0, expected at least 1"),
+        (lambda: ContextMLP(hidden=0), "`hidden` is 0, expected at least 1"),
+        (lambda: LowRank(width=0), "`width` is 0, expected at least 1"),
+        (lambda: AttentionOnly(width=0), "`width` is 0, expected at least 1"),
+        (lambda: AttentionOnly(heads=0), "heads is 0, expected at least 1"),
+        (lambda: AttentionOnly(splits=0), "`splits` is 0"),
+        (lambda: AttentionOnly(mlp_width=0), "`mlp_width` is 0, expected at least 1, or None"),
+        (lambda: AttentionOnly(mlp_width=4, mlp_depth=0), "`mlp_depth` is 0"),
         (lambda: ContextMLP()(torch.zeros(1, 3).long()), "`block_size` of the net is 2.* has 3"),
         (lambda: AttentionOnly(skip_pos_qk=True, skip_emb_qk=True), "queries and keys would read"),
         (lambda: AttentionOnly(skip_pos_ov=True, skip_emb_ov=True), "values would read nothing"),
