@@ -60,7 +60,8 @@ def sweep(
 
     Returns:
         The rows of the table: overrides, seed, status, seconds (of a resumed run, since then), the
-        last validation's epoch, step and metrics, or, where nothing was validated, what was logged.
+        epochs and steps at the end, the last validation's metrics, or, where nothing was validated,
+        what was logged, and what each diagnostic measured last.
 
     Raises:
         ValueError: before any run, if an argument, the grid or one of the configurations is wrong,

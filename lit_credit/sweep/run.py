@@ -62,16 +62,18 @@ def run_cell(cell: Cell) -> None:
 
 
 def _last_values(trainer: Trainer) -> dict[str, float]:
-    """Validation metrics first, then the last measurement of every diagnostic."""
+    """Validation metrics, or else what was logged; then each diagnostic's last measurement."""
     histories = [
         history
         for callback in callbacks_of(trainer)
         if isinstance(history := getattr(callback, "history", None), History) and history.rows
     ]
-    histories.sort(key=lambda history: history.rows[-1]["name"] != MetricHistory.name)
-    if not histories:
-        return {key: float(value) for key, value in trainer.callback_metrics.items()}
-    return {tag: v for history in histories for tag, v in history.rows[-1]["values"].items()}
+    last = [history.rows[-1] for history in histories]
+    last.sort(key=lambda row: row["name"] != MetricHistory.name)
+    found: dict[str, float] = {}
+    if not last or last[0]["name"] != MetricHistory.name:  # nothing was validated
+        found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return found | {tag: value for row in last for tag, value in row["values"].items()}
 
 
 def _reason(message: str) -> str:

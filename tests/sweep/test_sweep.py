@@ -13,7 +13,8 @@ import yaml
 from pyarrow import parquet
 
 from lit_credit import compare
-from lit_credit.cli import main
+from lit_credit.cli import main, run
+from lit_credit.sweep.run import _last_values
 from lit_credit.sweep.table import write_rows
 from lit_credit.utils.history import read_history
 
@@ -91,6 +92,15 @@ def test_a_row_ends_in_what_the_diagnostics_measured_last(done):
     (path,) = Path(rows[0]["folder"]).rglob("gradient_norms.jsonl")
     last = read_history(path)[-1]["values"]
     assert float(rows[0]["gradient/norm/L00"]) == pytest.approx(last["gradient/norm/L00"], rel=1e-6)
+
+
+def test_without_validation_what_was_logged_stands_beside_the_diagnostics(tmp_path):
+    (tmp_path / "base.yaml").write_text(BASE)
+    words = ["fit", f"--config={tmp_path / 'base.yaml'}", "--trainer.callbacks+=GradientNorms"]
+    words += ["--trainer.limit_val_batches=0", "--trainer.enable_progress_bar=false"]
+    names = list(_last_values(run([*words, f"--trainer.default_root_dir={tmp_path}"]).trainer))
+    assert names[0] == "train/loss"
+    assert "gradient/norm/L00" in names
 
 
 def test_a_run_of_a_sweep_is_the_run_alone(done, tmp_path):
