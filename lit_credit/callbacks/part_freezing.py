@@ -17,7 +17,8 @@ class PartFreezing(FrozenParameters):
     Which part of a net must learn? Every parameter that a name or pattern matches has
     ``requires_grad=False`` while it is frozen: gradients still pass through, and no optimizer moves
     it. At the end of every epoch in which something is frozen, and at the end of the fit, it is
-    compared, bit by bit, with what it was at the start. After the fit all is as it was.
+    compared, bit by bit, with what it was at the start. After the fit all is as it was. Buffers,
+    such as the running means of a BatchNorm, are no parameters, and go on.
 
     Costs a copy of the frozen parameters, and a comparison an epoch.
 

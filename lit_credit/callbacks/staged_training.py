@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_credit.callbacks.frozen_parameters import FrozenParameters, parameters_of
+from lit_credit.utils.trainer import is_fast_dev_run
 
 __all__ = ["StagedTraining"]
 
@@ -16,10 +18,11 @@ class StagedTraining(FrozenParameters):
 
     In stage s only ``stages[s]`` learns; all else is frozen as it is, with ``requires_grad=False``,
     and compared, bit by bit, at the end of every epoch with what it was when it was frozen.
-    Gradients still pass through it. The last stage goes on until the fit ends. What is in no stage
+    Gradients still pass through it; buffers, such as the running means of a BatchNorm, go on. The
+    last stage goes on until the fit ends. What is in no stage
     never learns. A part may be in several stages; its optimizer state waits for it. The learning
     rate goes on as it is scheduled, whatever the stage: one that restarts with every stage is
-    torch's ``CosineAnnealingWarmRestarts``.
+    torch's ``CosineAnnealingWarmRestarts``. It warns if ``max_epochs`` ends before the last stage.
 
     Costs a copy of the frozen parameters, and a comparison an epoch.
 
@@ -68,6 +71,7 @@ class StagedTraining(FrozenParameters):
                 f"StagedTraining has {len(self.stages)} stages on {trainer.world_size} devices, "
                 "whose gradients of what was frozen at the start are not averaged. Use one device."
             )
+        self._warn_of_stages_not_reached(trainer)
         # What is frozen by others stays so. With duplicates: a tied weight has several names.
         named = pl_module.named_parameters(remove_duplicate=False)
         parts = {name: p for name, p in named if p.requires_grad}
@@ -83,6 +87,15 @@ class StagedTraining(FrozenParameters):
         ever = set().union(*self._learning)
         for parameter in parts.values():
             parameter.requires_grad_(id(parameter) in ever)
+
+    def _warn_of_stages_not_reached(self, trainer: Trainer) -> None:
+        first, limit = (len(self.stages) - 1) * self.epochs_per_stage, trainer.max_epochs
+        if limit is not None and 0 <= limit <= first and not is_fast_dev_run(trainer):
+            rank_zero_warn(
+                f"StagedTraining: `max_epochs` is {limit}, but the last of {len(self.stages)} "
+                f"stages of {self.epochs_per_stage} epochs begins after {first}, and will not "
+                "learn. Raise it, or lower `epochs_per_stage`."
+            )
 
     def frozen_in(self, epoch: int) -> Mapping[str, nn.Parameter]:
         """All but those of the epoch's stage."""

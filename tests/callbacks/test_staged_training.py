@@ -177,3 +177,11 @@ def test_what_cannot_be_staged_is_named(tmp_path):
     trainer = helpers.trainer(tmp_path, logger=False, devices=2)
     with pytest.raises(MisconfigurationException, match="3 stages on 2 devices"):
         StagedTraining(STAGES).setup(trainer, module, "fit")
+
+
+def test_stages_that_the_run_does_not_reach_are_named(tmp_path):
+    module, callback = helpers.rule(BP), StagedTraining(STAGES, epochs_per_stage=2)
+    trainer = helpers.trainer(tmp_path, logger=False, max_epochs=4)
+    with pytest.warns(UserWarning, match="`max_epochs` is 4, but the last of 3 .* begins after 4"):
+        callback.setup(trainer, module, "fit")
+    callback.setup(helpers.trainer(tmp_path, logger=False, max_epochs=5), module, "fit")
