@@ -63,3 +63,19 @@ def test_each_parallel_head_has_a_feedback_of_its_own():
         heads = rows.reshape(20, 25)
         cosines = torch.corrcoef(heads) - torch.eye(20)
         assert cosines.abs().max() < 0.9
+
+
+def test_on_free_vectors_fa_and_dfa_are_one_rule():
+    """There is one unit, and its credit is the error times one matrix, drawn alike."""
+    data = NGram(LastPosition(), batch_size=16, seed=0)
+    batch, gradients = next(iter(data.train_dataloader())), []
+    fa, dfa = (seeded(lambda k=k: k(LowRank(), NGramPrediction()), seed=0) for k in (FA, DFA))
+    dfa.surrogate(batch)[1].backward()  # which draws its matrix
+    dfa.zero_grad()
+    (own,), (other,) = (rule.feedback_matrices().values() for rule in (fa, dfa))
+    assert not torch.equal(own[0], other[0].T)
+    other[0].copy_(own[0].T)
+    for rule in (fa, dfa):
+        rule.surrogate(batch)[1].backward()
+        gradients.append([p.grad for p in rule.net.parameters()])
+    torch.testing.assert_close(*gradients)
