@@ -48,7 +48,7 @@ class LogProbTheory(ScheduledDiagnostic):
       second order;
     - ``theory/kl_second_order``: KL of the logits W_U w_e + b;
     - ``theory/kl_low_rank``: KL of the singular value decomposition of the log-probabilities
-      without their means, cut to rank d, which no W_U or b enters;
+      without their means, cut to rank d, which no W_U or b enters, all contexts alike;
     - ``theory/cosine``: of w_e and the vector that the unembedding reads. What the softmax does not
       see of a vector, its part w_0 for which all entries of W_U w_0 are equal, is left out.
 
@@ -56,7 +56,8 @@ class LogProbTheory(ScheduledDiagnostic):
     variance there, and all but ``kl_low_rank`` where the unembedding is not finite. ``cosine`` is
     NaN too if one of the vectors is zero. At the end of fit it draws all of it over training.
 
-    Costs one forward on all contexts, and for each context a decomposition of a matrix (N, d).
+    Costs one forward on all contexts, and for each context decompositions of a matrix (N, d), with
+    some such matrices of all contexts in memory.
 
     Args:
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` names the

@@ -119,9 +119,11 @@ class NGram(TensorDataModule):
         return self.loader([torch.zeros(1)], count, fill, draws=self.steps_per_epoch)
 
     def val_dataloader(self) -> TensorLoader:
-        """All contexts."""
+        """All contexts, mixed: those who look at the first rows see contexts of all kinds."""
         everything = self._everything()
-        return self.loader(everything, len(everything[0]))
+        count = len(everything[0])
+        order = torch.randperm(count, generator=Generator().manual_seed(0))
+        return self.loader([part[order] for part in everything], count)
 
     def test_dataloader(self) -> TensorLoader:
         """All contexts."""
