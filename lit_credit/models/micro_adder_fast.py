@@ -6,30 +6,54 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-__all__ = ["fast_logits"]
+__all__ = ["answer_attention", "fast_logits"]
 
 # Legend: N sums, T inputs, R rows that predict the answer. The batch is the last dimension, so
 # that every product has few rows and long contiguous columns.
 
 
-def fast_logits(net: Any, tokens: Tensor) -> Tensor:
+def answer_attention(net: Any) -> Tensor:
+    """The attention of the answer's rows, (R, T), the same for every sum.
+
+    Args:
+        net: :class:`lit_credit.models.MicroAdder`.
+    """
+    weights: Tensor = net.block.attention.weights(*queries_and_keys(net), net.layout.rows)
+    return weights
+
+
+def queries_and_keys(net: Any) -> tuple[Tensor, Tensor]:
+    """Of all inputs, (T, qk_width) both."""
+    positions = net.embed.positions() * net.block.norm1.weight[2:]
+    q, k = net.block.attention.queries_and_keys(positions * stream_scale(net)[:, None])
+    return q, k
+
+
+def stream_scale(net: Any) -> Tensor:
+    """What the first norm multiplies each input by, apart from its gain, (T,).
+
+    All digits have one norm: that of the stream depends on the position alone.
+    """
+    square = net.embed.digits.radius.square() + net.embed.positions().square().sum(1)
+    scale: Tensor = (square / 5 + net.norm.eps).rsqrt()
+    return scale
+
+
+def fast_logits(net: Any, tokens: Tensor, forced: Tensor | None = None) -> Tensor:
     """The logits of the answer's rows.
 
     Args:
         net: :class:`lit_credit.models.MicroAdder`.
         tokens: (N, T).
+        forced: attention (R, T) in place of the net's own.
 
     Returns:
         (N, R, 10), a view of the transposed.
     """
     rows, attention, ffn = net.layout.rows, net.block.attention, net.block.ffn
     table, positions = net.embed.digits.table(), net.embed.positions()  # (10, 2), (T, 3)
-    # All digits have one norm: that of the stream depends on the position alone.
-    square = net.embed.digits.radius.square() + positions.square().sum(1)  # (T,)
-    scale = (square / 5 + net.norm.eps).rsqrt()
     gain = net.block.norm1.weight
-    q, k = attention.queries_and_keys(positions * gain[2:] * scale[:, None])
-    mix = attention.weights(q, k, rows) * scale  # (R, T)
+    mix = (answer_attention(net) if forced is None else forced) * stream_scale(net)  # (R, T)
     added = attention.matrix() * gain[:2]  # (5, 2)
 
     count = len(tokens)

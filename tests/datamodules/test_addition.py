@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_credit.datamodules import Addition
-from lit_credit.datamodules.addition_sampler import draw_sums
+from lit_credit.utils.addition_sampler import draw_sums
 from lit_credit.models import MicroAdder
 from lit_credit.rules import BP
 from lit_credit.tasks import AdditionTask
