@@ -34,7 +34,8 @@ class AdderAnatomy(TestedDiagnostic):
       among them, of the uniform sums;
     - ``adder/error/Z00`` ..: share of wrong digits in a column of uniform sums;
     - ``adder/off_by_one``: of the wrong digits, the share that is one too high or too low modulo
-      10, as a missed or made-up carry is;
+      10; ``adder/carry_errors``: those of them that are one too low where a carry comes in, or one
+      too high where none does: the carry was missed, or made up;
     - ``adder/run/R00`` ..: share of right sums by their longest run of carries, of all sums;
     - ``adder/ratio/Z01`` .., ``adder/ratio/mean``: :math:`\rho` of every column that has one;
     - ``adder/forced/best``: the ratio which, forced on all those columns, gets most sums right;
@@ -109,13 +110,13 @@ class AdderAnatomy(TestedDiagnostic):
         if self._sums is None:
             self._sums = draw_probe(net.layout, self.n_samples, self.n_chains)
         self.findings = found = adder_findings(net, self._sums, self.ratios, self._gains)
-        wrong = found.differences.sum(0)[1:]
-        off_by_one = (wrong[0] + wrong[-1]) / wrong.sum()
+        wrong = found.differences[:, 1:]
         return {
             "exact": found.exact,
             "token_accuracy": found.token_accuracy,
             **{f"error/Z{i:02d}": float(e) for i, e in enumerate(found.errors[:, 0])},
-            "off_by_one": float(off_by_one),
+            "off_by_one": float(wrong[:, [0, -1]].sum() / wrong.sum()),
+            "carry_errors": float((wrong[0, 0] + wrong[1, -1]) / wrong.sum()),
             **{f"run/R{i:02d}": float(e) for i, e in enumerate(found.runs)},
             **{f"ratio/Z{i:02d}": float(r) for i, r in enumerate(found.ratio, 1)},
             "ratio/mean": float(found.ratio.mean()),

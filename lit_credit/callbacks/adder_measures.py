@@ -66,11 +66,11 @@ def adder_findings(
     columns = carries.shape[1]
     predicted = net.logits_with(tokens[:, :-1], parts.attention).argmax(-1)
     right = predicted == answers
-    slots = [index.to(device) for index in place_slots(layout)]
-    sources = {name: slots[2][:, i] for i, name in enumerate("XYZ")}
+    rows, own, leak = (index.to(device) for index in place_slots(layout))
+    attention = parts.attention
 
-    def exact_with(attention: Tensor) -> float:
-        logits = net.logits_with(tokens[:n, :-1], attention)
+    def exact_with(forced: Tensor) -> float:
+        logits = net.logits_with(tokens[:n, :-1], forced)
         return float((logits.argmax(-1) == answers[:n]).all(1).float().mean())
 
     return AdderFindings(
@@ -84,12 +84,14 @@ def adder_findings(
             predicted[:n, :columns], answers[:n, :columns], carries[:n]
         ).cpu(),
         runs=exact_by_run(right.all(1), longest_run(carries), layout.digits).cpu(),
-        ratio=place_value_ratio(parts.attention, *slots).cpu(),
+        ratio=place_value_ratio(attention, rows, own, leak).cpu(),
         ratios=torch.tensor(ratios),
-        forced=torch.tensor([exact_with(force_ratio(parts.attention, *slots, r)) for r in ratios]),
+        forced=torch.tensor(
+            [exact_with(force_ratio(attention, rows, own, leak, ratio)) for ratio in ratios]
+        ),
         without={
-            name: exact_with(without_source(parts.attention, slots[0], source))
-            for name, source in sources.items()
+            name: exact_with(without_source(attention, rows, source))
+            for name, source in zip("XYZ", leak.T, strict=True)
         },
         readout=digit_readout(parts.digits.cpu(), parts.output.cpu()),
         reference=reference,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Generator
 
-from lit_credit.utils.addition_sampler import draw_sums, forced_chains
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.utils.addition_layout import AdditionLayout
+from lit_credit.utils.addition_sampler import draw_sums, forced_chains
 from lit_credit.utils.random_state import generator_of
 
 __all__ = ["Addition"]

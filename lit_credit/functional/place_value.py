@@ -36,9 +36,7 @@ def place_value_ratio(attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor
     return torch.where(high > 0, low / high, torch.nan)
 
 
-def force_ratio(
-    attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor, ratio: float
-) -> Tensor:
+def force_ratio(attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor, ratio: float) -> Tensor:
     """The attention with that ratio in every column, all sources of a kind read alike.
 
     What a row spends on the two columns together, and all other attention, stay as they are.

@@ -155,7 +155,7 @@ class AdderAttention(nn.Module):
         return product
 
     def factors(self) -> tuple[Tensor | None, Tensor | None]:
-        """a (5) and b (5) of an output of rank one; None and None of a full one."""
+        """The a (5) and the b (5) of an output of rank one; None and None of a full one."""
         if not self.rank_one:
             return None, None
         a, b = (cast(nn.Linear, layer).weight for layer in cast(nn.Sequential, self.output))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.patches import Rectangle
 
 from lit_credit.plotting._style import (
@@ -26,6 +27,8 @@ __all__ = ["draw_attention", "draw_forced", "draw_ratio", "draw_ratio_history", 
 
 _TENTH = 0.1
 _SOURCES = 5
+_HIGHEST = 0.4
+"""Of the ratios that are shown: before training they are about 1."""
 
 
 def draw_attention(ax: Axes, found: AdderFindings) -> None:
@@ -37,7 +40,10 @@ def draw_attention(ax: Axes, found: AdderFindings) -> None:
     title = f"4  Attention: {above:.2f} on the column's X and Y,\n{below:.2f} on the column below"
     dress(ax, title, "predicts", "looks at")
     ax.grid(False)
-    ax.imshow(attention.tolist(), cmap="Blues", vmin=0, vmax=0.5, aspect="auto")
+    # Of the square root, so that the column below is seen beside the column itself.
+    colors = PowerNorm(0.5, vmin=0, vmax=1)
+    image = ax.imshow(attention.tolist(), cmap="Blues", norm=colors, aspect="auto")
+    ax.figure.colorbar(image, ax=ax, ticks=[0, 0.05, 0.2, 0.5, 1], pad=0.02)
     ax.set_yticks(range(len(attention)), layout.names[layout.answers])
     ax.set_xticks(range(layout.inputs), layout.names[: layout.inputs], rotation=90, fontsize=8)
 
@@ -69,17 +75,21 @@ def draw_sources(ax: Axes, found: AdderFindings) -> None:
 def draw_ratio(ax: Axes, found: AdderFindings) -> None:
     """Panel 13, now."""
     mean = float(found.ratio.mean())
-    title = f"13a  Place-value ratio: mean {mean:.3f}\n(column below / own column; 0.1 is base ten)"
+    title = f"13a  Place-value ratio: mean {mean:.3g}\n(column below / own column; 0.1 is base ten)"
     dress(ax, title, "ratio", "predicted digit")
-    values = found.ratio.tolist()
-    if not any(math.isfinite(value) for value in values):
+    finite = {i: v for i, v in enumerate(found.ratio.tolist(), 1) if math.isfinite(v)}
+    if not finite:
         not_applicable(ax)
         return
     ax.axhline(_TENTH, color=GREY, linestyle="--")
-    ax.plot(range(1, len(values) + 1), values, "o", color=BLUE, markersize=9)
-    ax.set_xticks(range(1, len(values) + 1), [f"Z{i + 1}" for i in range(len(values))])
-    finite = [value for value in values if math.isfinite(value)]
-    ax.set_ylim(0, max(0.15, 1.15 * max(finite)))
+    # What reads the wrong columns may have any ratio: written at the edge.
+    top = min(max(0.15, 1.15 * max(finite.values())), _HIGHEST)
+    for i, value in finite.items():
+        ax.plot(i, min(value, top), "o" if value <= top else "^", color=BLUE, markersize=9)
+        if value > top:
+            ax.annotate(f"{value:.2g}", (i, top), (0, -16), textcoords="offset points", ha="center")
+    ax.set_xticks(range(1, len(found.ratio) + 1), [f"Z{i + 1}" for i in range(len(found.ratio))])
+    ax.set_ylim(0, 1.03 * top)
 
 
 def draw_ratio_history(ax: Axes, rows: Sequence[Row], section: str) -> None:
@@ -89,8 +99,7 @@ def draw_ratio_history(ax: Axes, rows: Sequence[Row], section: str) -> None:
     if len(curve) < 2:
         not_applicable(ax)
         return
-    # Before training the ratio is about 1: cut off, so that a tenth can be read.
-    highest = max(min(max(curve.values()), 0.4), 0.15)
+    highest = max(min(max(curve.values()), _HIGHEST), 0.15)
     ax.axhline(_TENTH, color=GREY, linestyle="--")
     ax.plot(list(curve), list(curve.values()), "o-", color=BLUE, linewidth=2, markersize=4)
     ax.set_ylim(0, 1.1 * highest)
@@ -125,11 +134,12 @@ def draw_forced(ax: Axes, found: AdderFindings) -> None:
 
 def _kinds(found: AdderFindings) -> dict[tuple[int, int], str]:
     """Row and source to the colour of a column's own digits, or of those below."""
-    rows, own, leak = place_slots(found.layout)
-    pairs = [(leak, AMBER), (own, BLUE)]
-    return {
-        (row, place): color
-        for slots, color in pairs
-        for row, places in zip(rows.tolist(), slots.tolist(), strict=True)
-        for place in places
-    }
+    layout = found.layout
+    kinds = {}
+    for i in range(layout.digits + 1):
+        for part in (layout.x, layout.y, layout.z):
+            if i > 0:
+                kinds[i, part.start + i - 1] = AMBER
+            if i < layout.digits and part != layout.z:
+                kinds[i, part.start + i] = BLUE
+    return kinds

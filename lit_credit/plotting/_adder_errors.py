@@ -11,9 +11,7 @@ from lit_credit.plotting._style import (
     GREY,
     ORANGE,
     SMALL,
-    EndLabel,
     dress,
-    mark_ends,
     not_applicable,
     whole_numbers_across,
 )
@@ -31,6 +29,9 @@ def draw_errors(ax: Axes, found: AdderFindings) -> None:
     title = f"6  Wrong digits: {100 * sum(errors) / len(errors):.2f} %"
     title += f", most in Z{worst} ({100 * errors[worst]:.2f} %)" if errors[worst] else ", none"
     dress(ax, title, "share wrong", "predicted digit")
+    if not errors[worst]:
+        _nothing(ax)
+        return
     ax.bar(range(len(errors)), errors, color=BLUE)
     _columns(ax, len(errors), max(errors))
 
@@ -40,6 +41,9 @@ def draw_errors_by_carry(ax: Axes, found: AdderFindings) -> None:
     none, carry = found.errors[:, 1].tolist(), found.errors[:, 2].tolist()
     title = "7  Wrong digits, by the carry into the column"
     dress(ax, title, "share wrong", "predicted digit")
+    if not found.errors[:, 0].any():
+        _nothing(ax)
+        return
     places = range(len(none))
     for shift, values, color, label in (
         (-0.2, none, BLUE, "no carry in"),
@@ -56,22 +60,23 @@ def draw_errors_by_carry(ax: Axes, found: AdderFindings) -> None:
 def draw_differences(ax: Axes, found: AdderFindings) -> None:
     """Panel 8."""
     counts = found.differences[:, 1:]  # off by 1 .. 9
-    total = int(counts.sum())
-    digits = int(found.differences.sum())
+    total, digits = int(counts.sum()), int(found.differences.sum())
+    across = "predicted - right, modulo 10"
     if not total:
-        dress(ax, f"8  No wrong digit among {digits:,}", "wrong digits", "predicted - right, mod 10")
-        ax.set(xticks=[], yticks=[])
+        dress(ax, f"8  No wrong digit among {digits:,}", "wrong digits", across)
+        _nothing(ax)
         return
-    of_carries = int(counts[1, -1] + counts[0, 0])
-    title = f"8  {total:,} wrong digits: {100 * of_carries / total:.0f} % are a carry\n"
-    title += f"({int(counts[1, -1]):,} missed: one too low; {int(counts[0, 0]):,} made up: too high)"
-    dress(ax, title, "wrong digits", "predicted - right, modulo 10")
+    by_one = 100 * int(counts[:, [0, -1]].sum()) / total
+    of_carries = 100 * int(counts[1, -1] + counts[0, 0]) / total
+    title = f"8  {total:,} wrong digits: {by_one:.0f} % off by one,\n"
+    title += f"{of_carries:.0f} % a carry missed (-1) or made up (+1)"
+    dress(ax, title, "wrong digits", across)
     # From -4 to 5, so that one too low and one too high stand beside each other.
     offs = [*range(-4, 0), *range(1, 6)]
     none, carry = ([int(row[off % 10 - 1]) for off in offs] for row in counts)
     ax.bar(offs, none, color=BLUE, label="no carry in")
     ax.bar(offs, carry, bottom=none, color=ORANGE, label="carry in")
-    ax.set_xticks(range(-4, 6), ["+5/-5" if off == 5 else f"{off:+d}" for off in range(-4, 6)])
+    ax.set_xticks(offs, ["±5" if off == 5 else f"{off:+d}" for off in offs])
     ax.legend(fontsize=SMALL, frameon=False)
 
 
@@ -91,20 +96,28 @@ def draw_runs(ax: Axes, found: AdderFindings) -> None:
 
 def draw_training(ax: Axes, rows: Sequence[Row], section: str) -> None:
     """Panel 12."""
-    dress(ax, "12  Over training", "share right", "optimizer steps")
-    ends = []
-    for tag, name, color in (("exact", "sums", GREEN), ("token_accuracy", "answers", BLUE)):
-        curve = series(rows, f"{section}/{tag}", "step")
-        if len(curve) > 1:
-            ax.plot(list(curve), list(curve.values()), color=color, linewidth=2)
-            last = list(curve.values())[-1]
-            ends.append(EndLabel(last, f"{name} {100 * last:.1f} %", color))
-    if not ends:
+    curves = {
+        name: series(rows, f"{section}/{tag}", "step")
+        for tag, name in (("token_accuracy", "answers"), ("exact", "sums"))
+    }
+    shown = {name: curve for name, curve in curves.items() if len(curve) > 1}
+    ends = [f"{100 * list(curve.values())[-1]:.1f} % of {name}" for name, curve in shown.items()]
+    title = f"12  Right over training, at its end\n{', '.join(ends)}" if ends else "12  Training"
+    dress(ax, title, "share right", "optimizer steps")
+    if not shown:
         not_applicable(ax)
         return
+    for (name, curve), color in zip(shown.items(), (BLUE, GREEN), strict=False):
+        steps, values = list(curve), list(curve.values())
+        ax.plot(steps, values, "o-", color=color, linewidth=2, markersize=4, label=name)
     ax.set_ylim(-0.02, 1.05)
     whole_numbers_across(ax)
-    mark_ends(ax, ends, height=250)
+    ax.legend(fontsize=SMALL, frameon=False)
+
+
+def _nothing(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", fontsize=22, color=GREY)
 
 
 def _columns(ax: Axes, count: int, highest: float) -> None:

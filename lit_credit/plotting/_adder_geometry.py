@@ -76,7 +76,9 @@ def draw_factors(ax: Axes, found: AdderFindings) -> None:
         labels = [f"value {i + 1}" for i in range(len(read))]
     else:
         read, write = found.readout.read.abs().tolist(), found.readout.write.abs().tolist()
-        title = "10  Attention output, leading direction:\n|v| reads digits, |u| writes to the stream"
+        title = (
+            "10  Attention output, leading direction:\n|v| reads digits, |u| writes to the stream"
+        )
         labels = list(_STREAM[: len(read)])
     dress(ax, title, "absolute value")
     if any(value != value for value in (*read, *write)):

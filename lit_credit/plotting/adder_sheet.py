@@ -60,7 +60,8 @@ def adder_sheet(found: AdderFindings, rows: Sequence[Row], *, section: str = "ad
     Returns:
         The figure; a panel without anything to show says n/a.
     """
-    figure = Figure(figsize=(26.0, 21.0), layout="constrained")
+    figure = Figure(figsize=(26.0, 21.0))
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
     axes = list(figure.subplots(_SIDE, _SIDE).flat)
     title = (
         f"A net that adds two numbers of {found.layout.digits} digits: {100 * found.exact:.2f} % "
@@ -72,5 +73,4 @@ def adder_sheet(found: AdderFindings, rows: Sequence[Row], *, section: str = "ad
             draw(ax, found)
         else:
             _OVER_TRAINING[index](ax, rows, section)
-    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)  # type: ignore[union-attr]
     return figure
