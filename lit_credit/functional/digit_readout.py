@@ -53,7 +53,9 @@ def digit_readout(points: Tensor, matrix: Tensor) -> DigitReadout:
     e = points.detach().double()
     values = s[0] * e @ vh[0]
     digits = torch.arange(len(e), device=e.device).double()
-    digits, centred = digits - digits.mean(), values - values.mean()
+    # From the first digit's, so that equal values leave nothing of rounding.
+    above = s[0] * (e - e[0]) @ vh[0]
+    digits, centred = digits - digits.mean(), above - above.mean()
     slope = digits @ centred
     sign = torch.where(slope < 0, -1.0, 1.0)
     linearity = slope.square() / (digits.square().sum() * centred.square().sum())
