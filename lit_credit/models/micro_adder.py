@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lit_credit.models.micro_adder_fast import answer_attention, fast_logits, queries_and_keys
+from lit_credit.models.micro_adder_fast import adder_attention, fast_logits
 from lit_credit.models.micro_adder_parts import (
     WIDTH,
     AdderAttention,
@@ -151,12 +151,12 @@ class MicroAdder(nn.Module):
         for name, norm in {**norms, "norm": self.norm}.items():
             if all(norm.weight is not gain for gain in gains.values()):
                 gains[name] = norm.weight
-        queries, keys = queries_and_keys(self)
+        queries, keys, weights = adder_attention(self)
         return AdderParts(
             digits=self.embed.digits.table(),
             queries=queries,
             keys=keys,
-            attention=answer_attention(self),
+            attention=weights,
             output=attention.matrix() * self.block.norm1.weight[:2],
             read=a,
             write=b,

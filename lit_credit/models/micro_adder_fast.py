@@ -6,37 +6,36 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-__all__ = ["answer_attention", "fast_logits"]
+__all__ = ["adder_attention", "fast_logits"]
 
 # Legend: N sums, T inputs, R rows that predict the answer. The batch is the last dimension, so
 # that every product has few rows and long contiguous columns.
 
 
-def answer_attention(net: Any) -> Tensor:
-    """The attention of the answer's rows, (R, T), the same for every sum.
+def adder_attention(net: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys of all inputs, (T, qk_width), and the attention of the answer's rows (R, T).
 
     Args:
         net: :class:`lit_credit.models.MicroAdder`.
     """
-    weights: Tensor = net.block.attention.weights(*queries_and_keys(net), net.layout.rows)
-    return weights
+    positions = net.embed.positions()
+    return _attention(net, positions, _scale(net, positions))
 
 
-def queries_and_keys(net: Any) -> tuple[Tensor, Tensor]:
-    """Of all inputs, (T, qk_width) both."""
-    positions = net.embed.positions() * net.block.norm1.weight[2:]
-    q, k = net.block.attention.queries_and_keys(positions * stream_scale(net)[:, None])
-    return q, k
-
-
-def stream_scale(net: Any) -> Tensor:
+def _scale(net: Any, positions: Tensor) -> Tensor:
     """What the first norm multiplies each input by, apart from its gain, (T,).
 
     All digits have one norm: that of the stream depends on the position alone.
     """
-    square = net.embed.digits.radius.square() + net.embed.positions().square().sum(1)
+    square = net.embed.digits.radius.square() + positions.square().sum(1)
     scale: Tensor = (square / 5 + net.norm.eps).rsqrt()
     return scale
+
+
+def _attention(net: Any, positions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    attention, gain = net.block.attention, net.block.norm1.weight
+    q, k = attention.queries_and_keys(positions * gain[2:] * scale[:, None])
+    return q, k, attention.weights(q, k, net.layout.rows)
 
 
 def fast_logits(net: Any, tokens: Tensor, forced: Tensor | None = None) -> Tensor:
@@ -52,8 +51,9 @@ def fast_logits(net: Any, tokens: Tensor, forced: Tensor | None = None) -> Tenso
     """
     rows, attention, ffn = net.layout.rows, net.block.attention, net.block.ffn
     table, positions = net.embed.digits.table(), net.embed.positions()  # (10, 2), (T, 3)
-    gain = net.block.norm1.weight
-    mix = (answer_attention(net) if forced is None else forced) * stream_scale(net)  # (R, T)
+    scale, gain = _scale(net, positions), net.block.norm1.weight
+    weights = _attention(net, positions, scale)[2] if forced is None else forced
+    mix = weights * scale  # (R, T)
     added = attention.matrix() * gain[:2]  # (5, 2)
 
     count = len(tokens)

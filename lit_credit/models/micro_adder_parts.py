@@ -151,7 +151,7 @@ class AdderAttention(nn.Module):
         a, b = self.factors()
         if a is None or b is None:
             return cast(nn.Linear, self.output).weight
-        product: Tensor = torch.outer(b, self.head.weight @ a)
+        product: Tensor = b[:, None] @ (a[None] @ self.head.weight.T)
         return product
 
     def factors(self) -> tuple[Tensor | None, Tensor | None]:

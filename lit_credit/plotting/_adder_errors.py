@@ -88,7 +88,7 @@ def draw_runs(ax: Axes, found: AdderFindings) -> None:
     heights = [0.0 if v != v else v for v in runs]
     ax.bar(range(len(runs)), heights, color=GREEN)
     for i, value in enumerate(runs):
-        text = "n/a" if value != value else f"{100 * value:.0f}"
+        text = "n/a" if value != value else f"{100 * value:.3g}"
         ax.text(i, heights[i] + 0.01, text, ha="center", fontsize=SMALL)
     ax.set_xticks(range(len(runs)))
     ax.set_ylim(0, 1.1)
