@@ -1,5 +1,6 @@
 """Diagnostics as Callbacks, for rules of lit_credit and for any LightningModule."""
 
+from lit_credit.callbacks.adder_anatomy import AdderAnatomy
 from lit_credit.callbacks.attention_maps import AttentionMaps
 from lit_credit.callbacks.circuit_matching import CircuitMatching
 from lit_credit.callbacks.credit_alignment import CreditAlignment
@@ -24,6 +25,7 @@ from lit_credit.callbacks.text_samples import TextSamples
 from lit_credit.callbacks.weight_alignment import WeightAlignment
 
 __all__ = [
+    "AdderAnatomy",
     "AttentionMaps",
     "CircuitMatching",
     "CreditAlignment",

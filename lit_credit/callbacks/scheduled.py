@@ -118,8 +118,13 @@ class ScheduledDiagnostic(Callback, ABC):
         """The figure of the whole history, or several by name, one of them ``figure``; or None."""
         return None
 
-    def table(self, rows: Sequence[Row], section: str) -> list[TableRow]:
-        """The lines of a table of the whole history, all with the same columns; none, no table."""
+    def table(
+        self, rows: Sequence[Row], section: str
+    ) -> list[TableRow] | Mapping[str, list[TableRow]]:
+        """The lines of a table of the whole history, all with the same columns; none, no table.
+
+        Or those of several tables by name, which go to ``<name>_<name of the table>.csv``.
+        """
         return []
 
     def reading(self, rows: Sequence[Row], section: str) -> str | None:
@@ -141,15 +146,18 @@ class ScheduledDiagnostic(Callback, ABC):
         """Check everything that can be checked before training."""
         if stage != "fit":
             return
-        siblings = [c for c in _diagnostics(trainer) if c.name == self.name]
-        self._rank_among_siblings = siblings.index(self)
-        self._folder = run_folder(trainer)
+        self._find_place(trainer)
         # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
         self.history, self.probe, self._last_step = History(), None, -1
         self._drawn_step = -1
         if self.uses_loss:
             check_batch_loss(pl_module)
         self.prepare(trainer, pl_module)
+
+    def _find_place(self, trainer: Trainer) -> None:
+        siblings = [c for c in _diagnostics(trainer) if c.name == self.name]
+        self._rank_among_siblings = siblings.index(self)
+        self._folder = run_folder(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the probe and measure before the first step."""
@@ -184,28 +192,33 @@ class ScheduledDiagnostic(Callback, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure once more, if the end was not due, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
+        self._sum_up(trainer)
+
+    def _sum_up(self, trainer: Trainer) -> None:
         rows = self.history.rows
         if not trainer.is_global_zero or not rows:
             return
-        section = self._numbered(self.section)
-        lines = self.table(rows, section)
-        if lines and self._folder is not None:
-            write_table(self._folder / f"{self._numbered(self.name)}.csv", lines)
+        section, stem = self._numbered(self.section), self._numbered(self.name)
+        found = self.table(rows, section)
+        tables = found if isinstance(found, Mapping) else {"": found}
+        for name, lines in tables.items():
+            if lines and self._folder is not None:
+                write_table(self._folder / f"{stem}{name and f'_{name}'}.csv", lines)
         text = self.reading(rows, section)
         if text is not None:
             rank_zero_info(f"{section}: {text}")
-            log_text(trainer, f"{section}/reading", text, trainer.global_step)
+            log_text(trainer, f"{section}/reading", text, self._last_step)
         self._draw(trainer)
 
     def _draw(self, trainer: Trainer) -> None:
-        if not self.figure or self._drawn_step == trainer.global_step:
+        if not self.figure or self._drawn_step == self._last_step:
             return
-        self._drawn_step = trainer.global_step
+        self._drawn_step = self._last_step
         section = self._numbered(self.section)
         drawn = self.draw(self.history.rows, section)
         figures = {"figure": drawn} if isinstance(drawn, Figure) else drawn or {}
         for name, figure in figures.items():
-            log_figure(trainer, f"{section}/{name}", figure, trainer.global_step)
+            log_figure(trainer, f"{section}/{name}", figure, self._last_step)
             if self._folder is not None:
                 folder = self._folder / "figures"
                 folder.mkdir(parents=True, exist_ok=True)
@@ -217,8 +230,10 @@ class ScheduledDiagnostic(Callback, ABC):
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step
-        if not trainer.is_global_zero or self._last_step >= step:
-            return
+        if trainer.is_global_zero and self._last_step < step:
+            self._measure_at(step, trainer, module, epoch)
+
+    def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_step = step
         with probing(module):
             values = self.measure(module, self.probe)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Generator
 
-from lit_credit.datamodules.addition_sampler import draw_sums, forced_chains
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.utils.addition_layout import AdditionLayout
+from lit_credit.utils.addition_sampler import draw_sums, forced_chains
 from lit_credit.utils.random_state import generator_of
 
 __all__ = ["Addition"]
@@ -35,7 +35,7 @@ class Addition(TensorDataModule):
         curriculum: pairs (update, m): from that update on, numbers are uniform in [0, 10^m). The
             first update is 0; an m above ``digits`` counts as ``digits``.
         carry_mix: the probability that a sum is made of a pattern of carries instead; see
-            :func:`lit_credit.datamodules.addition_sampler.draw_sums`.
+            :func:`lit_credit.utils.addition_sampler.draw_sums`.
         fade: two updates: the probability falls from the one to the other linearly to 0; None
             keeps it.
         val_size: uniform sums to validate on.

@@ -14,6 +14,7 @@ from lit_credit.functional.composition_scores import (
     composition_scores,
 )
 from lit_credit.functional.diagonal_score import diagonal_score, diagonal_score_null_sd
+from lit_credit.functional.digit_readout import DigitReadout, digit_readout
 from lit_credit.functional.embedding_geometry import (
     cosine_matrix,
     feature_dimensionality,
@@ -49,6 +50,12 @@ from lit_credit.functional.ngram import conditional_entropy, max_accuracy, rando
 from lit_credit.functional.norms import frobenius_norm, sample_norms
 from lit_credit.functional.optimal_contexts import optimal_contexts
 from lit_credit.functional.participation_ratio import participation_ratio
+from lit_credit.functional.place_value import (
+    best_ratio,
+    force_ratio,
+    place_value_ratio,
+    without_source,
+)
 from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
@@ -69,12 +76,14 @@ from lit_credit.functional.softmax_jacobian import (
     softmax_gradients,
 )
 from lit_credit.functional.subspace_match import SubspaceMatch, principal_angles, subspace_match
+from lit_credit.functional.sum_errors import column_errors, digit_differences, exact_by_run
 from lit_credit.functional.token_mismatch import token_mismatch
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
 __all__ = [
     "SVD",
     "CompositionScores",
+    "DigitReadout",
     "FactoredMatrix",
     "MatchBaseline",
     "MeanAndSd",
@@ -89,16 +98,22 @@ __all__ = [
     "accuracy_bound",
     "association_bound",
     "attention_entropy",
+    "best_ratio",
     "centred_log_probs",
+    "column_errors",
     "composition_null",
     "composition_scores",
     "conditional_entropy",
     "cosine_matrix",
     "diagonal_score",
     "diagonal_score_null_sd",
+    "digit_differences",
+    "digit_readout",
     "duplicate_token_score",
     "effective_keys",
+    "exact_by_run",
     "feature_dimensionality",
+    "force_ratio",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
@@ -121,6 +136,7 @@ __all__ = [
     "optimal_contexts",
     "ov_circuit",
     "participation_ratio",
+    "place_value_ratio",
     "position_matching",
     "previous_token_score",
     "principal_angles",
@@ -148,4 +164,5 @@ __all__ = [
     "top_probability",
     "weight_angle",
     "welch_bound",
+    "without_source",
 ]

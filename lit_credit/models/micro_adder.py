@@ -6,13 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lit_credit.models.micro_adder_fast import fast_logits
+from lit_credit.models.micro_adder_fast import adder_attention, fast_logits
 from lit_credit.models.micro_adder_parts import (
     WIDTH,
     AdderAttention,
     AdderEmbedding,
     AdderFFN,
 )
+from lit_credit.utils.adder_parts import AdderParts
 from lit_credit.utils.addition_layout import AdditionLayout
 
 __all__ = ["AdderBlock", "MicroAdder"]
@@ -136,6 +137,31 @@ class MicroAdder(nn.Module):
         h = self.block(h)
         scores: Tensor = self.head(self.norm(h)) @ self.embed.digits.table().T
         return scores
+
+    def logits_with(self, tokens: Tensor, attention: Tensor) -> Tensor:
+        """The logits (N, R, 10) of the answer if attention were that, (R, T)."""
+        return fast_logits(self, tokens, attention)
+
+    def parts(self) -> AdderParts:
+        """What there is to see in the net."""
+        attention = self.block.attention
+        a, b = attention.factors()
+        gains: dict[str, Tensor] = {}
+        norms = {"block.norm1": self.block.norm1, "block.norm2": self.block.norm2}
+        for name, norm in {**norms, "norm": self.norm}.items():
+            if all(norm.weight is not gain for gain in gains.values()):
+                gains[name] = norm.weight
+        queries, keys, weights = adder_attention(self)
+        return AdderParts(
+            digits=self.embed.digits.table(),
+            queries=queries,
+            keys=keys,
+            attention=weights,
+            output=attention.matrix() * self.block.norm1.weight[:2],
+            read=a,
+            write=b,
+            gains=gains,
+        )
 
 
 def _watched(net: nn.Module) -> bool:

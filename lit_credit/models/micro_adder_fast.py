@@ -6,30 +6,54 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-__all__ = ["fast_logits"]
+__all__ = ["adder_attention", "fast_logits"]
 
 # Legend: N sums, T inputs, R rows that predict the answer. The batch is the last dimension, so
 # that every product has few rows and long contiguous columns.
 
 
-def fast_logits(net: Any, tokens: Tensor) -> Tensor:
+def adder_attention(net: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys of all inputs, (T, qk_width), and the attention of the answer's rows (R, T).
+
+    Args:
+        net: :class:`lit_credit.models.MicroAdder`.
+    """
+    positions = net.embed.positions()
+    return _attention(net, positions, _scale(net, positions))
+
+
+def _scale(net: Any, positions: Tensor) -> Tensor:
+    """What the first norm multiplies each input by, apart from its gain, (T,).
+
+    All digits have one norm: that of the stream depends on the position alone.
+    """
+    square = net.embed.digits.radius.square() + positions.square().sum(1)
+    scale: Tensor = (square / 5 + net.norm.eps).rsqrt()
+    return scale
+
+
+def _attention(net: Any, positions: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    attention, gain = net.block.attention, net.block.norm1.weight
+    q, k = attention.queries_and_keys(positions * gain[2:] * scale[:, None])
+    return q, k, attention.weights(q, k, net.layout.rows)
+
+
+def fast_logits(net: Any, tokens: Tensor, forced: Tensor | None = None) -> Tensor:
     """The logits of the answer's rows.
 
     Args:
         net: :class:`lit_credit.models.MicroAdder`.
         tokens: (N, T).
+        forced: attention (R, T) in place of the net's own.
 
     Returns:
         (N, R, 10), a view of the transposed.
     """
     rows, attention, ffn = net.layout.rows, net.block.attention, net.block.ffn
     table, positions = net.embed.digits.table(), net.embed.positions()  # (10, 2), (T, 3)
-    # All digits have one norm: that of the stream depends on the position alone.
-    square = net.embed.digits.radius.square() + positions.square().sum(1)  # (T,)
-    scale = (square / 5 + net.norm.eps).rsqrt()
-    gain = net.block.norm1.weight
-    q, k = attention.queries_and_keys(positions * gain[2:] * scale[:, None])
-    mix = attention.weights(q, k, rows) * scale  # (R, T)
+    scale, gain = _scale(net, positions), net.block.norm1.weight
+    weights = _attention(net, positions, scale)[2] if forced is None else forced
+    mix = weights * scale  # (R, T)
     added = attention.matrix() * gain[:2]  # (5, 2)
 
     count = len(tokens)

@@ -148,11 +148,18 @@ class AdderAttention(nn.Module):
 
     def matrix(self) -> Tensor:
         """The map from the mixed digit parts to the stream, (5, 2)."""
-        if not self.rank_one:
+        a, b = self.factors()
+        if a is None or b is None:
             return cast(nn.Linear, self.output).weight
-        a, b = (cast(nn.Linear, layer).weight for layer in cast(nn.Sequential, self.output))
-        product: Tensor = b @ (a @ self.head.weight.T)
+        product: Tensor = b[:, None] @ (a[None] @ self.head.weight.T)
         return product
+
+    def factors(self) -> tuple[Tensor | None, Tensor | None]:
+        """The a (5) and the b (5) of an output of rank one; None and None of a full one."""
+        if not self.rank_one:
+            return None, None
+        a, b = (cast(nn.Linear, layer).weight for layer in cast(nn.Sequential, self.output))
+        return a[0], b[:, 0]
 
 
 class AdderFFN(nn.Module):

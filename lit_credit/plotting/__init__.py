@@ -1,5 +1,7 @@
 """Figures: rows of a history in, a matplotlib Figure out; no pyplot and no global state."""
 
+from lit_credit.plotting.adder_findings import AdderFindings
+from lit_credit.plotting.adder_sheet import adder_sheet
 from lit_credit.plotting.attention_grid import attention_grid
 from lit_credit.plotting.attribution_figure import attribution_figure
 from lit_credit.plotting.circuit_figure import circuit_figure
@@ -13,8 +15,10 @@ from lit_credit.plotting.symbol_maps import symbol_maps
 from lit_credit.plotting.theory_figure import theory_figure
 
 __all__ = [
+    "AdderFindings",
     "HeadPanel",
     "SignedMap",
+    "adder_sheet",
     "attention_grid",
     "attribution_figure",
     "circuit_figure",

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.datamodules import TensorLoader
+from lit_credit.models import MicroAdder
 from lit_credit.tasks import Classification
 
 FEATURES, CLASSES, WIDTH, SYMBOLS = 12, 4, 8, 20
@@ -130,6 +131,14 @@ class SymbolNet(NoisyNet):
         super().__init__()
         norm = nn.LayerNorm(WIDTH)
         self.embed = nn.Sequential(Symbols(), norm, nn.Dropout(0.2), Attend())
+
+
+class AddingNet(NoisyNet):
+    """The noisy net, with a frozen net that adds beside it, which takes no part."""
+
+    def __init__(self):
+        super().__init__()
+        self.adder = MicroAdder(digits=2).requires_grad_(False)
 
 
 class Data(LightningDataModule):

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lit_credit.callbacks
 from lit_credit.callbacks import (
+    AdderAnatomy,
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
@@ -41,6 +42,7 @@ from tests.callbacks import helpers
 from tests.callbacks.helpers import Foreign, Validated, Witness, files, fit, same_state
 
 CALLBACKS = [
+    AdderAnatomy,
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
@@ -82,7 +84,7 @@ ON_SYMBOLS = (
     SymbolAttention,
     *ON_MATRICES,
 )
-WITHOUT_UNITS = (CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
+WITHOUT_UNITS = (AdderAnatomy, CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
 """They have something to look at in any module."""
 WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
 # WeightAlignment is refused under BP, which has no feedback.
@@ -97,6 +99,8 @@ def make(kind, **kwargs):
 
 def net_for(kind):
     """A net that runs on what the callback gives it."""
+    if kind is AdderAnatomy:
+        return helpers.AddingNet
     return helpers.SymbolNet if kind in ON_SYMBOLS else helpers.NoisyNet
 
 
@@ -120,7 +124,7 @@ def test_every_callback_is_listed():
 def trained(tmp_path_factory):
     """Modules trained without any callback, and their last random state."""
     found = {}
-    for kind, net in product(RULES, (helpers.NoisyNet, helpers.SymbolNet)):
+    for kind, net in product(RULES, (helpers.NoisyNet, helpers.SymbolNet, helpers.AddingNet)):
         module = helpers.rule(kind, net)
         fit(tmp_path_factory.mktemp("bare"), module, logger=False)
         found[kind, net] = module, torch.get_rng_state()
@@ -306,10 +310,13 @@ class WithoutLoss(Validated):
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_what_is_missing_is_named_before_training(kind, tmp_path):
-    module = Validated(net_for(kind))
+    module = Validated(helpers.NoisyNet if kind is AdderAnatomy else net_for(kind))
     if kind is CreditAlignment:
         with pytest.raises(MisconfigurationException, match=r"`credit\(batch\)`.*Validated"):
             fit(tmp_path, module, CreditAlignment(parameters=False), logger=False)
+    elif kind is AdderAnatomy:
+        with pytest.raises(MisconfigurationException, match=r"`parts\(\)`.*Validated"):
+            fit(tmp_path, module, AdderAnatomy(), logger=False)
     elif kind is WeightAlignment:
         for other in (module, helpers.rule(BP)):
             with pytest.raises(MisconfigurationException, match=r"feedback_matrices.*such as FA"):

@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_credit.datamodules import Addition
-from lit_credit.datamodules.addition_sampler import draw_sums
 from lit_credit.models import MicroAdder
 from lit_credit.rules import BP
 from lit_credit.tasks import AdditionTask
 from lit_credit.utils.addition_layout import AdditionLayout
+from lit_credit.utils.addition_sampler import draw_sums
 from lit_credit.utils.carries import carries_in, longest_run
 from lit_credit.utils.random_state import generator_of
 from lit_credit.utils.updates import batches_of

@@ -1,0 +1,105 @@
+"""The measurements of AdderAnatomy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from lit_credit.functional import (
+    column_errors,
+    digit_differences,
+    digit_readout,
+    exact_by_run,
+    force_ratio,
+    place_value_ratio,
+    without_source,
+)
+from lit_credit.plotting import AdderFindings
+from lit_credit.utils.adder_parts import AdderParts
+from lit_credit.utils.addition_layout import AdditionLayout
+from lit_credit.utils.addition_sampler import draw_sums, forced_chains
+from lit_credit.utils.carries import carries_in, longest_run
+from lit_credit.utils.place_slots import place_slots
+
+__all__ = ["SumProbe", "adder_findings", "draw_probe"]
+
+
+class SumProbe(NamedTuple):
+    """Sums to look at: N uniform ones, then those with forced runs of carries."""
+
+    tokens: Tensor
+    """int64 (N + M, T)."""
+    uniform: int
+    """N."""
+
+
+def draw_probe(layout: AdditionLayout, n_uniform: int, n_chains: int, seed: int = 0) -> SumProbe:
+    """Uniform sums of all digits, and ``n_chains`` of each length of run, always the same."""
+    generator = Generator().manual_seed(seed)
+    pairs = [draw_sums(n_uniform, layout.digits, layout.digits, 0.0, generator)[0]]
+    pairs += [
+        forced_chains(n_chains, layout.digits, length, generator)
+        for length in range(1, layout.digits + 1)
+    ]
+    x, y = torch.cat(pairs, 1)
+    return SumProbe(layout.fill(x, y), n_uniform)
+
+
+@torch.no_grad()
+def adder_findings(
+    net: Any, probe: SumProbe, ratios: Sequence[float], reference: Mapping[str, Tensor]
+) -> AdderFindings:
+    """One measurement.
+
+    Args:
+        net: has ``layout``, ``parts()`` and ``logits_with(tokens, attention)``.
+        probe: the sums.
+        ratios: those to force.
+        reference: gains of another run.
+    """
+    layout: AdditionLayout = net.layout
+    parts: AdderParts = net.parts()
+    device = parts.digits.device
+    tokens, n = probe.tokens.to(device), probe.uniform
+    answers, carries = tokens[:, layout.answers], carries_in(tokens, layout)
+    columns = carries.shape[1]
+    predicted = net.logits_with(tokens[:, :-1], parts.attention).argmax(-1)
+    right = predicted == answers
+    rows, own, leak = (index.to(device) for index in place_slots(layout))
+    attention = parts.attention
+
+    def exact_with(forced: Tensor) -> float:
+        logits = net.logits_with(tokens[:n, :-1], forced)
+        return float((logits.argmax(-1) == answers[:n]).all(1).float().mean())
+
+    return AdderFindings(
+        layout=layout,
+        parts=_on_cpu(parts),
+        sums=n,
+        exact=float(right[:n].all(1).float().mean()),
+        token_accuracy=float(right[:n].float().mean()),
+        errors=column_errors(~right[:n, :columns], carries[:n]).cpu(),
+        differences=digit_differences(
+            predicted[:n, :columns], answers[:n, :columns], carries[:n]
+        ).cpu(),
+        runs=exact_by_run(right.all(1), longest_run(carries), layout.digits).cpu(),
+        ratio=place_value_ratio(attention, rows, own, leak).cpu(),
+        ratios=torch.tensor(ratios),
+        forced=torch.tensor(
+            [exact_with(force_ratio(attention, rows, own, leak, ratio)) for ratio in ratios]
+        ),
+        without={
+            name: exact_with(without_source(attention, rows, source))
+            for name, source in zip("XYZ", leak.T, strict=True)
+        },
+        readout=digit_readout(parts.digits.cpu(), parts.output.cpu()),
+        reference=reference,
+    )
+
+
+def _on_cpu(parts: AdderParts) -> AdderParts:
+    gains = {name: gain.detach().cpu() for name, gain in parts.gains.items()}
+    fields = parts._replace(gains={})._asdict()
+    tensors = {k: v.detach().cpu() for k, v in fields.items() if isinstance(v, Tensor)}
+    return parts._replace(**tensors, gains=gains)

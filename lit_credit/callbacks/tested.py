@@ -1,0 +1,52 @@
+"""Diagnostics that also look at what is tested."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.utils.checkpoints import checkpoint_step, rows_beside
+from lit_credit.utils.history import History, Row
+
+__all__ = ["TestedDiagnostic"]
+
+
+class TestedDiagnostic(ScheduledDiagnostic):
+    """A scheduled diagnostic that measures once more at the end of ``trainer.test``.
+
+    Scalars, tables and figures go where the test writes; the history of the run is read, for the
+    curves over training, and not written: from the checkpoint that is tested if the diagnostic was
+    there when it was saved, else from the files of its folder. The measurement must not need a
+    batch of the data.
+    """
+
+    __test__ = False  # pytest takes the name for that of a test
+    uses_probe = False
+
+    def earlier_rows(self, checkpoint: str, section: str) -> list[Row]:
+        """The rows that the run of a checkpoint has left in its folder."""
+        return rows_beside(checkpoint, self._numbered(self.name))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check what is trained, or tested."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "test":
+            self._find_place(trainer)
+            if trainer.ckpt_path:
+                self.history = History()  # until that of the checkpoint is loaded
+            self.prepare(trainer, pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure what was tested, and sum up."""
+        if not trainer.is_global_zero:
+            return
+        rows: Sequence[Row] = self.history.rows
+        step = trainer.global_step
+        if trainer.ckpt_path:
+            checkpoint = str(trainer.ckpt_path)
+            step = checkpoint_step(checkpoint)
+            rows = rows or self.earlier_rows(checkpoint, self._numbered(self.section))
+        self.history = History(rows=[row for row in rows if row["step"] < step])
+        self._drawn_step = -1
+        self._measure_at(step, trainer, pl_module, trainer.current_epoch)
+        self._sum_up(trainer)

@@ -1,0 +1,55 @@
+"""What a checkpoint, and the folder that it lies in, tell of its run."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_credit.utils.history import Row, read_history
+
+__all__ = ["checkpoint_step", "read_weights", "rows_beside"]
+
+
+def checkpoint_step(path: str | Path) -> int:
+    """The optimizer steps taken when it was saved; 0 if it does not say."""
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return int(checkpoint.get("global_step", 0))
+
+
+def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
+    """The ``state_dict`` of a checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        argument: that the path was given as, for the error.
+
+    Raises:
+        ValueError: if there is no such file, or no ``state_dict`` in it.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"`{argument}` is {str(path)!r}, which is no file; give a checkpoint.")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(
+            f"`{argument}` is {str(path)!r}, which holds no `state_dict`; give a checkpoint that "
+            "Lightning has saved."
+        )
+    weights: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return weights
+
+
+def rows_beside(checkpoint: str | Path, name: str) -> list[Row]:
+    """The rows of a history of the run that saved a checkpoint.
+
+    Args:
+        checkpoint: in the run's folder, or in a folder of it.
+        name: of the history, without its ending.
+
+    Returns:
+        The rows; none if there is no such file.
+    """
+    folder = Path(checkpoint).resolve().parent
+    for place in (folder, folder.parent):
+        if (file := place / f"{name}.jsonl").is_file():
+            return read_history(file)
+    return []
