@@ -103,7 +103,24 @@ def test_modules_and_parameters_in_two_places_stay_one():
     assert all(p.grad is not None for p in net.parameters())
 
 
+def test_a_member_has_the_precision_of_the_ensemble():
+    net = Ensemble(adder, members=2, first_seed=0).double()
+    with torch.no_grad():
+        net.stacked.head.weight.add_(1e-12)
+    x = torch.zeros(3, 15, dtype=torch.long)
+    assert torch.equal(net.member(1).head.weight, net.stacked.head.weight[1])
+    torch.testing.assert_close(net.member(1)(x), net(x)[1], rtol=1e-10, atol=1e-10)
+
+
+class Noisy(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.register_buffer("noise", torch.randn(2))
+
+
 def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="buffer `noise` depends on the seed"):
+        Ensemble(Noisy, members=2, first_seed=0)
     with pytest.raises(ValueError, match="`members` is 0"):
         Ensemble(adder, members=0)
     with pytest.raises(ValueError, match=r"`stacked\.head` .*stacked"):
