@@ -170,6 +170,7 @@ def _watched(net: nn.Module) -> bool:
         child._forward_hooks
         or child._forward_pre_hooks
         or child._backward_hooks
+        or child._backward_pre_hooks
         or "forward" in vars(child)
         or getattr(child, "use_feedback", False)
         for child in net.modules()
