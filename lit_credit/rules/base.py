@@ -281,7 +281,7 @@ class CreditRule(LightningModule):
                 "Leave it out; `clip_norm` clips each by itself."
             )
         if not isinstance(limits, Mapping):
-            limits = dict.fromkeys(self.units, limits)
+            limits = dict.fromkeys(self.units or ["*"], limits)  # no unit to clip is an error
         found: dict[str, float] = {}
         for pattern, limit in limits.items():
             _positive(limit, f"clip_per_unit[{pattern!r}]")
