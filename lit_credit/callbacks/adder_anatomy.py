@@ -102,7 +102,7 @@ class AdderAnatomy(TestedDiagnostic):
         self.findings = self._sums = None
         if self.reference is not None:
             gains = module.get_submodule(self._net).parts().gains  # type: ignore[operator]
-            self._gains = _reference_gains(self.reference, list(gains))
+            self._gains = _reference_gains(self.reference, gains)
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """All of it."""
@@ -153,18 +153,17 @@ class AdderAnatomy(TestedDiagnostic):
         raise missing(self, module, what, "Use MicroAdder, or give your net these.")
 
 
-def _reference_gains(path: str, names: list[str]) -> dict[str, Tensor]:
+def _reference_gains(path: str, gains: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The gains of a checkpoint's norms."""
     weights = read_weights(path, "reference")
     found = {
-        name: value
-        for name in names
-        for key, value in weights.items()
-        if key == f"net.{name}.weight"
+        name: weights[key]
+        for name, gain in gains.items()
+        if (key := f"net.{name}.weight") in weights and weights[key].shape == gain.shape
     }
     if not found:
         raise ValueError(
-            f"`reference` is {path!r}, which has no weights of {', '.join(names)}. Give a "
+            f"`reference` is {path!r}, which has no weights of {', '.join(gains)} that fit. Give a "
             "checkpoint of a net of the same kind."
         )
     return found

@@ -52,13 +52,15 @@ class MemberCheckpoints(Callback):
         self._write(trainer, pl_module, "")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, suffix: str) -> None:
-        root = run_folder(trainer)
+        # Every rank saves, or those that do would wait for the others for ever.
+        root = trainer.strategy.broadcast(run_folder(trainer))
         if root is None:
             return
         folder = root / "members"
-        folder.mkdir(exist_ok=True)
         whole = folder / "all.ckpt"
         trainer.save_checkpoint(whole, weights_only=True)
+        if not trainer.is_global_zero:
+            return
         checkpoint = torch.load(whole, weights_only=True)
         whole.unlink()
         net: Any = pl_module.net

@@ -1,6 +1,6 @@
 """Several nets of one kind, trained side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Ensemble(nn.Module):
         compile: compile the forward pass of all members with ``torch.compile``.
 
     Raises:
-        ValueError: if there is no member.
+        ValueError: if there is no member, or members have buffers of their own.
 
     Example:
         >>> net = Ensemble(lambda: nn.Linear(3, 2), members=8)
@@ -55,7 +55,8 @@ class Ensemble(nn.Module):
         self.register_buffer("seeds", torch.arange(first, first + members))
         self.make_net = net
         nets = [self._drawn(seed) for seed in self.seeds.tolist()]
-        # One of them holds the stacked parameters, under their names; buffers are the same in all.
+        # One of them holds the stacked parameters, under their names, and the buffers of all.
+        _check_buffers(nets)
         self.stacked = nets[0]
         for name, parameter in list(self.stacked.named_parameters()):
             each = torch.stack([one.get_parameter(name).detach() for one in nets])
@@ -69,8 +70,9 @@ class Ensemble(nn.Module):
         return outputs
 
     def member(self, index: int) -> nn.Module:
-        """A copy of one member, a net like any other."""
-        net = self._drawn(int(self.seeds[index]))
+        """A copy of one member, a net like any other, of the ensemble's device and precision."""
+        own = next(self.stacked.parameters(), torch.empty(0, device=self.seeds.device))
+        net = self._drawn(int(self.seeds[index])).to(own)
         net.load_state_dict(self.member_state(index))
         return net
 
@@ -114,6 +116,17 @@ class Ensemble(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return self.make_net()
+
+
+def _check_buffers(nets: Sequence[nn.Module]) -> None:
+    first = dict(nets[0].named_buffers())
+    for net in nets[1:]:
+        for name, value in net.named_buffers():
+            if not torch.equal(value, first[name]):
+                raise ValueError(
+                    f"`net` makes nets whose buffer `{name}` depends on the seed, but an ensemble "
+                    "stacks parameters alone. Make it a parameter that is not trained."
+                )
 
 
 def _replace(net: nn.Module, old: nn.Parameter, new: nn.Parameter) -> None:

@@ -123,7 +123,7 @@ class MicroAdder(nn.Module):
         """Map digits (N, T) to logits (N, T, 10), or to those of the answer's rows if fast.
 
         Raises:
-            ValueError: if sequences have not the length of the layout.
+            ValueError: if sequences are longer than those of the layout.
         """
         if tokens.shape[1] > self.layout.inputs:
             raise ValueError(
@@ -170,6 +170,7 @@ def _watched(net: nn.Module) -> bool:
         child._forward_hooks
         or child._forward_pre_hooks
         or child._backward_hooks
+        or child._backward_pre_hooks
         or "forward" in vars(child)
         or getattr(child, "use_feedback", False)
         for child in net.modules()

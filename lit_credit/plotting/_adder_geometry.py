@@ -49,7 +49,8 @@ def draw_keys(ax: Axes, found: AdderFindings) -> None:
 def draw_readout(ax: Axes, found: AdderFindings) -> None:
     """Panel 9."""
     read = found.readout
-    what = "E[d] H a, times |b|" if found.parts.read is not None else "leading direction of output"
+    direct = found.parts.read is not None
+    what = "gain E[d] H a, times |b|" if direct else "leading direction of output"
     r2, share = float(read.linearity), 100 * float(read.share)
     title = f"9  What attention reads of a digit: R² {r2:.3f}\n({what}: {share:.0f} % of the map)"
     dress(ax, title, "read of the digit", "digit")

@@ -23,6 +23,7 @@ from lit_credit.utils.device_search import skip_device_search
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
 from lit_credit.utils.logging import declare_hyperparameters, logger_due
 from lit_credit.utils.names import match_names, submodule_names
+from lit_credit.utils.nested import first_tensor
 from lit_credit.utils.random_state import random_state, set_random_state
 from lit_credit.utils.trainer import count_updates, is_at_epoch_start
 from lit_credit.utils.updates import batches_of
@@ -274,8 +275,13 @@ class CreditRule(LightningModule):
     def _clip_norms(self, limits: float | Mapping[str, float] | None) -> dict[str, float]:
         if limits is None:
             return {}
+        if hasattr(self.net, "clip_grad_norm_"):
+            raise ValueError(
+                f"`clip_per_unit` is {limits}, which would clip the nets of an ensemble together. "
+                "Leave it out; `clip_norm` clips each by itself."
+            )
         if not isinstance(limits, Mapping):
-            limits = dict.fromkeys(self.units, limits)
+            limits = dict.fromkeys(self.units or ["*"], limits)  # no unit to clip is an error
         found: dict[str, float] = {}
         for pattern, limit in limits.items():
             _positive(limit, f"clip_per_unit[{pattern!r}]")
@@ -287,11 +293,14 @@ class CreditRule(LightningModule):
         step_scheduler(self.lr_schedulers(), self.trainer.callback_metrics)
 
     def _evaluation_step(self, batch: Any, metrics: MetricCollection, loss_name: str) -> None:
-        output = self(*self.task.inputs(batch))
+        inputs = self.task.inputs(batch)
+        output = self(*inputs)
         loss = self.task.loss(output, batch)
         metrics.update(output, self.task.target(batch))
-        # The number of samples weights the mean over batches.
-        self.log(loss_name, loss, batch_size=len(output), sync_dist=True)
+        # Samples weight the mean over batches; an ensemble's output has the members first.
+        rows = first_tensor(inputs)
+        count = len(output if rows is None else rows)
+        self.log(loss_name, loss, batch_size=count, sync_dist=True)
         self.log_dict(dict(metrics.items()), on_epoch=True, prog_bar=True)
         if metrics is self.val_metrics and not self.trainer.sanity_checking:
             hp = {name.replace("val/", "hp/"): metric for name, metric in metrics.items()}

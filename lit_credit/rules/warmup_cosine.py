@@ -25,7 +25,7 @@ class WarmupCosine(LRScheduler):
         last_epoch: as in torch's schedulers.
 
     Raises:
-        ValueError: if ``warmup`` is not below ``total``.
+        ValueError: if ``warmup`` is not below ``total``, or ``floor`` is out of range.
     """
 
     def __init__(
@@ -38,6 +38,8 @@ class WarmupCosine(LRScheduler):
     ) -> None:
         if not 0 <= warmup < total:
             raise ValueError(f"`warmup` is {warmup}, expected 0 or more, below `total`, {total}.")
+        if not 0 <= floor <= 1:
+            raise ValueError(f"`floor` is {floor}, expected a share of the largest rate, 0 to 1.")
         self.warmup, self.total, self.floor = warmup, total, floor
         super().__init__(optimizer, last_epoch)
 

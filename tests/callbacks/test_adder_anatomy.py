@@ -268,9 +268,11 @@ def test_a_reference_is_drawn_beside(run, tmp_path):
     assert len(callback.findings.reference) == 3
     with pytest.raises(ValueError, match=r"`reference` is 'none\.ckpt', which is no file"):
         fit(tmp_path, rule, AdderAnatomy(reference="none.ckpt"), digits=10)
-    torch.save({"state_dict": {}}, tmp_path / "empty.ckpt")
-    with pytest.raises(ValueError, match=r"`reference` is .* which has no weights of"):
-        fit(tmp_path, rule, AdderAnatomy(reference=str(tmp_path / "empty.ckpt")), digits=10)
+    longer = {f"net.{name}.weight": torch.ones(7) for name in callback.findings.reference}
+    for state in ({}, longer):
+        torch.save({"state_dict": state}, tmp_path / "other.ckpt")
+        with pytest.raises(ValueError, match=r"`reference` is .* which has no weights of .* fit"):
+            fit(tmp_path, rule, AdderAnatomy(reference=str(tmp_path / "other.ckpt")), digits=10)
     torch.save([], tmp_path / "list.ckpt")
     with pytest.raises(ValueError, match=r"`reference` is .* no `state_dict`"):
         fit(tmp_path, rule, AdderAnatomy(reference=str(tmp_path / "list.ckpt")), digits=10)

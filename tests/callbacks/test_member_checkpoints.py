@@ -1,5 +1,9 @@
 """The members of an ensemble as checkpoints of the one net."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -79,6 +83,19 @@ def test_of_an_ensemble_built_in_python(tmp_path):
     path = tmp_path / "members" / "M01_seed4.ckpt"
     found = BP.load_from_checkpoint(path, net=MicroAdder(digits=2), task=AdditionTask(2))
     assert torch.equal(found.net.head.weight, net.stacked.head.weight[1])
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_members_are_written_by_one_process_into_a_folder_that_is_new(tmp_path, devices):
+    folder = tmp_path / "not" / "yet"
+    words = [sys.executable, "-m", "tests.callbacks.ensemble_worker", str(devices), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = sorted(path.name for path in (folder / "members").iterdir())
+    assert found == ["M00_seed3.ckpt", "M01_seed4.ckpt"]
 
 
 def test_a_net_without_members_and_a_wrong_number_are_refused():

@@ -103,7 +103,38 @@ def test_modules_and_parameters_in_two_places_stay_one():
     assert all(p.grad is not None for p in net.parameters())
 
 
+def test_a_member_has_the_precision_of_the_ensemble():
+    net = Ensemble(adder, members=2, first_seed=0).double()
+    with torch.no_grad():
+        net.stacked.head.weight.add_(1e-12)
+    x = torch.zeros(3, 15, dtype=torch.long)
+    assert torch.equal(net.member(1).head.weight, net.stacked.head.weight[1])
+    torch.testing.assert_close(net.member(1)(x), net(x)[1], rtol=1e-10, atol=1e-10)
+
+
+def test_the_loss_over_batches_is_weighted_by_sums_and_not_by_members():
+    rule = BP(Ensemble(adder, members=2, first_seed=0), EachMember(AdditionTask(4), 2, ["exact"]))
+    losses = []
+    for size in (1000, 60):  # of 70 sums, 60 and 10
+        trainer = quiet_trainer()
+        found = trainer.validate(rule, datamodule=sums(val_batch_size=size), verbose=False)
+        losses.append(found[0]["val/loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+class Noisy(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 2)
+        self.register_buffer("noise", torch.randn(2))
+
+
 def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="buffer `noise` depends on the seed"):
+        Ensemble(Noisy, members=2, first_seed=0)
+    for units in (None, ["stacked.block"]):
+        task = EachMember(AdditionTask(4), 2)
+        with pytest.raises(ValueError, match=r"`clip_per_unit` is 1\.0, .* together"):
+            BP(Ensemble(adder, members=2), task, units=units, clip_per_unit=1.0)
     with pytest.raises(ValueError, match="`members` is 0"):
         Ensemble(adder, members=0)
     with pytest.raises(ValueError, match=r"`stacked\.head` .*stacked"):

@@ -168,6 +168,10 @@ def test_the_plain_pass_runs_where_someone_looks_inside():
     assert not call.weights.triu(1).any()
     with net.head.register_forward_hook(lambda *_: None):
         assert net(tokens).shape == (4, 33, 10)
+    called = []
+    with net.block.register_full_backward_pre_hook(lambda *_: called.append(True)):
+        net(tokens).sum().backward()
+    assert called
     with net.register_forward_hook(lambda *_: None):
         assert net(tokens).shape == (4, 12, 10)
     assert net(tokens).shape == (4, 12, 10)

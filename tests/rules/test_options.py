@@ -120,6 +120,7 @@ def test_trainer_options_without_effect_are_refused_with_what_to_use(option, rem
     [
         ({"clip_norm": 0.0}, "`clip_norm` is 0.0"),
         ({"clip_per_unit": {"blocks.*": -1.0}}, r"`clip_per_unit\['blocks.\*'\]` is -1.0"),
+        ({"clip_per_unit": 1.0, "units": []}, "`clip_per_unit`: .* matches nothing"),
         ({"clip_per_unit": {"block": 1.0}}, "`clip_per_unit`: 'block' matches nothing"),
     ],
 )

@@ -43,3 +43,6 @@ def test_a_warmup_as_long_as_all_is_refused():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
     with pytest.raises(ValueError, match="`warmup` is 9"):
         WarmupCosine(optimizer, warmup=9, total=9)
+    for floor in (-0.1, 10.0):
+        with pytest.raises(ValueError, match=f"`floor` is {floor}, expected a share"):
+            WarmupCosine(optimizer, warmup=1, total=9, floor=floor)

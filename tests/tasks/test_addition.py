@@ -124,5 +124,8 @@ def test_exact_match_is_that_of_greedy_decoding(epochs):
 
 def test_sums_of_another_length_are_refused():
     batch = batch_of()
-    with pytest.raises(ValueError, match="`digits` of the task is 3"):
+    message = (
+        "`digits` of the task is 3, so that sums have 13 symbols and the net answers at 5 or 12"
+    )
+    with pytest.raises(ValueError, match=message):
         AdditionTask(3).loss(torch.zeros(len(batch[0]), 5, 10), batch)
