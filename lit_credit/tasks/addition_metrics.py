@@ -60,7 +60,7 @@ class _Share(Metric):
 
 
 class ExactMatch(_Share):
-    """Share of the sums whose every digit is the most likely one.
+    """Share of the sums whose every symbol, "EOS" too, is the most likely one.
 
     Given the right digits so far, as here, the share is that of greedy decoding: up to its first
     wrong digit, a decoded answer is what was given.
