@@ -4,6 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from lit_credit.utils.ngram import check_length
+
 __all__ = ["ContextMLP"]
 
 
@@ -80,11 +82,7 @@ class ContextMLP(nn.Module):
         Raises:
             ValueError: if contexts are not ``block_size`` long.
         """
-        if contexts.shape[-1] != self.block_size:
-            raise ValueError(
-                f"`block_size` of the net is {self.block_size}, but a context has "
-                f"{contexts.shape[-1]} symbols. Make them equal."
-            )
+        check_length(contexts, self.block_size)
         h = self.embed(contexts).flatten(1)  # (N, (n - 1) d)
         for layer in self.layers:
             h = layer(h)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from lit_credit.utils.ngram import context_index
+from lit_credit.utils.ngram import check_length, context_index
 
 __all__ = ["LowRank"]
 
@@ -65,10 +65,6 @@ class LowRank(nn.Module):
         Raises:
             ValueError: if contexts are not ``block_size`` long.
         """
-        if contexts.shape[-1] != self.block_size:
-            raise ValueError(
-                f"`block_size` of the net is {self.block_size}, but a context has "
-                f"{contexts.shape[-1]} symbols. Make them equal."
-            )
+        check_length(contexts, self.block_size)
         logits: Tensor = self.head(self.embed(context_index(contexts, self.vocab_size)))
         return logits

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,12 +10,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
 from lit_credit.rules.optimization import parameter_groups, step_scheduler
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
@@ -99,8 +99,8 @@ class CreditRule(LightningModule):
         self.updates_per_step = updates_per_step
         self.units = self._named(units, "units", "credit_units")
         self.readout = self._named(readout, "readout", "readout")
-        self.clip_norm = _positive(clip_norm, "clip_norm")
-        self.clip_norms = self._clip_norms(clip_per_unit)
+        self.clip_norm = positive(clip_norm, "clip_norm")
+        self.clip_norms = clip_norms(net, self.units, clip_per_unit)
         # Compute groups would join two metrics whose counts agree on the first batch.
         self.val_metrics = MetricCollection(
             dict(task.metrics()), prefix="val/", compute_groups=False
@@ -174,15 +174,7 @@ class CreditRule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip gradients; only here are those of mixed precision unscaled."""
-        for name, limit in self.clip_norms.items():
-            clip_grad_norm_(self.net.get_submodule(name).parameters(), limit)
-        if self.clip_norm is not None:
-            # An ensemble clips each of its nets by itself.
-            own = getattr(self.net, "clip_grad_norm_", None)
-            if own is None:
-                clip_grad_norm_(self.net.parameters(), self.clip_norm)
-            else:
-                own(self.clip_norm)
+        clip_gradients(self.net, self.clip_norm, self.clip_norms)
 
     def on_train_epoch_end(self) -> None:
         """Step an epoch-wise scheduler, which Lightning leaves to manual optimization."""
@@ -272,23 +264,6 @@ class CreditRule(LightningModule):
             return list(getattr(self.net, attribute, []))
         return match_names(patterns, submodule_names(self.net), argument)
 
-    def _clip_norms(self, limits: float | Mapping[str, float] | None) -> dict[str, float]:
-        if limits is None:
-            return {}
-        if hasattr(self.net, "clip_grad_norm_"):
-            raise ValueError(
-                f"`clip_per_unit` is {limits}, which would clip the nets of an ensemble together. "
-                "Leave it out; `clip_norm` clips each by itself."
-            )
-        if not isinstance(limits, Mapping):
-            limits = dict.fromkeys(self.units or ["*"], limits)  # no unit to clip is an error
-        found: dict[str, float] = {}
-        for pattern, limit in limits.items():
-            _positive(limit, f"clip_per_unit[{pattern!r}]")
-            names = match_names([pattern], self.units, "clip_per_unit")
-            found |= dict.fromkeys(names, limit)
-        return found
-
     def _step_scheduler(self) -> None:
         step_scheduler(self.lr_schedulers(), self.trainer.callback_metrics)
 
@@ -305,9 +280,3 @@ class CreditRule(LightningModule):
         if metrics is self.val_metrics and not self.trainer.sanity_checking:
             hp = {name.replace("val/", "hp/"): metric for name, metric in metrics.items()}
             self.log_dict(hp, on_epoch=True)
-
-
-def _positive(value: float | None, argument: str) -> float | None:
-    if value is not None and not value > 0:
-        raise ValueError(f"`{argument}` is {value}, expected a number above 0, or None.")
-    return value

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_credit.utils.contexts import Contexts
 
-__all__ = ["context_index", "joint", "live_contexts"]
+__all__ = ["check_length", "context_index", "joint", "live_contexts"]
 
 
 def joint(tables: Sequence[Tensor]) -> Tensor:
@@ -83,3 +83,16 @@ def context_index(contexts: Tensor, vocab_size: int) -> Tensor:
     for place in range(1, contexts.shape[-1]):
         index = index * vocab_size + contexts[..., place]
     return index
+
+
+def check_length(contexts: Tensor, block_size: int) -> None:
+    """Check that contexts (N, n - 1) are as long as a net reads.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if contexts.shape[-1] != block_size:
+        raise ValueError(
+            f"`block_size` of the net is {block_size}, but a context has {contexts.shape[-1]} "
+            "symbols. Make them equal."
+        )
