@@ -10,6 +10,7 @@ import yaml
 from lightning.pytorch import Callback
 
 from lit_credit.cli import main
+from lit_credit.utils.history import read_history
 
 BP = ["fit", "--config", "configs/residual_explosion/bp.yaml", "--trainer.accelerator", "cpu"]
 SHORT = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
@@ -53,6 +54,20 @@ def test_what_all_runs_share_can_be_overridden(tmp_path):
     saved = yaml.safe_load((folder / "config.yaml").read_text())
     assert saved["trainer"]["callbacks"]["class_path"] == "lit_credit.callbacks.MetricHistory"
     assert not list(tmp_path.rglob("last.ckpt"))
+
+
+def tenfold(module, batch):
+    return 10 * module.batch_loss(batch)
+
+
+def test_a_loss_is_given_by_its_import_path(run, tmp_path):
+    args = [*BP, *SHORT, "--trainer.default_root_dir", str(tmp_path), "--trainer.callbacks"]
+    args += ["GradientNorms", "--trainer.callbacks.loss", "tests.test_cli.tenfold"]
+    assert main(args) == 0
+    moved = tmp_path / "BP" / "seed_42"
+    first, times_ten = (read_history(x / "gradient_norms.jsonl")[0]["values"] for x in (run, moved))
+    assert times_ten == pytest.approx({tag: 10 * value for tag, value in first.items()})
+    assert "loss: tests.test_cli.tenfold" in (moved / "config.yaml").read_text()
 
 
 def test_what_does_not_train_leaves_the_files_of_the_run_alone(tmp_path):

@@ -32,7 +32,8 @@ class AttentionMaps(ScheduledDiagnostic):
     float32. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
 
     Args:
-        n_samples: rows of the probe.
+        *args: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``n_samples`` is 16 unless
+            given.
         draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
             them by step, the folder the last one.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
@@ -50,9 +51,10 @@ class AttentionMaps(ScheduledDiagnostic):
     name = "attention_maps"
     section = "attention"
     charts = ("entropy",)
+    default_n_samples = 16
 
-    def __init__(self, *, n_samples: int = 16, draw_each: bool = False, **kwargs: Any) -> None:
-        super().__init__(n_samples=n_samples, **kwargs)
+    def __init__(self, *args: Any, draw_each: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.draw_each = draw_each
         self._maps: dict[str, Tensor] = {}
 

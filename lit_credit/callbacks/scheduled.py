@@ -11,11 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
-from lit_credit.utils.batch_loss import check_batch_loss
+from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
 from lit_credit.utils.nested import is_plain
-from lit_credit.utils.probe import probe_batch
+from lit_credit.utils.probe import check_size, probe_batch
 from lit_credit.utils.probing import probing
 from lit_credit.utils.table import TableRow, write_table
 from lit_credit.utils.trainer import (
@@ -38,20 +38,26 @@ class ScheduledDiagnostic(Callback, ABC):
     ``<section>-1/...``. Only rank zero measures; training is not changed by a single bit.
 
     The loss of a module that is no rule of ours is what its ``training_step`` returns in eval mode,
-    with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``. A
-    measurement runs in the precision of the weights: without autocast, under mixed precision too.
+    with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``, or
+    the callback ``loss``. A measurement runs in the precision of the weights: without autocast,
+    under mixed precision too.
 
     Args:
         every_n_epochs: measure after every so many epochs.
         every_n_steps: measure after every so many optimizer steps instead.
-        n_samples: rows of the probe, the first ones of the validation data.
+        n_samples: rows of the probe, the first ones of the validation data, at most as many as
+            there are; None takes ``default_n_samples``, or all if there are fewer.
         units: names or glob patterns of submodules, in forward order; None takes what the module
             declares. Names are those of the LightningModule or of its ``net``.
         figure: draw the figure.
+        loss: ``loss(module, batch)`` with a scalar, where the module's own is not the one to look
+            at, or cannot be had; in YAML the import path of a function. None asks the module. The
+            update that a rule makes stays its own.
 
     Raises:
         ValueError: if an interval or ``n_samples`` is below 1, if both intervals are given, or if
-            ``units`` is no list or an empty one.
+            ``units`` is no list or an empty one; when training starts, if ``n_samples`` is given
+            and the data have fewer rows.
     """
 
     name: ClassVar[str]
@@ -64,6 +70,7 @@ class ScheduledDiagnostic(Callback, ABC):
     """Whether a measurement runs the module's loss."""
     uses_probe: ClassVar[bool] = True
     """Whether a measurement looks at data; if not, its batch is None."""
+    default_n_samples: ClassVar[int] = 1024
     draw_each: bool = False
     """Whether the figure is drawn at every measurement, and not only at the end."""
 
@@ -71,9 +78,10 @@ class ScheduledDiagnostic(Callback, ABC):
         self,
         every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
-        n_samples: int = 1024,
+        n_samples: int | None = None,
         units: list[str] | None = None,
         figure: bool = True,
+        loss: LossFunction | None = None,
     ) -> None:
         if every_n_epochs is not None and every_n_steps is not None:
             raise ValueError(
@@ -96,11 +104,13 @@ class ScheduledDiagnostic(Callback, ABC):
             1 if every_n_epochs is None and every_n_steps is None else every_n_epochs
         )
         self.every_n_steps = every_n_steps
-        self.n_samples = n_samples
+        self.n_samples = self.default_n_samples if n_samples is None else n_samples
         self.units = units
         self.figure = figure
+        self.loss = loss
         self.history = History()
         self.probe: Any = None
+        self._n_samples_given = n_samples is not None
         self._rank_among_siblings = 0
         self._last_step = self._drawn_step = -1
         self._folder: Path | None = None
@@ -137,9 +147,11 @@ class ScheduledDiagnostic(Callback, ABC):
     def state_key(self) -> str:
         """Distinct for every set of arguments that bears on the rows, and every sibling."""
         arguments = ("every_n_epochs", "every_n_steps", "n_samples", "units", *self.options)
+        loss = {} if self.loss is None else {"loss": name_of(self.loss)}
         return self._generate_state_key(
             **{name: getattr(self, name) for name in arguments},
             sibling=self._rank_among_siblings,
+            **loss,
         )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -150,7 +162,7 @@ class ScheduledDiagnostic(Callback, ABC):
         # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
         self.history, self.probe, self._last_step = History(), None, -1
         self._drawn_step = -1
-        if self.uses_loss:
+        if self.uses_loss and self.loss is None:
             check_batch_loss(pl_module)
         self.prepare(trainer, pl_module)
 
@@ -168,6 +180,8 @@ class ScheduledDiagnostic(Callback, ABC):
         log_charts(trainer, self._charts(trainer))
         if self.uses_probe:
             self.probe = self._shared_probe(trainer, pl_module)
+            if self._n_samples_given:
+                check_size(self.probe, self.n_samples)
         rows, epoch = self.history.rows, trainer.current_epoch
         if rows:
             self._last_step = rows[-1]["step"]
@@ -235,7 +249,7 @@ class ScheduledDiagnostic(Callback, ABC):
 
     def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_step = step
-        with probing(module):
+        with probing(module), given_loss(self.loss):
             values = self.measure(module, self.probe)
         if not values:
             return

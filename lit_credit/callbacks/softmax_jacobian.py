@@ -74,12 +74,8 @@ class SoftmaxJacobian(ScheduledDiagnostic):
     gradient. Costs one forward and backward on ``n_samples`` rows, twice where there is an exact
     gradient apart, and holds A and dL/dA of all modules: 8 n H T S bytes each in float32, and for
     one module at a time about ten times that, in float64. See
-    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
-
-    Args:
-        n_samples: rows of the probe.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
-            modules to look at, None takes all that are seen.
+    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments; ``units`` are the attention
+    modules to look at, None takes all that are seen, and ``n_samples`` is 16 unless given.
 
     Raises:
         ValueError: if one of ``units`` matches no attention that was seen.
@@ -93,9 +89,7 @@ class SoftmaxJacobian(ScheduledDiagnostic):
     name = "softmax_jacobian"
     section = "jacobian"
     charts = ("r_diag", "r_off", "cosine_diag", "cosine_ste", "entropy", "credit_cosine")
-
-    def __init__(self, *, n_samples: int = 16, **kwargs: Any) -> None:
-        super().__init__(n_samples=n_samples, **kwargs)
+    default_n_samples = 16
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``<quantity>/<module>/H..``."""

@@ -1,5 +1,8 @@
 """The training loss of any LightningModule, outside of its training."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from inspect import Parameter, signature
 from typing import Any
 
@@ -11,9 +14,37 @@ from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.preserved_state import preserved_state
 from lit_credit.utils.probing import preserved_rng
 
-__all__ = ["batch_loss", "check_batch_loss"]
+__all__ = ["LossFunction", "batch_loss", "check_batch_loss", "given_loss", "name_of"]
 
-_REMEDY = "Give the module a method `batch_loss(batch)` that returns its scalar loss."
+LossFunction = Callable[[LightningModule, Any], Any]
+"""``loss(module, batch)``, a scalar tensor. Not declared as one: jsonargparse would then refuse a
+function without annotations."""
+
+_REMEDY = (
+    "Give the module a method `batch_loss(batch)` that returns its scalar loss, or the callback "
+    "`loss`, a function of (module, batch)."
+)
+_GIVEN: ContextVar[LossFunction | None] = ContextVar("loss", default=None)
+
+
+@contextmanager
+def given_loss(loss: LossFunction | None) -> Iterator[None]:
+    """Have :func:`batch_loss` take ``loss(module, batch)`` while the ``with`` lasts.
+
+    Args:
+        loss: the function; None leaves the loss to the module.
+    """
+    token = _GIVEN.set(loss)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def name_of(loss: LossFunction) -> str:
+    """The import path of a function, or the type of another callable."""
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def check_batch_loss(module: LightningModule) -> None:
@@ -40,33 +71,41 @@ def check_batch_loss(module: LightningModule) -> None:
 def batch_loss(module: LightningModule, batch: Any) -> Tensor:
     """The training loss of any LightningModule on a batch, a scalar that leaves no trace.
 
-    ``module.batch_loss(batch)`` where it exists, as in lit_credit's rules. Else what
-    ``training_step`` returns, on a copy of the batch, with nothing logged through ``self.log`` and
-    buffers and attributes (torchmetrics, lists of outputs) as they were. Random numbers are
-    restored too, so that two losses of one batch see the same ones.
+    That of :func:`given_loss` if there is one; else ``module.batch_loss(batch)`` where it exists,
+    as in lit_credit's rules; else what ``training_step`` returns. The first and the last run on a
+    copy of the batch, with nothing logged through ``self.log`` and buffers and attributes
+    (torchmetrics, lists of outputs) as they were. Random numbers are restored always, so that two
+    losses of one batch see the same ones.
 
     Raises:
-        MisconfigurationException: if ``training_step`` does not return a loss.
+        MisconfigurationException: if it is no scalar.
     """
-    own = getattr(module, "batch_loss", None)
+    given, own = _GIVEN.get(), getattr(module, "batch_loss", None)
     with preserved_rng():
-        loss: Any = own(batch) if callable(own) else _step_loss(module, batch)
+        if given is not None:
+            source, loss = "the given `loss`", _traceless(module, batch, lambda x: given(module, x))
+        elif callable(own):
+            source, loss = f"{type(module).__name__}.batch_loss", own(batch)
+        else:
+            check_batch_loss(module)
+            source = f"{type(module).__name__}.training_step"
+            loss = _traceless(module, batch, lambda x: _step_loss(module, x))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        step = "batch_loss" if callable(own) else "training_step"
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise MisconfigurationException(
-            f"{type(module).__name__}.{step} returns {found}, not a scalar loss. {_REMEDY}"
-        )
+        raise MisconfigurationException(f"{source} returns {found}, not a scalar loss. {_REMEDY}")
     return loss.reshape(())
 
 
-def _step_loss(module: LightningModule, batch: Any) -> Any:
-    check_batch_loss(module)
+def _traceless(module: LightningModule, batch: Any, run: Callable[[Any], Any]) -> Any:
     with preserved_state(module):
         for name in ("log", "log_dict"):
             setattr(module, name, lambda *_, **__: None)
-        arguments = (map_tensors(batch, Tensor.clone), 0)
-        loss = module.training_step(*arguments[: _positional(module.training_step)])
+        return run(map_tensors(batch, Tensor.clone))
+
+
+def _step_loss(module: LightningModule, batch: Any) -> Any:
+    arguments = (batch, 0)
+    loss = module.training_step(*arguments[: _positional(module.training_step)])
     return loss.get("loss") if isinstance(loss, dict) else loss
 
 

@@ -17,7 +17,7 @@ from lit_credit.utils.nested import first_tensor, with_items
 from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.updates import batches_of
 
-__all__ = ["probe_batch"]
+__all__ = ["check_size", "probe_batch"]
 
 
 def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> Any:
@@ -56,6 +56,20 @@ def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> An
             "Give the Trainer data."
         )
     return _joined(batches, [_rows(batch) for batch in batches], n_samples)
+
+
+def check_size(probe: Any, n_samples: int) -> None:
+    """Refuse a probe that is smaller than what was asked for.
+
+    Raises:
+        ValueError: if it has fewer rows than ``n_samples``.
+    """
+    rows = _rows(probe)
+    if rows < n_samples:
+        raise ValueError(
+            f"`n_samples` is {n_samples}, but the data have only {rows} rows. Set it to at most "
+            f"{rows}, or leave it out."
+        )
 
 
 def _validation_loaders(trainer: Trainer) -> Any:

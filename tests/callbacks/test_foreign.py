@@ -67,6 +67,54 @@ def test_a_training_step_without_a_loss_is_an_error(tmp_path):
         fit(tmp_path, NoLoss(), GradientNorms(units=UNITS))
 
 
+class Manual(Validated):
+    """Optimizes manually, and has no method for its loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.optimizers().zero_grad()
+        self.manual_backward(loss_of(self, batch))
+        self.optimizers().step()
+
+
+def loss_of(module, batch):
+    """The step's loss, with what must not be left behind by looking at it."""
+    module.steps += 1
+    module.log("loss", module.steps)
+    x, y = batch
+    x.add_(0)
+    return F.cross_entropy(module.model(x), y)
+
+
+def test_a_given_loss_is_the_one_looked_at(tmp_path):
+    modules, trainers, rows = [], [], []
+    for kind, watched in ((Manual, False), (Manual, True), (Validated, True)):
+        callback = GradientNorms(units=UNITS, loss=loss_of)
+        modules.append(kind())
+        trainers.append(fit(tmp_path, modules[-1], *([callback] if watched else [])))
+        rows.append(callback.history.rows)
+    assert helpers.same_state(*modules[:2])
+    assert trainers[0].logged_metrics == trainers[1].logged_metrics
+    assert rows[1][0]["values"] == rows[2][0]["values"]
+
+
+def doubled(module, batch):
+    return 2 * module.batch_loss(batch)
+
+
+def test_a_given_loss_takes_the_place_of_the_module_s_own(tmp_path):
+    own, given = GradientNorms(), GradientNorms(loss=doubled)
+    fit(tmp_path, helpers.rule(DFA), own, given)
+    for tag, value in own.history.rows[-1]["values"].items():
+        twice = given.history.rows[-1]["values"][tag.replace("gradient", "gradient-1")]
+        assert twice == pytest.approx(2 * value)
+    with pytest.raises(MisconfigurationException, match=r"the given `loss` returns NoneType"):
+        fit(tmp_path, helpers.rule(DFA), GradientNorms(loss=lambda *_: None))
+
+
 class Careless(Foreign):
     """Changes its batch, and reads what the net was given."""
 
@@ -116,7 +164,16 @@ def test_the_probe_is_validation_data_whatever_the_schedule_of_validation(option
 
 
 def test_more_samples_than_there_are(tmp_path):
-    assert len(probe(tmp_path, Validated(), n_samples=1000)[0]) == 20
+    """All of them unless so many are asked for, also where a sibling has taken the probe."""
+    assert len(probe(tmp_path, Validated(), n_samples=None)[0]) == 20
+    default = GradientNorms(units=UNITS)
+    asked = ResidualNorms(units=UNITS, n_samples=1024)
+    module = Validated()
+    before = helpers.traces(module)["state"]
+    for callbacks in ([asked], [default, asked]):
+        with pytest.raises(ValueError, match=r"`n_samples` is 1024.*only 20 rows.*at most 20"):
+            fit(tmp_path, module, *callbacks)
+    assert helpers.traces(module)["state"] == before
 
 
 def test_a_probe_from_training_data_that_would_lose_samples_is_refused(tmp_path):
