@@ -1,5 +1,6 @@
 # make demo: BP, FA and DFA side by side on scikit-learn's digits, ending in a table and a figure.
-# make test, make lint: what CI runs. Each installs what it needs into .venv.
+# make test, make lint: what CI runs. make docs: the site, in site/. Each installs what it needs into
+# .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +8,7 @@ DEMO := runs/demo
 SEEDS := 42 123 456
 RUNS := $(foreach rule,bp fa dfa,$(foreach seed,$(SEEDS),$(DEMO)/$(rule).$(seed).done))
 
-.PHONY: demo test lint
+.PHONY: demo test lint docs
 
 demo: .venv/installed
 	@echo "Training BP, FA and DFA with three seeds each, two runs at a time."
@@ -36,6 +37,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'

@@ -66,4 +66,5 @@ class ReferenceValidity(ScheduledDiagnostic):
             ylabel="cosine of the gradient in float32 and float64",
             title="Is the reference valid?",
             log=False,
+            span=0.02,  # a valid reference is a flat line; below 0.99 it is in doubt
         )

@@ -84,7 +84,13 @@ def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
             color=label.color,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": label.color, "linewidth": 0.8, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": label.color,
+                "linewidth": 0.8,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),  # to the text's left end; by default the line crosses it
+            },
         )
 
 

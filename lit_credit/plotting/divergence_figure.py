@@ -79,7 +79,7 @@ def divergence_figure(
             curves = [c for rows in seeds if (c := series(rows, f"{section}/{panel.tag}", "step"))]
             if mean := over_runs(ax, curves, colors[label], log):
                 name = label if len(runs) > 1 else ""
-                ends.append(EndLabel(mean[-1], f"{name} {mean[-1]:.3g}".strip(), colors[label]))
+                ends.append(EndLabel(mean[-1], f"{name} {_short(mean[-1])}".strip(), colors[label]))
         if not ax.lines:
             not_applicable(ax)
             continue
@@ -97,7 +97,7 @@ def _draw_levels(ax: Axes, panel: _Panel, section: str, runs: Sequence[Sequence[
         if math.isfinite(level):
             ax.axhline(level, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
             ax.annotate(
-                f"{text} {level:.3g}",
+                f"{text} {_short(level)}",
                 (0.98, level),
                 xycoords=("axes fraction", "data"),
                 xytext=(0, 3),
@@ -107,3 +107,8 @@ def _draw_levels(ax: Axes, panel: _Panel, section: str, runs: Sequence[Sequence[
                 fontsize=SMALL,
                 color=GREY,
             )
+
+
+def _short(value: float) -> str:
+    """Three digits, but of counts all that they have."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -32,6 +32,7 @@ def layer_curves(
     ylabel: str,
     title: str,
     log: bool = True,
+    span: float = 0.0,
 ) -> Figure:
     """One curve a layer over epochs, coloured from the first layer (dark) to the last (light).
 
@@ -45,6 +46,7 @@ def layer_curves(
         ylabel: the quantity and its unit.
         title: of the figure.
         log: draw a logarithmic axis.
+        span: least extent of a linear axis, so that rounding is not magnified.
 
     Returns:
         The figure; it says n/a if no row has such a tag.
@@ -81,6 +83,8 @@ def layer_curves(
         not_applicable(ax)
         return figure
     ax.set_xlim(min(0, ax.dataLim.x0), max(ax.dataLim.x1, 1))
+    if (missing := span - ax.dataLim.height) > 0 and not log:
+        ax.set_ylim(ax.dataLim.y0 - missing / 2, ax.dataLim.y1 + missing / 2)
     kept = np.unique(np.linspace(0, len(ends) - 1, min(len(ends), _MOST_LABELS)).round())
     mark_ends(ax, [ends[int(i)] for i in kept], height=_HEIGHT * 72 * 0.8)
     return figure

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lit_credit.plotting import layer_curves
 
@@ -100,3 +101,22 @@ def test_a_short_logarithmic_axis_has_plain_ticks():
     draw(figure)
     ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert {"1", "2"} <= set(ticks)
+
+
+def test_rounding_is_not_magnified():
+    data = rows(2, value=lambda layer, epoch: 1 - 1e-13 * (layer + epoch))
+    figure = layer_curves(data, "n/", ylabel="cosine", title="Valid?", log=False, span=0.02)
+    draw(figure)
+    low, high = figure.axes[0].get_ylim()
+    assert (low, high) == (pytest.approx(0.99), pytest.approx(1.01))
+    data = rows(2, value=lambda layer, epoch: 1 - 0.1 * (layer + epoch))
+    figure = layer_curves(data, "n/", ylabel="cosine", title="Valid?", log=False, span=0.02)
+    assert figure.axes[0].get_ylim()[0] < 0.6
+
+
+def test_the_line_to_a_moved_label_ends_before_it():
+    figure = layer_curves(rows(12, value=lambda *_: 1.0), "n/", ylabel="norm", title="Growth")
+    draw(figure)
+    for text in figure.axes[0].texts:
+        line = text.arrow_patch.get_window_extent()
+        assert line.x1 <= Text.get_window_extent(text).x0 + 1

@@ -91,6 +91,14 @@ def test_divergence_of_several_runs_with_its_levels():
     assert {"all 100", "bound from below 60"} <= set(texts(memorized))
 
 
+def test_large_counts_are_written_out():
+    many = rows([1.0, 0.5])
+    for row in many:
+        row["values"] |= {"divergence/memorized": 1234.0, "divergence/contexts": 1600.0}
+    shown = texts(drawn(divergence_figure({"BP": [many]})).axes[2])
+    assert {"1,234", "all 1,600"} <= set(shown)
+
+
 def test_a_level_that_runs_do_not_share_is_not_drawn():
     other = rows([1.0, 0.5])
     for row in other:
