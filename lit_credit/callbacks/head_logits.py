@@ -8,6 +8,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lit_credit.functional import logit_attribution, through_frozen_norm
 from lit_credit.utils.attention import recorded_attention
@@ -40,6 +41,8 @@ def targets_of(module: LightningModule, batch: Any) -> Tensor:
 
     That is ``module.task.target(batch)`` of a rule; else of a mapping its ``target``, ``labels``,
     ``label`` or ``y``, and of a sequence the second item. Of distributions it is the likeliest.
+    Labels that repeat the mapping's ``input_ids`` are those of Hugging Face's causal models, which
+    shift them themselves: correct is the next one.
 
     Raises:
         MisconfigurationException: if there is nothing of this kind.
@@ -60,7 +63,21 @@ def targets_of(module: LightningModule, batch: Any) -> Tensor:
             f"{type(batch).__name__}. Let them be (x, y, ...), or mappings with one of 'target', "
             "'labels', 'label', 'y'."
         )
-    return target.argmax(-1) if target.is_floating_point() else target
+    if target.is_floating_point():
+        return target.argmax(-1)
+    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    return _next(target) if _repeats(target, tokens) else target
+
+
+def _repeats(labels: Tensor, tokens: Any) -> bool:
+    """Whether labels (N, T) are the tokens themselves, wherever there is a label."""
+    if not isinstance(tokens, Tensor) or labels.ndim != 2 or labels.shape != tokens.shape:
+        return False
+    return bool(((labels == tokens) | (labels < 0)).all())
+
+
+def _next(labels: Tensor) -> Tensor:
+    return pad(labels[:, 1:], (0, 1), value=-100)
 
 
 @torch.no_grad()

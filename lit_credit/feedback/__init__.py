@@ -8,6 +8,7 @@ from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Sign
 from lit_credit.feedback.matrices import FeedbackPair, feedback_layers, redraw_feedback
 from lit_credit.feedback.units import local_units
+from lit_credit.utils.exact_backward import exact_backward
 
 __all__ = [
     "BlockFeedback",
@@ -21,6 +22,7 @@ __all__ = [
     "add_feedback",
     "derive_seed",
     "draw_feedback",
+    "exact_backward",
     "feedback_layers",
     "local_units",
     "redraw_feedback",

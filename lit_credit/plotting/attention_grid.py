@@ -1,6 +1,7 @@
 """Maps of attention, one a head."""
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import matplotlib as mpl
 import numpy as np
@@ -9,11 +10,13 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable
+from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable, short_names
 
 __all__ = ["attention_grid"]
 
 _PANEL, _LARGEST = 1.9, 40.0
+_LETTER = 0.125
+"""Inches of a title's letter, and more than one of a label's."""
 
 
 def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
@@ -38,22 +41,29 @@ def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
     """
     heads = max((len(layer) for layer in maps.values()), default=1)
     size = min(_PANEL * heads + 0.9, _LARGEST), min(1.15 * _PANEL * max(len(maps), 1) + 1, _LARGEST)
-    figure = Figure(figsize=(max(size[0], 5.0), size[1]), layout="constrained")
+    width = max(size[0], 5.0)
+    figure = Figure(figsize=(width, size[1]), layout="constrained")
     axes = figure.subplots(max(len(maps), 1), heads, squeeze=False)
+    title = fill(title, int(width / _LETTER))
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
     if not maps:
         not_applicable(axes[0, 0])
-    for row, (name, layer) in zip(axes, maps.items(), strict=False):
+    for row, name, layer in zip(axes, short_names(maps), maps.values(), strict=False):
         for index, ax in enumerate(row):
             if index >= len(layer):
                 ax.set_axis_off()
                 continue
             _draw(ax, f"H{index:02d}", layer[index].numpy())
-        row[0].set_ylabel(f"{name}\nquery", fontsize=NORMAL, color=INK)
+        row[0].set_ylabel(f"{_wrapped(name)}\nquery", fontsize=NORMAL, color=INK)
     if maps:
         for ax in axes[-1]:
             ax.set_xlabel("key", fontsize=NORMAL, color=INK)
     return figure
+
+
+def _wrapped(name: str) -> str:
+    """A dotted name in lines no longer than a panel is high."""
+    return fill(name.replace(".", ". "), int(_PANEL / _LETTER) + 3).replace(". ", ".")
 
 
 def _draw(ax: Axes, name: str, weights: np.ndarray) -> None:

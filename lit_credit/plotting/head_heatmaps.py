@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from lit_credit.plotting._style import GREY, GRID, INK, LARGE, NORMAL, SMALL, not_applicable
+from lit_credit.plotting._style import (
+    GREY,
+    GRID,
+    INK,
+    LARGE,
+    NORMAL,
+    SMALL,
+    not_applicable,
+    short_names,
+)
 
 __all__ = ["HeadPanel", "head_heatmaps"]
 
@@ -19,6 +28,8 @@ Layers = Mapping[str, Sequence[float]]
 
 _CELL = (0.62, 0.42)
 """Inches that a number of four digits needs."""
+_LETTER = 0.1
+"""Inches of a title's letter."""
 _WIDEST, _LARGEST = 18.0, 40.0
 
 
@@ -59,9 +70,10 @@ def head_heatmaps(
     """
     heads = max((len(row) for layers in maps.values() for row in layers.values()), default=1)
     depth = max((len(layers) for layers in maps.values()), default=1)
-    names = max((len(name) for layers in maps.values() for name in layers), default=1)
+    names = max((len(n) for layers in maps.values() for n in short_names(layers)), default=1)
+    titles = max((len(kind.title) for kind in maps), default=1)
     margin = 0.6 + 0.085 * names
-    panel = max(heads * _CELL[0] + margin, 3.6), max(depth, 2) * _CELL[1] + 1.2
+    panel = max(heads * _CELL[0], _LETTER * titles) + margin, max(depth, 2) * _CELL[1] + 1.2
     across = max(1, min(len(maps), 2, int(_WIDEST // panel[0])))
     lines = max(math.ceil(len(maps) / across), 1)
     size = min(across * panel[0], _LARGEST), min(lines * panel[1] + 0.5, _LARGEST)
@@ -93,7 +105,7 @@ def _draw(
         ax.set_xlabel("head", fontsize=SMALL, color=INK)
     else:
         ax.set_xticks(range(width), columns, rotation=90 if width > 1 else 0)
-    ax.set_yticks(range(len(layers)), list(layers))
+    ax.set_yticks(range(len(layers)), short_names(layers))
     ax.tick_params(labelsize=SMALL, colors=INK, length=0)
     ax.spines[:].set_visible(False)
     for y, values in enumerate(layers.values() if numbers else ()):
