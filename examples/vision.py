@@ -19,6 +19,7 @@ from torchvision.models import VisionTransformer, resnet18
 from lit_credit.callbacks import (
     AttentionMaps,
     GradientNorms,
+    HeadAttribution,
     ResidualNorms,
     SoftmaxJacobian,
 )
@@ -84,7 +85,8 @@ def diagnostics(name: str) -> list[L.Callback]:
         GradientNorms(units=blocks, n_samples=128),
     ]
     if name == "vit":
-        watched += [AttentionMaps(), SoftmaxJacobian()]
+        class_token = HeadAttribution(position=0, n_samples=128)
+        watched += [AttentionMaps(), SoftmaxJacobian(), class_token]
     return watched
 
 

@@ -18,7 +18,13 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 CALLBACKS = {
     "demo_transformer": ["attention_maps", "gradient_norms", "residual_norms", "softmax_jacobian"],
     "resnet18": ["gradient_norms", "residual_norms"],
-    "vit": ["attention_maps", "gradient_norms", "residual_norms", "softmax_jacobian"],
+    "vit": [
+        "attention_maps",
+        "gradient_norms",
+        "head_attribution",
+        "residual_norms",
+        "softmax_jacobian",
+    ],
     "hugging_face_gpt2": [
         "attention_maps",
         "circuit_matching",

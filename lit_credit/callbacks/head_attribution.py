@@ -45,7 +45,8 @@ class HeadAttribution(ScheduledDiagnostic):
 
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
-        position: the one that predicts, where batches have one target a sample.
+        position: the one that predicts, where batches have one target a sample: -1, the last, or
+            0 for a class token in front.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
             modules, None takes all.
 
@@ -53,7 +54,7 @@ class HeadAttribution(ScheduledDiagnostic):
         ValueError: if ``units`` matches no attention, or ``unembedding`` no ``nn.Linear``.
         MisconfigurationException: if there is no attention whose heads can be read, or no
             ``nn.Linear``; before the first step, if heads add to another stream than the
-            unembedding reads, or batches have no targets.
+            unembedding reads, or to another ``position``, or batches have no targets.
 
     Example::
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_credit.utils.capture import Point
@@ -27,16 +28,31 @@ def find_final_norm(
         read: what the unembedding reads, (N, d) or (N, T, d).
         passed: outputs of the norms.
         position: the one that is picked, if one is.
+
+    Raises:
+        MisconfigurationException: if another position is picked.
     """
     for name in reversed(names):
         output = passed.get(Point(name, "output"))
         if output is None:
             continue
         if output.ndim == 3 and read.ndim == 2:
+            _check_position(name, output, read, position)
             output = output[:, position]
         if output.equal(read):
             return name
     return None
+
+
+def _check_position(name: str, output: Tensor, read: Tensor, position: int) -> None:
+    if output.shape[::2] != read.shape or output[:, position].equal(read):
+        return
+    picked = (output == read[:, None]).all(-1).all(0).nonzero().flatten().tolist()
+    if picked:
+        raise MisconfigurationException(
+            f"`position` is {position}, but the unembedding reads position {picked[0]} of what "
+            f"{name!r} returns, as of a class token. Set `position` to {picked[0]}."
+        )
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -231,6 +231,34 @@ def test_targets_of_many_kinds():
             taken_apart(module, bad)
 
 
+def test_labels_that_repeat_the_tokens_mean_the_next_one():
+    torch.manual_seed(0)
+    module, (x, _) = Sequences(head_nets.nano_gpt()), batch()
+    module.training_step = lambda batch, _: module(batch["input_ids"]).sum()
+    labels = x.clone()
+    labels[:, 3:] = -100  # padding
+    found = taken_apart(module, {"input_ids": x, "labels": labels}).target
+    assert found.equal(x[:, 1:3].flatten())
+    other = labels.clone()
+    other[0, 0] = (x[0, 0] + 1) % head_nets.VOCAB  # labels of their own, as of masked tokens
+    found = taken_apart(module, {"input_ids": x, "labels": other}).target
+    assert found.equal(other[:, :3].flatten())
+
+
+def test_a_class_token_is_told_from_the_last_position():
+    torch.manual_seed(0)
+
+    class First(Sequences):
+        def forward(self, x):
+            return self.out(self.norm(self.stack(x))[:, 0])
+
+    module, data = First(head_nets.nano_gpt(), norm=nn.LayerNorm(head_nets.WIDTH)), batch(False)
+    with pytest.raises(MisconfigurationException, match=r"`position` is -1.*Set `position` to 0"):
+        taken_apart(module, data)
+    found = taken_apart(module, data, position=0)
+    torch.testing.assert_close(found.logits, module(data[0]))
+
+
 def test_heads_are_those_of_feedback_alignment_too():
     torch.manual_seed(0)
     net, data = GPT(head_nets.VOCAB, T, 1, 2, head_nets.WIDTH), batch()

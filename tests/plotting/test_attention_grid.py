@@ -30,6 +30,20 @@ def test_one_image_a_head_with_queries_down_and_keys_across():
     assert grid[0, 1].get_title() == f"H01  max {one[1].max():.2f}"
 
 
+def test_long_names_and_titles_stay_in_their_places():
+    names = [f"model.transformer.{kind}.layers.0.multihead_attn" for kind in ("encoder", "decoder")]
+    title = "Attention of the probe's first sample, step 100000"
+    figure = drawn(attention_grid({name: torch.rand(2, 3, 3) for name in names}, title=title))
+    one, other = (figure.axes[place].yaxis.label for place in (0, 2))
+    assert one.get_text() == "encoder.layers.\n0.multihead_attn\nquery"
+    above, below = (label.get_window_extent() for label in (one, other))
+    assert below.y1 < above.y0
+    around = figure.get_suptitle(), figure._suptitle.get_window_extent()
+    assert around[0].replace("\n", " ") == title
+    assert around[1].x0 >= 0
+    assert around[1].x1 <= figure.bbox.width
+
+
 def test_degenerate():
     drawn(attention_grid({}, title=""))
     drawn(attention_grid({"a": torch.full((1, 2, 2), math.nan)}, title=""))

@@ -25,6 +25,16 @@ def test_layers_go_down_heads_across_and_every_number_stands_in_its_cell():
     assert ax.get_xlabel() == "head"
 
 
+def test_titles_end_before_the_next_panel():
+    names = [f"model.transformer.decoder.layers.{i}.multihead_attn" for i in range(2)]
+    title = "cosine of straight-through"
+    panels = {HeadPanel(f"{title} {i}"): {name: [0.1, 0.2] for name in names} for i in range(2)}
+    figure = drawn(head_heatmaps(panels, title=""))
+    for ax in figure.axes:
+        assert ax._left_title.get_window_extent().x1 <= ax.bbox.x1 + 0.15 * ax.bbox.width
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "layers.0.multihead_attn"
+
+
 @pytest.mark.parametrize(
     ("panel", "limits"),
     [
