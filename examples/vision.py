@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, and say what was seen."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", choices=["resnet18", "vit"], default="resnet18")
-    parser.add_argument("--max_epochs", type=int, default=4)
+    parser.add_argument("--max_epochs", type=int, default=3)
     parser.add_argument("--limit_train_batches", type=int, help="batches of an epoch, all if unset")
     parser.add_argument("--out", default="runs/examples/vision", help="folder")
     options = parser.parse_args(arguments)

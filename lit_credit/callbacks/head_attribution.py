@@ -16,6 +16,7 @@ from lit_credit.plotting import SignedMap, attribution_figure, signed_heatmaps
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding
+from lit_credit.utils.short_names import short_names
 
 __all__ = ["HeadAttribution"]
 
@@ -132,9 +133,13 @@ class HeadAttribution(ScheduledDiagnostic):
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Without the name of the attention, if there is only one."""
-    places = {place for place, _, _ in (name.rpartition("/") for name in names) if place}
-    return [name.rpartition("/")[2] for name in names] if len(places) == 1 else list(names)
+    """Without what the names of all attention share; without the name, if there is only one."""
+    places = dict.fromkeys(
+        place for place, _, _ in (name.rpartition("/") for name in names) if place
+    )
+    short = dict(zip(places, short_names(places), strict=True)) if len(places) > 1 else {}
+    parts = [name.rpartition("/") for name in names]
+    return [f"{short[place]}/{part}" if place in short else part for place, _, part in parts]
 
 
 def _parts(found: HeadLogits) -> dict[str, Tensor]:

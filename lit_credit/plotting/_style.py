@@ -54,26 +54,6 @@ def not_applicable(ax: Axes) -> None:
     )
 
 
-def short_names(names: Iterable[str]) -> list[str]:
-    """Dotted names without the leading parts that all of them have, but not with a bare number.
-
-    Example:
-        >>> short_names(["model.encoder.0.attn", "model.decoder.0.attn"])
-        ['encoder.0.attn', 'decoder.0.attn']
-        >>> short_names(["model.h.0.attn", "model.h.1.attn"])
-        ['h.0.attn', 'h.1.attn']
-    """
-    split = [name.split(".") for name in names]
-    # The last part always stays; `zip` ends with the shortest name.
-    alike = [
-        len(set(column)) == 1 for column in zip(*(parts[:-1] for parts in split), strict=False)
-    ]
-    shared = (*alike, False).index(False)
-    while shared and any(parts[shared].isdigit() for parts in split):
-        shared -= 1
-    return [".".join(parts[shared:]) for parts in split]
-
-
 def drawable(values: Iterable[float], *, log: bool) -> list[float]:
     """The values with everything that an axis cannot show turned into NaN, which shows as a gap."""
     return [v if math.isfinite(v) and (v > 0 or not log) else math.nan for v in values]

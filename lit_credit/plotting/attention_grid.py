@@ -10,7 +10,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable, short_names
+from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable
+from lit_credit.utils.short_names import short_names
 
 __all__ = ["attention_grid"]
 

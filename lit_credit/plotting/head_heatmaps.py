@@ -18,8 +18,8 @@ from lit_credit.plotting._style import (
     NORMAL,
     SMALL,
     not_applicable,
-    short_names,
 )
+from lit_credit.utils.short_names import short_names
 
 __all__ = ["HeadPanel", "head_heatmaps"]
 

@@ -14,6 +14,8 @@ from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_appl
 __all__ = ["SignedMap", "draw_signed", "signed_heatmaps"]
 
 _LARGEST = 40.0
+_LETTER, _COLUMN = 0.085, 0.25
+"""Inches of a name's letter, and of a column with a name."""
 _MOST_NAMES = 40
 
 
@@ -56,7 +58,12 @@ def signed_heatmaps(maps: Mapping[str, SignedMap], *, title: str) -> Figure:
         (-1.0, 1.0)
     """
     count = max(len(maps), 1)
-    figure = Figure(figsize=(min(5.4 * count, _LARGEST), 5.0), layout="constrained")
+    names = [shown.columns for shown in maps.values() if shown.columns is not None]
+    names = [columns for columns in names if len(columns) <= _MOST_NAMES]
+    width = max([5.4, *(_COLUMN * len(columns) + 1.5 for columns in names)])
+    longest = max((len(name) for columns in names for name in columns), default=0)
+    size = min(width * count, _LARGEST), 4.0 + max(1.0, _LETTER * longest)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
     if not maps:

@@ -3,8 +3,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from lit_credit.plotting import HeadPanel, head_heatmaps
+from lit_credit.plotting import HeadPanel, SignedMap, head_heatmaps, signed_heatmaps
 
 LAYERS = {"blocks.0.attention": [0.1, 1.2], "blocks.1.attention": [-0.4, math.nan]}
 
@@ -33,6 +34,13 @@ def test_titles_end_before_the_next_panel():
     for ax in figure.axes:
         assert ax._left_title.get_window_extent().x1 <= ax.bbox.x1 + 0.15 * ax.bbox.width
     assert figure.axes[0].get_yticklabels()[0].get_text() == "layers.0.multihead_attn"
+
+
+def test_signed_columns_with_long_names_leave_room_for_the_matrix():
+    columns = [f"encoder_layer_{i // 4}.self_attention/H0{i % 4}" for i in range(16)]
+    panel = SignedMap(torch.rand(10, 16), columns=columns)
+    figure = drawn(signed_heatmaps({"logits": panel}, title=""))
+    assert figure.axes[0].bbox.height / figure.dpi > 2.5
 
 
 @pytest.mark.parametrize(
