@@ -14,8 +14,8 @@ from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_appl
 __all__ = ["SignedMap", "draw_signed", "signed_heatmaps"]
 
 _LARGEST = 40.0
-_LETTER, _COLUMN = 0.085, 0.25
-"""Inches of a name's letter, and of a column with a name."""
+_LETTER, _LINE = 0.085, 0.22
+"""Inches of a name's letter, and of a row or column with a name."""
 _MOST_NAMES = 40
 
 
@@ -58,11 +58,12 @@ def signed_heatmaps(maps: Mapping[str, SignedMap], *, title: str) -> Figure:
         (-1.0, 1.0)
     """
     count = max(len(maps), 1)
-    names = [shown.columns for shown in maps.values() if shown.columns is not None]
-    names = [columns for columns in names if len(columns) <= _MOST_NAMES]
-    width = max([5.4, *(_COLUMN * len(columns) + 1.5 for columns in names)])
-    longest = max((len(name) for columns in names for name in columns), default=0)
-    size = min(width * count, _LARGEST), 4.0 + max(1.0, _LETTER * longest)
+    columns = [c for shown in maps.values() if (c := _named(shown.columns))]
+    rows = max((len(_named(shown.rows)) for shown in maps.values()), default=0)
+    longest = max((len(name) for names in columns for name in names), default=0)
+    width = max([5.4, *(_LINE * len(names) + 1.9 for names in columns)])
+    height = max(4.0, _LINE * rows + 0.6) + max(1.0, _LETTER * longest)
+    size = min(width * count, _LARGEST), min(height, _LARGEST)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
@@ -86,11 +87,11 @@ def draw_signed(ax: Axes, shown: SignedMap) -> None:
     image = ax.imshow(values, cmap=colors, vmin=-top, vmax=top, aspect="auto", interpolation="none")
     ax.set_xlabel(shown.xlabel, fontsize=NORMAL, color=INK)
     ax.set_ylabel(shown.ylabel, fontsize=NORMAL, color=INK)
-    if shown.columns is not None and len(shown.columns) <= _MOST_NAMES:
-        turned = 90 if max(map(len, shown.columns), default=0) > 3 else 0
-        ax.set_xticks(range(len(shown.columns)), list(shown.columns), rotation=turned)
-    if shown.rows is not None and len(shown.rows) <= _MOST_NAMES:
-        ax.set_yticks(range(len(shown.rows)), list(shown.rows))
+    if columns := _named(shown.columns):
+        turned = 90 if max(map(len, columns)) > 3 else 0
+        ax.set_xticks(range(len(columns)), list(columns), rotation=turned)
+    if rows := _named(shown.rows):
+        ax.set_yticks(range(len(rows)), list(rows))
     ax.tick_params(labelsize=SMALL, colors=INK, length=2)
     ax.spines[:].set_visible(False)
     if (figure := ax.get_figure()) is not None:
@@ -98,3 +99,8 @@ def draw_signed(ax: Axes, shown: SignedMap) -> None:
         bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, extend=extend)
         bar.ax.tick_params(labelsize=SMALL - 1, colors=INK)
         bar.outline.set_visible(False)
+
+
+def _named(names: Sequence[str] | None) -> Sequence[str]:
+    """Those that are written."""
+    return names if names is not None and len(names) <= _MOST_NAMES else ()

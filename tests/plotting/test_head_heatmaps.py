@@ -1,5 +1,6 @@
 import io
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -38,9 +39,11 @@ def test_titles_end_before_the_next_panel():
 
 def test_signed_columns_with_long_names_leave_room_for_the_matrix():
     columns = [f"encoder_layer_{i // 4}.self_attention/H0{i % 4}" for i in range(16)]
-    panel = SignedMap(torch.rand(10, 16), columns=columns)
+    rows = [str(i) for i in range(30)]
+    panel = SignedMap(torch.rand(30, 16), columns=columns, rows=rows)
     figure = drawn(signed_heatmaps({"logits": panel}, title=""))
-    assert figure.axes[0].bbox.height / figure.dpi > 2.5
+    labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(below.y1 < above.y0 for above, below in pairwise(labels))
 
 
 @pytest.mark.parametrize(
