@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from lit_credit.callbacks.finite_search import Findings, Taken, search
@@ -51,8 +52,9 @@ class FiniteGuard(Callback):
     - ``raise`` ends the run with :class:`NonFiniteError`; the weights are those before the update.
     - ``warn`` goes on, and warns the first time.
     - ``skip`` takes the gradients of that optimizer away (sets them to None), so that weights,
-      momentum and weight decay stay as they are; accumulated gradients go as a whole. Counters and
-      schedulers go on. Where the weights themselves are not finite it raises.
+      momentum and weight decay stay as they are; running statistics of normalisations are put
+      back. Accumulated gradients go as a whole. Counters and schedulers go on. Where the weights
+      themselves are not finite it raises.
 
     Under 16-mixed gradients that overflow by the scale of the loss are left to the GradScaler.
     Several processes decide alike; the report is that of one that knows where it began.
@@ -116,7 +118,9 @@ class FiniteGuard(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the batch."""
+        """Keep the batch, and what the step's forward pass may spoil."""
+        if self.policy == "skip" and not self._taken:
+            self._statistics = _running_statistics(pl_module)
         self._taken.append(Taken.now(pl_module, batch, batch_idx))
         self._updates = 0
 
@@ -137,6 +141,8 @@ class FiniteGuard(Callback):
         if getattr(pl_module, "updates_per_step", 1) > 1:
             last = self._taken.pop()
             self._taken.append(Taken.now(pl_module, last.batch, last.batch_idx))
+            if self.policy == "skip":
+                self._statistics = _running_statistics(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -174,6 +180,7 @@ class FiniteGuard(Callback):
     def _forget(self) -> None:
         self._taken: deque[Taken] = deque(maxlen=_MOST_KEPT)
         self._losses: deque[Tensor] = deque(maxlen=_MOST_KEPT)
+        self._statistics: list[tuple[Tensor, Tensor]] = []
         self._updates = 0
 
     def _is_bad(self, trainer: Trainer, optimizer: Optimizer) -> bool:
@@ -207,6 +214,8 @@ class FiniteGuard(Callback):
             rank_zero_warn(text)
         if skipping:
             _take_away(trainer, optimizer)
+            for buffer, before in self._statistics:
+                buffer.copy_(before)
 
     def _findings(
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer
@@ -262,6 +271,12 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
 
 def _those_of(tensors: dict[str, Tensor]) -> dict[str, NonFinite]:
     return {name: found for name, t in tensors.items() if (found := non_finite(t)) is not None}
+
+
+def _running_statistics(module: LightningModule) -> list[tuple[Tensor, Tensor]]:
+    """Buffers that a forward pass in training writes to, with a copy."""
+    norms = [child for child in module.modules() if isinstance(child, _NormBase)]
+    return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
 
 
 def _scale(trainer: Trainer) -> float | None:

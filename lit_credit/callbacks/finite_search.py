@@ -136,7 +136,6 @@ def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings:
         _run(module, taken)
     findings.origins = findings.origins or trace.activations
     credits: dict[str, NonFinite] = {}
-    credits: dict[str, NonFinite] = {}
     credit: Any = getattr(module, "credit", None)
     if callable(credit):
         taken.restore_random_state(module)
@@ -164,10 +163,12 @@ def _run(module: LightningModule, taken: Taken) -> None:
 def _from_the_top(
     units: Sequence[str], gradients: Mapping[str, NonFinite], credits: Mapping[str, NonFinite]
 ) -> dict[str, NonFinite]:
-    """Gradients above the units, then of each unit its credit and the gradients inside.
+    """Gradients as they arrived, or, where hooks have seen less than the rule's credits, by place.
 
-    A rule's credit may replace the gradient at its unit, where hooks then see zeros.
+    Such a credit replaces the gradient at its unit after hooks have seen zeros there.
     """
+    if credits.keys() <= gradients.keys():
+        return dict(gradients)
     inside = {
         unit: {n: found for n, found in gradients.items() if f"{n}.".startswith(f"{unit}.")}
         for unit in units

@@ -24,6 +24,9 @@ def dry_step(module: LightningModule, *arguments: Any) -> None:
         *arguments: of its ``training_step``.
     """
     with _kept(list(module.parameters())), _idle(module):
+        # As before a `toggle_optimizer` that the step is in the middle of.
+        for parameter, trained in vars(module).get("_param_requires_grad_state", {}).items():
+            parameter.requires_grad_(trained)
         module.training_step(*arguments)
 
 
@@ -46,10 +49,10 @@ class _Idle:
 def _idle(module: LightningModule) -> Iterator[None]:
     def backward(loss: Tensor, *_: Any, retain_graph: bool | None = None, **__: Any) -> None:
         # Not `.backward()`: under DDP it would take the other processes along.
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        torch.autograd.grad(
-            loss, parameters, torch.ones_like(loss), retain_graph=retain_graph, allow_unused=True
-        )
+        wanted = [p for p in module.parameters() if p.requires_grad]
+        if wanted and loss.requires_grad:
+            ones = torch.ones_like(loss)
+            torch.autograd.grad(loss, wanted, ones, retain_graph=retain_graph, allow_unused=True)
 
     stubs = {
         "optimizers": _stub(module.optimizers()),
