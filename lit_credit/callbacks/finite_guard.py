@@ -1,7 +1,7 @@
 """NaN and inf in training, found at the step at which they appear."""
 
+import math
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,6 +97,7 @@ class FiniteGuard(Callback):
         self.history = History()
         self.events = self.skipped = 0
         self._path: Path | None = None
+        self._statistics: list[tuple[Tensor, Tensor]] = []
         self._forget()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -180,7 +181,7 @@ class FiniteGuard(Callback):
     def _forget(self) -> None:
         self._taken: deque[Taken] = deque(maxlen=_MOST_KEPT)
         self._losses: deque[Tensor] = deque(maxlen=_MOST_KEPT)
-        self._statistics: list[tuple[Tensor, Tensor]] = []
+        self._statistics = []
         self._updates = 0
 
     def _is_bad(self, trainer: Trainer, optimizer: Optimizer) -> bool:
@@ -291,9 +292,12 @@ def _of_all(trainer: Trainer, findings: Findings) -> tuple[Findings, str]:
         return findings, ""
     found: list[Any] = [None] * trainer.world_size
     torch.distributed.all_gather_object(found, findings)
-    ranked: Sequence[tuple[int, Findings]] = list(enumerate(found))
-    rank, chosen = next(((r, f) for r, f in ranked if f.are_located), ranked[0])
-    return chosen, f", process {rank}"
+
+    def knows_less(rank: int) -> tuple[bool, bool]:
+        return not found[rank].are_located, math.isfinite(found[rank].loss)
+
+    rank = min(range(len(found)), key=knows_less)
+    return found[rank], f", process {rank}"
 
 
 def _take_away(trainer: Trainer, optimizer: Optimizer) -> None:

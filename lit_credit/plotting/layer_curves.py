@@ -11,6 +11,7 @@ from lit_credit.plotting._style import (
     EndLabel,
     drawable,
     dress,
+    last_finite,
     mark_ends,
     not_applicable,
     whole_numbers_across,
@@ -77,8 +78,8 @@ def layer_curves(
         curve = series(rows, tag, by)
         values = drawable(curve.values(), log=log)
         ax.plot(list(curve), values, color=color, linewidth=2, marker="o", markersize=_dot(values))
-        if shown := [value for value in values if value == value]:
-            ends.append(EndLabel(shown[-1], text, color))
+        if any(value == value for value in values):
+            ends.append(EndLabel(last_finite(values), text, color))
     if not ends:
         not_applicable(ax)
         return figure

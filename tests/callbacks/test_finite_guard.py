@@ -2,6 +2,9 @@
 
 import logging
 import math
+import os
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -314,6 +317,23 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
     assert guard.events == guard.skipped == 3
     rows = read_history(tmp_path / "finite_guard.jsonl")
     assert [row["step"] for row in rows] == [2, 6, 10]
+
+
+def test_two_processes_decide_alike(tmp_path):
+    words = [sys.executable, "-m", "tests.callbacks.finite_worker", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for policy, step in (("skip", 4), ("raise", 2)):
+        one, two = (torch.load(tmp_path / f"{policy}_{rank}.pt") for rank in (0, 1))
+        assert torch.equal(one["weights"], two["weights"])
+        assert one["events"] == two["events"] == 1
+        assert one["skipped"] == two["skipped"] == (policy == "skip")
+        assert one["step"] == two["step"] == step
+        assert one["message"] == two["message"]
+    assert "step 2 (epoch 0, batch 2, process 1). Loss inf" in one["message"]
+    rows = read_history(tmp_path / "finite_guard.1.jsonl")
+    assert [row["values"]["finite/loss"] for row in rows] == [math.inf]
 
 
 def test_bad_arguments(tmp_path):
