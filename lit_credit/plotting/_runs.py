@@ -16,6 +16,7 @@ from lit_credit.plotting._style import (
     PURPLE,
     SKY,
     drawable,
+    show_place,
 )
 from lit_credit.utils.series import Curve
 
@@ -51,6 +52,7 @@ def over_runs(
         markersize=dots,
         zorder=3,
     )
+    show_place(ax, places[-1], mean)
     return mean
 
 

@@ -64,6 +64,11 @@ def last_finite(values: Sequence[float]) -> float:
     return next(value for value in reversed(values) if math.isfinite(value))
 
 
+def show_place(ax: Axes, place: float, values: Sequence[float]) -> None:
+    """Make the axis of epochs or steps reach a place whose value may be undefined."""
+    ax.update_datalim([(place, last_finite(values))])
+
+
 def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
     """Write each label beside the right end of its curve, moved apart where they would overlap.
 

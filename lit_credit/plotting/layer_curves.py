@@ -14,6 +14,7 @@ from lit_credit.plotting._style import (
     last_finite,
     mark_ends,
     not_applicable,
+    show_place,
     whole_numbers_across,
 )
 from lit_credit.utils.history import Row
@@ -79,6 +80,8 @@ def layer_curves(
         values = drawable(curve.values(), log=log)
         ax.plot(list(curve), values, color=color, linewidth=2, marker="o", markersize=_dot(values))
         if any(value == value for value in values):
+            show_place(ax, list(curve)[-1], values)
+            text = text if values[-1] == values[-1] else f"{text} n/a"
             ends.append(EndLabel(last_finite(values), text, color))
     if not ends:
         not_applicable(ax)

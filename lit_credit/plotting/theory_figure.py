@@ -20,6 +20,7 @@ from lit_credit.plotting._style import (
     last_finite,
     mark_ends,
     not_applicable,
+    show_place,
     whole_numbers_across,
 )
 from lit_credit.utils.history import Row
@@ -92,6 +93,7 @@ def _draw(ax: Axes, rows: Sequence[Row], section: str, lines: Sequence[_Line]) -
             marker="o",
             markersize=dots,
         )
+        show_place(ax, list(curve)[-1], values)
         text = f"{line.text} {number_text(values[-1])}"
         ends.append(EndLabel(last_finite(values), text, line.color))
     if not ends:

@@ -74,9 +74,10 @@ def seem_finite(tensors: Sequence[Tensor]) -> bool:
         return True
     # Of the ways to look at every entry the norm is among the fastest: `isfinite` and the largest
     # magnitude take 30 times as long on a CPU.
-    norms = torch._foreach_norm([_values(t.detach()) for t in tensors])
-    together = [norm.to(norms[0].device, torch.float32) for norm in norms]
-    return bool(torch.stack(together).isfinite().all())
+    norms = list(torch._foreach_norm([_values(t) for t in tensors]))
+    if any(n.dtype != norms[0].dtype or n.device != norms[0].device for n in norms):
+        norms = [norm.to(norms[0].device, torch.float32) for norm in norms]
+    return bool(torch.stack(norms).isfinite().all())
 
 
 def tensors_of(value: Any) -> list[Tensor]:

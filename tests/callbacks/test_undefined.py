@@ -2,6 +2,7 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from lightning.pytorch import Callback
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from lit_credit.callbacks import TextSamples
+from lit_credit.plotting import divergence_figure, layer_curves
 from lit_credit.rules import FA
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
@@ -104,3 +107,29 @@ def test_of_a_run_that_broke(kind, broken):
     for path in folder.glob("*.csv"):
         assert not WRONG.search(path.read_text())
     assert len(read_history(folder / f"{kind.name}.jsonl")) == len(rows)
+
+
+def test_a_curve_that_ends_undefined_says_so_at_its_end():
+    values = [1.0, 2.0, math.nan, math.nan]
+    rows = [
+        {"step": i, "epoch": i, "name": "", "values": {"a/L00": value, "divergence/kl": value}}
+        for i, value in enumerate(values)
+    ]
+    curves = layer_curves(rows, "a/", ylabel="", title="")
+    for figure, text in (
+        (curves, "L00 n/a"),
+        (divergence_figure({"BP": [rows]}), "n/a"),
+    ):
+        ax = figure.axes[0]
+        assert [label.get_text() for label in ax.texts] == [text]
+        assert ax.get_xlim() == (0, 3)
+
+
+def test_text_of_a_net_that_broke_is_not_applicable():
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            return torch.full((*x.shape, 5), torch.nan)
+
+    data = SimpleNamespace(encode=lambda text: torch.zeros(len(text)).long(), block_size=4)
+    text = TextSamples(prompt="ab").sample(SimpleNamespace(datamodule=data), Broken())
+    assert text == "ab (n/a: the net's logits are not finite)"
