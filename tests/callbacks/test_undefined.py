@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -126,7 +126,7 @@ def test_a_curve_that_ends_undefined_says_so_at_its_end():
 
 
 def test_text_of_a_net_that_broke_is_not_applicable():
-    class Broken(torch.nn.Module):
+    class Broken(LightningModule):
         def forward(self, x):
             return torch.full((*x.shape, 5), torch.nan)
 
