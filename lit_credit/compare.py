@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lit_credit.functional import MeanAndSd, growth, mean_and_sd, scale_flags
 from lit_credit.plotting import circuit_figure, comparison_figure
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.runs import HISTORIES, Run, find_runs, read_run
 from lit_credit.utils.series import run_curve
 
@@ -206,12 +207,12 @@ def _table(summaries: Sequence[Summary]) -> list[str]:
         ends = {n.replace("_", " "): _pair(v[n], v[f"{n}_sd"], form) for n, form in _ENDS.items()}
         row = {
             **ends,
-            "|h_L| start": _number(v["h_first"]),
+            "|h_L| start": number_text(v["h_first"]),
             "|h_L| end": _pair(v["h_last"], v["h_last_sd"]),
-            "growth": _number(v["growth"]),
-            "|g_L| start": _number(v["g_first"]),
+            "growth": number_text(v["growth"]),
+            "|g_L| start": number_text(v["g_first"]),
             "|g_L| end": _pair(v["g_last"], v["g_last_sd"]),
-            "above frozen": _number(v["above_frozen"], "+.3f"),
+            "above frozen": number_text(v["above_frozen"], "+.3f"),
             "flags": ", ".join(_raised(s)) or "-",
         }
         rows.append({"rule": s.label, "n": str(len(s.runs)), **row})
@@ -236,14 +237,10 @@ def _legend(summaries: Sequence[Summary]) -> list[str]:
     return [f"flag {name}: {text}" for name, (_, text) in _FLAGS.items() if name in raised]
 
 
-def _number(value: float, form: str = ".3g") -> str:
-    return "n/a" if math.isnan(value) else format(value, form)
-
-
 def _pair(mean: float, sd: float, form: str = ".3g") -> str:
     if math.isnan(mean):
         return "n/a"
-    return f"{mean:{form}} ± {_number(sd, '.2g' if form == '.3g' else form)}"
+    return f"{mean:{form}} ± {number_text(sd, '.2g' if form == '.3g' else form)}"
 
 
 def _notes(summary: Summary) -> list[str]:

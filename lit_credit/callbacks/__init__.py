@@ -6,6 +6,7 @@ from lit_credit.callbacks.circuit_matching import CircuitMatching
 from lit_credit.callbacks.credit_alignment import CreditAlignment
 from lit_credit.callbacks.embedding_geometry import EmbeddingGeometry
 from lit_credit.callbacks.exact_divergence import ExactDivergence
+from lit_credit.callbacks.finite_guard import FiniteGuard
 from lit_credit.callbacks.gradient_norms import GradientNorms
 from lit_credit.callbacks.head_attribution import HeadAttribution
 from lit_credit.callbacks.head_behaviour import HeadBehaviour
@@ -31,6 +32,7 @@ __all__ = [
     "CreditAlignment",
     "EmbeddingGeometry",
     "ExactDivergence",
+    "FiniteGuard",
     "GradientNorms",
     "HeadAttribution",
     "HeadBehaviour",

@@ -17,6 +17,7 @@ from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
 from lit_credit.utils.head_weights import read_embedding, read_heads
 from lit_credit.utils.history import Row, read_history
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.series import match_ranks
 
 __all__ = ["CircuitMatching"]
@@ -211,12 +212,17 @@ class CircuitMatching(ScheduledDiagnostic):
         rank = match_ranks(rows, section)[0]
         quantities = {"z": "z", f"match at rank {rank}": f"match_rms/R{rank:02d}"}
         parts = [
-            f"{name} {values[f'{tag}/best']:.2f} (unrelated {values[f'{tag}/null']:.2f} ± "
-            f"{values[f'null_sd/{tag}']:.2f})"
+            "{} {} (unrelated {} ± {})".format(
+                name,
+                *(
+                    number_text(values[key], ".2f")
+                    for key in (f"{tag}/best", f"{tag}/null", f"null_sd/{tag}")
+                ),
+            )
             for name, tag in quantities.items()
         ]
-        mismatch = values.get("mismatch/best", math.nan)
-        return f"best pair in each: {', '.join(parts)}, token mismatch {mismatch:.2f}."
+        mismatch = number_text(values.get("mismatch/best", math.nan), ".2f")
+        return f"best pair in each: {', '.join(parts)}, token mismatch {mismatch}."
 
     def _read(self, module: LightningModule) -> CircuitPairs:
         layers = read_heads(module, self.units)

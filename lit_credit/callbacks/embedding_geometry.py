@@ -22,6 +22,7 @@ from lit_credit.utils.contexts import Contexts, has_contexts, read_contexts, run
 from lit_credit.utils.head_weights import find_embedding
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding, read_matrices
+from lit_credit.utils.numbers import number_text
 
 __all__ = ["EmbeddingGeometry"]
 
@@ -119,7 +120,8 @@ class EmbeddingGeometry(ScheduledDiagnostic):
         for tag, reduce in (("", Tensor.mean), ("_min", Tensor.min), ("_max", Tensor.max)):
             found[f"dimensionality{tag}"] = reduce(own).item() if count else math.nan
         some = w[torch.linspace(0, count - 1, min(count, _MOST_SHOWN), device=w.device).long()]
-        panel = f"{name}: cos² {found['cos2']:.3f}, Welch bound {found['welch']:.3f}"
+        cos2, bound = (number_text(found[tag], ".3f") for tag in ("cos2", "welch"))
+        panel = f"{name}: cos² {cos2}, Welch bound {bound}"
         self._shown[panel] = SignedMap(some @ some.mT, what, what)
         return {f"{quantity}/{name}": value for quantity, value in found.items()}
 

@@ -1,5 +1,6 @@
 """How well a known distribution is learned, without sampling."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,7 +140,7 @@ def _measured(logits: Tensor, prior: Tensor, rows: Tensor) -> dict[str, float]:
         "accuracy_max": prior @ best,
         "margin": prior @ margin,
         "margin_min": margin.amin(),
-        "memorized": (top == best).sum(),
+        "memorized": (top == best).double().where(top.isfinite(), math.nan).sum(),
         "contexts": torch.tensor(len(rows)),
     }
     return {tag: float(value) for tag, value in values.items()}

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
+from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
@@ -255,6 +256,7 @@ class ScheduledDiagnostic(Callback, ABC):
             return
         section = self._numbered(self.section)
         tagged = {f"{section}/{tag}": value for tag, value in values.items()}
+        tell_undefined(self.history.rows, step, tagged)
         self.history.append(step, epoch, self.name, tagged)
         log_scalars(trainer, tagged, step)
         if self.draw_each:

@@ -16,6 +16,7 @@ from lit_credit.plotting import symbol_maps
 from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts, split_contexts
 from lit_credit.utils.history import Row
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.table import TableRow
 
 __all__ = ["SymbolAttention"]
@@ -170,7 +171,7 @@ class SymbolAttention(ScheduledDiagnostic):
             return None
         most = sorted(self._heads.items(), key=lambda item: _or_last(item[1].std), reverse=True)
         maps = {
-            f"{label} {tag}\nsd {head.std:.2g}, s {_short(head.singular)}": head.map
+            f"{label} {tag}\nsd {number_text(head.std, '.2g')}, s {_short(head.singular)}": head.map
             for (label, tag), head in most[:_MOST_SHOWN]
         }
         title = f"Attention of the last position to position {self.key}, step {rows[-1]['step']}"

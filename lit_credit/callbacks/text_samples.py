@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Generator
+from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
 from lit_credit.utils.logging import log_text
@@ -84,18 +84,32 @@ class TextSamples(Callback):
             sys.stdout.write(self.sample(trainer, pl_module) + "\n")
 
     def sample(self, trainer: Trainer, module: LightningModule) -> str:
-        """The prompt and its continuation."""
+        """The prompt and its continuation, which is n/a where the net's logits are undefined."""
         data = _datamodule(trainer)
-        with probing(module), torch.no_grad():
-            symbols = sample_tokens(
-                module,
-                data.encode(self.prompt).to(module.device),
-                self.length,
-                self.context or data.block_size,
-                self.temperature,
-                Generator().manual_seed(self.seed),
-            )
+        try:
+            with probing(module), torch.no_grad():
+                symbols = sample_tokens(
+                    lambda x: _defined(module(x)),
+                    data.encode(self.prompt).to(module.device),
+                    self.length,
+                    self.context or data.block_size,
+                    self.temperature,
+                    Generator().manual_seed(self.seed),
+                )
+        except _UndefinedError:
+            return f"{self.prompt} (n/a: the net's logits are not finite)"
         return self.prompt + str(data.decode(symbols))
+
+
+class _UndefinedError(Exception):
+    """Logits without a distribution."""
+
+
+def _defined(logits: Tensor) -> Tensor:
+    # -inf is fine: it is how a symbol is ruled out.
+    if bool((logits.isnan() | logits.isposinf()).any()):
+        raise _UndefinedError
+    return logits
 
 
 def _datamodule(trainer: Trainer) -> Any:

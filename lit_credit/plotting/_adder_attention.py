@@ -20,6 +20,7 @@ from lit_credit.plotting._style import (
 )
 from lit_credit.plotting.adder_findings import AdderFindings
 from lit_credit.utils.history import Row
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.place_slots import place_slots
 from lit_credit.utils.series import series
 
@@ -37,8 +38,12 @@ def draw_attention(ax: Axes, found: AdderFindings) -> None:
     rows, own, leak = place_slots(layout)
     above = attention[rows[:, None], own].sum(1).mean()
     below = attention[rows[:, None], leak].sum(1).mean()
-    title = f"4  Attention: {above:.2f} on the column's X and Y,\n{below:.2f} on the column below"
+    shares = [number_text(float(share), ".2f") for share in (above, below)]
+    title = f"4  Attention: {shares[0]} on the column's X and Y,\n{shares[1]} on the column below"
     dress(ax, title, "predicts", "looks at")
+    if not attention.isfinite().any():
+        not_applicable(ax)
+        return
     ax.grid(False)
     # Of the square root, so that the column below is seen beside the column itself.
     colors = PowerNorm(0.5, vmin=0, vmax=1)
@@ -65,7 +70,7 @@ def draw_sources(ax: Axes, found: AdderFindings) -> None:
             ax.add_patch(
                 Rectangle((rank - 0.48, row - 0.45), 0.96, 0.9, color=color, alpha=alpha, lw=0)
             )
-            text = f"{layout.names[place]} {weight:.3f}"
+            text = f"{layout.names[place]} {weight:.3f}" if weight == weight else "n/a"
             ax.text(rank, row, text, ha="center", va="center", fontsize=SMALL, color=INK)
     ax.set(xlim=(-0.5, count - 0.5), ylim=(len(attention) - 0.5, -0.5))
     ax.set_yticks(range(len(attention)), layout.names[layout.answers])
@@ -74,8 +79,8 @@ def draw_sources(ax: Axes, found: AdderFindings) -> None:
 
 def draw_ratio(ax: Axes, found: AdderFindings) -> None:
     """Panel 13, now."""
-    mean = float(found.ratio.mean())
-    title = f"13a  Place-value ratio: mean {mean:.3g}\n(column below / own column; 0.1 is base ten)"
+    mean = number_text(float(found.ratio.mean()))
+    title = f"13a  Place-value ratio: mean {mean}\n(column below / own column; 0.1 is base ten)"
     dress(ax, title, "ratio", "predicted digit")
     finite = {i: v for i, v in enumerate(found.ratio.tolist(), 1) if math.isfinite(v)}
     if not finite:
@@ -95,7 +100,8 @@ def draw_ratio(ax: Axes, found: AdderFindings) -> None:
 def draw_ratio_history(ax: Axes, rows: Sequence[Row], section: str) -> None:
     """Panel 13, over training."""
     dress(ax, "13b  Mean ratio over training", "ratio", "optimizer steps")
-    curve = {k: v for k, v in series(rows, f"{section}/ratio/mean", "step").items() if v == v}
+    measured = series(rows, f"{section}/ratio/mean", "step")
+    curve = {step: ratio for step, ratio in measured.items() if math.isfinite(ratio)}
     if len(curve) < 2:
         not_applicable(ax)
         return

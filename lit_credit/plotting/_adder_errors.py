@@ -11,12 +11,14 @@ from lit_credit.plotting._style import (
     GREY,
     ORANGE,
     SMALL,
+    drawable,
     dress,
     not_applicable,
     whole_numbers_across,
 )
 from lit_credit.plotting.adder_findings import AdderFindings
 from lit_credit.utils.history import Row
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.series import series
 
 __all__ = ["draw_differences", "draw_errors", "draw_errors_by_carry", "draw_runs", "draw_training"]
@@ -100,15 +102,20 @@ def draw_training(ax: Axes, rows: Sequence[Row], section: str) -> None:
         name: series(rows, f"{section}/{tag}", "step")
         for tag, name in (("token_accuracy", "answers"), ("exact", "sums"))
     }
-    shown = {name: curve for name, curve in curves.items() if len(curve) > 1}
-    ends = [f"{100 * list(curve.values())[-1]:.1f} % of {name}" for name, curve in shown.items()]
+    shown = {
+        name: curve for name, curve in curves.items() if sum(map(math.isfinite, curve.values())) > 1
+    }
+    ends = [
+        f"{number_text(100 * list(curve.values())[-1], '.1f')} % of {name}"
+        for name, curve in shown.items()
+    ]
     title = f"12  Right over training, at its end\n{', '.join(ends)}" if ends else "12  Training"
     dress(ax, title, "share right", "optimizer steps")
     if not shown:
         not_applicable(ax)
         return
     for (name, curve), color in zip(shown.items(), (BLUE, GREEN), strict=False):
-        steps, values = list(curve), list(curve.values())
+        steps, values = list(curve), drawable(curve.values(), log=False)
         ax.plot(steps, values, "o-", color=color, linewidth=2, markersize=4, label=name)
     ax.set_ylim(-0.02, 1.05)
     whole_numbers_across(ax)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_credit.plotting._style import BLUE, GREEN, GREY, INK, ORANGE, SMALL, dress, not_applicable
 from lit_credit.plotting.adder_findings import AdderFindings
+from lit_credit.utils.numbers import number_text
 
 __all__ = ["draw_digits", "draw_factors", "draw_gains", "draw_keys", "draw_queries", "draw_readout"]
 
@@ -28,7 +29,8 @@ def draw_queries(ax: Axes, found: AdderFindings) -> None:
     layout, parts = found.layout, found.parts
     plane, share = _plane(parts.queries, parts.keys)
     names = [f"→{name}" for name in layout.names[layout.answers]]
-    title = f"2  Queries, by what they predict\n({100 * share:.0f} % of q and k is in this plane)"
+    within = number_text(100 * share, ".0f")
+    title = f"2  Queries, by what they predict\n({within} % of q and k is in this plane)"
     dress(ax, title, "direction 2", "direction 1")
     _scatter(ax, parts.queries[layout.rows] @ plane, names, ORANGE)
 
@@ -51,8 +53,9 @@ def draw_readout(ax: Axes, found: AdderFindings) -> None:
     read = found.readout
     direct = found.parts.read is not None
     what = "gain E[d] H a, times |b|" if direct else "leading direction of output"
-    r2, share = float(read.linearity), 100 * float(read.share)
-    title = f"9  What attention reads of a digit: R² {r2:.3f}\n({what}: {share:.0f} % of the map)"
+    r2, share = number_text(float(read.linearity), ".3f"), 100 * float(read.share)
+    title = f"9  What attention reads of a digit: R² {r2}\n"
+    title += f"({what}: {number_text(share, '.0f')} % of the map)"
     dress(ax, title, "read of the digit", "digit")
     values = read.values.tolist()
     if not read.values.isfinite().all():
@@ -107,7 +110,7 @@ def draw_gains(ax: Axes, found: AdderFindings) -> None:
         if name in found.reference:
             other = found.reference[name].tolist()
             ax.bar(places, other, width=width, fill=False, edgecolor=INK, linewidth=1.5)
-    if not gains:
+    if not any(gain.isfinite().any() for gain in gains.values()):
         not_applicable(ax)
         return
     ax.axhline(0, color=INK, linewidth=0.8)

@@ -16,6 +16,7 @@ from lit_credit.plotting._style import (
     PURPLE,
     SKY,
     drawable,
+    show_place,
 )
 from lit_credit.utils.series import Curve
 
@@ -26,11 +27,15 @@ _SPARE = [AMBER, SKY, INK, *_RULES.values()]
 def over_runs(
     ax: Axes, curves: Sequence[Curve], color: str, log: bool = False, style: str = "-"
 ) -> list[float]:
-    """Draw the mean and the band from the smallest to the largest; return the mean where drawn."""
+    """Draw the mean and the band from the smallest to the largest.
+
+    Returns:
+        The mean, NaN where it is not drawn; empty if it is nowhere drawn.
+    """
     gathered = by_place(curves)
     places = list(gathered)
     mean = drawable((mean_of(values, log) for values in gathered.values()), log=log)
-    if not (shown := [value for value in mean if value == value]):
+    if all(value != value for value in mean):
         return []
     # Where one seed has no defined value neither mean nor band is drawn.
     band = [v if m == m else [math.nan] for v, m in zip(gathered.values(), mean, strict=True)]
@@ -47,7 +52,8 @@ def over_runs(
         markersize=dots,
         zorder=3,
     )
-    return shown
+    show_place(ax, places[-1], mean)
+    return mean
 
 
 def by_place(curves: Sequence[Curve]) -> dict[int, list[float]]:

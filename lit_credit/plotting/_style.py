@@ -59,6 +59,16 @@ def drawable(values: Iterable[float], *, log: bool) -> list[float]:
     return [v if math.isfinite(v) and (v > 0 or not log) else math.nan for v in values]
 
 
+def last_finite(values: Sequence[float]) -> float:
+    """Where the label of a curve stands that ends with undefined values; it has some other."""
+    return next(value for value in reversed(values) if math.isfinite(value))
+
+
+def show_place(ax: Axes, place: float, values: Sequence[float]) -> None:
+    """Make the axis of epochs or steps reach a place whose value may be undefined."""
+    ax.update_datalim([(place, last_finite(values))])
+
+
 def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
     """Write each label beside the right end of its curve, moved apart where they would overlap.
 

@@ -1,5 +1,6 @@
 """How heads share samples."""
 
+import math
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from lit_credit.plotting._style import BLUE, GREY, INK, LARGE, SMALL, dress
 from lit_credit.plotting.signed_heatmaps import SignedMap, draw_signed
+from lit_credit.utils.numbers import number_text
 
 __all__ = ["attribution_figure"]
 
@@ -51,11 +53,11 @@ def attribution_figure(margins: Tensor, accuracy: Mapping[str, float], *, title:
     dress(bars, "right by itself", "", "share of the samples")
     places = range(len(accuracy))
     colors = [GREY if name in _WHOLE else BLUE for name in accuracy]
-    bars.barh(places, list(accuracy.values()), height=0.72, color=colors)
+    widths = [value if math.isfinite(value) else 0.0 for value in accuracy.values()]
+    bars.barh(places, widths, height=0.72, color=colors)
     bars.set(xlim=(0, 1.2), ylim=(len(accuracy) - 0.5, -0.5), yticks=[])
     bars.grid(False, axis="y")
-    for place, value in enumerate(accuracy.values()):
-        text = "n/a" if value != value else f"{value:.2f}"
-        end = 0.02 + (value if value == value else 0.0)
-        bars.text(end, place, text, va="center", fontsize=SMALL, color=INK)
+    for place, (value, width) in enumerate(zip(accuracy.values(), widths, strict=True)):
+        text = number_text(value, ".2f")
+        bars.text(0.02 + width, place, text, va="center", fontsize=SMALL, color=INK)
     return figure

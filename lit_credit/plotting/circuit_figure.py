@@ -20,10 +20,12 @@ from lit_credit.plotting._style import (
     SMALL,
     EndLabel,
     dress,
+    last_finite,
     mark_ends,
     not_applicable,
     whole_numbers_across,
 )
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.series import Histories, match_ranks, series
 
 __all__ = ["circuit_figure"]
@@ -162,7 +164,8 @@ def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:
         found = [c for seed in curve.seeds if (c := _series(seed, curve.tag))]
         mean = over_runs(ax, found, curve.color, style=curve.style)
         if mean and curve.style == "-":
-            ends.append(EndLabel(mean[-1], f"{curve.label}  {mean[-1]:.2f}".strip(), curve.color))
+            text = f"{curve.label}  {number_text(mean[-1], '.2f')}".strip()
+            ends.append(EndLabel(last_finite(mean), text, curve.color))
     if not ax.lines:
         not_applicable(ax)
         return
@@ -178,9 +181,9 @@ def _draw_null(ax: Axes, seeds: Sequence[Histories], mean: str, sd: str, color: 
     """The level of unrelated circuits, and two standard deviations to each side."""
     sds = [v for seed in seeds for v in _series(seed, sd).values()]
     means = [v for seed in seeds for v in _series(seed, mean).values()]
-    if means:
+    if means and math.isfinite(means[0]):
         ax.axhline(means[0], color=color, linestyle="--", linewidth=1.2, zorder=1)
-    if means and sds and math.isfinite(sds[0]):
+    if means and sds and math.isfinite(means[0]) and math.isfinite(sds[0]):
         low, high = means[0] - 2 * sds[0], means[0] + 2 * sds[0]
         ax.axhspan(low, high, color=color, alpha=0.15, linewidth=0, zorder=0)
 

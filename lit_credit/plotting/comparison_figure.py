@@ -18,6 +18,7 @@ from lit_credit.plotting._style import (
     drawable,
     dress,
     factor_text,
+    last_finite,
     mark_ends,
     not_applicable,
     whole_numbers_across,
@@ -121,7 +122,8 @@ def _draw(
         mean = over_runs(ax, curves, colors[label], log)
         if not mean:
             continue
-        ends.append(EndLabel(mean[-1], f"{label}  {_end_text(curves, log)}", colors[label]))
+        text = f"{label}  {_end_text(curves, log)}"
+        ends.append(EndLabel(last_finite(mean), text, colors[label]))
         if log:
             rows = [seed.get(panel.history, []) for seed in seeds]
             _thin_layers(ax, rows, panel.layers, colors[label])

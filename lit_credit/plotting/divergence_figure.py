@@ -15,11 +15,13 @@ from lit_credit.plotting._style import (
     SMALL,
     EndLabel,
     dress,
+    last_finite,
     mark_ends,
     not_applicable,
     whole_numbers_across,
 )
 from lit_credit.utils.history import Row
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.series import series
 
 __all__ = ["divergence_figure"]
@@ -79,7 +81,8 @@ def divergence_figure(
             curves = [c for rows in seeds if (c := series(rows, f"{section}/{panel.tag}", "step"))]
             if mean := over_runs(ax, curves, colors[label], log):
                 name = label if len(runs) > 1 else ""
-                ends.append(EndLabel(mean[-1], f"{name} {_short(mean[-1])}".strip(), colors[label]))
+                text = f"{name} {_short(mean[-1])}".strip()
+                ends.append(EndLabel(last_finite(mean), text, colors[label]))
         if not ax.lines:
             not_applicable(ax)
             continue
@@ -111,4 +114,4 @@ def _draw_levels(ax: Axes, panel: _Panel, section: str, runs: Sequence[Sequence[
 
 def _short(value: float) -> str:
     """Three digits, but of counts all that they have."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 1000 else number_text(value)

@@ -11,8 +11,10 @@ from lit_credit.plotting._style import (
     EndLabel,
     drawable,
     dress,
+    last_finite,
     mark_ends,
     not_applicable,
+    show_place,
     whole_numbers_across,
 )
 from lit_credit.utils.history import Row
@@ -77,8 +79,10 @@ def layer_curves(
         curve = series(rows, tag, by)
         values = drawable(curve.values(), log=log)
         ax.plot(list(curve), values, color=color, linewidth=2, marker="o", markersize=_dot(values))
-        if shown := [value for value in values if value == value]:
-            ends.append(EndLabel(shown[-1], text, color))
+        if any(value == value for value in values):
+            show_place(ax, list(curve)[-1], values)
+            text = text if values[-1] == values[-1] else f"{text} n/a"
+            ends.append(EndLabel(last_finite(values), text, color))
     if not ends:
         not_applicable(ax)
         return figure

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -44,13 +45,19 @@ def symbol_maps(maps: Mapping[str, Tensor], *, title: str, xlabel: str, ylabel: 
     if not maps:
         not_applicable(axes[0])
         return figure
+    image = None
     for ax, (name, values) in zip(axes, maps.items(), strict=False):
         shown = values.detach().double().cpu().numpy()
-        image = ax.imshow(shown, cmap=colors, vmin=0.0, vmax=1.0, interpolation="none")
         ax.set_title(name, fontsize=SMALL, color=INK)
+        if not np.isfinite(shown).any():
+            not_applicable(ax)
+            continue
+        image = ax.imshow(shown, cmap=colors, vmin=0.0, vmax=1.0, interpolation="none")
         ax.set_xlabel(xlabel, fontsize=SMALL, color=INK)
         ax.set_ylabel(ylabel, fontsize=SMALL, color=INK)
         ax.tick_params(labelsize=SMALL - 1, colors=INK, length=2)
+    if image is None:
+        return figure
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, shrink=0.7)
     bar.ax.tick_params(labelsize=SMALL - 1, colors=INK)
     bar.outline.set_visible(False)

@@ -17,11 +17,14 @@ from lit_credit.plotting._style import (
     EndLabel,
     drawable,
     dress,
+    last_finite,
     mark_ends,
     not_applicable,
+    show_place,
     whole_numbers_across,
 )
 from lit_credit.utils.history import Row
+from lit_credit.utils.numbers import number_text
 from lit_credit.utils.series import series
 
 __all__ = ["theory_figure"]
@@ -78,7 +81,7 @@ def _draw(ax: Axes, rows: Sequence[Row], section: str, lines: Sequence[_Line]) -
     for line in lines:
         curve = series(rows, f"{section}/{line.tag}", "step")
         values = drawable(curve.values(), log=ax.get_yscale() == "log")
-        if not (shown := [value for value in values if value == value]):
+        if all(value != value for value in values):
             continue
         dots = 4 if len(values) <= 15 else 0
         ax.plot(
@@ -90,7 +93,9 @@ def _draw(ax: Axes, rows: Sequence[Row], section: str, lines: Sequence[_Line]) -
             marker="o",
             markersize=dots,
         )
-        ends.append(EndLabel(shown[-1], f"{line.text} {shown[-1]:.3g}", line.color))
+        show_place(ax, list(curve)[-1], values)
+        text = f"{line.text} {number_text(values[-1])}"
+        ends.append(EndLabel(last_finite(values), text, line.color))
     if not ends:
         not_applicable(ax)
         return

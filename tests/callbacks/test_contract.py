@@ -16,6 +16,7 @@ from lit_credit.callbacks import (
     CreditAlignment,
     EmbeddingGeometry,
     ExactDivergence,
+    FiniteGuard,
     GradientNorms,
     HeadAttribution,
     HeadBehaviour,
@@ -109,9 +110,10 @@ def on_foreign(kind, **kwargs):
 
 def test_every_callback_is_listed():
     exported = {getattr(lit_credit.callbacks, name) for name in lit_credit.callbacks.__all__}
-    # TextSamples needs a datamodule with an alphabet, MemberCheckpoints an ensemble, and the others
-    # are there to change training: they have test files of their own.
-    others = {MemberCheckpoints, PartFreezing, StagedTraining, TextSamples}
+    # TextSamples needs a datamodule with an alphabet, MemberCheckpoints an ensemble, FiniteGuard a
+    # training that fails, and the others are there to change training: they have test files of
+    # their own.
+    others = {FiniteGuard, MemberCheckpoints, PartFreezing, StagedTraining, TextSamples}
     assert {c for c in exported if not inspect.isabstract(c)} == {*CALLBACKS, *others}
 
 

@@ -1,0 +1,195 @@
+"""The search for where a training step has met NaN or inf."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor
+
+from lit_credit.callbacks.points import own_scalar
+from lit_credit.utils.dry_step import dry_step
+from lit_credit.utils.finite import NonFinite, non_finite
+from lit_credit.utils.finite_trace import finite_trace
+from lit_credit.utils.nested import map_tensors
+from lit_credit.utils.preserved_state import preserved_state
+from lit_credit.utils.probing import probing
+
+__all__ = ["Findings", "Taken", "search"]
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A batch, and torch's random state before the step that it was for."""
+
+    batch: Any
+    batch_idx: int
+    random_state: Mapping[str, Tensor]
+
+    @classmethod
+    def now(cls, module: LightningModule, batch: Any, batch_idx: int) -> "Taken":
+        """With the present random state, in containers that the step cannot empty."""
+        states = {"cpu": torch.get_rng_state()}
+        if module.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(module.device)
+        return cls(map_tensors(batch, lambda tensor: tensor), batch_idx, states)
+
+    def restore_random_state(self, module: LightningModule) -> None:
+        """Draw the step's random numbers again."""
+        torch.set_rng_state(self.random_state["cpu"])
+        if "cuda" in self.random_state:
+            torch.cuda.set_rng_state(self.random_state["cuda"], module.device)
+
+
+@dataclass
+class Findings:
+    """What is not finite in a step, each with its counts; ``origins`` in order of execution."""
+
+    loss: float
+    batch: NonFinite | None = None
+    origins: dict[str, NonFinite] = field(default_factory=dict)
+    credit: dict[str, NonFinite] = field(default_factory=dict)
+    gradients: dict[str, NonFinite] = field(default_factory=dict)
+    parameters: dict[str, NonFinite] = field(default_factory=dict)
+    failure: str = ""
+    searched: bool = False
+
+    @property
+    def are_located(self) -> bool:
+        """Whether this process knows where it began."""
+        return bool(self.batch or self.origins or self.credit)
+
+    def values(self) -> dict[str, float]:
+        """For a history: the loss, and shares of entries by kind and name."""
+        found: dict[str, float] = {"loss": self.loss}
+        if self.batch is not None:
+            found["batch"] = self.batch.share
+        for kind, counts in (
+            ("activation", self.origins),
+            ("credit", self.credit),
+            ("gradient", self.gradients),
+            ("parameter", self.parameters),
+        ):
+            found |= {f"{kind}/{name}": count.share for name, count in counts.items()}
+        return found
+
+    def text(self) -> str:
+        """Sentences that name what was found, from the batch to the weights."""
+        parts = [f"Loss {self.loss:.4g}"]
+        if self.batch is not None:
+            parts.append(f"The batch has {self.batch}")
+        parts += _named("First activation:", self.origins, 1)
+        parts += _named("First credit, from the top:", self.credit, 1)
+        parts += _named("Gradient of", self.gradients, _MOST_NAMED)
+        parts += _named("Weights of", self.parameters, _MOST_NAMED)
+        if self.failure:
+            parts.append(f"The step could not be run again to find the unit: {self.failure}")
+        elif self.searched and not self.are_located:
+            parts.append("Run again, every activation and every credit of the step was finite")
+        return ". ".join(part.rstrip(".") for part in parts) + "."
+
+
+def search(
+    trainer: Trainer,
+    module: LightningModule,
+    taken: Sequence[Taken],
+    names: Sequence[str],
+    findings: Findings,
+) -> None:
+    """Run the step once more, watched, and add what it meets to ``findings``.
+
+    The random numbers are those of the step. Weights, gradients, buffers, modes and random states
+    are left as they are. Costs some forward and backward passes on each batch.
+
+    Args:
+        trainer: that calls a hook before an optimizer steps.
+        module: what it trains.
+        taken: the batches whose gradients were accumulated.
+        names: submodules to watch.
+        findings: of this step so far.
+    """
+    findings.searched = True
+    # All batches, also once something is found: processes that share statistics must run alike.
+    for one in taken:
+        if findings.batch is None:
+            findings.batch = non_finite(one.batch)
+        try:
+            with (
+                probing(module, train=True),
+                preserved_state(module),
+                trainer.precision_plugin.train_step_context(),
+                _uncompiled(),
+            ):
+                _look(module, one, names, findings)
+        except Exception as error:  # the user's code; what it raises must not hide what was found
+            findings.failure = f"{type(error).__name__}: {error}"
+
+
+def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings: Findings) -> None:
+    taken.restore_random_state(module)
+    with finite_trace(module, names) as trace:
+        _run(module, taken)
+    findings.origins = findings.origins or trace.activations
+    credits: dict[str, NonFinite] = {}
+    credit: Any = getattr(module, "credit", None)
+    if callable(credit):
+        taken.restore_random_state(module)
+        given = credit(taken.batch).items()
+        credits = {n: f for n, c in given if n in names and (f := non_finite(c)) is not None}
+    units = list(getattr(module, "credit_units", None) or ())
+    findings.credit = findings.credit or _from_the_top(units, trace.gradients, credits)
+
+
+def _run(module: LightningModule, taken: Taken) -> None:
+    """Forward and backward pass, as in training."""
+    ours = callable(getattr(module, "surrogate", None)) or callable(
+        getattr(module, "batch_loss", None)
+    )
+    if not ours and not module.automatic_optimization:
+        indexed = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        batch = map_tensors(taken.batch, Tensor.clone)
+        dry_step(module, batch, *([taken.batch_idx] if indexed else []))
+        return
+    scalar = own_scalar(module, taken.batch)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    torch.autograd.grad(scalar, parameters, allow_unused=True)
+
+
+def _from_the_top(
+    units: Sequence[str], gradients: Mapping[str, NonFinite], credits: Mapping[str, NonFinite]
+) -> dict[str, NonFinite]:
+    """Gradients as they arrived, or, where hooks have seen less than the rule's credits, by place.
+
+    Such a credit replaces the gradient at its unit after hooks have seen zeros there.
+    """
+    if credits.keys() <= gradients.keys():
+        return dict(gradients)
+    inside = {
+        unit: {n: found for n, found in gradients.items() if f"{n}.".startswith(f"{unit}.")}
+        for unit in units
+    }
+    of_units = {n for found in inside.values() for n in found}
+    ordered = {n: found for n, found in gradients.items() if n not in of_units}
+    for unit in reversed(units):
+        ordered |= {unit: credits[unit]} if unit in credits else {}
+        ordered |= inside[unit]
+    return ordered
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Compiled code does not call hooks that were added later."""
+    stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
+    return nullcontext() if stance is None else stance("force_eager")
+
+
+def _named(what: str, found: Mapping[str, NonFinite], most: int) -> list[str]:
+    if not found:
+        return []
+    texts = [f"`{name}` ({counts})" for name, counts in list(found.items())[:most]]
+    more = f" and {len(found) - most} more" if len(found) > most > 1 else ""
+    return [f"{what} {', '.join(texts)}{more}"]
