@@ -64,26 +64,30 @@ def adder_findings(
     tokens, n = probe.tokens.to(device), probe.uniform
     answers, carries = tokens[:, layout.answers], carries_in(tokens, layout)
     columns = carries.shape[1]
-    predicted = net.logits_with(tokens[:, :-1], parts.attention).argmax(-1)
+    logits = net.logits_with(tokens[:, :-1], parts.attention)
+    predicted = logits.argmax(-1)
     right = predicted == answers
+    # What a net of NaN answers is not defined, and no symbol 0: added, it makes all of that NaN.
+    undefined = torch.nan if logits.isnan().any() else 0.0
     rows, own, leak = (index.to(device) for index in place_slots(layout))
     attention = parts.attention
 
     def exact_with(forced: Tensor) -> float:
         logits = net.logits_with(tokens[:n, :-1], forced)
-        return float((logits.argmax(-1) == answers[:n]).all(1).float().mean())
+        return float((logits.argmax(-1) == answers[:n]).all(1).float().mean()) + undefined
 
     return AdderFindings(
         layout=layout,
         parts=_on_cpu(parts),
         sums=n,
-        exact=float(right[:n].all(1).float().mean()),
-        token_accuracy=float(right[:n].float().mean()),
-        errors=column_errors(~right[:n, :columns], carries[:n]).cpu(),
+        exact=float(right[:n].all(1).float().mean()) + undefined,
+        token_accuracy=float(right[:n].float().mean()) + undefined,
+        errors=column_errors(~right[:n, :columns], carries[:n]).cpu() + undefined,
         differences=digit_differences(
             predicted[:n, :columns], answers[:n, :columns], carries[:n]
-        ).cpu(),
-        runs=exact_by_run(right.all(1), longest_run(carries), layout.digits).cpu(),
+        ).cpu()
+        + undefined,
+        runs=exact_by_run(right.all(1), longest_run(carries), layout.digits).cpu() + undefined,
         ratio=place_value_ratio(attention, rows, own, leak).cpu(),
         ratios=torch.tensor(ratios),
         forced=torch.tensor(

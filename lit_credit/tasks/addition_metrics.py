@@ -50,7 +50,9 @@ class _Share(Metric):
     def update(self, logits: Tensor, target: SumTarget) -> None:
         """Add logits of the answer's rows (N, R, 10), or of all inputs."""
         rows = logits[:, -target.answers.shape[1] :]
-        hits = self.select(rows.argmax(-1) == target.answers, target)
+        # The largest of NaN would be the first symbol.
+        right = (rows.argmax(-1) == target.answers) & ~rows.isnan().any(-1)
+        hits = self.select(right, target)
         self.hits += hits.sum()
         self.count += hits.numel()
 

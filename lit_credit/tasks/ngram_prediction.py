@@ -92,8 +92,9 @@ class ExpectedAccuracy(_WeightedMean):
     higher_is_better = True
 
     def values(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """The probability of the answer."""
-        return rows.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+        """The probability of the answer; NaN logits have none."""
+        values = rows.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
+        return values.masked_fill(logits.isnan().any(1), torch.nan)
 
 
 class Margin(_WeightedMean):
@@ -139,7 +140,8 @@ class MemorizedContexts(Metric):
         """Add logits (N, V) and what they are compared with."""
         rows = target.rows
         answer = rows.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
-        self.count += ((answer == rows.amax(1)) & (target.weight > 0)).sum()
+        counted = (target.weight > 0) & ~logits.isnan().any(1)
+        self.count += ((answer == rows.amax(1)) & counted).sum()
 
     def compute(self) -> Tensor:
         """A whole number, 0 to the number of contexts."""

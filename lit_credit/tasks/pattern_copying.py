@@ -54,7 +54,9 @@ class CopyError(Metric):
     def update(self, logits: Tensor, target: CopyTarget) -> None:
         """Add logits (N, T, V) and what they are compared with."""
         scored = target.scored & (target.ood == self.ood)[:, None]
-        self.wrong += ((logits.argmax(-1) != target.symbols) & scored).sum()
+        # The largest of NaN would be the first symbol.
+        wrong = (logits.argmax(-1) != target.symbols) | logits.isnan().any(-1)
+        self.wrong += (wrong & scored).sum()
         self.count += scored.sum()
 
     def compute(self) -> Tensor:
