@@ -1,5 +1,6 @@
 """The command line: ``lit-credit fit --config FILE``."""
 
+import errno
 import os
 import sys
 import warnings
@@ -210,4 +211,6 @@ def _reason(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, UnicodeDecodeError):
         text = f"a file that should be text, such as a `--config`, is none: {error}."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += ". Make room; the same command with `--ckpt_path last` goes on."
     return " ".join(text.split()) or type(error).__name__

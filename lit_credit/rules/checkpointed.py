@@ -114,9 +114,10 @@ def _origin_of(checkpoint: Mapping[str, Any]) -> Origin:
     return Origin(rule=path.rpartition(".")[2] if isinstance(path, str) else None)
 
 
-def _family(kind: type) -> list[str]:
+def _family(kind: type[Any]) -> list[str]:
     """Names of a class and of all that are derived from it."""
-    return [kind.__name__, *(name for sub in kind.__subclasses__() for name in _family(sub))]
+    derived: list[type[Any]] = kind.__subclasses__()
+    return [kind.__name__, *(name for sub in derived for name in _family(sub))]
 
 
 def _other_rule(origin: Origin, kind: type) -> str:

@@ -78,7 +78,7 @@ def test_batches_of_one_sample_train(kind, batch_size):
 
 
 def test_batch_norm_on_a_last_batch_of_one_is_explained():
-    says = r"one sample, \(float32 \(1, 20\), int64 \(1,\) from \d to \d\).*BatchNorm of Net.*`batch_size`"
+    says = r"one sample, \(float32 \(1, 20\), int64 .*BatchNorm of Net.*`batch_size`"
     with pytest.raises(ValueError, match=says):
         fit(Net(), loader(n=9, batch_size=8))
 

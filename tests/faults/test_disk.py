@@ -3,9 +3,7 @@
 import errno
 import os
 import resource
-import signal
-import subprocess
-import sys
+import shutil
 import tempfile
 
 import pytest
@@ -13,7 +11,7 @@ import torch
 
 from lit_credit.cli import main
 from lit_credit.utils import checkpoint_io
-from lit_credit.utils.checkpoint_io import AtomicCheckpointIO
+from lit_credit.utils.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from lit_credit.utils.files import check_folder
 from lit_credit.utils.history import History, read_history
 from tests.faults.helpers import fit, histories, last, rule, same
@@ -158,27 +156,44 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_old_one(tmp_path)
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_a_kill_while_a_checkpoint_is_written_leaves_the_old_one(tmp_path):
-    """At the last moment before the new one takes its place; nothing goes by way of /tmp."""
-    code = (
-        "import os, sys, signal, torch; from lit_credit.utils.checkpoint_io import *\n"
-        "save = AtomicCheckpointIO().save_checkpoint\n"
-        "save({'a': torch.zeros(3)}, sys.argv[1])\n"
-        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "save({'a': torch.ones(3)}, sys.argv[1])\n"
-    )
+def test_until_a_checkpoint_is_whole_the_old_one_stands(tmp_path, monkeypatch):
+    """Whenever a kill comes, `last.ckpt` is one of the two; what is left over does no harm."""
     path = tmp_path / "last.ckpt"
-    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert checkpoint_io.read_checkpoint(path)["a"].tolist() == [0, 0, 0]
-    AtomicCheckpointIO().save_checkpoint({"a": torch.ones(3)}, path)
+    save = AtomicCheckpointIO().save_checkpoint
+    save({"a": torch.zeros(3)}, path)
+    replace = os.replace
+
+    def before_the_kill(source, target):
+        assert read_checkpoint(source)["a"].tolist() == [1, 1, 1]
+        assert read_checkpoint(target)["a"].tolist() == [0, 0, 0]
+        assert source.parent == target.parent
+        shutil.copy(source, tmp_path / "kept")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", before_the_kill)
+    save({"a": torch.ones(3)}, path)
+    monkeypatch.undo()
+    (tmp_path / "kept").rename(tmp_path / "last.ckpt.partial")
+    save({"a": torch.full((3,), 2.0)}, path)
+    assert read_checkpoint(path)["a"].tolist() == [2, 2, 2]
     assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_save_leaves_nothing_behind(stop, tmp_path, monkeypatch):
+    def fail(*_):
+        raise stop
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(stop):
+        AtomicCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "last.ckpt")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_checkpoint_never_passes_through_another_file_system(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "mkstemp", lambda *_, **__: pytest.fail("a temporary file"))
     AtomicCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "new" / "a.ckpt")
-    assert checkpoint_io.read_checkpoint(tmp_path / "new" / "a.ckpt") == {"a": 1}
+    assert read_checkpoint(tmp_path / "new" / "a.ckpt") == {"a": 1}
 
 
 def test_another_checkpoint_io_is_left_alone():
@@ -193,3 +208,14 @@ def test_another_checkpoint_io_is_left_alone():
         trainer = quiet_trainer(plugins=plugins)
         checkpoint_io.save_atomically(trainer)
         assert type(trainer.strategy.checkpoint_io) is kind
+
+
+def test_the_command_line_says_how_to_go_on_after_a_full_disk(monkeypatch, capsys):
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lit_credit.cli.run", fail)
+    assert main(["fit"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device. Make room" in line
+    assert "`--ckpt_path last`" in line
