@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
-from lit_credit.utils.files import spared
+from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
 from lit_credit.utils.nested import is_plain
@@ -239,10 +239,7 @@ class ScheduledDiagnostic(Callback, ABC):
             log_figure(trainer, f"{section}/{name}", figure, self._last_step)
             if self._folder is not None:
                 stem = self._numbered(self.name) + ("" if name == "figure" else f"_{name}")
-                path = self._folder / "figures" / f"{stem}.png"
-                with spared(path):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    figure.savefig(path, dpi=150)
+                save_figure(figure, self._folder / "figures" / f"{stem}.png")
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0

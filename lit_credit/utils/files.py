@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_warn
+from matplotlib.figure import Figure
 
-__all__ = ["check_folder", "reason_of", "spared"]
+__all__ = ["check_folder", "reason_of", "save_figure", "spared"]
 
 
 def check_folder(folder: str | Path) -> None:
@@ -40,6 +41,13 @@ def spared(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         rank_zero_warn(f"{path} is not written: {reason_of(error)}. The run goes on without it.")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, if that can be done."""
+    with spared(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
 
 
 def reason_of(error: OSError) -> str:
