@@ -1,5 +1,6 @@
 """The command line: ``lit-credit fit --config FILE``."""
 
+import errno
 import os
 import sys
 import warnings
@@ -15,6 +16,7 @@ from lightning.pytorch.cli import (
     LightningCLI,
     SaveConfigCallback,
 )
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Imported so that YAML may call their classes by their short names.
 import lit_credit.callbacks
@@ -23,7 +25,10 @@ import lit_credit.feedback
 import lit_credit.models
 import lit_credit.tasks  # noqa: F401
 from lit_credit import compare
+from lit_credit.parser import ShortErrorParser
 from lit_credit.rules import CreditRule
+from lit_credit.utils.checkpoint_io import save_atomically
+from lit_credit.utils.files import check_folder
 from lit_credit.utils.trainer import is_fast_dev_run
 
 __all__ = ["LitCreditCLI", "main", "run"]
@@ -52,6 +57,22 @@ class LitCreditCLI(LightningCLI):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
             super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        if type(seed) is int and not 0 <= seed < 2**32:
+            raise ValueError(f"`seed_everything` is {seed}, expected 0 to 4294967295.")
+
+    def _parse_ckpt_path(self) -> None:
+        """What is run is what is configured, also where ``--ckpt_path`` is a file.
+
+        Lightning 2.6 would put the checkpoint's rule, net and learning rate in its place, without a
+        word. One that does not fit is refused when it is loaded.
+        """
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, whose checkpoints are whole or not there."""
+        trainer = super().instantiate_trainer(**kwargs)
+        save_atomically(trainer)
+        return trainer
 
     def before_instantiate_classes(self) -> None:
         """Name the folder of the run."""
@@ -75,6 +96,7 @@ class LitCreditCLI(LightningCLI):
 
         Raises:
             MisconfigurationException: if the run's folder has a ``config.yaml``.
+            ValueError: if nothing can be written there.
         """
         # The configuration is saved as it was written, so that the seed and the folder that a later
         # run gives beside it move that run.
@@ -86,6 +108,7 @@ class LitCreditCLI(LightningCLI):
             return
         loggers = [folder for x in self.trainer.loggers if (folder := getattr(x, "log_dir", None))]
         for folder in loggers or [self.trainer.default_root_dir]:
+            check_folder(folder)
             if Path(folder, "config.yaml").exists() and not self._resumes(Path(folder)):
                 raise MisconfigurationException(
                     f"{folder} holds a run already. Resume it with `--ckpt_path last`, or choose "
@@ -110,23 +133,26 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after ``lit-credit``; None takes those of the process.
 
     Returns:
-        The exit code: 0, or 1 after an error that the user can mend, which is printed in one line.
-        ``LIT_CREDIT_TRACEBACK=1`` shows where such an error was raised.
+        The exit code: 0; 1 after an error that the user can mend, which is printed in one line; 130
+        after Ctrl-C and 143 after SIGTERM. ``LIT_CREDIT_TRACEBACK=1`` shows where such an error was
+        raised.
     """
     words = list(sys.argv[1:] if args is None else args)
-    if words[:1] == ["compare"]:
-        return compare.main(words[1:])
-    if words[:1] == ["sweep"]:
-        from lit_credit.sweep import command  # which runs the commands of this module
-
-        return command.main(words[1:])
     try:
+        if words[:1] == ["compare"]:
+            return compare.main(words[1:])
+        if words[:1] == ["sweep"]:
+            from lit_credit.sweep import command  # which runs the commands of this module
+
+            return command.main(words[1:])
         run(words)
-    except (MisconfigurationException, ValueError) as error:
+    except (MisconfigurationException, ValueError, OSError) as error:
         if os.environ.get("LIT_CREDIT_TRACEBACK"):
             raise
         print(f"lit-credit: error: {_reason(error)}", file=sys.stderr)
         return 1
+    except (KeyboardInterrupt, SystemExit) as stop:
+        return _stopped(stop, words)
     return 0
 
 
@@ -142,10 +168,13 @@ def run(words: Sequence[str]) -> LitCreditCLI:
     kwargs: dict[str, Any] = {
         "default_config_files": [str(_DEFAULTS)],
     }
+    # Lightning's own use of a deprecated torch API, on every run.
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     return LitCreditCLI(
         CreditRule,
         LightningDataModule,
         args=list(words),
+        parser_class=ShortErrorParser,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
@@ -159,8 +188,29 @@ def run(words: Sequence[str]) -> LitCreditCLI:
     )
 
 
-def _reason(error: BaseException) -> BaseException:
-    """What a constructor raised, out of jsonargparse's list of all the types that it has tried."""
+def _stopped(stop: BaseException, words: Sequence[str]) -> int:
+    """The exit code after a signal, and how to go on; any other exit goes its way.
+
+    Lightning turns Ctrl-C into an exit of code 1, and SIGTERM into one without a code, that is 0.
+    """
+    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+        name, code = "Ctrl-C", 130
+    elif isinstance(stop, SIGTERMException):
+        name, code = "SIGTERM", 143
+    else:
+        raise stop
+    remedy = " The same command with `--ckpt_path last` goes on." if words[:1] == ["fit"] else ""
+    print(f"lit-credit: stopped by {name}.{remedy}", file=sys.stderr)
+    return code
+
+
+def _reason(error: BaseException) -> str:
+    """One line, without jsonargparse's list of all the types that it has tried."""
     while str(error).startswith("Does not validate against any") and error.__cause__ is not None:
         error = error.__cause__
-    return error
+    text = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        text = f"a file that should be text, such as a `--config`, is none: {error}."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += ". Make room; the same command with `--ckpt_path last` goes on."
+    return " ".join(text.split()) or type(error).__name__

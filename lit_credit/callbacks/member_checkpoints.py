@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_credit.utils.checkpoint_io import AtomicCheckpointIO
 from lit_credit.utils.trainer import run_folder
 
 __all__ = ["MemberCheckpoints"]
@@ -66,7 +67,9 @@ class MemberCheckpoints(Callback):
         net: Any = pl_module.net
         for index, seed in enumerate(net.seeds.tolist()):
             path = Path(folder, f"M{index:02d}_seed{seed}{suffix}.ckpt")
-            torch.save(_of_member(checkpoint, net.member_state(index)), path)
+            AtomicCheckpointIO().save_checkpoint(
+                _of_member(checkpoint, net.member_state(index)), path
+            )
 
 
 def _of_member(checkpoint: dict[str, Any], state: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
+from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
 from lit_credit.utils.nested import is_plain
@@ -218,7 +219,9 @@ class ScheduledDiagnostic(Callback, ABC):
         tables = found if isinstance(found, Mapping) else {"": found}
         for name, lines in tables.items():
             if lines and self._folder is not None:
-                write_table(self._folder / f"{stem}{name and f'_{name}'}.csv", lines)
+                path = self._folder / f"{stem}{name and f'_{name}'}.csv"
+                with spared(path):
+                    write_table(path, lines)
         text = self.reading(rows, section)
         if text is not None:
             rank_zero_info(f"{section}: {text}")
@@ -235,10 +238,8 @@ class ScheduledDiagnostic(Callback, ABC):
         for name, figure in figures.items():
             log_figure(trainer, f"{section}/{name}", figure, self._last_step)
             if self._folder is not None:
-                folder = self._folder / "figures"
-                folder.mkdir(parents=True, exist_ok=True)
                 stem = self._numbered(self.name) + ("" if name == "figure" else f"_{name}")
-                figure.savefig(folder / f"{stem}.png", dpi=150)
+                save_figure(figure, self._folder / "figures" / f"{stem}.png")
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0

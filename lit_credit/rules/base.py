@@ -3,11 +3,10 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,8 +14,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MetricCollection
 
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.rules.checkpointed import CheckpointedRule
 from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
-from lit_credit.rules.optimization import parameter_groups, step_scheduler
+from lit_credit.rules.first_batch import explain
+from lit_credit.rules.optimization import made, parameter_groups, step_scheduler
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.device_search import skip_device_search
@@ -24,14 +25,14 @@ from lit_credit.utils.hyperparameters import save_plain_hyperparameters
 from lit_credit.utils.logging import declare_hyperparameters, logger_due
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.nested import first_tensor
-from lit_credit.utils.random_state import random_state, set_random_state
+from lit_credit.utils.random_state import set_random_state
 from lit_credit.utils.trainer import count_updates, is_at_epoch_start
 from lit_credit.utils.updates import batches_of
 
 __all__ = ["CreditRule"]
 
 
-class CreditRule(LightningModule):
+class CreditRule(CheckpointedRule):
     """A network, a task, and a rule that assigns credit to the network's units.
 
     A rule supplies one scalar whose autograd gradient is its update: :meth:`surrogate`. One
@@ -106,7 +107,7 @@ class CreditRule(LightningModule):
             dict(task.metrics()), prefix="val/", compute_groups=False
         )
         self.test_metrics = self.val_metrics.clone(prefix="test/")
-        self._loaded_random_state: dict[str, Any] | None = None
+        self._passed: set[str] = set()  # "training" and "evaluation" once a batch has come through
 
     # What a rule defines, and what diagnostics ask for by name
 
@@ -165,8 +166,12 @@ class CreditRule(LightningModule):
         """One step of the optimizer on a batch, and of a scheduler that is stepped so; the loss."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        loss, scalar = self.surrogate(batch)
-        self.manual_backward(scalar)
+        try:
+            loss, scalar = self.surrogate(batch)
+            self.manual_backward(scalar)
+        except (RuntimeError, IndexError, ValueError) as error:
+            self._explain(error, batch, "training")
+        self._passed.add("training")
         optimizer.step()
         if self.lr_interval == "step":
             self._step_scheduler()
@@ -193,7 +198,7 @@ class CreditRule(LightningModule):
         """The net's output."""
         return self(*self.task.inputs(batch))
 
-    # Optimizer, checkpoint
+    # Optimizer, start and end
 
     def configure_callbacks(self) -> list[Any]:
         """Refuse Trainer options that manual optimization has no use for, before any work."""
@@ -213,10 +218,10 @@ class CreditRule(LightningModule):
         groups = parameter_groups(self.net, self.units, self.readout)
         if not groups:
             raise ValueError("every parameter of `net` is frozen; leave at least one trainable.")
-        optimizer = self.make_optimizer(groups)
+        optimizer = made("optimizer", self.make_optimizer, groups)
         if self.make_scheduler is None:
             return optimizer
-        scheduler = self.make_scheduler(optimizer)
+        scheduler = made("lr_scheduler", self.make_scheduler, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau) and not hasattr(scheduler, "monitor"):
             raise ValueError(
                 "`lr_scheduler` makes torch's ReduceLROnPlateau, which does not name the metric to "
@@ -249,13 +254,13 @@ class CreditRule(LightningModule):
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 self._step_scheduler()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the random states, which Lightning does not."""
-        checkpoint["random_state"] = random_state()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states until training starts; merely loading must not set them."""
-        self._loaded_random_state = checkpoint.get("random_state")
+    def on_fit_end(self) -> None:
+        """Say so if there was nothing to train on, of which Lightning says nothing."""
+        if self.trainer.num_training_batches == 0 and self.trainer.limit_train_batches:
+            raise MisconfigurationException(
+                "there is no training batch, so nothing was trained: the training data are empty, "
+                "or fewer than a `batch_size` of which `drop_last` leaves the rest out."
+            )
 
     # Helpers
 
@@ -264,14 +269,22 @@ class CreditRule(LightningModule):
             return list(getattr(self.net, attribute, []))
         return match_names(patterns, submodule_names(self.net), argument)
 
+    def _explain(self, error: Exception, batch: Any, what: str) -> NoReturn:
+        names = type(self.net).__name__, type(self.task).__name__
+        explain(error, batch, *names, first=what not in self._passed)
+
     def _step_scheduler(self) -> None:
         step_scheduler(self.lr_schedulers(), self.trainer.callback_metrics)
 
     def _evaluation_step(self, batch: Any, metrics: MetricCollection, loss_name: str) -> None:
-        inputs = self.task.inputs(batch)
-        output = self(*inputs)
-        loss = self.task.loss(output, batch)
-        metrics.update(output, self.task.target(batch))
+        try:
+            inputs = self.task.inputs(batch)
+            output = self(*inputs)
+            loss = self.task.loss(output, batch)
+            metrics.update(output, self.task.target(batch))
+        except (RuntimeError, IndexError, ValueError) as error:
+            self._explain(error, batch, "evaluation")
+        self._passed.add("evaluation")
         # Samples weight the mean over batches; an ensemble's output has the members first.
         rows = first_tensor(inputs)
         count = len(output if rows is None else rows)

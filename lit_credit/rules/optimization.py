@@ -1,12 +1,12 @@
 """Parameter groups, and the step of a scheduler."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-__all__ = ["parameter_groups", "step_scheduler"]
+__all__ = ["made", "parameter_groups", "step_scheduler"]
 
 
 def parameter_groups(
@@ -26,11 +26,24 @@ def parameter_groups(
     return [{"params": group, "name": name} for name, group in groups.items() if group]
 
 
+def made(argument: str, make: Callable[..., Any], *given: Any) -> Any:
+    """What ``make`` returns; what it refuses is refused in the name of the argument.
+
+    Raises:
+        ValueError: if it raises TypeError or ValueError.
+    """
+    try:
+        return make(*given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{argument}` cannot be made: {error}") from error
+
+
 def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
     """Step a scheduler, if there is one, by the metric that it watches, if it does.
 
     Raises:
         MisconfigurationException: if that metric is not logged.
+        ValueError: if the scheduler fails at its very first step, as after wrong arguments.
     """
     name = getattr(scheduler, "monitor", None)
     if name is not None:
@@ -40,5 +53,16 @@ def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
                 f"one of: {', '.join(metrics)}."
             )
         scheduler.step(metrics[name])
-    elif scheduler is not None:
+        return
+    if scheduler is None:
+        return
+    first = getattr(scheduler, "last_epoch", None) == 0
+    try:
         scheduler.step()
+    except (ArithmeticError, LookupError, TypeError) as error:
+        if not first:
+            raise
+        raise ValueError(
+            f"`lr_scheduler`: {type(scheduler).__name__} fails at its first step: {error}. "
+            "Check its arguments."
+        ) from error

@@ -32,7 +32,7 @@ def asked_configuration(words: list[str]) -> dict[str, Any]:
         except SystemExit as exit_:
             code = exit_.code
     if code:
-        raise ValueError(_reason(err.getvalue()))
+        raise ValueError(err.getvalue().rpartition("error: ")[2].partition(" (Options:")[0])
     config: dict[str, Any] = yaml.safe_load(out.getvalue())
     if not config["model"]:
         raise ValueError("no rule. Name one in a --config, or in the grid: `model.class_path`.")
@@ -74,12 +74,3 @@ def _last_values(trainer: Trainer) -> dict[str, float]:
     if not last or last[0]["name"] != MetricHistory.name:  # nothing was validated
         found = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return found | {tag: value for row in last for tag, value in row["values"].items()}
-
-
-def _reason(message: str) -> str:
-    """The parser's error without the types that it has tried on the way."""
-    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'None", "Given val")
-    lines = [line.strip() for line in message.rpartition("error: ")[2].splitlines()]
-    return " ".join(
-        line.removeprefix("- ") for line in lines if line and not line.startswith(noise)
-    )

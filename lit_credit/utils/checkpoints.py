@@ -1,10 +1,10 @@
 """What a checkpoint, and the folder that it lies in, tell of its run."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from lit_credit.utils.checkpoint_io import read_checkpoint
 from lit_credit.utils.history import Row, read_history
 
 __all__ = ["checkpoint_step", "read_weights", "rows_beside"]
@@ -12,8 +12,7 @@ __all__ = ["checkpoint_step", "read_weights", "rows_beside"]
 
 def checkpoint_step(path: str | Path) -> int:
     """The optimizer steps taken when it was saved; 0 if it does not say."""
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return int(checkpoint.get("global_step", 0))
+    return int(read_checkpoint(path).get("global_step", 0))
 
 
 def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
@@ -24,12 +23,15 @@ def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
         argument: that the path was given as, for the error.
 
     Raises:
-        ValueError: if there is no such file, or no ``state_dict`` in it.
+        ValueError: if there is no such file, if it cannot be read, or has no ``state_dict`` in it.
     """
     if not Path(path).is_file():
         raise ValueError(f"`{argument}` is {str(path)!r}, which is no file; give a checkpoint.")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    try:
+        checkpoint = read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"`{argument}`: {error}") from error
+    if "state_dict" not in checkpoint:
         raise ValueError(
             f"`{argument}` is {str(path)!r}, which holds no `state_dict`; give a checkpoint that "
             "Lightning has saved."

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lit_credit.utils.files import check_folder, reason_of
+
 __all__ = ["History", "Row", "read_history"]
 
 Row = dict[str, Any]
@@ -17,6 +21,9 @@ _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 class History:
     """An append-only JSON lines file, one row a measurement, flushed row by row.
 
+    A row that cannot be written, because the disk is full, stays in memory and in checkpoints, and
+    is written before the next one; there is one warning.
+
     In the file NaN is ``null`` and infinities are the strings ``"Infinity"`` and ``"-Infinity"``,
     so that any JSON reader takes it.
 
@@ -25,16 +32,22 @@ class History:
         rows: rows measured before, for a resumed run: the file is rewritten to hold just these.
             Without any, a file found at ``path`` is kept under the next free of the names
             ``<name>.1.jsonl``, ``<name>.2.jsonl``.
+
+    Raises:
+        ValueError: if the folder of ``path`` cannot be made or written to.
     """
 
     def __init__(self, path: Path | None = None, rows: list[Row] | None = None) -> None:
         self.path = path
         self.rows: list[Row] = list(rows or [])
+        self._in_file = self._end = 0  # rows and bytes that the file holds for certain
+        self._warned = False
         if path is None:
             return
+        check_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.rows:
-            _replace(path, "".join(_encode(row) for row in self.rows))
+            self._in_file, self._end = len(self.rows), _replace(path, _lines(self.rows))
         elif path.exists():
             path.rename(_free_name(path))
 
@@ -50,9 +63,25 @@ class History:
         row = {"step": step, "epoch": epoch, "name": name, "values": values}
         self.rows.append(row)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_encode(row))
+            self._write(self.path)
         return row
+
+    def _write(self, path: Path) -> None:
+        """Write the rows that the file lacks."""
+        try:
+            if self._in_file and not (path.exists() and path.stat().st_size >= self._end):
+                self._in_file = self._end = 0  # somebody else has emptied it
+            data = _lines(self.rows[self._in_file :])
+            _append(path, self._end, data)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                rank_zero_warn(
+                    f"{path} cannot be written: {reason_of(error)}. Its rows are kept in memory "
+                    "and in checkpoints, and are written as soon as that works again."
+                )
+            return
+        self._in_file, self._end = len(self.rows), self._end + len(data)
 
 
 def read_history(path: str | Path) -> list[Row]:
@@ -84,6 +113,10 @@ def read_history(path: str | Path) -> list[Row]:
     return rows
 
 
+def _lines(rows: list[Row]) -> bytes:
+    return "".join(map(_encode, rows)).encode()
+
+
 def _encode(row: Row) -> str:
     values = {
         tag: value if math.isfinite(value) else _name_of(value)
@@ -104,10 +137,30 @@ def _decode(value: float | str | None) -> float:
     return _INFINITIES[value] if isinstance(value, str) else float(value)
 
 
-def _replace(path: Path, text: str) -> None:
+def _append(path: Path, end: int, data: bytes) -> None:
+    """Write behind the first ``end`` bytes; what lies there is of a line that was not finished."""
+    with path.open("ab", buffering=0) as file:
+        if file.seek(0, os.SEEK_END) > end:
+            file.truncate(end)
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            if len(rest) < len(data):
+                file.truncate(end)
+            raise
+
+
+def _replace(path: Path, data: bytes) -> int:
     scratch = path.with_suffix(".partial")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)
+    try:
+        scratch.write_bytes(data)
+        os.replace(scratch, path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+    return len(data)
 
 
 def _free_name(path: Path) -> Path:

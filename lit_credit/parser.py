@@ -1,0 +1,77 @@
+"""Mistakes in a configuration, told in a line."""
+
+import re
+import sys
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+__all__ = ["ShortErrorParser", "short_reason"]
+
+_NOISE = re.compile(
+    r"^(Does not validate against|Subtypes: |Errors:$|Expected a <class 'NoneType'>"
+    r"|Expected a path but |Given value type: |The subcommand's )"
+)
+_LONGEST = 500
+_REWRITTEN = (
+    (r"^Parser key \"([^\"]+)\":", r"\1:"),
+    (r"^Problem with given class_path '([^']+)':", r"\1:"),
+    (r"Expected a dot import path string: (.+)", r"no class \1 is known"),
+    (r"Expected a <class '([^']+)'>", r"expected \1"),
+    (r"Type typing\.Callable\S*\[.*\] expects a function or a callable class: ", ""),
+    (
+        r"Option 'class_path' is not accepted",
+        "beside `class_path` there may only be `init_args`, which all arguments go below",
+    ),
+    (r"^Problems parsing config: ", "no YAML: "),
+    (r'^in "<unicode string>", ', "at "),
+    (r"^Unexpected config:.*", "a `--config` holds no mapping of names to values"),
+    (r" Got value: Namespace\(.*", ""),
+)
+
+
+class ShortErrorParser(LightningArgumentParser):
+    """Lightning's parser, without its page of usage and the types that it has tried."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the reason in a line, and exit with 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        command = parser.prog.replace(" [options]", "")
+        print(
+            f"lit-credit: error: {short_reason(message)} (Options: `{command} --help`)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+def short_reason(message: Any) -> str:
+    """What matters of an error of jsonargparse: key, class, field, what was expected, what came.
+
+    Args:
+        message: several lines, or an exception with such a message.
+
+    Example:
+        >>> short_reason('''Parser key "trainer.max_epochs":
+        ...   Does not validate against any of the Union subtypes
+        ...   Subtypes: [<class 'int'>, <class 'NoneType'>]
+        ...   Errors:
+        ...     - Expected a <class 'int'>
+        ...     - Expected a <class 'NoneType'>
+        ...   Given value type: <class 'str'>
+        ...   Given value: many''')
+        'trainer.max_epochs: expected int. Got: many'
+    """
+    lines = [line.strip().removeprefix("- ") for line in str(message).splitlines()]
+    kept = [line for line in dict.fromkeys(lines) if line and not _NOISE.match(line)]
+    given = [line for line in kept if line.startswith("Given value: ")]
+    kept = [line for line in kept if line not in given]
+    if kept and kept[0].startswith("Unexpected config:"):
+        kept = kept[:1]
+    for pattern, text in _REWRITTEN:
+        kept = [re.sub(pattern, text, line) for line in kept]
+    reason = re.sub(r"(expected \w+) (?=expected )", r"\1 or ", " ".join(kept))
+    if given and re.search(r"expected [\w.]+$", reason):
+        reason += f". Got: {given[0].removeprefix('Given value: ')}"
+    return reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."

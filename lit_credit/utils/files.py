@@ -1,0 +1,55 @@
+"""What becomes of a run whose folder takes no more files."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
+from matplotlib.figure import Figure
+
+__all__ = ["check_folder", "reason_of", "save_figure", "spared"]
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that cannot be made or written to; nothing is made.
+
+    Args:
+        folder: of files to come.
+
+    Raises:
+        ValueError: if it, or the nearest folder above it that exists, is a file or read-only.
+    """
+    path = Path(folder).absolute()
+    nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        trouble = f"{nearest} is no folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        trouble = f"{nearest} is read-only for this user"
+    else:
+        return
+    raise ValueError(
+        f"{path} cannot be written: {trouble}. Choose another folder with "
+        "`Trainer(default_root_dir=...)` or the logger's `save_dir`."
+    )
+
+
+@contextmanager
+def spared(path: Path) -> Iterator[None]:
+    """Make a file that the run can do without: if it cannot be written, there is one warning."""
+    try:
+        yield
+    except OSError as error:
+        rank_zero_warn(f"{path} is not written: {reason_of(error)}. The run goes on without it.")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure, if that can be done."""
+    with spared(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+
+
+def reason_of(error: OSError) -> str:
+    """The system's reason, without number and path."""
+    return error.strerror or str(error)
