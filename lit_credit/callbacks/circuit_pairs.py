@@ -168,11 +168,16 @@ class CircuitPairs:
         return screenot_rank(read, shape, most), screenot_rank(written, shape, most)
 
     def estimated_ranks(self) -> dict[str, float]:
-        """``rank/qk`` and ``rank/ov``, means over the heads that read and that write."""
-        return {
-            f"rank/{name}": rank.double().mean().item()
-            for name, rank in zip(("qk", "ov"), self._ranks or (), strict=False)
-        }
+        """``rank/qk`` and ``rank/ov``, means over the heads that read and that write.
+
+        NaN where a head has a weight that is not finite.
+        """
+        values = self._read.s[0], self._written.s
+        means = {}
+        for name, rank, s in zip(("qk", "ov"), self._ranks or (), values, strict=False):
+            known = rank.double().masked_fill(~s.isfinite().all(-1), torch.nan)
+            means[f"rank/{name}"] = known.mean().item()
+        return means
 
     def match(self, ranks: Sequence[int]) -> dict[str, Tensor]:
         """Match of the subspaces at each rank, and at the smaller one of a pair's estimated ranks.

@@ -114,6 +114,10 @@ def draw_ratio_history(ax: Axes, rows: Sequence[Row], section: str) -> None:
 
 def draw_forced(ax: Axes, found: AdderFindings) -> None:
     """Panel 14."""
+    if math.isnan(found.exact):
+        dress(ax, "14  Sums right at a forced ratio", "share of sums right", "ratio forced")
+        not_applicable(ax)
+        return
     best = float(found.forced.max())
     without = ", ".join(f"{name} {100 * exact:.0f}" for name, exact in found.without.items())
     title = f"14  Sums right at a forced ratio: best {100 * best:.1f} %\n"

@@ -26,6 +26,9 @@ __all__ = ["draw_differences", "draw_errors", "draw_errors_by_carry", "draw_runs
 
 def draw_errors(ax: Axes, found: AdderFindings) -> None:
     """Panel 6."""
+    if math.isnan(found.exact):
+        _undefined(ax, "6  Wrong digits")
+        return
     errors = found.errors[:, 0].tolist()
     worst = max(range(len(errors)), key=lambda i: errors[i])
     title = f"6  Wrong digits: {100 * sum(errors) / len(errors):.2f} %"
@@ -40,6 +43,9 @@ def draw_errors(ax: Axes, found: AdderFindings) -> None:
 
 def draw_errors_by_carry(ax: Axes, found: AdderFindings) -> None:
     """Panel 7."""
+    if math.isnan(found.exact):
+        _undefined(ax, "7  Wrong digits, by the carry into the column")
+        return
     none, carry = found.errors[:, 1].tolist(), found.errors[:, 2].tolist()
     title = "7  Wrong digits, by the carry into the column"
     dress(ax, title, "share wrong", "predicted digit")
@@ -61,6 +67,9 @@ def draw_errors_by_carry(ax: Axes, found: AdderFindings) -> None:
 
 def draw_differences(ax: Axes, found: AdderFindings) -> None:
     """Panel 8."""
+    if math.isnan(found.exact):
+        _undefined(ax, "8  Wrong digits, by how much")
+        return
     counts = found.differences[:, 1:]  # off by 1 .. 9
     total, digits = int(counts.sum()), int(found.differences.sum())
     across = "predicted - right, modulo 10"
@@ -120,6 +129,11 @@ def draw_training(ax: Axes, rows: Sequence[Row], section: str) -> None:
     ax.set_ylim(-0.02, 1.05)
     whole_numbers_across(ax)
     ax.legend(fontsize=SMALL, frameon=False)
+
+
+def _undefined(ax: Axes, title: str) -> None:
+    dress(ax, title, "share wrong", "predicted digit")
+    not_applicable(ax)
 
 
 def _nothing(ax: Axes) -> None:

@@ -29,6 +29,7 @@ from lit_credit.plotting._adder_geometry import (
 from lit_credit.plotting._style import INK, LARGE
 from lit_credit.plotting.adder_findings import AdderFindings
 from lit_credit.utils.history import Row
+from lit_credit.utils.numbers import number_text
 
 __all__ = ["adder_sheet"]
 
@@ -63,9 +64,10 @@ def adder_sheet(found: AdderFindings, rows: Sequence[Row], *, section: str = "ad
     figure = Figure(figsize=(26.0, 21.0))
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.15)
     axes = list(figure.subplots(_SIDE, _SIDE).flat)
+    sums, symbols = (number_text(100 * x, ".2f") for x in (found.exact, found.token_accuracy))
     title = (
-        f"A net that adds two numbers of {found.layout.digits} digits: {100 * found.exact:.2f} % "
-        f"of {found.sums:,} sums right, {100 * found.token_accuracy:.2f} % of the answers' symbols"
+        f"A net that adds two numbers of {found.layout.digits} digits: {sums} % of "
+        f"{found.sums:,} sums right, {symbols} % of the answers' symbols"
     )
     figure.suptitle(title, fontsize=LARGE + 6, fontweight="bold", color=INK)
     for index, (ax, draw) in enumerate(zip(axes, _PANELS, strict=True)):

@@ -274,7 +274,9 @@ def test_a_reference_is_drawn_beside(run, tmp_path):
         with pytest.raises(ValueError, match=r"`reference` is .* which has no weights of .* fit"):
             fit(tmp_path, rule, AdderAnatomy(reference=str(tmp_path / "other.ckpt")), digits=10)
     torch.save([], tmp_path / "list.ckpt")
-    with pytest.raises(ValueError, match=r"`reference` is .* no `state_dict`"):
+    with pytest.raises(
+        ValueError, match=r"`reference`: .*list\.ckpt.* no checkpoint: .* holds a list"
+    ):
         fit(tmp_path, rule, AdderAnatomy(reference=str(tmp_path / "list.ckpt")), digits=10)
 
 

@@ -109,6 +109,19 @@ def test_of_a_run_that_broke(kind, broken):
     assert len(read_history(folder / f"{kind.name}.jsonl")) == len(rows)
 
 
+OF_THE_DATA = re.compile(
+    r"/(null|null_sd|welch|random|kl_uniform|accuracy_max|contexts|kl_low_rank)(/|$)"
+)
+"""What is known of the data, or of shapes, whatever becomes of the weights."""
+
+
+@pytest.mark.parametrize("kind", SCHEDULED)
+def test_nothing_is_said_of_weights_that_are_not_finite(kind, broken):
+    last = broken(kind)[0].history.rows[-1]["values"]
+    said = [t for t, v in last.items() if math.isfinite(v) and not OF_THE_DATA.search(t)]
+    assert said == []
+
+
 def test_a_curve_that_ends_undefined_says_so_at_its_end():
     values = [1.0, 2.0, math.nan, math.nan]
     rows = [
