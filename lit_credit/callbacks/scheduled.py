@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
+from lit_credit.utils.compiled import check_compiled
 from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
@@ -22,8 +23,10 @@ from lit_credit.utils.probing import probing
 from lit_credit.utils.table import TableRow, write_table
 from lit_credit.utils.trainer import (
     callbacks_of,
+    check_trainer,
     epochs_completed,
     is_at_epoch_start,
+    is_last_epoch,
     run_folder,
 )
 
@@ -160,6 +163,8 @@ class ScheduledDiagnostic(Callback, ABC):
         """Check everything that can be checked before training."""
         if stage != "fit":
             return
+        check_trainer(trainer, type(self).__name__)
+        check_compiled(pl_module)
         self._find_place(trainer)
         # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
         self.history, self.probe, self._last_step = History(), None, -1
@@ -202,7 +207,8 @@ class ScheduledDiagnostic(Callback, ABC):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after an epoch that is due."""
         epoch = trainer.current_epoch + 1
-        if self._is_due(epoch):
+        # Not left to `on_train_end`, where weights may have been replaced by averaged ones.
+        if self._is_due(epoch) or is_last_epoch(trainer):
             self._measure(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

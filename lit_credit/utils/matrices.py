@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lit_credit.utils.compiled import named_submodules, named_weights
 from lit_credit.utils.names import matched_units
 
 __all__ = ["find_unembedding", "read_matrices"]
@@ -59,7 +60,7 @@ def find_unembedding(module: nn.Module, name: str | None = None) -> str | None:
         >>> find_unembedding(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10)))
         '1'
     """
-    names = [n for n, child in module.named_modules() if isinstance(child, nn.Linear)]
+    names = [n for n, child in named_submodules(module) if isinstance(child, nn.Linear)]
     if name is not None:
         return matched_units([name], names, "unembedding")[0]
     return names[-1] if names else None
@@ -69,6 +70,6 @@ def _matrices(module: nn.Module) -> dict[str, Tensor]:
     # With duplicates, so that a tied unembedding is found by its own name too.
     return {
         name.removesuffix(".weight"): parameter
-        for name, parameter in module.named_parameters(remove_duplicate=False)
+        for name, parameter in named_weights(module).items()
         if parameter.ndim == 2
     }
