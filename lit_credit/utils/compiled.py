@@ -11,6 +11,7 @@ from torch import nn
 __all__ = [
     "check_compiled",
     "clean_name",
+    "compiled_part",
     "eager",
     "named_submodules",
     "named_weights",
@@ -72,17 +73,25 @@ def check_compiled(module: nn.Module) -> None:
         MisconfigurationException: if ``module`` or a part of it is compiled, and torch is older
             than 2.6.
     """
-    if hasattr(torch.compiler, "set_stance"):
-        return
+    part = compiled_part(module)
+    if part is not None and not hasattr(torch.compiler, "set_stance"):
+        raise MisconfigurationException(
+            f"{part!r} is compiled, and torch {torch.__version__} cannot run it eagerly for the "
+            "length of a measurement. Use torch 2.6 or newer, or do not compile in this run."
+        )
+
+
+def compiled_part(module: nn.Module) -> str | None:
+    """Name, or for ``module`` itself type, of the first submodule that is compiled; None if none.
+
+    Whether by ``torch.compile(module)``, ``module.compile()``, or Lightning from the former.
+    """
     for name, child in module.named_modules():
         in_place = getattr(child, "_compiled_call_impl", None) is not None
         by_lightning = getattr(child, "_compiler_ctx", None) is not None
         if in_place or by_lightning or _unwrapped(child) is not child:
-            raise MisconfigurationException(
-                f"{clean_name(name) or type(module).__name__!r} is compiled, and torch "
-                f"{torch.__version__} cannot run it eagerly for the length of a measurement. "
-                "Use torch 2.6 or newer, or do not compile the module in this run."
-            )
+            return clean_name(name) or type(_unwrapped(child)).__name__
+    return None
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
