@@ -24,7 +24,8 @@ def read_matrices(
         argument: the argument that they come from, for the error.
 
     Returns:
-        Name, below ``net`` if all matrices are, to the parameter without a graph.
+        Name, below ``net`` if all matrices are, to the matrix without a graph; of a parametrized
+        submodule the weight that is computed.
 
     Raises:
         ValueError: if a pattern matches nothing, or one matrix twice.
@@ -68,8 +69,12 @@ def find_unembedding(module: nn.Module, name: str | None = None) -> str | None:
 
 def _matrices(module: nn.Module) -> dict[str, Tensor]:
     # With duplicates, so that a tied unembedding is found by its own name too.
-    return {
-        name.removesuffix(".weight"): parameter
+    named: dict[str, Tensor] = {
+        name: parameter
         for name, parameter in named_weights(module).items()
-        if parameter.ndim == 2
+        if ".parametrizations." not in f".{name}"
     }
+    for name, child in named_submodules(module):
+        if isinstance(computed := getattr(child, "parametrizations", None), nn.ModuleDict):
+            named |= {f"{name}.{own}".lstrip("."): getattr(child, own) for own in computed}
+    return {name.removesuffix(".weight"): value for name, value in named.items() if value.ndim == 2}
