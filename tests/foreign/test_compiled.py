@@ -7,7 +7,7 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 from lit_credit.callbacks import HeadAttribution, ResidualNorms
-from lit_credit.rules import BP, DFA, FA
+from lit_credit.rules import DFA, FA
 from lit_credit.utils.compiled import clean_name, named_submodules
 from tests.callbacks import helpers
 from tests.callbacks.helpers import Validated
@@ -73,8 +73,8 @@ def wrapped(kind):
 def plain(tmp_path_factory):
     """What the uncompiled module gives."""
     found = {}
-    for make in (Validated, Bare, BP, FA):
-        is_rule = make in (BP, FA)
+    for make in (Validated, Bare, FA):
+        is_rule = make is FA
         callbacks = diagnostics(units=None if is_rule else UNITS, every_n_steps=2)
         module = helpers.rule(make) if is_rule else make()
         fit(tmp_path_factory.mktemp("plain"), module, *callbacks)
@@ -89,13 +89,11 @@ def plain(tmp_path_factory):
         (Parts, Validated),
         (InPlace, Validated),
         (whole, Bare),
-        (wrapped(BP), BP),
         (wrapped(FA), FA),
-        (ruled(FA), FA),
     ],
 )
 def test_a_compiled_module_is_measured_as_if_it_were_not(make, twin, plain, tmp_path):
-    units = None if twin in (BP, FA) else UNITS
+    units = None if twin is FA else UNITS
     counted = []
 
     callbacks = diagnostics(units=units, every_n_steps=2)
