@@ -37,17 +37,17 @@ class ScheduledDiagnostic(Callback, ABC):
     """A measurement on a fixed probe, before training, on a schedule, and at the end of fit.
 
     Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger;
-    at the end of fit a figure goes to TensorBoard or W&B and to ``<log_dir>/figures/<name>.png``; some
-    diagnostics also write a table, ``<log_dir>/<name>.csv``, and print what it says. A second
+    at the end of fit a figure goes to TensorBoard, or W&B, and to ``<log_dir>/figures/<name>.png``;
+    some diagnostics also write a table, ``<log_dir>/<name>.csv``, and print what it says. A second
     callback of the same name in one Trainer is told apart by a number: ``<name>-1.jsonl``,
     ``<section>-1/...``. Only rank zero measures; training is not changed by a single bit.
 
     The loss of a module that is no rule of ours is what its ``training_step`` returns in eval mode,
     with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``, or
-    the callback ``loss``; so does one that waits for other processes (``all_gather``). A measurement
-    runs eagerly, whatever is compiled, and in the precision of the weights, without autocast. It
-    sees the weights being trained, also beside a callback that averages them, except in the epoch
-    that ``StochasticWeightAveraging`` adds for batch norms.
+    the callback ``loss``; so does one that waits for other processes (``all_gather``). A
+    measurement runs eagerly, whatever is compiled, and in the precision of the weights, without
+    autocast. It sees the weights being trained, also beside a callback that averages them, except
+    in the epoch that ``StochasticWeightAveraging`` adds for batch norms.
 
     With ``ddp_spawn`` or ``ddp_notebook`` the process that measures is gone after fit, and
     ``history`` of the callback that was given stays empty: read the files. Strategies that shard
