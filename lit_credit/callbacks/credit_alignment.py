@@ -20,6 +20,7 @@ from lit_credit.functional import gradient_cosine
 from lit_credit.plotting import layer_curves, parameter_bars
 from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point
+from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.history import Row
 from lit_credit.utils.probing import preserved_rng
@@ -117,7 +118,7 @@ class CreditAlignment(ScheduledDiagnostic):
         with exact_backward(module):
             exact = gradients_of(batch_loss(module, batch), parameters)
         return {
-            f"update/{name.removeprefix('net.')}": float(
+            f"update/{clean_name(name).removeprefix('net.')}": float(
                 gradient_cosine(a.reshape(1, -1), b.reshape(1, -1))
             )
             for name, a, b in zip(named, own, exact, strict=True)

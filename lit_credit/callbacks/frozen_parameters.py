@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from lit_credit.utils.compiled import named_weights
 from lit_credit.utils.names import matched_units, submodule_names
 
 __all__ = ["FrozenParameters", "parameters_of"]
@@ -98,7 +99,7 @@ def parameters_of(
         ValueError: if a pattern matches nothing or one thing twice, or there are no parameters.
     """
     # With duplicates, so that a tied weight is found by both of its names.
-    parameters = dict(module.named_parameters(remove_duplicate=False))
+    parameters = named_weights(module)
     found: dict[str, nn.Parameter] = {}
     for part in matched_units(patterns, [*submodule_names(module), *parameters], argument):
         found |= {n: p for n, p in parameters.items() if n == part or n.startswith(f"{part}.")}

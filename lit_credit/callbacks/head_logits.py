@@ -15,6 +15,7 @@ from lit_credit.utils.attention import recorded_attention
 from lit_credit.utils.attention_check import check_recorded
 from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.compiled import submodule
 from lit_credit.utils.final_norm import find_final_norm, norm_names
 from lit_credit.utils.head_outputs import head_outputs, head_points
 from lit_credit.utils.head_weights import AttentionHeads, read_heads
@@ -169,7 +170,7 @@ class _Reading:
         name = find_final_norm(self.norms, read, self.passed, self.position)
         if name is None:
             return parts
-        norm = self.module.get_submodule(name)
+        norm = submodule(self.module, name)
         gain, bias = (getattr(norm, field, None) for field in ("weight", "bias"))
         eps = getattr(norm, "eps", getattr(norm, "variance_epsilon", None)) or 0.0
         stream = self.picked(self.passed[Point(name, "input")])

@@ -21,6 +21,7 @@ from lit_credit.functional import (
 )
 from lit_credit.plotting import theory_figure
 from lit_credit.utils.capture import Point
+from lit_credit.utils.compiled import named_submodules
 from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding
@@ -124,7 +125,7 @@ class LogProbTheory(ScheduledDiagnostic):
         return {tag: float(prior[live] @ value) for tag, value in values.items()}
 
     def _named(self, module: LightningModule) -> str:
-        linears = [n for n, child in module.named_modules() if isinstance(child, nn.Linear)]
+        linears = [n for n, child in named_submodules(module) if isinstance(child, nn.Linear)]
         if self.units is None:
             found = [name for name in [find_unembedding(module)] if name is not None]
         else:

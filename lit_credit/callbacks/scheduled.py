@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
+from lit_credit.utils.compiled import check_compiled
 from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
@@ -22,8 +23,10 @@ from lit_credit.utils.probing import probing
 from lit_credit.utils.table import TableRow, write_table
 from lit_credit.utils.trainer import (
     callbacks_of,
+    check_trainer,
     epochs_completed,
     is_at_epoch_start,
+    is_last_epoch,
     run_folder,
 )
 
@@ -34,15 +37,21 @@ class ScheduledDiagnostic(Callback, ABC):
     """A measurement on a fixed probe, before training, on a schedule, and at the end of fit.
 
     Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger;
-    at the end of fit a figure goes to TensorBoard and to ``<log_dir>/figures/<name>.png``; some
-    diagnostics also write a table, ``<log_dir>/<name>.csv``, and print what it says. A second
+    at the end of fit a figure goes to TensorBoard, or W&B, and to ``<log_dir>/figures/<name>.png``;
+    some diagnostics also write a table, ``<log_dir>/<name>.csv``, and print what it says. A second
     callback of the same name in one Trainer is told apart by a number: ``<name>-1.jsonl``,
     ``<section>-1/...``. Only rank zero measures; training is not changed by a single bit.
 
     The loss of a module that is no rule of ours is what its ``training_step`` returns in eval mode,
     with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``, or
-    the callback ``loss``. A measurement runs in the precision of the weights: without autocast,
-    under mixed precision too.
+    the callback ``loss``; so does one that waits for other processes (``all_gather``). A
+    measurement runs eagerly, whatever is compiled, and in the precision of the weights, without
+    autocast. It sees the weights being trained, also beside a callback that averages them, except
+    in the epoch that ``StochasticWeightAveraging`` adds for batch norms.
+
+    With ``ddp_spawn`` or ``ddp_notebook`` the process that measures is gone after fit, and
+    ``history`` of the callback that was given stays empty: read the files. Strategies that shard
+    weights are refused.
 
     Args:
         every_n_epochs: measure after every so many epochs.
@@ -160,6 +169,8 @@ class ScheduledDiagnostic(Callback, ABC):
         """Check everything that can be checked before training."""
         if stage != "fit":
             return
+        check_trainer(trainer, type(self).__name__)
+        check_compiled(pl_module)
         self._find_place(trainer)
         # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
         self.history, self.probe, self._last_step = History(), None, -1
@@ -202,7 +213,8 @@ class ScheduledDiagnostic(Callback, ABC):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after an epoch that is due."""
         epoch = trainer.current_epoch + 1
-        if self._is_due(epoch):
+        # Not left to `on_train_end`, where weights may have been replaced by averaged ones.
+        if self._is_due(epoch) or is_last_epoch(trainer):
             self._measure(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -17,7 +17,7 @@ from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.checkpointed import CheckpointedRule
 from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
 from lit_credit.rules.first_batch import explain
-from lit_credit.rules.optimization import made, parameter_groups, step_scheduler
+from lit_credit.rules.optimization import check_options, made, parameter_groups, step_scheduler
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.device_search import skip_device_search
@@ -202,15 +202,7 @@ class CreditRule(CheckpointedRule):
 
     def configure_callbacks(self) -> list[Any]:
         """Refuse Trainer options that manual optimization has no use for, before any work."""
-        for option, value, default, remedy in (
-            ("gradient_clip_val", self.trainer.gradient_clip_val, None, "the rule's `clip_norm`"),
-            ("accumulate_grad_batches", self.trainer.accumulate_grad_batches, 1, "`batch_size`"),
-        ):
-            if value not in (default, 0):
-                raise MisconfigurationException(
-                    f"`Trainer({option}={value})` does nothing under manual optimization. "
-                    f"Leave it out and set {remedy} instead."
-                )
+        check_options(self.trainer, type(self).__name__)
         return []
 
     def configure_optimizers(self) -> Any:

@@ -17,6 +17,7 @@ from lit_credit.feedback.units import (
     stray_parameters,
 )
 from lit_credit.rules.base import CreditRule
+from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.nested import first_tensor, replace_first
 
@@ -63,6 +64,11 @@ class LocalRule(CreditRule):
         self._check_units()
         if recompute:
             check_recompute(self.net, self.units)
+
+    def configure_callbacks(self) -> list[Any]:
+        """Refuse what has been compiled since, too."""
+        self._check_uncompiled(self)
+        return super().configure_callbacks()
 
     @abstractmethod
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
@@ -148,20 +154,22 @@ class LocalRule(CreditRule):
         with self.net.get_submodule(self.error_at).register_forward_hook(hook):
             yield
 
+    def _check_uncompiled(self, module: nn.Module) -> None:
+        part = compiled_part(module)
+        if part is not None:
+            raise ValueError(
+                f"{part!r} is compiled, but {type(self).__name__} cuts the graph at the units' "
+                "borders, inside of what torch.compile has fused. Leave `net` and the rule "
+                "uncompiled."
+            )
+
     def _check_units(self) -> None:
         if not self.units:
             raise ValueError(
                 f"`units` is not given, and {type(self.net).__name__} declares no `credit_units`. "
                 f"Choose from: {', '.join(submodule_names(self.net))}."
             )
-        if any(
-            hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-            for module in self.net.modules()
-        ):
-            raise ValueError(
-                f"`net` is compiled, but {type(self).__name__} cuts the graph at the units' "
-                "borders, inside of what torch.compile has fused. Pass the net uncompiled."
-            )
+        self._check_uncompiled(self.net)
         if self.stray == "freeze":
             stray = set(stray_parameters(self.net, [*self.units, *self.readout]))
             for name, parameter in self.net.named_parameters():

@@ -1,12 +1,44 @@
-"""Parameter groups, and the step of a scheduler."""
+"""Options of the Trainer, parameter groups, and the step of a scheduler."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 
-__all__ = ["made", "parameter_groups", "step_scheduler"]
+from lit_credit.utils.trainer import callbacks_of, check_trainer
+
+__all__ = ["check_options", "made", "parameter_groups", "step_scheduler"]
+
+
+def check_options(trainer: Trainer, who: str) -> None:
+    """Refuse what does nothing, or something else, under manual optimization.
+
+    Args:
+        trainer: the Trainer of the rule.
+        who: the rule's class, for the error.
+
+    Raises:
+        MisconfigurationException: naming the option and what to use instead.
+    """
+    check_trainer(trainer, who)
+    for option, value, default, remedy in (
+        ("gradient_clip_val", trainer.gradient_clip_val, None, "the rule's `clip_norm`"),
+        ("accumulate_grad_batches", trainer.accumulate_grad_batches, 1, "`batch_size`"),
+    ):
+        if value not in (default, 0):
+            raise MisconfigurationException(
+                f"`Trainer({option}={value})` does nothing under manual optimization. "
+                f"Leave it out and set {remedy} instead."
+            )
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks_of(trainer)):
+        raise MisconfigurationException(
+            f"StochasticWeightAveraging makes a last pass without updates for batch norms, which "
+            f"under manual optimization, as that of {who}, would train the averaged weights. Use "
+            "WeightAveraging or EMAWeightAveraging of Lightning 2.6."
+        )
 
 
 def parameter_groups(

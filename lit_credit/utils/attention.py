@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_credit.utils.attention_functions import listened_to
+from lit_credit.utils.compiled import named_submodules
 
 __all__ = ["AttentionCall", "looks_like_attention", "recorded_attention"]
 
@@ -78,7 +79,7 @@ def recorded_attention(module: nn.Module) -> Iterator[list[AttentionCall]]:
     recorder = _Recorder()
     with ExitStack() as undo:
         undo.enter_context(listened_to(recorder))
-        for name, child in module.named_modules():
+        for name, child in named_submodules(module):
             if not isinstance(child, nn.Softmax):  # a part of the submodule that calls it
                 recorder.attach(_Place(name, child), undo)
         yield recorder.calls

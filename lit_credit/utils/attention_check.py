@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lit_credit.utils.attention import AttentionCall, looks_like_attention
+from lit_credit.utils.compiled import named_submodules
 
 __all__ = ["check_recorded"]
 
@@ -34,7 +35,7 @@ def check_recorded(module: nn.Module, calls: Sequence[AttentionCall]) -> None:
     """
     if calls:
         return
-    found = [line for name, child in module.named_modules() if (line := _described(name, child))]
+    found = [line for name, child in named_submodules(module) if (line := _described(name, child))]
     if len(found) > _MOST_LINES:
         found[_MOST_LINES:] = [f"and {len(found) - _MOST_LINES} more"]
     suspects = "\n  ".join(found or ["none by its class, its name or the functions it calls"])

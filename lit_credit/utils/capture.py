@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_credit.utils.compiled import submodule
 from lit_credit.utils.nested import first_tensor, replace_first
 
 __all__ = ["Point", "capture"]
@@ -53,7 +54,7 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
 
     with ExitStack() as hooks:
         for point in points:
-            hooks.callback(_hook(module.get_submodule(point.module), point, record).remove)
+            hooks.callback(_hook(submodule(module, point.module), point, record).remove)
         yield tensors
 
 

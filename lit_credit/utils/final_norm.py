@@ -6,13 +6,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_credit.utils.capture import Point
+from lit_credit.utils.compiled import named_submodules
 
 __all__ = ["find_final_norm", "norm_names"]
 
 
 def norm_names(module: nn.Module) -> list[str]:
     """The submodules that are a LayerNorm or an RMSNorm, by torch or by name."""
-    return [name for name, child in module.named_modules() if _is_norm(child)]
+    return [name for name, child in named_submodules(module) if _is_norm(child)]
 
 
 def find_final_norm(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lit_credit.utils.attention import AttentionCall
 from lit_credit.utils.attention_heads import AttentionHeads
 from lit_credit.utils.capture import Point
+from lit_credit.utils.compiled import submodule
 from lit_credit.utils.head_projections import find_output
 
 __all__ = ["head_outputs", "head_points"]
@@ -18,7 +19,7 @@ __all__ = ["head_outputs", "head_points"]
 
 def head_points(module: nn.Module, heads: AttentionHeads) -> list[Point]:
     """What to record, besides the attention itself, for :func:`head_outputs`."""
-    output = find_output(module.get_submodule(heads.name))
+    output = find_output(submodule(module, heads.name))
     return [] if output is None else [Point(f"{heads.name}.{output}".lstrip("."), "input")]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.utils.attention_heads import AttentionHeads
+from lit_credit.utils.compiled import submodule
 
 __all__ = ["Projections", "find_output", "find_projections", "is_attention", "split_into_heads"]
 
@@ -86,7 +87,7 @@ def find_output(attention: nn.Module) -> str | None:
     """Name, below the attention, of the Linear whose columns are the heads; None if not known."""
     for names in (*_APART, *_FUSED):
         if all(_affine(attention, name) is not None for name in names):
-            found = attention.get_submodule(names[-1])
+            found = submodule(attention, names[-1])
             return f"{names[-1]}.0" if isinstance(found, nn.Sequential) else names[-1]
     return None
 
@@ -102,7 +103,7 @@ def _named(module: nn.Module) -> Projections | None:
             found.append(affine)
         else:
             *qkv, output = found
-            owner = module.get_submodule(names[0].rpartition(".")[0])
+            owner = submodule(module, names[0].rpartition(".")[0])
             return Projections(owner, tuple(qkv), output)
     return None
 

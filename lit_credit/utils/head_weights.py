@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_credit.utils.attention import looks_like_attention
 from lit_credit.utils.attention_heads import AttentionHeads, Rope
+from lit_credit.utils.compiled import named_submodules, submodule
 from lit_credit.utils.head_projections import find_projections, is_attention, split_into_heads
 from lit_credit.utils.head_surroundings import check_plain_scores, find_norm_gain, find_rope
 from lit_credit.utils.names import matched_units
@@ -98,13 +99,13 @@ def find_embedding(module: nn.Module) -> str | None:
 
 
 def _embeddings(module: nn.Module) -> dict[str, nn.Embedding]:
-    return {n: child for n, child in module.named_modules() if isinstance(child, nn.Embedding)}
+    return {n: child for n, child in named_submodules(module) if isinstance(child, nn.Embedding)}
 
 
 def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All attention by name, without what is inside of another one."""
     last: str | None = None
-    for name, child in module.named_modules():
+    for name, child in named_submodules(module):
         inside = last is not None and (last == "" or name.startswith(f"{last}."))
         if not inside and (_own(child) or is_attention(child)):
             last = name
@@ -118,7 +119,7 @@ def _own(attention: nn.Module) -> Callable[[], object] | None:
 
 def _read(module: nn.Module, name: str, attention: nn.Module) -> AttentionHeads:
     path = name.split(".")
-    ancestors = [module.get_submodule(".".join(path[:i])) for i in reversed(range(len(path)))]
+    ancestors = [submodule(module, ".".join(path[:i])) for i in reversed(range(len(path)))]
     try:
         return _heads(attention, ancestors if name else [], name)
     except ValueError as error:
@@ -153,7 +154,7 @@ def _nothing_found(module: nn.Module) -> str:
     suspects = [
         f"{name or 'the module itself'} ({type(child).__name__}: "
         f"{', '.join(n for n, _ in child.named_children()) or 'no submodules'})"
-        for name, child in module.named_modules()
+        for name, child in named_submodules(module)
         if looks_like_attention(name, child)
     ]
     if len(suspects) > _MOST_LINES:

@@ -39,10 +39,12 @@ def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> Non
 
 
 def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
-    """Write a figure to every TensorBoard logger."""
+    """Write a figure to every TensorBoard logger, and to those with ``log_image``, as W&B's."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, global_step=step, close=False)
+        elif callable(log_image := getattr(logger, "log_image", None)):
+            log_image(tag, [figure], step=step)
 
 
 def log_text(trainer: Trainer, tag: str, text: str, step: int) -> None:

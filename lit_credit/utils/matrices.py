@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lit_credit.utils.compiled import named_submodules, named_weights
 from lit_credit.utils.names import matched_units
 
 __all__ = ["find_unembedding", "read_matrices"]
@@ -23,7 +24,8 @@ def read_matrices(
         argument: the argument that they come from, for the error.
 
     Returns:
-        Name, below ``net`` if all matrices are, to the parameter without a graph.
+        Name, below ``net`` if all matrices are, to the matrix without a graph; of a parametrized
+        submodule the weight that is computed.
 
     Raises:
         ValueError: if a pattern matches nothing, or one matrix twice.
@@ -59,7 +61,7 @@ def find_unembedding(module: nn.Module, name: str | None = None) -> str | None:
         >>> find_unembedding(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10)))
         '1'
     """
-    names = [n for n, child in module.named_modules() if isinstance(child, nn.Linear)]
+    names = [n for n, child in named_submodules(module) if isinstance(child, nn.Linear)]
     if name is not None:
         return matched_units([name], names, "unembedding")[0]
     return names[-1] if names else None
@@ -67,8 +69,12 @@ def find_unembedding(module: nn.Module, name: str | None = None) -> str | None:
 
 def _matrices(module: nn.Module) -> dict[str, Tensor]:
     # With duplicates, so that a tied unembedding is found by its own name too.
-    return {
-        name.removesuffix(".weight"): parameter
-        for name, parameter in module.named_parameters(remove_duplicate=False)
-        if parameter.ndim == 2
+    named: dict[str, Tensor] = {
+        name: parameter
+        for name, parameter in named_weights(module).items()
+        if ".parametrizations." not in f".{name}"
     }
+    for name, child in named_submodules(module):
+        if isinstance(computed := getattr(child, "parametrizations", None), nn.ModuleDict):
+            named |= {f"{name}.{own}".lstrip("."): getattr(child, own) for own in computed}
+    return {name.removesuffix(".weight"): value for name, value in named.items() if value.ndim == 2}

@@ -5,12 +5,18 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from lit_credit.utils.compiled import clean_name, named_submodules
+
 __all__ = ["match_names", "matched_units", "submodule_names"]
 
 
 def submodule_names(module: nn.Module) -> list[str]:
-    """The names of all submodules below ``module``, in the order of their registration."""
-    return [name for name, _ in module.named_modules() if name]
+    """The names of all submodules below ``module``, in the order of their registration.
+
+    Without the ``_orig_mod`` that ``torch.compile`` puts into them, which patterns need not have
+    either; ``module.get_submodule`` takes such names.
+    """
+    return [name for name, _ in named_submodules(module) if name]
 
 
 def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) -> list[str]:
@@ -76,5 +82,5 @@ def matched_units(
 
 
 def _matches(name: str, pattern: str) -> bool:
-    parts, globs = name.split("."), pattern.split(".")
+    parts, globs = clean_name(name).split("."), clean_name(pattern).split(".")
     return len(parts) == len(globs) and all(map(fnmatchcase, parts, globs))

@@ -1,48 +1,41 @@
-"""Tensors inside nested tuples, lists and mappings."""
+"""Tensors inside nested tuples, lists, mappings and dataclasses."""
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["first_tensor", "is_plain", "map_tensors", "replace_first", "with_items"]
+__all__ = ["first_tensor", "is_plain", "items_of", "map_tensors", "replace_first", "with_items"]
 
 _PLAIN = (Tensor, bool, int, float, str, type(None))
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The tensor itself, or the first one in a nested tuple, list or mapping, or None."""
+    """The tensor itself, or the first one in nested containers, or None."""
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return next((t for t in map(first_tensor, value) if t is not None), None)
-    return None
+    parts = (first_tensor(part) for _, part in items_of(value))
+    return next((tensor for tensor in parts if tensor is not None), None)
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with ``change`` applied to every tensor in nested tuples, lists and mappings."""
+    """``value`` with ``change`` applied to every tensor in nested containers."""
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, Mapping):
-        return with_items(value, ((key, map_tensors(v, change)) for key, v in value.items()))
-    if isinstance(value, tuple | list):
-        return _like(value, [map_tensors(item, change) for item in value])
-    return value
+    items = items_of(value)
+    changed = [(key, map_tensors(part, change)) for key, part in items]
+    return with_items(value, changed) if items else value
 
 
 def replace_first(value: Any, leaf: Tensor) -> Any:
     """A copy of ``value`` with its first tensor replaced."""
     if isinstance(value, Tensor):
         return leaf
-    items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
-    key, item = next(pair for pair in items if first_tensor(pair[1]) is not None)
-    changed = replace_first(item, leaf)
-    if isinstance(value, Mapping):
-        return with_items(value, [(key, changed)])
-    return _like(value, [changed if position == key else part for position, part in items])
+    pairs = ((k, part) for k, part in items_of(value) if first_tensor(part) is not None)
+    key, part = next(pairs)
+    return with_items(value, [(key, replace_first(part, leaf))])
 
 
 def is_plain(value: Any) -> bool:
@@ -54,14 +47,36 @@ def is_plain(value: Any) -> bool:
     return type(value) in _PLAIN
 
 
+def items_of(value: Any) -> list[tuple[Any, Any]]:
+    """Keys and values of a mapping, places and items of a tuple or list, fields of a dataclass.
+
+    Of anything else nothing, also of a tensor.
+    """
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, tuple | list):
+        return list(enumerate(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return [(field.name, getattr(value, field.name)) for field in fields(value)]
+    return []
+
+
 def with_items(value: Any, items: Iterable[tuple[Any, Any]]) -> Any:
-    """A copy of a mapping with new items; of its own type, since callers may read attributes."""
+    """A copy of a container with new items; of its own type, since callers may read attributes.
+
+    Args:
+        value: a mapping, tuple, list or dataclass.
+        items: as those of :func:`items_of`; the others stay.
+    """
+    if isinstance(value, tuple):
+        parts = list(value)
+        for place, part in items:
+            parts[place] = part
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     changed = copy(value)
-    for key, item in items:
-        changed[key] = item
+    for key, part in items:
+        if isinstance(value, Mapping | list):
+            changed[key] = part
+        else:
+            object.__setattr__(changed, key, part)  # a frozen dataclass has no other way
     return changed
-
-
-def _like(value: Any, parts: list[Any]) -> Any:
-    """A tuple or list of the type of ``value``."""
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

@@ -1,6 +1,6 @@
 """The fixed batch that diagnostics look at."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import chain
@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from lit_credit.utils.nested import first_tensor, with_items
+from lit_credit.utils.nested import first_tensor, items_of, with_items
 from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.updates import batches_of
 
@@ -116,8 +116,9 @@ def _rows(batch: Any) -> int:
     tensor = first_tensor(batch)
     if tensor is None or tensor.dim() == 0:
         raise MisconfigurationException(
-            "the probe is made of batches that hold tensors (N, ...), but the data yield "
-            f"{type(batch).__name__} without any."
+            "the probe is made of batches that hold tensors (N, ...) in tuples, lists, mappings or "
+            f"dataclasses, but the data yield {type(batch).__name__} without any. Collate batches "
+            "to one of these, or hand out another in `on_before_batch_transfer`."
         )
     return len(tensor)
 
@@ -164,12 +165,9 @@ def _joined(batches: Sequence[Any], rows: Sequence[int], limit: int) -> Any:
                 f"most {rows[0]}, so that one batch is enough, or pad all batches alike."
             )
         return torch.cat(list(batches))[:limit].clone()
-    if isinstance(first, Mapping):
-        joined = {key: _joined([b[key] for b in batches], rows, limit) for key in first}
-        return with_items(first, joined.items())
-    if isinstance(first, tuple | list):
-        if first_tensor(first) is None and [len(b) for b in batches] == list(rows):
-            return [item for b in batches for item in b][:limit]
-        parts = [_joined(column, rows, limit) for column in zip(*batches, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    return first
+    is_sequence = isinstance(first, tuple | list)
+    if is_sequence and first_tensor(first) is None and [len(b) for b in batches] == list(rows):
+        return [item for b in batches for item in b][:limit]
+    columns = zip(*map(items_of, batches), strict=True)
+    joined = [(c[0][0], _joined([part for _, part in c], rows, limit)) for c in columns]
+    return with_items(first, joined) if joined else first

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lit_credit.utils.compiled import eager
+
 __all__ = ["preserved_rng", "probing"]
 
 
@@ -31,7 +33,8 @@ def probing(module: nn.Module, *, train: bool = False) -> Iterator[None]:
     """Run ``module`` with gradients, in eval mode, and restore every mode and random state after.
 
     Inside, autograd records (also where Lightning validates under ``inference_mode``). Buffers are
-    not copied: in eval mode a module has no reason to write to them.
+    not copied: in eval mode a module has no reason to write to them. What is compiled runs eagerly,
+    for compiled code does not see hooks.
 
     Args:
         module: the module about to be run.
@@ -46,7 +49,7 @@ def probing(module: nn.Module, *, train: bool = False) -> Iterator[None]:
         True
     """
     modes = [(child, child.training) for child in module.modules()]
-    with preserved_rng(), torch.inference_mode(False), torch.enable_grad():
+    with preserved_rng(), torch.inference_mode(False), torch.enable_grad(), eager():
         try:
             if not train:
                 module.eval()

@@ -3,14 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 __all__ = [
     "callbacks_of",
+    "check_trainer",
     "count_updates",
     "epochs_completed",
     "is_at_epoch_start",
     "is_fast_dev_run",
+    "is_last_epoch",
     "run_folder",
 ]
 
@@ -19,6 +23,31 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     """All callbacks of the Trainer, in their order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return callbacks
+
+
+def check_trainer(trainer: Any, who: str) -> None:
+    """Refuse a Trainer under which nobody has the whole module, or that is not Lightning's own.
+
+    Args:
+        trainer: what called.
+        who: the class that needs the whole module, for the error.
+
+    Raises:
+        MisconfigurationException: if it is a Trainer of ``pytorch_lightning``, or its strategy
+            shards parameters over the processes.
+    """
+    if not isinstance(trainer, Trainer):
+        raise MisconfigurationException(
+            f"{who} is made for the Trainer of `lightning.pytorch`, but was called by one of "
+            f"`{type(trainer).__module__.partition('.')[0]}`, whose loggers and modules are other "
+            "classes. Replace `import pytorch_lightning` by `import lightning.pytorch`."
+        )
+    if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+        raise MisconfigurationException(
+            f"{who} looks at whole weights, but under {type(trainer.strategy).__name__} each "
+            "process has a shard of them, and rank zero alone would wait forever for the others. "
+            'Use `Trainer(strategy="ddp")`, or one device.'
+        )
 
 
 def count_updates(trainer: Trainer, updates: int) -> None:
@@ -40,6 +69,21 @@ def is_fast_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
+def is_last_epoch(trainer: Trainer) -> bool:
+    """Whether a fit ends with the epoch that ends now, as far as is known at this point.
+
+    A callback that stops the run at the end of an epoch, as ``EarlyStopping`` on a training metric,
+    is called later.
+    """
+    loop = trainer.fit_loop
+    epochs, steps = loop.max_epochs, trainer.max_steps
+    return (
+        (steps != -1 and trainer.global_step >= steps)
+        or (epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs)
+        or (trainer.should_stop and loop._can_stop_early)
+    )
+
+
 def is_at_epoch_start(trainer: Trainer) -> bool:
     """Whether a fit that starts or resumes does so between two epochs.
 
@@ -53,9 +97,18 @@ def is_at_epoch_start(trainer: Trainer) -> bool:
 def run_folder(trainer: Trainer) -> Path | None:
     """The folder that this process writes to; None on other ranks and in a trial run.
 
+    That of the first logger, as ``trainer.log_dir``, if it has one for each run. One that keeps all
+    runs in one place, as those of W&B and MLflow, or no files, as on a server, has histories beside
+    the checkpoints that Lightning saves then: ``<save_dir>/<name>/<version>``.
+
     Must be called on every rank: Lightning broadcasts the folder's name.
     """
     log_dir: Any = trainer.log_dir
-    if not trainer.is_global_zero or is_fast_dev_run(trainer) or log_dir is None:
+    if not trainer.is_global_zero or is_fast_dev_run(trainer):
         return None
-    return Path(log_dir)
+    logger = trainer.loggers[0] if trainer.loggers else None
+    if logger is None or getattr(logger, "log_dir", None) is not None:
+        return None if log_dir is None else Path(log_dir)
+    version = logger.version
+    version = version if isinstance(version, str) else f"version_{version}"
+    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)

@@ -230,7 +230,7 @@ def trainer(folder, *callbacks, logger: Any = "tensorboard", **kwargs):
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
-        "logger": loggers[logger]() if logger else False,
+        "logger": loggers[logger]() if isinstance(logger, str) else logger,
         "callbacks": list(callbacks),
     }
     return Trainer(**(defaults | kwargs))

@@ -11,6 +11,7 @@ from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms
 from lit_credit.datamodules import Digits
 from lit_credit.models import ResidualMLP
 from lit_credit.tasks import Classification
+from tests.foreign.spawn_worker import train as train_foreign
 from tests.rules.helpers import quiet_trainer, seeded
 
 RULES = {
@@ -52,3 +53,5 @@ def train_all(devices: int, folder: Path) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     train_all(int(sys.argv[1]), Path(sys.argv[2]))
+    for watch in (False, True):
+        train_foreign("ddp", Path(sys.argv[2], "foreign", str(watch)), watch)

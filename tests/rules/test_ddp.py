@@ -34,3 +34,12 @@ def test_two_processes_equal_one(kind, folders):
 def test_only_one_process_measures(kind, folders):
     rows = read_history(folders[1] / kind / "residual_norms.jsonl")
     assert [row["step"] for row in rows] == [0, 8, 16]
+
+
+def test_a_foreign_module_is_measured_by_one_process_and_both_stay_in_step(folders):
+    names = [f"foreign/{watch}/rank{rank}.pt" for watch in (False, True) for rank in (0, 1)]
+    first, *others = (torch.load(folders[1] / name, weights_only=True) for name in names)
+    for other in others:
+        assert all(torch.equal(first[key], other[key]) for key in first)
+    rows = read_history(folders[1] / "foreign" / "True" / "gradient_norms.jsonl")
+    assert [row["step"] for row in rows] == [0, 4, 8]

@@ -158,7 +158,7 @@ def test_a_unit_that_runs_twice_or_never_is_refused():
 
 def test_a_compiled_net_is_refused_by_dfa_and_taken_by_fa():
     net = torch.compile(Skipping(), backend="aot_eager")
-    with pytest.raises(ValueError, match="`net` is compiled"):
+    with pytest.raises(ValueError, match="'Skipping' is compiled"):
         DFA(net, Classification(3), units=["_orig_mod.first"], readout=["_orig_mod.head"])
     batch = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
     plain = gradients(FA(seeded(Skipping), Classification(3)), batch)

@@ -1,0 +1,99 @@
+"""Modules that ``torch.compile`` has touched."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+__all__ = [
+    "check_compiled",
+    "clean_name",
+    "compiled_part",
+    "eager",
+    "named_submodules",
+    "named_weights",
+    "submodule",
+]
+
+_WRAPPED = "_orig_mod"
+"""Under this name ``torch.compile(module)`` holds the module, which names should not show."""
+
+
+def clean_name(name: str) -> str:
+    """A dotted name as it would be without ``torch.compile``.
+
+    Example:
+        >>> clean_name("net._orig_mod.blocks.0")
+        'net.blocks.0'
+    """
+    return ".".join(part for part in name.split(".") if part != _WRAPPED)
+
+
+def named_submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """``module.named_modules()`` as it would be without ``torch.compile``.
+
+    Example:
+        >>> net = nn.Sequential(torch.compile(nn.Linear(2, 2)))
+        >>> [name for name, _ in named_submodules(net)]
+        ['', '0']
+    """
+    for name, child in module.named_modules():
+        if _unwrapped(child) is child:
+            yield clean_name(name), child
+
+
+def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters by the names that they have without ``torch.compile``; a tied one by each."""
+    named = module.named_parameters(remove_duplicate=False)
+    return {clean_name(name): parameter for name, parameter in named}
+
+
+def submodule(module: nn.Module, name: str) -> nn.Module:
+    """``module.get_submodule(name)``, without the wrapper of ``torch.compile``."""
+    return _unwrapped(module.get_submodule(name))
+
+
+def eager() -> AbstractContextManager[Any]:
+    """Run what is compiled as plain Python inside of the ``with``, where hooks are seen.
+
+    What was compiled stays so, and is used again after. Does nothing with torch 2.4 and 2.5, whose
+    compiled modules :func:`check_compiled` refuses.
+    """
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None else stance("force_eager")
+
+
+def check_compiled(module: nn.Module) -> None:
+    """Refuse a compiled module where torch cannot run it eagerly for a while.
+
+    Raises:
+        MisconfigurationException: if ``module`` or a part of it is compiled, and torch is older
+            than 2.6.
+    """
+    part = compiled_part(module)
+    if part is not None and not hasattr(torch.compiler, "set_stance"):
+        raise MisconfigurationException(
+            f"{part!r} is compiled, and torch {torch.__version__} cannot run it eagerly for the "
+            "length of a measurement. Use torch 2.6 or newer, or do not compile in this run."
+        )
+
+
+def compiled_part(module: nn.Module) -> str | None:
+    """Name, or for ``module`` itself type, of the first submodule that is compiled; None if none.
+
+    Whether by ``torch.compile(module)``, ``module.compile()``, or Lightning from the former.
+    """
+    for name, child in module.named_modules():
+        in_place = getattr(child, "_compiled_call_impl", None) is not None
+        by_lightning = getattr(child, "_compiler_ctx", None) is not None
+        if in_place or by_lightning or _unwrapped(child) is not child:
+            return clean_name(name) or type(_unwrapped(child)).__name__
+    return None
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    inner = getattr(module, _WRAPPED, None)
+    return inner if isinstance(inner, nn.Module) else module
