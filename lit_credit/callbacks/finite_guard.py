@@ -9,10 +9,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from lit_credit.callbacks.finite_search import Findings, Taken, search
+from lit_credit.callbacks.finite_update import (
+    loss_scale,
+    parameters_of,
+    running_statistics,
+    take_away,
+)
 from lit_credit.utils.finite import NonFinite, non_finite, seem_finite
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_scalars
@@ -121,7 +126,7 @@ class FiniteGuard(Callback):
     ) -> None:
         """Keep the batch, and what the step's forward pass may spoil."""
         if self.policy == "skip" and not self._taken:
-            self._statistics = _running_statistics(pl_module)
+            self._statistics = running_statistics(pl_module)
         self._taken.append(Taken.now(pl_module, batch, batch_idx))
         self._updates = 0
 
@@ -143,7 +148,7 @@ class FiniteGuard(Callback):
             last = self._taken.pop()
             self._taken.append(Taken.now(pl_module, last.batch, last.batch_idx))
             if self.policy == "skip":
-                self._statistics = _running_statistics(pl_module)
+                self._statistics = running_statistics(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -186,10 +191,10 @@ class FiniteGuard(Callback):
 
     def _is_bad(self, trainer: Trainer, optimizer: Optimizer) -> bool:
         losses = list(self._losses)
-        gradients = [p.grad for p in _parameters(optimizer) if p.grad is not None]
+        gradients = [p.grad for p in parameters_of(optimizer) if p.grad is not None]
         bad = False
         if not seem_finite([*losses, *gradients]):
-            scale = _scale(trainer)
+            scale = loss_scale(trainer)
             # A scale of 1 makes nothing overflow: what is not finite now never will be.
             looked_at = losses if scale is not None and scale > 1 else [*losses, *gradients]
             bad = non_finite(looked_at) is not None
@@ -214,7 +219,7 @@ class FiniteGuard(Callback):
         if first:
             rank_zero_warn(text)
         if skipping:
-            _take_away(trainer, optimizer)
+            take_away(trainer, optimizer)
             for buffer, before in self._statistics:
                 buffer.copy_(before)
 
@@ -222,8 +227,8 @@ class FiniteGuard(Callback):
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer
     ) -> Findings:
         names = {id(p): name for name, p in module.named_parameters()}
-        own = {names.get(id(p), "a parameter outside"): p for p in _parameters(optimizer)}
-        factor = 1.0 / (_scale(trainer) or 1.0)
+        own = {names.get(id(p), "a parameter outside"): p for p in parameters_of(optimizer)}
+        factor = 1.0 / (loss_scale(trainer) or 1.0)
         if module.automatic_optimization:
             factor *= trainer.accumulate_grad_batches
         losses = [float(loss.sum()) * factor for loss in self._losses]
@@ -266,24 +271,8 @@ class FiniteGuard(Callback):
         return f"{text} The weights are those before this update. {_REMEDY}"
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
 def _those_of(tensors: dict[str, Tensor]) -> dict[str, NonFinite]:
     return {name: found for name, t in tensors.items() if (found := non_finite(t)) is not None}
-
-
-def _running_statistics(module: LightningModule) -> list[tuple[Tensor, Tensor]]:
-    """Buffers that a forward pass in training writes to, with a copy."""
-    norms = [child for child in module.modules() if isinstance(child, _NormBase)]
-    return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
-
-
-def _scale(trainer: Trainer) -> float | None:
-    """What a GradScaler multiplies the loss by; None without one."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return None if scaler is None else scaler.get_scale()
 
 
 def _of_all(trainer: Trainer, findings: Findings) -> tuple[Findings, str]:
@@ -298,14 +287,3 @@ def _of_all(trainer: Trainer, findings: Findings) -> tuple[Findings, str]:
 
     rank = min(range(len(found)), key=knows_less)
     return found[rank], f", process {rank}"
-
-
-def _take_away(trainer: Trainer, optimizer: Optimizer) -> None:
-    if _scale(trainer) is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-        # A fused optimizer has its gradients looked at by the scaler, which then does not step.
-        for parameter in _parameters(optimizer):
-            if parameter.grad is not None:
-                parameter.grad.fill_(torch.nan)
-        return
-    for parameter in _parameters(optimizer):
-        parameter.grad = None

@@ -1,7 +1,6 @@
 """The search for where a training step has met NaN or inf."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,7 +122,6 @@ def search(
                 probing(module, train=True),
                 preserved_state(module),
                 trainer.precision_plugin.train_step_context(),
-                _uncompiled(),
             ):
                 _look(module, one, names, findings)
         except Exception as error:  # the user's code; what it raises must not hide what was found
@@ -179,12 +177,6 @@ def _from_the_top(
         ordered |= {unit: credits[unit]} if unit in credits else {}
         ordered |= inside[unit]
     return ordered
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Compiled code does not call hooks that were added later."""
-    stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
-    return nullcontext() if stance is None else stance("force_eager")
 
 
 def _named(what: str, found: Mapping[str, NonFinite], most: int) -> list[str]:

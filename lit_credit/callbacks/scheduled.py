@@ -1,26 +1,22 @@
 """What all scheduled diagnostics share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
-from matplotlib.figure import Figure
 
+from lit_credit.callbacks.reported import ReportedDiagnostic
 from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
 from lit_credit.utils.compiled import check_compiled
-from lit_credit.utils.files import save_figure, spared
-from lit_credit.utils.history import History, Row
-from lit_credit.utils.logging import log_charts, log_figure, log_scalars, log_text
+from lit_credit.utils.history import History
+from lit_credit.utils.logging import log_charts, log_scalars
 from lit_credit.utils.nested import is_plain
 from lit_credit.utils.probe import check_size, probe_batch
 from lit_credit.utils.probing import probing
-from lit_credit.utils.table import TableRow, write_table
 from lit_credit.utils.trainer import (
     callbacks_of,
     check_trainer,
@@ -33,7 +29,7 @@ from lit_credit.utils.trainer import (
 __all__ = ["ScheduledDiagnostic"]
 
 
-class ScheduledDiagnostic(Callback, ABC):
+class ScheduledDiagnostic(ReportedDiagnostic, ABC):
     """A measurement on a fixed probe, before training, on a schedule, and at the end of fit.
 
     Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger;
@@ -71,8 +67,6 @@ class ScheduledDiagnostic(Callback, ABC):
             and the data have fewer rows.
     """
 
-    name: ClassVar[str]
-    section: ClassVar[str]
     charts: Sequence[str] = ()
     """Tags below the section that TensorBoard's custom scalars show with all layers together."""
     options: ClassVar[Sequence[str]] = ()
@@ -111,20 +105,16 @@ class ScheduledDiagnostic(Callback, ABC):
                 f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], "
                 "or None for what the module declares."
             )
+        super().__init__(figure)
         self.every_n_epochs = (
             1 if every_n_epochs is None and every_n_steps is None else every_n_epochs
         )
         self.every_n_steps = every_n_steps
         self.n_samples = self.default_n_samples if n_samples is None else n_samples
         self.units = units
-        self.figure = figure
         self.loss = loss
-        self.history = History()
         self.probe: Any = None
         self._n_samples_given = n_samples is not None
-        self._rank_among_siblings = 0
-        self._last_step = self._drawn_step = -1
-        self._folder: Path | None = None
 
     # What a diagnostic defines
 
@@ -134,23 +124,6 @@ class ScheduledDiagnostic(Callback, ABC):
     @abstractmethod
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """Values by tag, without the section; called in eval mode with gradients enabled."""
-
-    def draw(self, rows: Sequence[Row], section: str) -> Figure | Mapping[str, Figure] | None:
-        """The figure of the whole history, or several by name, one of them ``figure``; or None."""
-        return None
-
-    def table(
-        self, rows: Sequence[Row], section: str
-    ) -> list[TableRow] | Mapping[str, list[TableRow]]:
-        """The lines of a table of the whole history, all with the same columns; none, no table.
-
-        Or those of several tables by name, which go to ``<name>_<name of the table>.csv``.
-        """
-        return []
-
-    def reading(self, rows: Sequence[Row], section: str) -> str | None:
-        """What the history says, in a sentence or two, or None."""
-        return None
 
     # Schedule
 
@@ -222,37 +195,6 @@ class ScheduledDiagnostic(Callback, ABC):
         self._measure(trainer, pl_module, trainer.current_epoch)
         self._sum_up(trainer)
 
-    def _sum_up(self, trainer: Trainer) -> None:
-        rows = self.history.rows
-        if not trainer.is_global_zero or not rows:
-            return
-        section, stem = self._numbered(self.section), self._numbered(self.name)
-        found = self.table(rows, section)
-        tables = found if isinstance(found, Mapping) else {"": found}
-        for name, lines in tables.items():
-            if lines and self._folder is not None:
-                path = self._folder / f"{stem}{name and f'_{name}'}.csv"
-                with spared(path):
-                    write_table(path, lines)
-        text = self.reading(rows, section)
-        if text is not None:
-            rank_zero_info(f"{section}: {text}")
-            log_text(trainer, f"{section}/reading", text, self._last_step)
-        self._draw(trainer)
-
-    def _draw(self, trainer: Trainer) -> None:
-        if not self.figure or self._drawn_step == self._last_step:
-            return
-        self._drawn_step = self._last_step
-        section = self._numbered(self.section)
-        drawn = self.draw(self.history.rows, section)
-        figures = {"figure": drawn} if isinstance(drawn, Figure) else drawn or {}
-        for name, figure in figures.items():
-            log_figure(trainer, f"{section}/{name}", figure, self._last_step)
-            if self._folder is not None:
-                stem = self._numbered(self.name) + ("" if name == "figure" else f"_{name}")
-                save_figure(figure, self._folder / "figures" / f"{stem}.png")
-
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
 
@@ -288,10 +230,6 @@ class ScheduledDiagnostic(Callback, ABC):
         """Go on with the rows and the probe of a resumed run."""
         self.history = History(rows=state_dict["rows"])
         self.probe = state_dict["probe"]
-
-    def _numbered(self, name: str) -> str:
-        rank = self._rank_among_siblings
-        return f"{name}-{rank}" if rank else name
 
     def _shared_probe(self, trainer: Trainer, module: LightningModule) -> Any:
         """The probe that another diagnostic has, so that memory and checkpoint hold it once."""

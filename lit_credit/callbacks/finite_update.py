@@ -1,0 +1,38 @@
+"""An update that is about to be made, and one that is not to be."""
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+__all__ = ["loss_scale", "parameters_of", "running_statistics", "take_away"]
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """All that the optimizer changes."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def running_statistics(module: LightningModule) -> list[tuple[Tensor, Tensor]]:
+    """Buffers that a forward pass in training writes to, with a copy."""
+    norms = [child for child in module.modules() if isinstance(child, _NormBase)]
+    return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+
+
+def loss_scale(trainer: Trainer) -> float | None:
+    """What a GradScaler multiplies the loss by; None without one."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return None if scaler is None else scaler.get_scale()
+
+
+def take_away(trainer: Trainer, optimizer: Optimizer) -> None:
+    """Have the optimizer's next step change nothing."""
+    if loss_scale(trainer) is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        # A fused optimizer has its gradients looked at by the scaler, which then does not step.
+        for parameter in parameters_of(optimizer):
+            if parameter.grad is not None:
+                parameter.grad.fill_(torch.nan)
+        return
+    for parameter in parameters_of(optimizer):
+        parameter.grad = None

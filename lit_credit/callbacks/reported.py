@@ -1,0 +1,88 @@
+"""What a diagnostic makes of its history."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from matplotlib.figure import Figure
+
+from lit_credit.utils.files import save_figure, spared
+from lit_credit.utils.history import History, Row
+from lit_credit.utils.logging import log_figure, log_text
+from lit_credit.utils.table import TableRow, write_table
+
+__all__ = ["ReportedDiagnostic"]
+
+
+class ReportedDiagnostic(Callback):
+    """Rows of measurements, of which figures, tables and a reading are made.
+
+    Args:
+        figure: draw the figure.
+    """
+
+    name: ClassVar[str]
+    section: ClassVar[str]
+
+    def __init__(self, figure: bool) -> None:
+        self.figure = figure
+        self.history = History()
+        self._rank_among_siblings = 0
+        self._last_step = self._drawn_step = -1
+        self._folder: Path | None = None
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | Mapping[str, Figure] | None:
+        """The figure of the whole history, or several by name, one of them ``figure``; or None."""
+        return None
+
+    def table(
+        self, rows: Sequence[Row], section: str
+    ) -> list[TableRow] | Mapping[str, list[TableRow]]:
+        """The lines of a table of the whole history, all with the same columns; none, no table.
+
+        Or those of several tables by name, which go to ``<name>_<name of the table>.csv``.
+        """
+        return []
+
+    def reading(self, rows: Sequence[Row], section: str) -> str | None:
+        """What the history says, in a sentence or two, or None."""
+        return None
+
+    # Writing it
+
+    def _numbered(self, name: str) -> str:
+        rank = self._rank_among_siblings
+        return f"{name}-{rank}" if rank else name
+
+    def _sum_up(self, trainer: Trainer) -> None:
+        rows = self.history.rows
+        if not trainer.is_global_zero or not rows:
+            return
+        section, stem = self._numbered(self.section), self._numbered(self.name)
+        found = self.table(rows, section)
+        tables = found if isinstance(found, Mapping) else {"": found}
+        for name, lines in tables.items():
+            if lines and self._folder is not None:
+                path = self._folder / f"{stem}{name and f'_{name}'}.csv"
+                with spared(path):
+                    write_table(path, lines)
+        text = self.reading(rows, section)
+        if text is not None:
+            rank_zero_info(f"{section}: {text}")
+            log_text(trainer, f"{section}/reading", text, self._last_step)
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        if not self.figure or self._drawn_step == self._last_step:
+            return
+        self._drawn_step = self._last_step
+        section = self._numbered(self.section)
+        drawn = self.draw(self.history.rows, section)
+        figures = {"figure": drawn} if isinstance(drawn, Figure) else drawn or {}
+        for name, figure in figures.items():
+            log_figure(trainer, f"{section}/{name}", figure, self._last_step)
+            if self._folder is not None:
+                stem = self._numbered(self.name) + ("" if name == "figure" else f"_{name}")
+                save_figure(figure, self._folder / "figures" / f"{stem}.png")
