@@ -38,7 +38,7 @@ PARSED = {  # exit code 2
     "a wrong seed": (GOOD + "seed_everything: abc\n", ["seed_everything", "abc", "int"]),
     "an option of the Trainer": (GOOD + "trainer: {epochs: 3}\n", ["epochs"]),
     "a value of the Trainer": (GOOD + "trainer: {max_epochs: x}\n", ["max_epochs: expected int"]),
-    "a callback that is unknown": (GOOD + "trainer: {callbacks: [Norms]}\n", ["Norms"]),
+    "a callback that is unknown": (GOOD + "trainer: {callbacks: [Nothing]}\n", ["Nothing"]),
     "an argument of the optimizer": (
         given("optimizer: {class_path: torch.optim.SGD, init_args: {betas: 3}}"),
         ["optimizer:", "'betas' is not accepted"],
