@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from inspect import Parameter, signature
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -98,9 +99,24 @@ def batch_loss(module: LightningModule, batch: Any) -> Tensor:
 
 def _traceless(module: LightningModule, batch: Any, run: Callable[[Any], Any]) -> Any:
     with preserved_state(module):
-        for name in ("log", "log_dict"):
-            setattr(module, name, lambda *_, **__: None)
+        replaced = dict.fromkeys(("log", "log_dict"), _says_nothing)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            replaced["all_gather"] = _waits_forever
+        for name, function in replaced.items():
+            setattr(module, name, function)
         return run(map_tensors(batch, Tensor.clone))
+
+
+def _says_nothing(*_: Any, **__: Any) -> Any:
+    return None
+
+
+def _waits_forever(*_: Any, **__: Any) -> Any:
+    raise MisconfigurationException(
+        "the loss calls `all_gather`, but diagnostics measure on rank zero alone, which would wait "
+        "for the other processes forever. Give the callback a `loss`, a function of (module, "
+        "batch), that does without."
+    )
 
 
 def _step_loss(module: LightningModule, batch: Any) -> Any:

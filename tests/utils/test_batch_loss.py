@@ -90,3 +90,18 @@ def test_steps_that_train_or_fetch_are_refused():
     with pytest.raises(MisconfigurationException, match="dataloader_iter"):
         check_batch_loss(Fetching())
     check_batch_loss(WithOwn())
+
+
+class Gathering(Noisy):
+    def training_step(self, batch, batch_idx):
+        return self.all_gather(self.layer(batch["x"])).mean()
+
+
+def test_a_loss_that_would_wait_for_other_processes_is_refused(monkeypatch):
+    module, batch = Gathering(), {"x": torch.ones(3, 2)}
+    monkeypatch.setattr(module, "all_gather", lambda x: x, raising=False)
+    assert batch_loss(module, batch).requires_grad  # in one process it is harmless
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(MisconfigurationException, match=r"`all_gather`.*callback a `loss`"):
+        batch_loss(module, batch)
+    assert module.all_gather(1) == 1
