@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import magnitude
+
 
 class SVD(NamedTuple):
     """A = U diag(s) V^T, with r singular values in descending order."""
@@ -65,9 +67,15 @@ def svd(a: Tensor) -> SVD:
 
 
 def frobenius(a: Tensor) -> Tensor:
-    """Frobenius norm of each matrix, (...)."""
-    norm: Tensor = torch.linalg.matrix_norm(a)
-    return norm
+    """Frobenius norm of each matrix, (...), at any scale."""
+    scale = magnitude(a, (-2, -1))
+    norm: Tensor = torch.linalg.matrix_norm(a / scale, keepdim=True) * scale
+    return norm[..., 0, 0]
+
+
+def unit(a: Tensor) -> Tensor:
+    """Matrices over their norms; NaN for one that is zero or not finite."""
+    return a / frobenius(a)[..., None, None]
 
 
 def singular_values(a: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_credit.functional._shapes import check_shapes
+
 __all__ = ["DigitReadout", "digit_readout"]
 
 
@@ -38,12 +40,20 @@ def digit_readout(points: Tensor, matrix: Tensor) -> DigitReadout:
     Returns:
         See :class:`DigitReadout`; NaN where M is 0 or not finite.
 
+    Raises:
+        ValueError: if the shapes are others, or there is no digit or nothing to write to.
+
     Example:
         >>> points = torch.stack([torch.arange(10.0), torch.ones(10)], 1)
         >>> found = digit_readout(points, torch.tensor([[2.0, 0.0], [0.0, 0.0]]))
         >>> found.values[:3], found.linearity
         (tensor([0., 2., 4.]), tensor(1.))
     """
+    check_shapes("(D, 2), (d, 2)", points=points, matrix=matrix)
+    if not (len(points) and len(matrix)):
+        raise ValueError(
+            f"`points` has {len(points)} rows and `matrix` {len(matrix)}, expected at least one."
+        )
     m = matrix.detach().double()
     if not (m.isfinite().all() and m.norm() > 0):
         m = torch.full_like(m, torch.nan)
@@ -61,4 +71,5 @@ def digit_readout(points: Tensor, matrix: Tensor) -> DigitReadout:
     linearity = slope.square() / (digits.square().sum() * centred.square().sum())
     share = s[0].square() / s.square().sum()
     found = (sign * values, linearity, share, sign * vh[0], sign * u[:, 0])
-    return DigitReadout(*(x.to(matrix.dtype) for x in found))
+    dtype = torch.promote_types(matrix.dtype, torch.float32)
+    return DigitReadout(*(x.to(dtype) for x in found))

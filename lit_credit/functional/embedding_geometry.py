@@ -132,7 +132,7 @@ def _directions(vectors: Tensor) -> Tensor:
         )
     w = in_float64(vectors)
     if w.shape[1] == 0:
-        return w
+        return w.new_full((len(w), 1), torch.nan)
     # By the largest entry first, so that squares neither overflow nor vanish.
     w = w / w.abs().amax(1, keepdim=True)
     unit: Tensor = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)
