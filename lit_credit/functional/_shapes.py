@@ -30,8 +30,8 @@ def check_shapes(expected: str, **arguments: Shaped | None) -> None:
     ]
     if not _fit([(form[1:-1].split(", "), shape) for _, form, shape in given]):
         verb = "has shape" if len(given) == 1 else "have shapes"
-        names, forms, shapes = (_listed(part) for part in zip(*given, strict=True))
-        raise ValueError(f"{names} {verb} {shapes}, expected {forms}. Reshape or transpose.")
+        names, wanted, shapes = (_listed(part) for part in zip(*given, strict=True))
+        raise ValueError(f"{names} {verb} {shapes}, expected {wanted}. Reshape or transpose.")
 
 
 def check_index(name: str, index: Tensor, size: int) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_credit.functional._linalg import SVD, frobenius, inner, svd, triangle
+from lit_credit.functional._linalg import SVD, frobenius, inner, outer, qr, svd, triangle
 from lit_credit.functional._rows import in_float32
 from lit_credit.functional._shapes import check_shapes
 
@@ -78,8 +78,8 @@ class FactoredMatrix:
             )
         core = inner(self.right, other.left)
         if core.shape[-2] <= core.shape[-1]:
-            return FactoredMatrix(self.left, other.right @ core.mT)
-        return FactoredMatrix(self.left @ core, other.right)
+            return FactoredMatrix(self.left, outer(other.right, core))
+        return FactoredMatrix(outer(self.left, core.mT), other.right)
 
     def dense(self) -> Tensor:
         """The matrices themselves, (..., m, n)."""
@@ -110,7 +110,7 @@ class FactoredMatrix:
         """
         if self.left.shape[-1] >= min(self.shape[-2:]):
             return svd(self.dense())
-        (q_left, r_left), (q_right, r_right) = (torch.linalg.qr(x) for x in (self.left, self.right))
+        (q_left, r_left), (q_right, r_right) = (qr(x) for x in (self.left, self.right))
         u, s, v = svd(r_left @ r_right.mT)
         return SVD(q_left @ u, s, q_right @ v)
 

@@ -24,7 +24,8 @@ def leading_directions(matrix: Tensor, rank: int) -> Tensor:
         (..., m, r) in the order of the singular values; NaN where the matrix is zero or not finite.
 
     Raises:
-        ValueError: if ``matrix`` is none, has fewer than ``rank`` directions, or ``rank`` is below 1.
+        ValueError: if ``matrix`` is no matrix or has fewer than ``rank`` directions, or ``rank`` is
+            below 1.
 
     Example:
         >>> leading_directions(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).abs()

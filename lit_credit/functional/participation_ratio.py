@@ -24,7 +24,7 @@ def participation_ratio(matrix: Tensor) -> Tensor:
         (...) float64, from 1 to min(m, n); NaN for a matrix that is zero, empty or not finite.
 
     Raises:
-        ValueError: if ``matrix`` is none.
+        ValueError: if ``matrix`` is no matrix.
 
     Example:
         >>> import torch

@@ -69,8 +69,8 @@ def rotary_matrix(
         R, (..., d_head, d_head), of the dtype of ``frequencies``, float32 at least.
 
     Raises:
-        ValueError: if ``layout`` is none of its choices, ``d_head`` is below 2 p, or ``frequencies`` are not
-            (p,).
+        ValueError: if ``layout`` is none of its choices, ``d_head`` is below 2 p, or
+            ``frequencies`` are not (p,).
 
     Example:
         >>> rotary_matrix(torch.tensor([torch.pi / 2]), 1, d_head=3).round()

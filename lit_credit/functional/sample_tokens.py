@@ -54,9 +54,9 @@ def sample_tokens(
     for _ in range(length):
         # Drawn on the CPU, so that a seed gives the same text on every device.
         logits = logits_of(symbols[None, -context:])[0, -1].detach().double().cpu()
-        if not logits.max() < torch.inf:  # NaN, which has no order, or infinite: no probabilities
+        if not (logits.numel() and logits.max().isfinite()):
             raise ValueError(
-                f"`logits_of` gave a largest logit of {logits.max().item()}, expected a number."
+                f"`logits_of` gave {logits}, of which the largest is no finite number."
             )
         if temperature == 0:
             drawn = logits.argmax(keepdim=True)

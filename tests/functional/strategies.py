@@ -172,6 +172,16 @@ def any_shapes(draw, case):
     return values
 
 
+def is_floating(value):
+    """Whether this is a tensor of real numbers."""
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def in_dtypes(values, dtypes):
+    """The arguments, those that are named in their dtype."""
+    return values | {name: values[name].to(dtype) for name, dtype in dtypes.items()}
+
+
 def _letters(case):
     """The sizes that are free to vary."""
     dims = (a.dims for a in case.arguments.values() if isinstance(a, Values))

@@ -35,6 +35,24 @@ class Case:
     covers: tuple[str, ...] = ()
     """Other public names, of what the call returns or takes."""
 
+    def floating(self) -> list[str]:
+        """Names of the arguments that are tensors of real numbers."""
+        return [name for name, a in self.arguments.items() if isinstance(a, Values) and a.floating]
+
+    def row_dims(self) -> dict[str, int]:
+        """The arguments that have rows, and the dimension of each that they run along."""
+        tensors = {name: a for name, a in self.arguments.items() if isinstance(a, Values)}
+        return {name: a.dims.index("b") for name, a in tensors.items() if "b" in a.dims}
+
+    def results(self, values):
+        """All tensors that the call returns, numbers too."""
+        return _flattened(self.call(**values))
+
+    def degrees_of(self, name, results):
+        """The power for each of the results."""
+        degrees = self.degrees[name]
+        return degrees if isinstance(degrees, tuple) else (degrees,) * len(results)
+
 
 def of_factors(function, *names):
     """The function, of the two factors of each matrix in place of the matrix."""
@@ -49,10 +67,9 @@ def of_factors(function, *names):
     return call
 
 
-def flattened(found):
-    """All tensors that a call returned, of numbers too."""
+def _flattened(found):
     if isinstance(found, FactoredMatrix):
         return [found.dense()]
     if isinstance(found, tuple):
-        return [tensor for part in found for tensor in flattened(part)]
+        return [tensor for part in found for tensor in _flattened(part)]
     return [torch.as_tensor(found, dtype=torch.float64 if isinstance(found, float) else None)]

@@ -87,6 +87,7 @@ CASES = {
             **dict.fromkeys(("ov_left", "ov_right"), (None, None, 0)),
             **dict.fromkeys(("writer_left", "writer_right"), 0),
         },
+        partial=("qk_left", "qk_right", "ov_left", "ov_right"),
         covers=("CompositionScores",),
     ),
     "diagonal_score": Case(

@@ -2,11 +2,13 @@
 
 import math
 
+import torch
+from hypothesis import strategies as st
 from torch import Generator
 
 from lit_credit import functional
 from tests.functional.cases.case import Case
-from tests.functional.strategies import flags, index, number, real, whole
+from tests.functional.strategies import Given, flags, index, number, whole
 
 INF = math.inf
 
@@ -18,7 +20,12 @@ def _drawn_blocks(seed, **sizes):
 
 def _drawn_tokens(scores, prompt, seed, **arguments):
     generator = Generator().manual_seed(max(seed, 0))
-    return functional.sample_tokens(lambda x: scores[x], prompt, **arguments, generator=generator)
+    return functional.sample_tokens(
+        lambda x: torch.tensor(scores).expand(*x.shape, -1),
+        prompt,
+        **arguments,
+        generator=generator,
+    )
 
 
 CASES = {
@@ -56,14 +63,17 @@ CASES = {
     "sample_tokens": Case(
         _drawn_tokens,
         {
-            "scores": real("v v"),
-            "prompt": index("n", below="v"),
+            "scores": Given(
+                lambda sizes: [0.0, -INF, 1.0],
+                st.lists(st.sampled_from([0.0, 1.0, INF, -INF, math.nan]), max_size=3),
+            ),
+            "prompt": index("n", below="3"),
             "length": whole(3),
             "context": whole(2),
             "temperature": number(0.5),
             "seed": whole(0),
         },
-        bounds=lambda sizes: (0, sizes["v"] - 1),
+        bounds=(0, 2),
     ),
     "match_baseline": Case(
         functional.match_baseline,
