@@ -144,7 +144,7 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
         ``unembedding`` or ``bias`` is not finite.
 
     Raises:
-        ValueError: if the numbers of symbols differ.
+        ValueError: if the numbers of symbols differ, or there is none.
 
     Example:
         >>> w = second_order_contexts(torch.eye(2), torch.tensor([[0.8, 0.2]]))
@@ -152,10 +152,10 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
         tensor([[0.8000, 0.2000]], dtype=torch.float64)
     """
     u, p = in_float64(unembedding), in_float64(probs)
-    if u.ndim != 2 or p.ndim != 2 or len(u) != p.shape[1]:
+    if u.ndim != 2 or p.ndim != 2 or len(u) != p.shape[1] or not len(u):
         raise ValueError(
             f"`unembedding` and `probs` have shapes {tuple(u.shape)} and {tuple(p.shape)}, expected"
-            " (N, d) and (M, N)."
+            " (N, d) and (M, N) of at least one symbol."
         )
     if bias is not None and bias.shape != u.shape[:1]:
         raise ValueError(f"`bias` has shape {tuple(bias.shape)}, expected ({len(u)},).")

@@ -72,6 +72,13 @@ def test_tokens_of_logits_that_are_no_numbers(logit):
             )
 
 
+def test_digits_at_points_that_are_not_finite():
+    points = torch.tensor([[nan, 0.0], [1.0, 0.0], [2.0, 0.0]])
+    found = functional.digit_readout(points, torch.tensor([[-1.0, 0.0]]))
+    assert found.share == 1
+    assert all(x.isnan().all() for x in (found.values, found.read, found.write))
+
+
 def test_places_that_are_not_there():
     one, two = torch.tensor([0]), torch.tensor([2])
     with pytest.raises(

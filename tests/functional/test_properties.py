@@ -4,7 +4,6 @@ import inspect
 import math
 import re
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
