@@ -43,7 +43,7 @@ def mean_and_sd(values: Tensor | Sequence[float]) -> MeanAndSd:
         undefined = x.new_full(x.shape[1:], torch.nan)
         return MeanAndSd(undefined, undefined.clone())
     mean = x.mean(0)
-    if len(x) == 1:
+    if len(x) == 1 or mean.numel() == 0:  # of nothing `std` warns
         return MeanAndSd(mean, torch.full_like(mean, torch.nan))
     scale = magnitude(x, 0)
     return MeanAndSd(mean, (x / scale).std(0, correction=1) * scale[0])

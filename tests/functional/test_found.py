@@ -53,6 +53,7 @@ def test_squares_of_float32_neither_overflow_nor_vanish(scale):
 
 
 def test_the_spread_of_huge_values():
+    assert functional.mean_and_sd(torch.ones(2, 0)).sd.shape == (0,)  # and no warning
     assert functional.mean_and_sd([1e300, 3e300]).sd.item() == pytest.approx(2**0.5 * 1e300)
 
 

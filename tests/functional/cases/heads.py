@@ -21,7 +21,7 @@ SQUARE = {"t": (4, 5)}
 
 
 def _matrix_numbers(a):
-    return a.dense(), a.trace(), a.sum(), a.norm(), a.T.norm(), (a @ a.T).T.dense()
+    return a.dense(), (a @ a.T).trace(), a.sum(), a.norm(), a.T.norm(), (a @ a.T).T.dense()
 
 
 def _decomposed(a):
@@ -47,7 +47,7 @@ CASES = {
         of_factors(_matrix_numbers, "a"),
         _factors("b m k", "a"),
         rows=0,
-        degrees=dict.fromkeys(("a_left", "a_right"), (1, 1, 1, 1, 1, 2)),
+        degrees=dict.fromkeys(("a_left", "a_right"), (1, 2, 1, 1, 1, 2)),
         partial=("a_left", "a_right"),
     ),
     "SVD": Case(
