@@ -45,6 +45,7 @@ def composition_scores(
         ValueError: if the widths differ.
 
     Example:
+        >>> import torch
         >>> eye = FactoredMatrix(torch.eye(4), torch.eye(4))
         >>> composition_scores(eye, eye, eye).key.item()
         0.5

@@ -81,7 +81,7 @@ def test_any_layout_gives_the_same_and_nothing_is_changed(name, data):
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(result.requires_grad for result in found)
     assert all(torch.equal(values[key], plain[key]) for key in case.floating())
-    close(found, case.results(plain))
+    close(found, case.results(plain), case.tolerance)
 
 
 @having(lambda case: case.rows is not None)
@@ -93,7 +93,7 @@ def test_rows_do_not_know_of_each_other(name, data):
     chosen = torch.tensor(data.draw(st.lists(st.integers(0, last), min_size=1, max_size=4)))
     picked = {key: values[key].index_select(dim, chosen) for key, dim in dims.items()}
     expected = [result.index_select(case.rows, chosen) for result in case.results(values)]
-    close(case.results(values | picked), expected)
+    close(case.results(values | picked), expected, case.tolerance)
 
 
 @having(lambda case: case.floating())
@@ -114,7 +114,7 @@ def test_nan_in_is_nan_out_and_stays_in_its_row(name, data):
         if row is not None:
             touched = torch.zeros_like(touched)
             touched.select(case.rows, place[row]).fill_(True)
-        close([new[~touched]], [old[~touched]])
+        close([new[~touched]], [old[~touched]], case.tolerance)
         if math.isnan(bad) and new.is_floating_point():
             unread = torch.isclose(new, old, rtol=1e-9, atol=1e-9) & (spoilt in case.partial)
             assert (new.isnan() | unread)[touched].all()

@@ -30,6 +30,8 @@ class Case:
     """
     double: bool = False
     """Results are float64 whatever the arguments are."""
+    tolerance: float = 1e-9
+    """By how much the rounding of float64 may change the results."""
     partial: tuple[str, ...] = ()
     """Arguments of which not every entry plays a part in every result."""
     covers: tuple[str, ...] = ()
