@@ -10,7 +10,7 @@ os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 # The same few examples each time; many, and others: pytest --hypothesis-profile thorough.
 _SLOW = [HealthCheck.too_slow]
 settings.register_profile(
-    "few", derandomize=True, max_examples=12, deadline=None, suppress_health_check=_SLOW
+    "few", derandomize=True, max_examples=10, deadline=None, suppress_health_check=_SLOW
 )
 settings.register_profile(
     "thorough", max_examples=150, deadline=None, suppress_health_check=_SLOW, print_blob=True

@@ -47,7 +47,7 @@ CASES = {
         of_factors(_matrix_numbers, "a"),
         _factors("b m k", "a"),
         rows=0,
-        degrees=dict.fromkeys(("a_left", "a_right"), (1, 2, 1, 1, 1, 2)),
+        degrees=dict.fromkeys(("a_left", "a_right"), (1, None, 1, 1, 1, None)),
         partial=("a_left", "a_right"),
     ),
     "SVD": Case(
