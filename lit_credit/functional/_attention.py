@@ -16,10 +16,10 @@ def in_float64(x: Tensor) -> Tensor:
 
 def check_attention(attention: Tensor, allowed: Tensor | None) -> None:
     """Raise a ValueError unless these are attention (..., T, S) and a mask that fits it."""
-    if attention.ndim < 2 or not attention.is_floating_point():
+    if attention.ndim < 2 or not attention.shape[-1] or not attention.is_floating_point():
         raise ValueError(
             f"`attention` has shape {tuple(attention.shape)} and dtype {attention.dtype}, expected "
-            "floating-point probabilities (..., T, S) of T queries over S keys."
+            "floating-point probabilities (..., T, S) of T queries over S keys, at least one."
         )
     if allowed is None:
         return

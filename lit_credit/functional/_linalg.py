@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from lit_credit.functional._rows import in_float32, magnitude
 
 
 class SVD(NamedTuple):
@@ -26,6 +28,7 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     Where the leading dimensions are those of all pairs, (n, 1) and (1, m), this is one product of
     large matrices, while ``a.mT @ b`` would copy both factors once a pair.
     """
+    a, b = in_float32(a, b)
     if _one_to_one(a, b):
         return a.mT @ b
     return torch.einsum("...dk,...dl->...kl", a, b)
@@ -33,6 +36,7 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """A b^T, (..., m, n), of (..., m, k) and (..., n, k); see :func:`inner`."""
+    a, b = in_float32(a, b)
     if _one_to_one(a, b):
         return a @ b.mT
     return torch.einsum("...mk,...nk->...mn", a, b)
@@ -42,8 +46,16 @@ def triangle(a: Tensor) -> Tensor:
     """T with T^T T = a^T a, (..., min(m, n), n): the R of a = Q R, or a itself if it is short."""
     if a.shape[-2] <= a.shape[-1]:
         return a
-    r: Tensor = torch.linalg.qr(a, mode="r").R
-    return r
+    return qr(a, mode="r")[1]
+
+
+def qr(a: Tensor, mode: Literal["reduced", "r"] = "reduced") -> tuple[Tensor, Tensor]:
+    """Q and R of (..., m, n), of which R is NaN for a matrix that is not finite.
+
+    LAPACK leaves R finite where the first entry of a column is NaN. With mode ``r`` there is no Q.
+    """
+    q, r = torch.linalg.qr(a, mode=mode)
+    return q, torch.where(is_finite(a), r, torch.nan)
 
 
 def svd(a: Tensor) -> SVD:
@@ -65,9 +77,15 @@ def svd(a: Tensor) -> SVD:
 
 
 def frobenius(a: Tensor) -> Tensor:
-    """Frobenius norm of each matrix, (...)."""
-    norm: Tensor = torch.linalg.matrix_norm(a)
-    return norm
+    """Frobenius norm of each matrix, (...), at any scale."""
+    scale = magnitude(a, (-2, -1))
+    norm: Tensor = torch.linalg.matrix_norm(a / scale, keepdim=True) * scale
+    return norm[..., 0, 0]
+
+
+def unit(a: Tensor) -> Tensor:
+    """Matrices over their norms; NaN for one that is zero or not finite."""
+    return a / frobenius(a)[..., None, None]
 
 
 def singular_values(a: Tensor) -> Tensor:

@@ -4,29 +4,46 @@ import torch
 from torch import Tensor
 
 
-def scaled_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Flatten each sample to a row and divide it by its largest magnitude, outside of any graph.
+def in_float32(*tensors: Tensor) -> list[Tensor]:
+    """The values in one dtype, float32 at least, outside of any graph."""
+    dtype = torch.float32
+    for x in tensors:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return [x.detach().to(dtype) for x in tensors]
+
+
+def magnitude(x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    """The largest magnitude, down to a power of two: to divide by it rounds nothing.
+
+    After that squares neither overflow nor underflow. It is 1 for zeros, for what is not finite and
+    for nothing at all, which stay as they are.
+    """
+    if x.numel() == 0:
+        return x.new_ones(())
+    power = x.abs().amax(dims, keepdim=True).log2().floor().exp2()
+    return torch.where((power > 0) & power.isfinite(), power, torch.ones_like(power))
+
+
+def scaled_rows(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Flatten each sample to a row and divide it by its magnitude, outside of any graph.
 
     Args:
         x: (N, ...), any real dtype; half precision and integers become float32.
+        name: of the argument, for the error.
 
     Returns:
-        The rows (N, D), and their scales (N, 1): the row's largest magnitude, or 1 for a row that
-        is zero or not finite, which is then left as it is.
+        The rows (N, D), and their scales (N, 1), see :func:`magnitude`.
 
     Raises:
         ValueError: if ``x`` has no feature dimension.
     """
     if x.ndim < 2:
         raise ValueError(
-            f"expected one vector a sample, shape (N, ...) with at least 2 dimensions, got "
-            f"{tuple(x.shape)}. For a single vector pass `x[None]`."
+            f"`{name}` holds one vector a sample, (N, ...) with at least 2 dimensions, got "
+            f"{tuple(x.shape)}. For a single vector pass `{name}[None]`."
         )
-    rows = x.detach().flatten(1).to(torch.promote_types(x.dtype, torch.float32))
-    if rows.shape[1] == 0:
-        return rows, rows.new_ones(len(rows), 1)
-    peak = rows.abs().amax(1, keepdim=True)
-    scale = torch.where((peak > 0) & peak.isfinite(), peak, torch.ones_like(peak))
+    (rows,) = in_float32(x.flatten(1))
+    scale = magnitude(rows, 1).expand(len(rows), 1)
     return rows / scale, scale
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import magnitude
+
 __all__ = ["MeanAndSd", "geometric_mean", "mean_and_sd"]
 
 
@@ -28,19 +30,23 @@ def mean_and_sd(values: Tensor | Sequence[float]) -> MeanAndSd:
         Two float64 tensors of shape (...); the deviation of a single value is NaN, and so is the
         mean of none.
 
+    Raises:
+        ValueError: if ``values`` is a single number.
+
     Example:
         >>> mean, sd = mean_and_sd([0.30, 0.31, 0.32])
         >>> round(mean.item(), 4), round(sd.item(), 4)
         (0.31, 0.01)
     """
-    x = torch.as_tensor(values, dtype=torch.float64)
+    x = _one_a_seed(values)
     if len(x) == 0:
         undefined = x.new_full(x.shape[1:], torch.nan)
         return MeanAndSd(undefined, undefined.clone())
     mean = x.mean(0)
-    if len(x) == 1:
+    if len(x) == 1 or mean.numel() == 0:  # of nothing `std` warns
         return MeanAndSd(mean, torch.full_like(mean, torch.nan))
-    return MeanAndSd(mean, x.std(0, correction=1))
+    scale = magnitude(x, 0)
+    return MeanAndSd(mean, (x / scale).std(0, correction=1) * scale[0])
 
 
 def geometric_mean(values: Tensor | Sequence[float]) -> Tensor:
@@ -54,11 +60,21 @@ def geometric_mean(values: Tensor | Sequence[float]) -> Tensor:
     Returns:
         A float64 tensor of shape (...); NaN where a value is negative, and for no values.
 
+    Raises:
+        ValueError: if ``values`` is a single number.
+
     Example:
         >>> round(geometric_mean([1e-6, 1e-4]).item(), 8)
         1e-05
     """
-    x = torch.as_tensor(values, dtype=torch.float64)
+    x = _one_a_seed(values)
     if len(x) == 0:
         return x.new_full(x.shape[1:], torch.nan)
     return x.log().mean(0).exp()
+
+
+def _one_a_seed(values: Tensor | Sequence[float]) -> Tensor:
+    x = torch.as_tensor(values, dtype=torch.float64).detach()
+    if x.ndim == 0:
+        raise ValueError(f"`values` is the number {x.item()}, expected (n, ...), one entry a seed.")
+    return x

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_shapes
 from lit_credit.functional.factored_matrix import FactoredMatrix
 
 __all__ = ["ov_circuit", "qk_circuit"]
@@ -35,8 +37,15 @@ def qk_circuit(query: Tensor, key: Tensor, rotation: Tensor | None = None) -> Fa
         Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021,
         transformer-circuits.pub/2021/framework.
     """
-    q = query.detach() * query.shape[-1] ** -0.5
-    return FactoredMatrix(q if rotation is None else q @ rotation, key.detach())
+    check_shapes(
+        "(..., d_model, d_head), (..., d_model, d_head), (..., d_head, d_head)",
+        query=query,
+        key=key,
+        rotation=rotation,
+    )
+    q, *turn = in_float32(query, *([] if rotation is None else [rotation]))
+    q = q / max(1, query.shape[-1]) ** 0.5
+    return FactoredMatrix(q if rotation is None else q @ turn[0], key)
 
 
 def ov_circuit(output: Tensor, value: Tensor) -> FactoredMatrix:
@@ -65,4 +74,5 @@ def ov_circuit(output: Tensor, value: Tensor) -> FactoredMatrix:
         Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021,
         transformer-circuits.pub/2021/framework.
     """
-    return FactoredMatrix(output.detach(), value.detach())
+    check_shapes("(..., d_model, d_head), (..., d_model, d_head)", output=output, value=value)
+    return FactoredMatrix(output, value)

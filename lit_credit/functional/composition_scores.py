@@ -3,11 +3,11 @@
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from lit_credit.functional._linalg import frobenius, inner
-from lit_credit.functional.factored_matrix import FactoredMatrix, check_product, fold_left
+from lit_credit.functional._linalg import frobenius, inner, unit
+from lit_credit.functional._shapes import check_shapes
+from lit_credit.functional.factored_matrix import FactoredMatrix, fold_left
 
 __all__ = ["CompositionScores", "composition_null", "composition_scores"]
 
@@ -45,6 +45,7 @@ def composition_scores(
         ValueError: if the widths differ.
 
     Example:
+        >>> import torch
         >>> eye = FactoredMatrix(torch.eye(4), torch.eye(4))
         >>> composition_scores(eye, eye, eye).key.item()
         0.5
@@ -53,15 +54,10 @@ def composition_scores(
         Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021,
         transformer-circuits.pub/2021/framework, "Two-layer attention-only transformers".
     """
-    written = fold_left(writer.T)
-    scores = []
-    for circuit in (qk.T, qk, ov):
-        check_product(circuit, writer)
-        read = fold_left(circuit)
-        norms = frobenius(read) * frobenius(written)
-        score = frobenius(inner(read, written)) / norms
-        scores.append(torch.where((norms > 0) & norms.isfinite(), score, torch.nan))
-    return CompositionScores(*scores)
+    check_shapes("(..., d, d), (..., d, d), (..., d, d)", qk=qk, ov=ov, writer=writer)
+    written = unit(fold_left(writer.T))
+    reads = (unit(fold_left(circuit)) for circuit in (qk.T, qk, ov))
+    return CompositionScores(*(frobenius(inner(read, written)) for read in reads))
 
 
 def composition_null(d: int) -> float:
@@ -76,8 +72,13 @@ def composition_null(d: int) -> float:
     Args:
         d: width of the stream.
 
+    Raises:
+        ValueError: if ``d`` is below 1.
+
     Example:
         >>> composition_null(64)
         0.125
     """
+    if d < 1:
+        raise ValueError(f"`d` is {d}, expected at least 1.")
     return 1 / math.sqrt(d)

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from lit_credit.functional._linalg import frobenius, inner, outer, triangle
+from lit_credit.functional._linalg import frobenius, inner, outer, triangle, unit
+from lit_credit.functional._shapes import check_shapes
 from lit_credit.functional.factored_matrix import FactoredMatrix
 
 __all__ = ["diagonal_score", "diagonal_score_null_sd"]
@@ -47,23 +48,18 @@ def diagonal_score(qk: FactoredMatrix, ov: FactoredMatrix) -> Tensor:
         induction heads in Transformers", 2024, arXiv:2408.09503.
     """
     d = qk.shape[-1]
-    if not qk.shape[-2:] == ov.shape[-2:] == (d, d):
-        raise ValueError(
-            f"`qk` and `ov` must be matrices of one stream, (..., d, d), got {tuple(qk.shape)} "
-            f"and {tuple(ov.shape)}."
-        )
-    # Z = L M R^T, its trace that of M N, its norm that of M between the triangles of L and R.
-    m, n = inner(qk.right, ov.left), inner(qk.left, ov.right)
-    left, right = triangle(qk.left), triangle(ov.right)
-    norm = frobenius(outer(inner(left.mT, m), right))
-    row, column = qk.left.sum(-2, keepdim=True), ov.right.sum(-2, keepdim=True)
+    check_shapes("(..., d, d), (..., d, d)", qk=qk, ov=ov)
+    # Z = L M R^T, its trace that of M N, its norm that of M between the triangles of L and R; of
+    # factors of norm 1, which the score does not see.
+    first, last = unit(qk.left), unit(ov.right)
+    m, n = inner(unit(qk.right), unit(ov.left)), inner(first, last)
+    norm = frobenius(outer(inner(triangle(first).mT, m), triangle(last)))
+    row, column = first.sum(-2, keepdim=True), last.sum(-2, keepdim=True)
     t = (m * n).sum((-2, -1)) / norm
     c = outer(inner(row.mT, m), column)[..., 0, 0] / norm / d
 
     resolution = _UNITS * torch.finfo(norm.dtype).eps
-    factors = [frobenius(x) for x in (left, qk.right, ov.left, right)]
-    defined = norm > resolution * factors[0] * factors[1] * factors[2] * factors[3]
-    defined &= 1 - c.square() > resolution
+    defined = (norm > resolution) & (1 - c.square() > resolution)
     return torch.where(defined, (t - c) / (1 - c.square()).sqrt(), torch.nan)
 
 
@@ -75,8 +71,13 @@ def diagonal_score_null_sd(d: int) -> float:
     Args:
         d: width of the stream.
 
+    Raises:
+        ValueError: if ``d`` is below 1.
+
     Example:
         >>> diagonal_score_null_sd(64)
         0.125
     """
+    if d < 1:
+        raise ValueError(f"`d` is {d}, expected at least 1.")
     return 1 / math.sqrt(d)

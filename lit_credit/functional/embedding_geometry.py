@@ -117,8 +117,9 @@ def feature_dimensionality(vectors: Tensor) -> Tensor:
     """
     u = _directions(vectors)
     w = in_float64(vectors)
-    largest = w.abs().max() if w.numel() else w.new_ones(())
-    w = w / largest
+    if w.numel() == 0:
+        return w.new_full((len(w),), torch.nan)
+    w = w / w.abs().max()
     # Not through all pairs: N d^2 in place of N^2 d.
     shared = ((u @ (w.mT @ w)) * u).sum(1)
     return w.square().sum(1) / shared
@@ -132,7 +133,7 @@ def _directions(vectors: Tensor) -> Tensor:
         )
     w = in_float64(vectors)
     if w.shape[1] == 0:
-        return w
+        return w.new_full((len(w), 1), torch.nan)
     # By the largest entry first, so that squares neither overflow nor vanish.
     w = w / w.abs().amax(1, keepdim=True)
     unit: Tensor = w / torch.linalg.vector_norm(w, dim=1, keepdim=True)

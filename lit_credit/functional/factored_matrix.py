@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_credit.functional._linalg import SVD, frobenius, inner, svd, triangle
+from lit_credit.functional._linalg import SVD, frobenius, inner, outer, qr, svd, triangle
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_shapes
 
 __all__ = ["SVD", "FactoredMatrix", "product_norm"]
 
@@ -22,7 +24,7 @@ class FactoredMatrix:
 
     Args:
         left: L, (..., m, k).
-        right: R, (..., n, k).
+        right: R, (..., n, k). Both are kept in one dtype, float32 at least, without a graph.
 
     Raises:
         ValueError: if the inner dimensions differ.
@@ -44,11 +46,10 @@ class FactoredMatrix:
     right: Tensor
 
     def __post_init__(self) -> None:
-        if self.left.shape[-1] != self.right.shape[-1]:
-            raise ValueError(
-                f"`left` and `right` must have one inner dimension, (..., m, k) and (..., n, k), "
-                f"got {tuple(self.left.shape)} and {tuple(self.right.shape)}. Transpose one."
-            )
+        check_shapes("(..., m, k), (..., n, k)", left=self.left, right=self.right)
+        left, right = in_float32(self.left, self.right)
+        object.__setattr__(self, "left", left)
+        object.__setattr__(self, "right", right)
 
     @property
     def shape(self) -> torch.Size:
@@ -70,11 +71,15 @@ class FactoredMatrix:
 
     def __matmul__(self, other: "FactoredMatrix") -> "FactoredMatrix":
         """The product, with the smaller of the two inner dimensions."""
-        check_product(self, other)
+        if self.shape[-1] != other.shape[-2]:
+            raise ValueError(
+                f"matrices of shapes {tuple(self.shape)} and {tuple(other.shape)} have no product. "
+                "Transpose one with `.T`."
+            )
         core = inner(self.right, other.left)
         if core.shape[-2] <= core.shape[-1]:
-            return FactoredMatrix(self.left, other.right @ core.mT)
-        return FactoredMatrix(self.left @ core, other.right)
+            return FactoredMatrix(self.left, outer(other.right, core))
+        return FactoredMatrix(outer(self.left, core.mT), other.right)
 
     def dense(self) -> Tensor:
         """The matrices themselves, (..., m, n)."""
@@ -105,7 +110,7 @@ class FactoredMatrix:
         """
         if self.left.shape[-1] >= min(self.shape[-2:]):
             return svd(self.dense())
-        (q_left, r_left), (q_right, r_right) = (torch.linalg.qr(x) for x in (self.left, self.right))
+        (q_left, r_left), (q_right, r_right) = (qr(x) for x in (self.left, self.right))
         u, s, v = svd(r_left @ r_right.mT)
         return SVD(q_left @ u, s, q_right @ v)
 
@@ -133,7 +138,7 @@ def product_norm(a: FactoredMatrix, b: FactoredMatrix) -> Tensor:
         >>> round(product_norm(a, a).item(), 3), round((a @ a).norm().item(), 3)
         (122.984, 122.984)
     """
-    check_product(a, b)
+    check_shapes("(..., m, d), (..., d, n)", a=a, b=b)
     return frobenius(inner(fold_left(a), fold_left(b.T)))
 
 
@@ -144,12 +149,3 @@ def fold_left(a: FactoredMatrix) -> Tensor:
     factors cancel.
     """
     return a.right @ triangle(a.left).mT
-
-
-def check_product(a: FactoredMatrix, b: FactoredMatrix) -> None:
-    """Raise a ValueError that names both shapes unless the inner dimensions agree."""
-    if a.shape[-1] != b.shape[-2]:
-        raise ValueError(
-            f"matrices of shapes {tuple(a.shape)} and {tuple(b.shape)} have no product. "
-            "Transpose one with `.T`."
-        )

@@ -13,8 +13,9 @@ def gradient_cosine(a: Tensor, b: Tensor) -> Tensor:
 
     .. math:: \cos_n = \langle a_n, b_n \rangle / (\|a_n\|_2 \|b_n\|_2)
 
-    Each vector is first divided by its own largest magnitude. There is no epsilon: the clamp of
-    ``torch.nn.functional.cosine_similarity`` reads 0.07 for two equal gradients of norm 5e-9.
+    Each vector is first divided by its own largest magnitude, down to a power of two. There is no
+    epsilon: the clamp of ``torch.nn.functional.cosine_similarity`` reads 0.07 for two equal
+    gradients of norm 5e-9.
 
     Args:
         a: (N, ...) one vector a sample; everything after the first dimension is flattened.
@@ -35,8 +36,8 @@ def gradient_cosine(a: Tensor, b: Tensor) -> Tensor:
     """
     check_same_shape(a, b, ("a", "b"))
     dtype = torch.promote_types(a.dtype, b.dtype)
-    (u, _), (v, _) = scaled_rows(a.to(dtype)), scaled_rows(b.to(dtype))
-    # After scaling, squared norms lie in [1, D]: their product is safe, and for equal vectors
+    (u, _), (v, _) = scaled_rows(a.to(dtype), "a"), scaled_rows(b.to(dtype), "b")
+    # After scaling, squared norms lie in [1, 4 D]: their product is safe, and for equal vectors
     # sqrt(s * s) is s to the bit. Zero vectors end as 0 / 0, infinite ones as inf / inf.
     dot, squares = (u * v).sum(1), (u * u).sum(1) * (v * v).sum(1)
     return (dot / squares.sqrt()).clamp(-1, 1)

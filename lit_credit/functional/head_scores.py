@@ -31,12 +31,15 @@ def repeated_tokens(
         (N, ``period * repeats``) whole numbers, on the CPU.
 
     Raises:
-        ValueError: if ``vocab_size`` is below ``period``.
+        ValueError: if ``vocab_size`` is below ``period``, or a number is negative.
 
     Example:
         >>> repeated_tokens(1, 3, 2, vocab_size=9, generator=Generator().manual_seed(0))
         tensor([[2, 3, 4, 2, 3, 4]])
     """
+    for name, value in (("n_samples", n_samples), ("period", period), ("repeats", repeats)):
+        if value < 0:
+            raise ValueError(f"`{name}` is {value}, expected at least 0.")
     if vocab_size < period:
         raise ValueError(
             f"`period` is {period}, but a block of different tokens has at most `vocab_size` of "

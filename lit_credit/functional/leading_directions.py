@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional._linalg import is_finite
+from lit_credit.functional._rows import in_float32, magnitude
+from lit_credit.functional._shapes import check_shapes
 
 __all__ = ["leading_directions"]
 
@@ -22,7 +24,8 @@ def leading_directions(matrix: Tensor, rank: int) -> Tensor:
         (..., m, r) in the order of the singular values; NaN where the matrix is zero or not finite.
 
     Raises:
-        ValueError: if the matrix has fewer than ``rank`` directions, or ``rank`` is below 1.
+        ValueError: if ``matrix`` is no matrix or has fewer than ``rank`` directions, or ``rank`` is
+            below 1.
 
     Example:
         >>> leading_directions(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).abs()
@@ -30,12 +33,14 @@ def leading_directions(matrix: Tensor, rank: int) -> Tensor:
                 [1., 0.],
                 [0., 1.]])
     """
+    check_shapes("(..., m, n)", matrix=matrix)
     if not 1 <= rank <= min(matrix.shape[-2:]):
         raise ValueError(
             f"`rank` is {rank}, expected a number from 1 to {min(matrix.shape[-2:])}, as many as "
             f"`matrix` {tuple(matrix.shape)} has directions."
         )
-    matrix = matrix.detach()
+    (matrix,) = in_float32(matrix)
+    matrix = matrix / magnitude(matrix, (-2, -1))
     basis = None
     if matrix.shape[-2] > matrix.shape[-1]:
         basis, matrix = torch.linalg.qr(matrix)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lit_credit.functional._attention import in_float64
 from lit_credit.functional._linalg import svd
+from lit_credit.functional._shapes import check_shapes
 from lit_credit.functional.leading_directions import leading_directions
 
 __all__ = [
@@ -60,6 +61,7 @@ def log_prob_directions(probs: Tensor, rank: int) -> Tensor:
                 [0.4080],
                 [0.4080]], dtype=torch.float64)
     """
+    check_shapes("(M, N)", probs=probs)
     return leading_directions(centred_log_probs(probs).mT, rank)
 
 
@@ -82,6 +84,7 @@ def low_rank_log_probs(probs: Tensor, rank: int) -> Tensor:
         >>> bool((low_rank_log_probs(probs, 1).softmax(-1) - probs).abs().max() < 1e-6)
         True
     """
+    check_shapes("(M, N)", probs=probs)
     if not 1 <= rank <= min(probs.shape[-2:]):
         raise ValueError(
             f"`rank` is {rank}, expected from 1 to {min(probs.shape[-2:])}, as many singular values"
@@ -107,15 +110,19 @@ def log_ratio_fluctuation(logits: Tensor, probs: Tensor) -> Tensor:
     Returns:
         Z, (..., N) float64; NaN for a symbol of probability zero, which is left out of the mean.
 
+    Raises:
+        ValueError: if the shapes do not broadcast.
+
     Example:
         >>> p = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
         >>> z = log_ratio_fluctuation(torch.zeros(3), p)
         >>> round((p * z.exp()).sum().log().item(), 4), round((p * z**2).sum().item() / 2, 4)
         (0.0589, 0.0601)
     """
+    check_shapes("(..., N), (..., N)", logits=logits, probs=probs)
     p = in_float64(probs)
-    difference = torch.where(p > 0, in_float64(logits) - p.log(), torch.nan)
-    mean = torch.where(p > 0, p * difference, 0.0).sum(-1, keepdim=True)
+    difference = torch.where(p == 0, torch.nan, in_float64(logits) - p.log())
+    mean = torch.where(p == 0, 0.0, p * difference).sum(-1, keepdim=True)
     return difference - mean
 
 
@@ -133,10 +140,11 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
         bias: b, (N,), of the unembedding; None for zero.
 
     Returns:
-        (M, d) float64; NaN if ``unembedding`` or ``bias`` is not finite.
+        (M, d) float64; NaN where a probability is negative or not finite, and all of it if
+        ``unembedding`` or ``bias`` is not finite.
 
     Raises:
-        ValueError: if the numbers of symbols differ.
+        ValueError: if the numbers of symbols differ, or there is none.
 
     Example:
         >>> w = second_order_contexts(torch.eye(2), torch.tensor([[0.8, 0.2]]))
@@ -144,10 +152,10 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
         tensor([[0.8000, 0.2000]], dtype=torch.float64)
     """
     u, p = in_float64(unembedding), in_float64(probs)
-    if u.ndim != 2 or p.ndim != 2 or len(u) != p.shape[1]:
+    if u.ndim != 2 or p.ndim != 2 or len(u) != p.shape[1] or not len(u):
         raise ValueError(
             f"`unembedding` and `probs` have shapes {tuple(u.shape)} and {tuple(p.shape)}, expected"
-            " (N, d) and (M, N)."
+            " (N, d) and (M, N) of at least one symbol."
         )
     if bias is not None and bias.shape != u.shape[:1]:
         raise ValueError(f"`bias` has shape {tuple(bias.shape)}, expected ({len(u)},).")
@@ -155,6 +163,8 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
     b = u.new_zeros(len(u)) if bias is None else in_float64(bias).to(u.device)
     if not (u.isfinite().all() and b.isfinite().all()):  # LAPACK would raise
         return u.new_full((len(p), u.shape[1]), torch.nan)
+    sound = ((p >= 0) & p.isfinite()).all(1, keepdim=True)
+    p = torch.where(sound, p, 0.0)
     root = p.sqrt()[..., None]  # (M, N, 1)
     means = p @ u
     logs = torch.where(p > 0, p.log() - b, 0.0)
@@ -162,4 +172,4 @@ def second_order_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | Non
     # Least squares of sqrt(p) (u - E u) w = sqrt(p) (log p - E log p): the variance itself would
     # square the condition number, and p is often concentrated.
     inverse: Tensor = torch.linalg.pinv(root * (u - means[:, None]))
-    return (inverse @ (root * logs[..., None])).squeeze(-1)
+    return torch.where(sound, (inverse @ (root * logs[..., None])).squeeze(-1), torch.nan)

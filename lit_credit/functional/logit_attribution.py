@@ -5,6 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_shapes
+
 __all__ = ["SharedWork", "logit_attribution", "shared_work", "through_frozen_norm"]
 
 # Legend: P parts of a stream (heads), M samples, d features, N symbols.
@@ -40,7 +43,8 @@ def logit_attribution(parts: Tensor, unembedding: Tensor) -> Tensor:
             f"`parts` and `unembedding` have shapes {tuple(parts.shape)} and "
             f"{tuple(unembedding.shape)}, expected (..., d) and (N, d)."
         )
-    return parts.detach() @ unembedding.detach().mT
+    h, u = in_float32(parts, unembedding)
+    return h @ u.mT
 
 
 def through_frozen_norm(
@@ -62,6 +66,9 @@ def through_frozen_norm(
     Returns:
         (..., M, d).
 
+    Raises:
+        ValueError: if the numbers of samples or features differ.
+
     Example:
         >>> h = torch.tensor([[3.0, 1.0]])
         >>> through_frozen_norm(torch.stack([h, 2 * h]), h, None, 0.0, centred=True)
@@ -69,11 +76,13 @@ def through_frozen_norm(
         <BLANKLINE>
                 [[ 2., -2.]]])
     """
+    check_shapes("(..., M, d), (M, d), (d)", parts=parts, stream=stream, gain=gain)
+    parts, stream, *scale = in_float32(parts, stream, *([] if gain is None else [gain]))
     if centred:
         parts = parts - parts.mean(-1, keepdim=True)
         stream = stream - stream.mean(-1, keepdim=True)
     scaled = parts / (stream.square().mean(-1, keepdim=True) + eps).sqrt()
-    return scaled if gain is None else scaled * gain
+    return scaled if gain is None else scaled * scale[0]
 
 
 class SharedWork(NamedTuple):

@@ -45,7 +45,7 @@ def accuracy_bound(associations: float, contexts: int, vocab_size: int) -> float
         vocab_size: N symbols.
 
     Raises:
-        ValueError: if ``contexts`` or ``vocab_size`` is below 1.
+        ValueError: if ``contexts`` or ``vocab_size`` is below 1, or ``associations`` below 0.
 
     Example:
         >>> round(accuracy_bound(association_bound(31, 10, 10), contexts=2500, vocab_size=50), 4)
@@ -58,5 +58,7 @@ def accuracy_bound(associations: float, contexts: int, vocab_size: int) -> float
     for name, value in (("contexts", contexts), ("vocab_size", vocab_size)):
         if value < 1:
             raise ValueError(f"`{name}` is {value}, expected at least 1.")
+    if associations < 0:
+        raise ValueError(f"`associations` is {associations}, expected at least 0.")
     chance = 1 / vocab_size
-    return chance + (1 - chance) * min(1.0, associations / contexts)
+    return chance + (1 - chance) * min(associations / contexts, 1.0)  # NaN stays

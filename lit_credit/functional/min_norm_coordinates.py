@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import in_float32
+
 __all__ = ["min_norm_coordinates"]
 
 
@@ -20,7 +22,7 @@ def min_norm_coordinates(stream: Tensor, unembedding: Tensor) -> Tensor:
 
     Returns:
         (..., N): coordinates with :math:`W_U^\top \alpha = h`, or as near to it as can be if W_U
-        does not span all of d.
+        does not span all of d; NaN if it is not finite.
 
     Raises:
         ValueError: if the numbers of features differ.
@@ -36,5 +38,8 @@ def min_norm_coordinates(stream: Tensor, unembedding: Tensor) -> Tensor:
             f"`stream` and `unembedding` have shapes {tuple(stream.shape)} and "
             f"{tuple(unembedding.shape)}, expected (..., d) and (N, d)."
         )
-    inverse: Tensor = torch.linalg.pinv(unembedding.detach())  # (d, N)
-    return stream.detach() @ inverse
+    h, u = in_float32(stream, unembedding)
+    if not u.isfinite().all():  # LAPACK would raise
+        return h.new_full((*h.shape[:-1], len(u)), torch.nan)
+    inverse: Tensor = torch.linalg.pinv(u)  # (d, N)
+    return h @ inverse

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import in_float32
+
 __all__ = ["conditional_entropy", "max_accuracy", "random_baseline"]
 
 
@@ -27,7 +29,7 @@ def conditional_entropy(prior: Tensor, rows: Tensor) -> Tensor:
         >>> conditional_entropy(torch.tensor([0.5, 0.5]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
         tensor(0.3466)
     """
-    _check(prior, rows)
+    prior, rows = _checked(prior, rows)
     entropies: Tensor = torch.special.entr(rows).sum(-1)
     return prior @ entropies
 
@@ -49,7 +51,8 @@ def random_baseline(prior: Tensor, rows: Tensor) -> Tensor:
         >>> random_baseline(torch.tensor([0.5, 0.5]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
         tensor(0.3466)
     """
-    return math.log(rows.shape[-1]) - conditional_entropy(prior, rows)
+    entropy = conditional_entropy(prior, rows)
+    return math.log(rows.shape[-1]) - entropy
 
 
 def max_accuracy(prior: Tensor, rows: Tensor) -> Tensor:
@@ -69,13 +72,14 @@ def max_accuracy(prior: Tensor, rows: Tensor) -> Tensor:
         >>> max_accuracy(torch.tensor([0.5, 0.5]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
         tensor(0.7500)
     """
-    _check(prior, rows)
+    prior, rows = _checked(prior, rows)
     return prior @ rows.amax(-1)
 
 
-def _check(prior: Tensor, rows: Tensor) -> None:
-    if rows.ndim != 2 or prior.shape != rows.shape[:1]:
+def _checked(prior: Tensor, rows: Tensor) -> list[Tensor]:
+    if rows.ndim != 2 or prior.shape != rows.shape[:1] or not rows.numel():
         raise ValueError(
             f"`prior` has shape {tuple(prior.shape)} and `rows` {tuple(rows.shape)}; expected "
-            "(contexts,) and (contexts, symbols)."
+            "(contexts,) and (contexts, symbols), at least one of each."
         )
+    return in_float32(prior, rows)

@@ -27,7 +27,7 @@ def sample_norms(x: Tensor) -> Tensor:
         >>> sample_norms(torch.tensor([[3.0, 4.0], [3e-30, 4e-30]]))
         tensor([5.0000e+00, 5.0000e-30])
     """
-    rows, scale = scaled_rows(x)
+    rows, scale = scaled_rows(x, "x")
     return rows.square().sum(1).sqrt() * scale.squeeze(1)
 
 

@@ -26,8 +26,8 @@ def optimal_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | None = N
         bias: b, (N,), of the unembedding; None for zero.
 
     Returns:
-        (M, d) float64; NaN where a probability is zero, as the best may then be at infinity, and
-        if ``unembedding`` or ``bias`` is not finite.
+        (M, d) float64; NaN where a probability is zero, as the best may then be at infinity, or no
+        probability, and all of it if ``unembedding`` or ``bias`` is not finite.
 
     Raises:
         ValueError: if the numbers of symbols differ.
@@ -38,9 +38,13 @@ def optimal_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | None = N
         tensor([[0.7000, 0.2000, 0.1000]], dtype=torch.float64)
     """
     start = second_order_contexts(unembedding, probs, bias)
-    if start.isnan().any():
+    undefined = start.isnan().any(1, keepdim=True)
+    if undefined.all():
         return start
     u, p = in_float64(unembedding), in_float64(probs).to(start.device)
+    undefined |= ~(p > 0).all(1, keepdim=True)
+    # What has no best context is solved in the place of the uniform distribution, and left out.
+    start, p = start.masked_fill(undefined, 0.0), p.masked_fill(undefined, 1 / len(u))
     b = u.new_zeros(len(u)) if bias is None else in_float64(bias).to(u.device)
 
     def loss(w: Tensor) -> Tensor:
@@ -68,4 +72,4 @@ def optimal_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | None = N
         before, now = now, loss(w)
         if not (before - now > 1e-15 * before).any():
             break
-    return torch.where((p > 0).all(1, keepdim=True), w, torch.nan)
+    return w.masked_fill(undefined, torch.nan)

@@ -1,9 +1,11 @@
 """How many singular values of a matrix count."""
 
+import torch
 from torch import Tensor
 
 from lit_credit.functional._attention import in_float64
 from lit_credit.functional._linalg import singular_values
+from lit_credit.functional._shapes import check_shapes
 
 __all__ = ["participation_ratio"]
 
@@ -19,7 +21,10 @@ def participation_ratio(matrix: Tensor) -> Tensor:
         matrix: (..., m, n), with singular values s.
 
     Returns:
-        (...) float64, from 1 to min(m, n); NaN for a matrix that is zero or not finite.
+        (...) float64, from 1 to min(m, n); NaN for a matrix that is zero, empty or not finite.
+
+    Raises:
+        ValueError: if ``matrix`` is no matrix.
 
     Example:
         >>> import torch
@@ -30,7 +35,10 @@ def participation_ratio(matrix: Tensor) -> Tensor:
         Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement", 2017,
         bioRxiv 214262, of the eigenvalues s^2 of a covariance.
     """
+    check_shapes("(..., m, n)", matrix=matrix)
     s = singular_values(in_float64(matrix))
+    if s.shape[-1] == 0:
+        return s.new_full(s.shape[:-1], torch.nan)
     # By the largest first, so that fourth powers neither overflow nor vanish.
     squares = (s / s.amax(-1, keepdim=True)).square()
     ratio: Tensor = squares.sum(-1).square() / squares.square().sum(-1)

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_index, check_shapes
+
 __all__ = ["best_ratio", "force_ratio", "place_value_ratio", "without_source"]
 
 # Legend: C columns, each read by one row of the attention (R, T); S sources in a column.
@@ -26,12 +29,16 @@ def place_value_ratio(attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor
     Returns:
         (C,); NaN where a column is not read at all.
 
+    Raises:
+        ValueError: if the shapes do not fit, or a row or source is not in the attention.
+
     Example:
         >>> attention = torch.tensor([[0.4, 0.4, 0.04, 0.04, 0.12]])
         >>> row, own, leak = torch.tensor([0]), torch.tensor([[0, 1]]), torch.tensor([[2, 3]])
         >>> place_value_ratio(attention, row, own, leak)
         tensor([0.1000])
     """
+    attention = _checked(attention, rows, own=own, leak=leak)
     low, high = (_at(attention, rows, slots).mean(1) for slots in (leak, own))
     return torch.where(high > 0, low / high, torch.nan)
 
@@ -52,7 +59,8 @@ def force_ratio(attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor, rati
         (R, T).
 
     Raises:
-        ValueError: if ``ratio`` is below 0.
+        ValueError: if ``ratio`` is below 0, the shapes do not fit, or a row or source is not in the
+            attention.
 
     Example:
         >>> attention = torch.tensor([[0.3, 0.5, 0.1, 0.1]])
@@ -62,9 +70,10 @@ def force_ratio(attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor, rati
     """
     if ratio < 0:
         raise ValueError(f"`ratio` is {ratio}, expected at least 0.")
+    attention = _checked(attention, rows, own=own, leak=leak)
     both = _at(attention, rows, own).sum(1) + _at(attention, rows, leak).sum(1)
     high = both / (own.shape[1] + ratio * leak.shape[1])
-    forced = attention.detach().clone()
+    forced = attention.clone()
     forced[rows[:, None], own] = high[:, None]
     forced[rows[:, None], leak] = ratio * high[:, None]
     return forced
@@ -81,11 +90,14 @@ def without_source(attention: Tensor, rows: Tensor, source: Tensor) -> Tensor:
     Returns:
         (R, T), rows that sum to 1; NaN in a row that read nothing else.
 
+    Raises:
+        ValueError: if the shapes do not fit, or a row or source is not in the attention.
+
     Example:
         >>> without_source(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([0]), torch.tensor([0]))
         tensor([[0.0000, 0.6000, 0.4000]])
     """
-    left = attention.detach().clone()
+    left = _checked(attention, rows, source=source).clone()
     left[rows, source] = 0
     left[rows] = left[rows] / left[rows].sum(1, keepdim=True)
     return left
@@ -98,13 +110,32 @@ def best_ratio(ratios: Tensor, exact: Tensor) -> Tensor:
         ratios: (K,).
         exact: shares of right sums, (K,).
 
+    Returns:
+        ().
+
+    Raises:
+        ValueError: if the shapes differ.
+
     Example:
         >>> best_ratio(torch.tensor([0.0, 0.09, 0.11]), torch.tensor([0.2, 1.0, 1.0]))
         tensor(0.1000)
     """
-    best = exact == exact.max()
-    return ratios[best].mean() if exact.max() > 0 else ratios.new_tensor(torch.nan)
+    check_shapes("(K), (K)", ratios=ratios, exact=exact)
+    (ratios,) = in_float32(ratios)
+    if not len(exact) or not exact.max() > 0:
+        return ratios.new_tensor(torch.nan)
+    return ratios[exact == exact.max()].mean()
+
+
+def _checked(attention: Tensor, rows: Tensor, **slots: Tensor) -> Tensor:
+    """The attention in float32 at least, if rows and slots are places in it."""
+    single = "(C)" if "source" in slots else "(C, S), (C, S')"
+    check_shapes(f"(R, T), (C), {single}", attention=attention, rows=rows, **slots)
+    check_index("rows", rows, attention.shape[0])
+    for name, places in slots.items():
+        check_index(name, places, attention.shape[1])
+    return in_float32(attention)[0]
 
 
 def _at(attention: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
-    return attention.detach()[rows[:, None], slots]
+    return attention[rows[:, None], slots]

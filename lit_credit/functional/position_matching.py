@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional._linalg import check_ranks
+from lit_credit.functional._rows import in_float32, scaled_rows
+from lit_credit.functional._shapes import check_shapes
 from lit_credit.functional.leading_directions import leading_directions
 
 __all__ = ["PositionMatching", "position_matching"]
@@ -55,13 +57,9 @@ def position_matching(embedding: Tensor, weight: Tensor, ranks: Sequence[int]) -
         Song, Xu, Zhong, "Out-of-distribution generalization via composition: a lens through
         induction heads in Transformers", 2024, arXiv:2408.09503.
     """
-    if embedding.ndim != 2 or embedding.shape[1] != weight.shape[-2]:
-        raise ValueError(
-            f"`embedding` has shape {tuple(embedding.shape)}, expected (V, {weight.shape[-2]}), as "
-            f"wide as the stream that `weight` {tuple(weight.shape)} reads."
-        )
+    check_shapes("(V, d), (..., d, d_head)", embedding=embedding, weight=weight)
     check_ranks(ranks, min(weight.shape[-2:]), "weight")
-    e = embedding.detach()
+    e, weight = in_float32(embedding, weight)
     mean = e.mean(0, keepdim=True)
     directions = leading_directions(weight, max(ranks))
     read = _projected(torch.cat([e - mean, mean]), directions, ranks)
@@ -71,6 +69,7 @@ def position_matching(embedding: Tensor, weight: Tensor, ranks: Sequence[int]) -
 
 def _projected(rows: Tensor, directions: Tensor, ranks: Sequence[int]) -> Tensor:
     """Length of each row (V, d), normed, in the first r of the directions, (..., V, ranks)."""
+    rows, _ = scaled_rows(rows, "embedding")
     along: Tensor = rows / rows.norm(dim=-1, keepdim=True) @ directions
     r = torch.tensor(ranks, device=rows.device)
     squares = along.square().cumsum(-1)[..., r - 1]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional._linalg import frobenius, inner
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_shapes
 
 __all__ = ["projector_distance", "projector_distance_null"]
 
@@ -38,11 +40,8 @@ def projector_distance(a: Tensor, b: Tensor) -> Tensor:
     Reference:
         Golub, Van Loan, "Matrix Computations", 4th edition, 2013, section 2.5.3.
     """
-    if a.shape[-2] != b.shape[-2]:
-        raise ValueError(
-            f"`a` and `b` have shapes {tuple(a.shape)} and {tuple(b.shape)}, expected (..., n, r) "
-            "and (..., n, s), subspaces of one space. Transpose one."
-        )
+    check_shapes("(..., n, r), (..., n, s)", a=a, b=b)
+    a, b = in_float32(a, b)
     outside = frobenius(a - b @ inner(b, a)), frobenius(b - a @ inner(a, b))
     return torch.hypot(*outside)
 

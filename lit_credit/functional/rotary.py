@@ -5,6 +5,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_shapes
+
 __all__ = ["RotaryLayout", "rotary_frequencies", "rotary_matrix"]
 
 RotaryLayout = Literal["interleaved", "half"]
@@ -23,7 +26,7 @@ def rotary_frequencies(rotary_dim: int, theta: float = 10000.0) -> Tensor:
         (``rotary_dim`` / 2,) float64, radians a position.
 
     Raises:
-        ValueError: if ``rotary_dim`` is odd or below 2.
+        ValueError: if ``rotary_dim`` is odd or below 2, or ``theta`` not above 0.
 
     Example:
         >>> rotary_frequencies(4)
@@ -35,6 +38,8 @@ def rotary_frequencies(rotary_dim: int, theta: float = 10000.0) -> Tensor:
     """
     if rotary_dim < 2 or rotary_dim % 2:
         raise ValueError(f"`rotary_dim` is {rotary_dim}, expected an even number from 2.")
+    if not theta > 0:
+        raise ValueError(f"`theta` is {theta}, expected a number above 0.")
     return theta ** -(torch.arange(0, rotary_dim, 2, dtype=torch.float64) / rotary_dim)
 
 
@@ -61,10 +66,11 @@ def rotary_matrix(
             ``half``, as Hugging Face's Llama has it.
 
     Returns:
-        R, (..., d_head, d_head), of the dtype of ``frequencies``.
+        R, (..., d_head, d_head), of the dtype of ``frequencies``, float32 at least.
 
     Raises:
-        ValueError: if ``layout`` is none of its choices, or ``d_head`` is below 2 p.
+        ValueError: if ``layout`` is none of its choices, ``d_head`` is below 2 p, or
+            ``frequencies`` are not (p,).
 
     Example:
         >>> rotary_matrix(torch.tensor([torch.pi / 2]), 1, d_head=3).round()
@@ -76,6 +82,8 @@ def rotary_matrix(
         Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021,
         arXiv:2104.09864, equation 16.
     """
+    check_shapes("(p)", frequencies=frequencies)
+    (frequencies,) = in_float32(frequencies)
     pairs = len(frequencies)
     size = 2 * pairs if d_head is None else d_head
     if layout not in get_args(RotaryLayout):
@@ -85,7 +93,7 @@ def rotary_matrix(
             f"`d_head` is {d_head}, expected at least {2 * pairs}, two dimensions for each of the "
             f"{pairs} frequencies."
         )
-    angle = torch.as_tensor(distance).to(frequencies)[..., None] * frequencies  # (..., p)
+    angle = torch.as_tensor(distance).detach().to(frequencies)[..., None] * frequencies  # (..., p)
     i = torch.arange(pairs, device=frequencies.device)
     first, second = (2 * i, 2 * i + 1) if layout == "interleaved" else (i, i + pairs)
     matrix = torch.eye(size).to(frequencies).repeat(*angle.shape[:-1], 1, 1)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from lit_credit.functional._shapes import check_shapes
+
 __all__ = ["sample_tokens"]
 
 
@@ -30,21 +32,32 @@ def sample_tokens(
         The symbols drawn, without the prompt, (``length``,), on the prompt's device.
 
     Raises:
-        ValueError: if the prompt is empty or the temperature negative.
+        ValueError: if the prompt is empty, ``length`` or the temperature negative, ``context``
+            below 1, or a logit not a number.
 
     Example:
         >>> after = torch.eye(3).roll(1, 1) * 99  # 1 follows 0, 2 follows 1, 0 follows 2
         >>> sample_tokens(lambda x: after[x], torch.tensor([0]), length=4, context=1)
         tensor([1, 2, 0, 1])
     """
+    check_shapes("(P)", prompt=prompt)
     if not len(prompt):
         raise ValueError("`prompt` is empty; give at least one symbol to start from.")
-    if temperature < 0:
-        raise ValueError(f"`temperature` is {temperature}, expected 0 or more.")
+    for name, value, least in (
+        ("temperature", temperature, 0),
+        ("length", length, 0),
+        ("context", context, 1),
+    ):
+        if not value >= least:
+            raise ValueError(f"`{name}` is {value}, expected {least} or more.")
     symbols = prompt
     for _ in range(length):
         # Drawn on the CPU, so that a seed gives the same text on every device.
         logits = logits_of(symbols[None, -context:])[0, -1].detach().double().cpu()
+        if not (logits.numel() and logits.max().isfinite()):
+            raise ValueError(
+                f"`logits_of` gave {logits}, of which the largest is no finite number."
+            )
         if temperature == 0:
             drawn = logits.argmax(keepdim=True)
         else:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_credit.functional._shapes import check_shapes
+
 __all__ = ["ScaleFlags", "growth", "scale_flags"]
 
 # Accuracies are ratios of counts: a difference that is 0.02 on paper may be 0.01999... in float.
@@ -33,11 +35,15 @@ def growth(last: Tensor | float, first: Tensor | float) -> Tensor:
         float64 of the broadcast shape; infinite where only ``last`` is, NaN where ``first`` is
         zero or not finite.
 
+    Raises:
+        ValueError: if the shapes do not broadcast.
+
     Example:
         >>> growth(1.9e5, 9.5).item()
         20000.0
     """
-    end, start = (torch.as_tensor(x, dtype=torch.float64) for x in (last, first))
+    end, start = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (last, first))
+    check_shapes("(...), (...)", last=end, first=start)
     return torch.where((start != 0) & start.isfinite(), end / start, torch.nan)
 
 

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_shapes
+
 __all__ = ["screenot_rank"]
 
 
@@ -41,7 +44,8 @@ def screenot_rank(singular_values: Tensor, shape: tuple[int, int], max_rank: int
         Donoho, Gavish, Romanov, "ScreeNOT: Exact MSE-optimal singular value thresholding in
         correlated noise", 2023, arXiv:2009.12297, with its "imputation" of the tail.
     """
-    y = singular_values.detach()
+    check_shapes("(..., r)", singular_values=singular_values)
+    (y,) = in_float32(singular_values)
     p, n = sorted(shape)
     given = y.shape[-1]
     if max_rank < 1 or not 4 <= given <= p:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional._attention import in_float64
+from lit_credit.functional._shapes import check_index
 
 __all__ = ["logit_margins", "softmax_divergence", "top_probability"]
 
@@ -92,16 +93,17 @@ def logit_margins(logits: Tensor, target: Tensor) -> Tensor:
             f"`target` has shape {tuple(target.shape)}, which does not broadcast to "
             f"{tuple(f.shape[:-1])}, that of `logits` without symbols."
         ) from None
+    check_index("target", target, f.shape[-1])
     correct = f.gather(-1, y).squeeze(-1)
     wrong = f.scatter(-1, y, -torch.inf).amax(-1)
     return correct - wrong
 
 
 def _pair(logits: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
-    if logits.shape != probs.shape:
+    if logits.shape != probs.shape or not logits.shape[-1:].numel() or logits.ndim == 0:
         raise ValueError(
             f"`logits` and `probs` have shapes {tuple(logits.shape)} and {tuple(probs.shape)}, "
-            "expected one shape (..., N)."
+            "expected one shape (..., N) of at least one symbol."
         )
     f = in_float64(logits)
     return in_float64(probs).to(f.device), f

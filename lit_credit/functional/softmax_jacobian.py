@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional._attention import attention_rows, in_float64
-from lit_credit.functional._rows import check_same_shape
+from lit_credit.functional._rows import check_same_shape, magnitude
 from lit_credit.functional.gradient_cosine import gradient_cosine
 
 __all__ = [
@@ -120,7 +120,7 @@ def softmax_energies(
         [0.5, 0.5, 0.0]
     """
     full, diagonal, off_diagonal, _ = gradients
-    scale = _scale(diagonal, dims).maximum(_scale(off_diagonal, dims))
+    scale = magnitude(diagonal, dims).maximum(magnitude(off_diagonal, dims))
     f, d, o = full / scale, diagonal / scale, off_diagonal / scale
     squared = f.square().sum(dims)
     shares = d.square().sum(dims), o.square().sum(dims), 2 * (d * o).sum(dims)
@@ -163,11 +163,3 @@ def _sum_of_others(x: Tensor, largest: Tensor) -> Tensor:
     rest = x.scatter(-1, largest, 0.0).sum(-1, keepdim=True)
     total = rest + x.gather(-1, largest)
     return (total - x).scatter_(-1, largest, rest)
-
-
-def _scale(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """The largest magnitude, so that squares neither overflow nor underflow; 1 for zeros."""
-    if x.numel() == 0:
-        return x.new_ones(())
-    peak = x.abs().amax(dims, keepdim=True)
-    return torch.where((peak > 0) & peak.isfinite(), peak, torch.ones_like(peak))

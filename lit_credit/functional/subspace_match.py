@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional._linalg import check_ranks, inner, singular_values
+from lit_credit.functional._rows import in_float32
+from lit_credit.functional._shapes import check_shapes
 
 __all__ = ["SubspaceMatch", "principal_angles", "subspace_match"]
 
@@ -39,7 +41,8 @@ def subspace_match(reading: Tensor, writing: Tensor, ranks: Sequence[int]) -> Su
         Two tensors (..., ranks); NaN where a direction is NaN.
 
     Raises:
-        ValueError: if a rank is not from 1 to the number of columns.
+        ValueError: if the subspaces are not of one space, or a rank is not from 1 to the number of
+            columns.
 
     Example:
         >>> match = subspace_match(torch.eye(4), torch.eye(4).roll(1, 0), ranks=[1, 2])
@@ -50,8 +53,10 @@ def subspace_match(reading: Tensor, writing: Tensor, ranks: Sequence[int]) -> Su
         Song, Xu, Zhong, "Out-of-distribution generalization via composition: a lens through
         induction heads in Transformers", 2024, arXiv:2408.09503.
     """
+    check_shapes("(..., d, n), (..., d, n')", reading=reading, writing=writing)
     check_ranks(ranks, reading.shape[-1], "reading")
     check_ranks(ranks, writing.shape[-1], "writing")
+    reading, writing = in_float32(reading, writing)
     most = max(ranks)
     overlap = inner(reading[..., :most], writing[..., :most])
     squares = overlap.square().cumsum(-1).cumsum(-2).diagonal(dim1=-2, dim2=-1)
@@ -75,6 +80,9 @@ def principal_angles(reading: Tensor, writing: Tensor) -> Tensor:
     Returns:
         (..., min(n, n')) radians in [0, pi / 2], ascending; NaN where a direction is NaN.
 
+    Raises:
+        ValueError: if the subspaces are not of one space.
+
     Example:
         >>> angle = torch.tensor(1e-6, dtype=torch.float64)
         >>> u = torch.stack([angle.cos(), angle.sin()])[:, None]
@@ -85,6 +93,8 @@ def principal_angles(reading: Tensor, writing: Tensor) -> Tensor:
         Knyazev, Argentati, "Principal angles between subspaces in an A-based scalar product", 2002,
         doi:10.1137/S1064827500377332.
     """
+    check_shapes("(..., d, n), (..., d, n')", reading=reading, writing=writing)
+    reading, writing = in_float32(reading, writing)
     if reading.shape[-1] < writing.shape[-1]:
         reading, writing = writing, reading
     overlap = inner(reading, writing)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional._linalg import inner, outer
+from lit_credit.functional._rows import in_float32, magnitude
+from lit_credit.functional._shapes import check_shapes
 from lit_credit.functional.factored_matrix import FactoredMatrix
 
 __all__ = ["token_mismatch"]
@@ -33,7 +35,7 @@ def token_mismatch(embedding: Tensor, qk: FactoredMatrix, ov: FactoredMatrix) ->
         all of them.
 
     Raises:
-        ValueError: if ``embedding`` is not (V, d).
+        ValueError: if the widths differ, or there is no token.
 
     Example:
         >>> eye = FactoredMatrix(torch.eye(4), torch.eye(4))
@@ -44,14 +46,16 @@ def token_mismatch(embedding: Tensor, qk: FactoredMatrix, ov: FactoredMatrix) ->
         Song, Xu, Zhong, "Out-of-distribution generalization via composition: a lens through
         induction heads in Transformers", 2024, arXiv:2408.09503.
     """
-    if embedding.ndim != 2 or embedding.shape[1] != qk.shape[-1]:
-        raise ValueError(
-            f"`embedding` has shape {tuple(embedding.shape)}, expected (V, {qk.shape[-1]}), one "
-            "row a token, as wide as the heads' stream."
-        )
-    e = embedding.detach()
-    queries, keys = e @ qk.left, e @ ov.right
-    core = inner(ov.left, qk.right)  # transposed, as `outer` has its second factor
+    check_shapes("(V, d), (..., d, d), (..., d, d)", embedding=embedding, qk=qk, ov=ov)
+    if not len(embedding):
+        raise ValueError("`embedding` has no rows, expected at least one token.")
+    # The best match is the same at any scale.
+    e, *factors = (
+        x / magnitude(x, (-2, -1))
+        for x in in_float32(embedding, qk.left, qk.right, ov.left, ov.right)
+    )
+    queries, keys = e @ factors[0], e @ factors[3]
+    core = inner(factors[2], factors[1])  # transposed, as `outer` has its second factor
     chunk = max(1, _SCORES // max(1, core.shape[:-2].numel() * len(e)))
     found, scored = [], []
     for start in range(0, len(e), chunk):

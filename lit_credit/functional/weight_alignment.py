@@ -39,7 +39,7 @@ def weight_angle(weight: Tensor, feedback: Tensor) -> Tensor:
         backpropagation for deep learning", 2016, doi:10.1038/ncomms13276.
     """
     check_same_shape(weight, feedback, ("weight", "feedback"))
-    (w, _), (b, _) = (scaled_rows(x.double().reshape(1, -1)) for x in (weight, feedback))
+    (w, _), (b, _) = (scaled_rows(x.double().reshape(1, -1), "x") for x in (weight, feedback))
     u, v = w / frobenius_norm(w), b / frobenius_norm(b)
     return torch.rad2deg(2 * torch.atan2(frobenius_norm(u - v), frobenius_norm(u + v)))
 

@@ -81,7 +81,7 @@ def test_no_graph_is_kept():
 def test_errors_name_the_shapes():
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 4\)"):
         gradient_cosine(torch.ones(2, 3), torch.ones(2, 4))
-    with pytest.raises(ValueError, match=r"at least 2 dimensions, got \(3,\).*x\[None\]"):
+    with pytest.raises(ValueError, match=r"at least 2 dimensions, got \(3,\).*a\[None\]"):
         gradient_cosine(torch.ones(3), torch.ones(3))
 
 

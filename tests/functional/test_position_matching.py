@@ -45,7 +45,7 @@ def test_undefined_is_nan():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"`embedding` has shape \(5, 4\), expected \(V, 6\)"):
+    with pytest.raises(ValueError, match=r"`embedding` and `weight`.*\(5, 4\) and \(6, 3\)"):
         position_matching(randn(5, 4), randn(6, 3), [1])
     with pytest.raises(ValueError, match=r"`ranks` is \[1, 4\].* 3, as many as `weight`"):
         position_matching(randn(5, 6), randn(6, 3), [1, 4])

@@ -1,0 +1,173 @@
+"""Norms, cosines and subspaces."""
+
+import math
+
+from lit_credit import functional
+from tests.functional.cases.case import Case
+from tests.functional.strategies import descending, orthonormal, positive, ranks, real, whole
+
+INF = math.inf
+
+
+def _projector(directions):
+    """What a set of directions spans, whatever their signs."""
+    return directions @ directions.mT
+
+
+def _leading_subspace(matrix, rank):
+    return _projector(functional.leading_directions(matrix, rank))
+
+
+def _smaller(*letters):
+    return whole(lambda sizes: min(sizes[letter] for letter in letters))
+
+
+CASES = {
+    "gradient_cosine": Case(
+        functional.gradient_cosine,
+        {"a": real("b f g"), "b": real("b f g")},
+        rows=0,
+        bounds=(-1, 1),
+        degrees={"a": 0, "b": 0},
+    ),
+    "sample_norms": Case(
+        functional.sample_norms, {"x": real("b f g")}, rows=0, bounds=(0, INF), degrees={"x": 1}
+    ),
+    "frobenius_norm": Case(
+        functional.frobenius_norm, {"x": real("m n")}, bounds=(0, INF), degrees={"x": 1}
+    ),
+    "weight_angle": Case(
+        functional.weight_angle,
+        {"weight": real("m n"), "feedback": real("m n")},
+        bounds=(0, 180),
+        degrees={"weight": 0, "feedback": 0},
+        double=True,
+    ),
+    "norm_ratio": Case(
+        functional.norm_ratio,
+        {"weight": real("m n"), "feedback": real("k")},
+        bounds=(0, INF),
+        degrees={"weight": -1, "feedback": 1},
+        double=True,
+    ),
+    "growth": Case(
+        functional.growth,
+        {"last": positive("b"), "first": positive("b")},
+        rows=0,
+        bounds=(0, INF),
+        degrees={"last": 1, "first": -1},
+        double=True,
+    ),
+    "mean_and_sd": Case(
+        functional.mean_and_sd,
+        {"values": real("n b")},
+        sizes={"n": (2, 4)},
+        rows=0,
+        degrees={"values": 1},
+        double=True,
+        covers=("MeanAndSd",),
+    ),
+    "geometric_mean": Case(
+        functional.geometric_mean,
+        {"values": positive("n b")},
+        rows=0,
+        bounds=(0, INF),
+        degrees={"values": 1},
+        double=True,
+    ),
+    "cosine_matrix": Case(
+        functional.cosine_matrix,
+        {"vectors": real("n d")},
+        bounds=(-1, 1),
+        degrees={"vectors": 0},
+        double=True,
+        partial=("vectors",),
+    ),
+    "mean_squared_cosine": Case(
+        functional.mean_squared_cosine,
+        {"vectors": real("n d")},
+        sizes={"n": (2, 4)},
+        bounds=(0, 1),
+        degrees={"vectors": 0},
+        double=True,
+    ),
+    "feature_dimensionality": Case(
+        functional.feature_dimensionality,
+        {"vectors": real("n d")},
+        bounds=(0, 1),
+        degrees={"vectors": 0},
+        double=True,
+    ),
+    "participation_ratio": Case(
+        functional.participation_ratio,
+        {"matrix": real("b m n")},
+        rows=0,
+        bounds=lambda sizes: (1, min(sizes["m"], sizes["n"])),
+        degrees={"matrix": 0},
+        double=True,
+    ),
+    "leading_directions": Case(
+        _leading_subspace,
+        {"matrix": real("b m n"), "rank": _smaller("m", "n")},
+        rows=0,
+        bounds=(-1, 1),
+        degrees={"matrix": 0},
+    ),
+    "subspace_match": Case(
+        functional.subspace_match,
+        {
+            "reading": orthonormal("b d n"),
+            "writing": orthonormal("b d k"),
+            "ranks": ranks("n", "k"),
+        },
+        sizes={"d": (4, 5)},
+        rows=0,
+        bounds=(0, 1),
+        partial=("reading", "writing"),
+        covers=("SubspaceMatch",),
+    ),
+    "principal_angles": Case(
+        functional.principal_angles,
+        {"reading": orthonormal("b d n"), "writing": orthonormal("b d k")},
+        sizes={"d": (4, 5)},
+        rows=0,
+        bounds=(0, math.pi / 2),
+    ),
+    "projector_distance": Case(
+        functional.projector_distance,
+        {"a": orthonormal("b d n"), "b": orthonormal("b d k")},
+        sizes={"d": (4, 5)},
+        rows=0,
+        bounds=lambda sizes: (0, math.sqrt(sizes["n"] + sizes["k"])),
+    ),
+    "position_matching": Case(
+        functional.position_matching,
+        {"embedding": real("v d"), "weight": real("b d k"), "ranks": ranks("d", "k")},
+        rows=0,
+        bounds=(0, 1),
+        degrees={"embedding": 0, "weight": 0},
+        covers=("PositionMatching",),
+    ),
+    "screenot_rank": Case(
+        lambda singular_values, p, n, max_rank: functional.screenot_rank(
+            singular_values, (p, n), max_rank
+        ),
+        {
+            "singular_values": descending("b r"),
+            "p": whole(9),
+            "n": whole(12),
+            "max_rank": whole(2),
+        },
+        sizes={"r": (4, 9)},
+        rows=0,
+        bounds=(0, 2),
+        partial=("singular_values",),
+    ),
+    "digit_readout": Case(
+        functional.digit_readout,
+        {"points": real("n 2"), "matrix": real("d 2")},
+        degrees={"points": (1, 0, None, None, None), "matrix": (1, 0, 0, 0, 0)},
+        partial=("points",),
+        covers=("DigitReadout",),
+    ),
+}
