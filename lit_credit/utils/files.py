@@ -1,11 +1,11 @@
 """What becomes of a run whose folder takes no more files."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 
 __all__ = ["check_folder", "reason_of", "save_figure", "spared"]
@@ -40,7 +40,9 @@ def spared(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        rank_zero_warn(f"{path} is not written: {reason_of(error)}. The run goes on without it.")
+        warnings.warn(
+            f"{path} is not written: {reason_of(error)}. The run goes on without it.", stacklevel=2
+        )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

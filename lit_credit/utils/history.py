@@ -3,10 +3,9 @@
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
-
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_credit.utils.files import check_folder, reason_of
 
@@ -76,9 +75,10 @@ class History:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                rank_zero_warn(
+                warnings.warn(
                     f"{path} cannot be written: {reason_of(error)}. Its rows are kept in memory "
-                    "and in checkpoints, and are written as soon as that works again."
+                    "and in checkpoints, and are written as soon as that works again.",
+                    stacklevel=2,
                 )
             return
         self._in_file, self._end = len(self.rows), self._end + len(data)
