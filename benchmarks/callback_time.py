@@ -6,12 +6,15 @@ r"""What one measurement of each callback costs, and its share of training at it
 
 A measurement is timed inside of a fit under FA, in turns with bare steps, as CPU time of the
 process; its share is of an epoch of --epoch-steps steps (391 of batch 128 are one of CIFAR-10).
+FiniteGuard is at work in every second step of a fit, and its cost is the ratio of the two.
 """
 
 import argparse
 import inspect
 import statistics
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -38,6 +41,45 @@ class MeasurementClock(Callback):
 
         contestants = {"measurement": measure, "steps": self.steps}
         self.seconds = time_rounds(contestants, self.rounds)
+
+
+class EverySecondStep(callbacks.FiniteGuard):
+    """Guards every second step only, and keeps the CPU seconds of both kinds."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__(policy)
+        self.seconds: dict[bool, list[float]] = {False: [], True: []}
+        self.guards = False
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self.guards = not self.guards
+        self.begun = time.process_time()
+        if self.guards:
+            super().on_train_batch_start(*args)
+
+    def on_before_backward(self, *args: Any) -> None:
+        if self.guards:
+            super().on_before_backward(*args)
+
+    def on_before_optimizer_step(self, *args: Any) -> None:
+        if self.guards:
+            super().on_before_optimizer_step(*args)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self.guards:
+            super().on_train_batch_end(*args)
+        self.seconds[self.guards].append(time.process_time() - self.begun)
+
+
+def report_guard(options: argparse.Namespace) -> None:
+    """What FiniteGuard adds to a step."""
+    batches = make_batches(options.net, options.batch_size, count=8) * 2 * options.rounds
+    for policy in ("raise", "skip"):
+        guard = EverySecondStep(policy)
+        fit_with(make_rules(options.net, options.depth)["FA"], batches, [guard])
+        without, with_it = (1e3 * statistics.median(guard.seconds[on]) for on in (False, True))
+        times = f"{without:.2f} ms a step, {with_it:.2f} with it, n = {len(guard.seconds[True])}"
+        print(f"FiniteGuard({policy!r}): {with_it / without:.3f} ({times})")
 
 
 def report_callbacks(options: argparse.Namespace) -> None:
@@ -72,6 +114,8 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     begin(options)
     report_callbacks(options)
+    if "FiniteGuard" in (options.names or ["FiniteGuard"]):
+        report_guard(options)
 
 
 if __name__ == "__main__":

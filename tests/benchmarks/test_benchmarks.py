@@ -18,7 +18,7 @@ TINY = ["--rounds", "1"]
         ),
         (
             ["callback_time.py", "--epoch-steps", "1", "--batch-size", "8"],
-            ["ResidualNorms", "CreditAlignment", "ScaleStability"],
+            ["ResidualNorms", "CreditAlignment", "ScaleStability", "FiniteGuard('skip')"],
         ),
         (["data_loading.py", "--batches", "1"], ["ratio"]),
         (
