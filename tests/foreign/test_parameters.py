@@ -13,7 +13,7 @@ from tests.callbacks.helpers import WIDTH, Validated
 from tests.foreign.helpers import diagnostics, finite, values, watched
 
 
-class LowRank(nn.Module):
+class Adapter(nn.Module):
     """W + a b, as a parametrization."""
 
     def __init__(self):
@@ -29,7 +29,7 @@ class LoRALinear(nn.Module):
 
     def __init__(self, base):
         super().__init__()
-        self.base, self.delta = base, LowRank()
+        self.base, self.delta = base, Adapter()
 
     def forward(self, x):
         return self.base(x) + x @ self.delta(torch.zeros(WIDTH, WIDTH)).T
@@ -60,7 +60,7 @@ def parametrized(register):
 
 def low_rank(layer):
     layer.requires_grad_(False)
-    parametrize.register_parametrization(layer, "weight", LowRank())
+    parametrize.register_parametrization(layer, "weight", Adapter())
 
 
 CHANGES = {
@@ -137,7 +137,7 @@ def test_diagnostics_that_read_weights_read_the_computed_ones(tmp_path):
         module = Validated(helpers.SymbolNet)
         attention = module.model.embed[3].attention
         attention.requires_grad_(False)
-        parametrize.register_parametrization(attention.out_proj, "weight", LowRank())
+        parametrize.register_parametrization(attention.out_proj, "weight", Adapter())
         parametrizations.orthogonal(module.model.head)
         return module
 

@@ -124,15 +124,17 @@ def command(folder, *extra):
         "--trainer.callbacks.save_top_k",
         "0",
     ]
-    return [sys.executable, "-m", "lit_credit", *words, *extra]
+    return [*words, *extra]
 
 
 def test_a_run_killed_in_mid_epoch_resumes_bit_exactly(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    assert main(command(tmp_path / "whole")) == 0
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "lit_credit", *command(killed)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     history = killed / "DFA" / "seed_42" / "residual_norms.jsonl"
     while process.poll() is None and not (history.exists() and len(read_history(history)) >= 4):
@@ -140,8 +142,7 @@ def test_a_run_killed_in_mid_epoch_resumes_bit_exactly(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
 
-    resumed = [*command(killed), "--ckpt_path", "last"]
-    subprocess.run(resumed, check=True, env=environment, capture_output=True)
+    assert main(command(killed, "--ckpt_path", "last")) == 0
     runs = [tmp_path / name / "DFA" / "seed_42" for name in ("whole", "killed")]
     states = [
         torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
