@@ -110,7 +110,9 @@ class HeadAttribution(ScheduledDiagnostic):
         order = target.argsort(stable=True)[some.to(target.device)]
         self._margins = margins[:, order].cpu()
         first = torch.stack([part[0] for part in parts.values()], 1).cpu()  # (N, parts)
-        best = first[:, -1].topk(min(len(first), _MOST_SYMBOLS)).indices.sort().values
+        shown = first[:, -1].clone()
+        shown[int(target[0])] = torch.inf  # the correct symbol is always among those shown
+        best = shown.topk(min(len(first), _MOST_SYMBOLS)).indices.sort().values
         symbols = [f"{s}*" if s == int(target[0]) else str(s) for s in best.tolist()]
         ylabel = "symbol, * the correct one"
         self._example = SignedMap(first[best], "part", ylabel, _short(list(parts)), symbols)

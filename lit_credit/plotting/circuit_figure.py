@@ -62,7 +62,7 @@ def circuit_figure(
 ) -> Figure:
     """Errors, and how the QK circuits of a layer match the OV circuits of earlier ones, over steps.
 
-    Five panels: errors in and out of distribution; the diagonal score z of the best pair of heads;
+    Five panels: errors in and out of distribution, where a run has copied; the diagonal score z of the best pair of heads;
     the match of their subspaces; the token mismatch; the match of the embedding's subspace with
     that of the first layer's OV circuits. Lines are means over seeds, bands go from the smallest
     to the largest. Dashed lines are what unrelated circuits would have, and grey bands two of
@@ -78,19 +78,25 @@ def circuit_figure(
         section: what the tags of ``circuit_matching`` begin with.
 
     Returns:
-        The figure, five panels and a legend.
+        The figure: the panels, and a legend.
 
     Example:
         >>> row = {"step": 0, "epoch": 0, "name": "", "values": {"circuits/z/best": 0.1}}
         >>> figure = circuit_figure({"BP": [{"circuit_matching": [row]}]})
-        >>> [len(ax.lines) for ax in figure.axes[:5]]
-        [0, 1, 0, 0, 0]
+        >>> [len(ax.lines) for ax in figure.axes[:4]]
+        [1, 0, 0, 0]
     """
     figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     axes = list(figure.subplots(2, 3).flat)
-    for ax, panel in zip(axes, _panels(runs, rank, section), strict=False):
+    panels = _panels(runs, rank, section)
+    rows = [row for seeds in runs.values() for s in seeds for row in s.get("metrics", [])]
+    if not any("val/ood_error" in row["values"] for row in rows):
+        panels = panels[1:]  # of another task than copying
+    for ax, panel in zip(axes, panels, strict=False):
         _draw(ax, panel, log_steps)
-    _legend(axes[-1], runs)
+    _legend(axes[len(panels)], runs)
+    for ax in axes[len(panels) + 1 :]:
+        ax.remove()
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
     return figure
 

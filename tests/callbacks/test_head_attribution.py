@@ -316,6 +316,17 @@ def test_a_run_draws_its_heads_and_an_example(tmp_path):
         assert (tmp_path / "figures" / f"{name}.png").is_file()
 
 
+def test_the_correct_symbol_of_the_example_is_shown(monkeypatch):
+    monkeypatch.setattr("lit_credit.callbacks.head_attribution._MOST_SYMBOLS", 2)
+    module = Sequences(head_nets.nano_gpt(), norm=nn.LayerNorm(head_nets.WIDTH))
+    x, y = batch()
+    with torch.no_grad():
+        y[0] = module.out(module.norm(module.stack(x)))[0, -1].argmin()
+    _, callback = measured(module, (x, y))
+    assert [name for name in callback._example.rows if name.endswith("*")] == [f"{y[0, -1]}*"]
+    assert len(callback._example.rows) == 2
+
+
 def test_of_a_net_that_diverged_nothing_is_right_or_wrong():
     module = Sequences(head_nets.nano_gpt())
     nn.init.constant_(module.out.weight, torch.nan)

@@ -80,9 +80,10 @@ def test_what_was_not_measured_is_said_and_a_sibling_has_its_own_tags():
     sibling = run(1.0, section="circuits-1")
     sibling["metrics"] = history([{"val/loss": 1.0}], "metrics")
     figure = circuit_figure({"BP": [sibling]}, section="circuits-1")
-    errors, z, *_ = figure.axes
-    assert texts(errors) == ["n/a"]
+    z, *others, legend = figure.axes
     assert len(z.lines) == 2
-    assert all(texts(ax) == ["n/a"] for ax in circuit_figure({"BP": [sibling]}).axes[:5])
+    assert len(others) == 3  # without a panel of the errors, which only copying has
+    assert "BP: 1 run" in texts(legend)
+    assert all(texts(ax) == ["n/a"] for ax in circuit_figure({"BP": [sibling]}).axes[:4])
     undefined = {"circuit_matching": history([{"circuits/z/best": math.nan}] * 2)}
-    assert texts(circuit_figure({"BP": [undefined]}).axes[1]) == ["n/a"]
+    assert texts(circuit_figure({"BP": [undefined]}).axes[0]) == ["n/a"]
