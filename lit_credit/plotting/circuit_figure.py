@@ -64,9 +64,10 @@ def circuit_figure(
 
     Five panels: errors in and out of distribution, where a run has copied; the diagonal score z of
     the best pair of heads; the match of their subspaces; the token mismatch; the match of the
-    embedding's subspace with that of the first layer's OV circuits. Lines are means over seeds, bands go from the smallest
-    to the largest. Dashed lines are what unrelated circuits would have, and grey bands two of
-    their standard deviations to each side. A quantity that no run has measured says n/a.
+    embedding's subspace with that of the first layer's OV circuits. Lines are means over seeds,
+    bands go from the smallest to the largest. Dashed lines are what unrelated circuits would have,
+    and grey bands two of their standard deviations to each side. A quantity that no run has
+    measured says n/a.
 
     Args:
         runs: label of an experiment to the histories of its runs, one run a seed: ``metrics`` and
