@@ -33,8 +33,9 @@ def probing(module: nn.Module, *, train: bool = False) -> Iterator[None]:
     """Run ``module`` with gradients, in eval mode, and restore every mode and random state after.
 
     Inside, autograd records (also where Lightning validates under ``inference_mode``). Buffers are
-    not copied: in eval mode a module has no reason to write to them. What is compiled runs eagerly,
-    for compiled code does not see hooks.
+    not copied: in eval mode a module has no reason to write to them. Modes are set without a call
+    of ``eval`` or ``train``, which may do more, as LoRA layers that merge their weights. What is
+    compiled runs eagerly, for compiled code does not see hooks.
 
     Args:
         module: the module about to be run.
@@ -51,8 +52,8 @@ def probing(module: nn.Module, *, train: bool = False) -> Iterator[None]:
     modes = [(child, child.training) for child in module.modules()]
     with preserved_rng(), torch.inference_mode(False), torch.enable_grad(), eager():
         try:
-            if not train:
-                module.eval()
+            for child, mode in modes:
+                child.training = mode and train
             yield
         finally:
             for child, mode in modes:

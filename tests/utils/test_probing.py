@@ -63,6 +63,24 @@ def test_modes_may_stay():
     assert net.training
 
 
+class Merging(nn.Linear):
+    """As some LoRA layers: a change of mode changes the weight."""
+
+    def train(self, mode=True):
+        if mode != self.training:
+            self.weight.data += 1.0
+        return super().train(mode)
+
+
+def test_a_change_of_mode_does_nothing_else():
+    net = nn.Sequential(Merging(2, 2))
+    before = net[0].weight.clone()
+    with probing(net):
+        assert not net[0].training
+    assert net[0].training
+    assert torch.equal(net[0].weight, before)
+
+
 def test_preserved_rng_gives_the_same_numbers_again():
     seed()
     with preserved_rng():
@@ -81,6 +99,8 @@ class Busy(nn.Module):
         self.outputs, self.recent = [1], deque([1], maxlen=3)
         self.table, self.names = {"a": 1}, {"a"}
         self.count, self.last = 0, torch.zeros(2)
+        self.nested = {"train": [torch.zeros(2)], "again": self.outputs}
+        self.nested["itself"] = self.nested
         self.register_buffer("steps", torch.zeros(()))
         self.register_buffer("unset", None)
 
@@ -92,6 +112,9 @@ class Busy(nn.Module):
         self.names.add("b")
         self.count += 1
         self.last += 1
+        self.nested["train"][0] += 1
+        self.nested["itself"]["train"].append(x)
+        assert self.nested["again"] is self.outputs
         self.new = 1
         self.unset = torch.ones(())
         # A buffer that the backward pass needs, and that changes.
@@ -117,6 +140,7 @@ def test_attributes_and_buffers_come_back(fails):
     assert (module.outputs, list(module.recent)) == ([1], [1])
     assert (module.table, module.names, module.count) == ({"a": 1}, {"a"}, 0)
     assert module.last.tolist() == [0, 0]
+    assert [tensor.tolist() for tensor in module.nested["train"]] == [[0, 0]]
     assert float(module.steps) == 0
     assert module.unset is None
     assert not hasattr(module, "new")
