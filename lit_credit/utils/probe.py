@@ -10,8 +10,9 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from lit_credit.utils.nested import first_tensor, items_of, with_items
 from lit_credit.utils.probing import preserved_rng
@@ -25,8 +26,9 @@ def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> An
 
     They come in the structure of the batches, in the Trainer's precision and on the module's
     device, and have passed the hooks of batch transfer; of several validation loaders from the
-    first. Without validation data they are training data. The loaders' and the global random
-    states are left as they were; a dataset that draws from a random state of its own is not.
+    first, of a ``CombinedLoader`` that joins their batches from all. Without validation data they
+    are training data. The loaders' workers, and their and the global random states are left as
+    they were; a dataset that draws from a random state of its own is not.
 
     Args:
         trainer: a Trainer whose fit has started.
@@ -43,8 +45,7 @@ def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> An
         loader = _training_loader(trainer)
     batches, rows = [], 0
     with preserved_rng(), _preserved_generators(loader), _in_stage(trainer, stage):
-        # A copy, so that a stateful loader stays where it is.
-        for raw in chain.from_iterable(batches_of(given, 1) for given in copy(loader)):
+        for raw in chain.from_iterable(batches_of(given, 1) for given in _batches(loader)):
             batch = _received(trainer, module, raw)
             batches.append(batch)
             rows += _rows(batch)
@@ -74,11 +75,12 @@ def check_size(probe: Any, n_samples: int) -> None:
 
 def _validation_loaders(trainer: Trainer) -> Any:
     """Those in use, or those that the Trainer would ask for if it were to validate now."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
     if trainer.val_dataloaders:
-        return trainer.val_dataloaders
-    source = trainer.fit_loop.epoch_loop.val_loop._data_source
+        known = loop._combined_loader
+        return trainer.val_dataloaders if known is None else known
     with preserved_rng():
-        return source.dataloader() if source.is_defined() else None
+        return loop._data_source.dataloader() if loop._data_source.is_defined() else None
 
 
 def _first(loaders: Any) -> Any:
@@ -86,8 +88,26 @@ def _first(loaders: Any) -> Any:
         loaders = list(loaders.values())
     if isinstance(loaders, list | tuple):
         return next((found for part in loaders if (found := _first(part)) is not None), None)
-    # A CombinedLoader holds its loaders in `iterables`.
-    return _first(loaders.iterables) if hasattr(loaders, "iterables") else loaders
+    one_by_one = isinstance(loaders, CombinedLoader) and loaders._mode == "sequential"
+    return _first(loaders.iterables) if one_by_one else loaders
+
+
+def _batches(loader: Any) -> Iterator[Any]:
+    again = _unused(loader)
+    if isinstance(again, CombinedLoader):
+        return (batch for batch, *_ in again)
+    return iter(again)
+
+
+def _unused(loader: Any) -> Any:
+    """A copy, so that a stateful loader stays where it is, and persistent workers draw nothing."""
+    again = copy(loader)
+    if isinstance(again, CombinedLoader):
+        again.flattened = [_unused(part) for part in loader.flattened]
+        again._iterator, again._limits = None, None
+    elif isinstance(again, DataLoader):
+        again._iterator = None
+    return again
 
 
 def _training_loader(trainer: Trainer) -> Any:
@@ -136,10 +156,12 @@ def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
 
 @contextmanager
 def _preserved_generators(loader: Any) -> Iterator[None]:
-    """Restore the generators of a torch DataLoader and its samplers."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-    holders = (loader, batch_sampler, *samplers)
+    """Restore the generators of a torch DataLoader and its samplers, or of several combined."""
+    holders: list[Any] = []
+    for part in loader.flattened if isinstance(loader, CombinedLoader) else [loader]:
+        batch_sampler = getattr(part, "batch_sampler", None)
+        samplers = (getattr(part, "sampler", None), getattr(batch_sampler, "sampler", None))
+        holders += [part, batch_sampler, *samplers]
     generators = {id(g): g for h in holders if (g := getattr(h, "generator", None)) is not None}
     states = [(generator, generator.get_state()) for generator in generators.values()]
     try:
