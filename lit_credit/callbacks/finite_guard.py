@@ -144,7 +144,7 @@ class FiniteGuard(Callback):
             self._act(trainer, pl_module, optimizer)
         self._updates += 1
         self._losses.clear()
-        if getattr(pl_module, "updates_per_step", 1) > 1:
+        if _updates_of(pl_module) > 1:
             last = self._taken.pop()
             self._taken.append(Taken.now(pl_module, last.batch, last.batch_idx))
             if self.policy == "skip":
@@ -234,14 +234,14 @@ class FiniteGuard(Callback):
         losses = [float(loss.sum()) * factor for loss in self._losses]
         bad = [loss for loss in losses if not torch.tensor(loss).isfinite()]
         return Findings(
-            loss=(bad or losses or [torch.nan])[-1],
+            loss=next(reversed(bad or losses), None),
             gradients=_those_of({name: p.grad for name, p in own.items() if p.grad is not None}),
             parameters=_those_of(dict(module.named_parameters())),
         )
 
     def _parts(self, module: LightningModule) -> list[Taken]:
         """The batches of this update."""
-        updates = getattr(module, "updates_per_step", 1)
+        updates = _updates_of(module)
         if updates == 1 or not self._taken:
             return list(self._taken)
         last = self._taken[-1]
@@ -271,6 +271,12 @@ class FiniteGuard(Callback):
         return f"{text} The weights are those before this update. {_REMEDY}"
 
 
+def _updates_of(module: LightningModule) -> int:
+    """Updates in a training step of our rules; elsewhere the name may mean something else."""
+    is_rule = callable(getattr(module, "surrogate", None))
+    return getattr(module, "updates_per_step", 1) if is_rule else 1
+
+
 def _those_of(tensors: dict[str, Tensor]) -> dict[str, NonFinite]:
     return {name: found for name, t in tensors.items() if (found := non_finite(t)) is not None}
 
@@ -283,7 +289,8 @@ def _of_all(trainer: Trainer, findings: Findings) -> tuple[Findings, str]:
     torch.distributed.all_gather_object(found, findings)
 
     def knows_less(rank: int) -> tuple[bool, bool]:
-        return not found[rank].are_located, math.isfinite(found[rank].loss)
+        loss = found[rank].loss
+        return not found[rank].are_located, loss is None or math.isfinite(loss)
 
     rank = min(range(len(found)), key=knows_less)
     return found[rank], f", process {rank}"

@@ -47,9 +47,12 @@ class Taken:
 
 @dataclass
 class Findings:
-    """What is not finite in a step, each with its counts; ``origins`` in order of execution."""
+    """What is not finite in a step, each with its counts; ``origins`` in order of execution.
 
-    loss: float
+    ``loss`` is None where Lightning has not seen one since the update before.
+    """
+
+    loss: float | None
     batch: NonFinite | None = None
     origins: dict[str, NonFinite] = field(default_factory=dict)
     credit: dict[str, NonFinite] = field(default_factory=dict)
@@ -65,7 +68,7 @@ class Findings:
 
     def values(self) -> dict[str, float]:
         """For a history: the loss, and shares of entries by kind and name."""
-        found: dict[str, float] = {"loss": self.loss}
+        found: dict[str, float] = {} if self.loss is None else {"loss": self.loss}
         if self.batch is not None:
             found["batch"] = self.batch.share
         for kind, counts in (
@@ -79,7 +82,7 @@ class Findings:
 
     def text(self) -> str:
         """Sentences that name what was found, from the batch to the weights."""
-        parts = [f"Loss {self.loss:.4g}"]
+        parts = ["No loss seen" if self.loss is None else f"Loss {self.loss:.4g}"]
         if self.batch is not None:
             parts.append(f"The batch has {self.batch}")
         parts += _named("First activation:", self.origins, 1)
@@ -135,7 +138,7 @@ def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings:
     findings.origins = findings.origins or trace.activations
     credits: dict[str, NonFinite] = {}
     credit: Any = getattr(module, "credit", None)
-    if callable(credit):
+    if callable(credit) and callable(getattr(module, "surrogate", None)):
         taken.restore_random_state(module)
         given = credit(taken.batch).items()
         credits = {n: f for n, c in given if n in names and (f := non_finite(c)) is not None}
@@ -153,7 +156,7 @@ def _run(module: LightningModule, taken: Taken) -> None:
         batch = map_tensors(taken.batch, Tensor.clone)
         dry_step(module, batch, *([taken.batch_idx] if indexed else []))
         return
-    scalar = own_scalar(module, taken.batch)
+    scalar = own_scalar(module, taken.batch, taken.batch_idx)
     parameters = [p for p in module.parameters() if p.requires_grad]
     torch.autograd.grad(scalar, parameters, allow_unused=True)
 

@@ -105,14 +105,14 @@ def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [gradient.to_dense() for gradient in found]
 
 
-def own_scalar(module: LightningModule, batch: Any) -> Tensor:
+def own_scalar(module: LightningModule, batch: Any, batch_idx: int = 0) -> Tensor:
     """The scalar whose gradient is the module's own update: a rule's surrogate, or the loss.
 
     Random numbers are those of :func:`lit_credit.utils.batch_loss.batch_loss`, and restored.
     """
     surrogate = getattr(module, "surrogate", None)
     if not callable(surrogate):
-        return batch_loss(module, batch)
+        return batch_loss(module, batch, batch_idx)
     with preserved_rng():
         scalar: Tensor = surrogate(batch)[1]
     return scalar

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any
 
@@ -43,7 +44,11 @@ def given_loss(loss: LossFunction | None) -> Iterator[None]:
 
 
 def name_of(loss: LossFunction) -> str:
-    """The import path of a function, or the type of another callable."""
+    """The import path of a function, also in a ``partial``, or the type of another callable."""
+    if isinstance(loss, partial):
+        # Numbers and text only: what others show of themselves may differ in the next process.
+        given = {k: v for k, v in loss.keywords.items() if isinstance(v, int | float | str)}
+        return f"{name_of(loss.func)} {given}"
     named = loss if hasattr(loss, "__qualname__") else type(loss)
     return f"{named.__module__}.{named.__qualname__}"
 
@@ -69,7 +74,7 @@ def check_batch_loss(module: LightningModule) -> None:
         )
 
 
-def batch_loss(module: LightningModule, batch: Any) -> Tensor:
+def batch_loss(module: LightningModule, batch: Any, batch_idx: int = 0) -> Tensor:
     """The training loss of any LightningModule on a batch, a scalar that leaves no trace.
 
     That of :func:`given_loss` if there is one; else ``module.batch_loss(batch)`` where it exists,
@@ -90,7 +95,7 @@ def batch_loss(module: LightningModule, batch: Any) -> Tensor:
         else:
             check_batch_loss(module)
             source = f"{type(module).__name__}.training_step"
-            loss = _traceless(module, batch, lambda x: _step_loss(module, x))
+            loss = _traceless(module, batch, lambda x: _step_loss(module, x, batch_idx))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise MisconfigurationException(f"{source} returns {found}, not a scalar loss. {_REMEDY}")
@@ -113,14 +118,14 @@ def _says_nothing(*_: Any, **__: Any) -> Any:
 
 def _waits_forever(*_: Any, **__: Any) -> Any:
     raise MisconfigurationException(
-        "the loss calls `all_gather`, but diagnostics measure on rank zero alone, which would wait "
-        "for the other processes forever. Give the callback a `loss`, a function of (module, "
-        "batch), that does without."
+        "the loss calls `all_gather`, but is run here by one process for itself, which would wait "
+        "for the others forever. Give the module a method `batch_loss(batch)`, or the callback a "
+        "`loss`, a function of (module, batch), that does without."
     )
 
 
-def _step_loss(module: LightningModule, batch: Any) -> Any:
-    arguments = (batch, 0)
+def _step_loss(module: LightningModule, batch: Any, batch_idx: int) -> Any:
+    arguments = (batch, batch_idx)
     loss = module.training_step(*arguments[: _positional(module.training_step)])
     return loss.get("loss") if isinstance(loss, dict) else loss
 

@@ -18,6 +18,7 @@ from tests.callbacks.finite_nets import (
     Automatic,
     Manual,
     Marked,
+    Poison,
     marked_loader,
     with_gradient,
 )
@@ -120,6 +121,41 @@ def test_one_of_several_updates_in_a_step(tmp_path):
 def test_a_batch_that_is_not_finite(tmp_path):
     with pytest.raises(ValueError, match=r"The batch has 1 of 96 inf\. First activation"):
         train(tmp_path, helpers.rule(BP), FiniteGuard(), loader=marked_loader(value=math.inf))
+
+
+class Namesakes(Automatic):
+    """Has attributes that mean something else in our rules, and loses its way in odd batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.updates_per_step = 3
+        self.credit = self.lost = Poison("activation")
+
+    def training_step(self, batch, batch_idx):
+        self.lost.marked = batch_idx % 2 == 1
+        return self.lost(super().training_step(batch, batch_idx))
+
+
+class Unseen(Manual):
+    """Goes backward without Lightning, from a finite loss."""
+
+    def __init__(self):
+        super().__init__(with_gradient)
+
+    def manual_backward(self, loss):
+        loss.backward()
+
+
+def test_foreign_attributes_are_not_taken_for_those_of_rules(tmp_path):
+    message = r"step 1 .*\. Loss nan\. First activation: `credit` .*top: `model\.head` "
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, Namesakes(), FiniteGuard())
+
+
+def test_a_loss_that_is_not_seen_is_not_called_nan(tmp_path):
+    with pytest.raises(ValueError, match=r"No loss seen\. First credit, from the top: `model\.bl"):
+        train(tmp_path, Unseen(), FiniteGuard())
+    assert "loss" not in values(tmp_path)
 
 
 class Once(Automatic):

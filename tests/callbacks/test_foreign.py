@@ -1,5 +1,7 @@
 """Data and modules as other projects have them."""
 
+from functools import partial
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -113,6 +115,19 @@ def test_a_given_loss_takes_the_place_of_the_module_s_own(tmp_path):
         assert twice == pytest.approx(2 * value)
     with pytest.raises(MisconfigurationException, match=r"the given `loss` returns NoneType"):
         fit(tmp_path, helpers.rule(DFA), GradientNorms(loss=lambda *_: None))
+
+
+def scaled(module, batch, scale):
+    return scale * loss_of(module, batch)
+
+
+def test_given_losses_that_are_partials_are_told_apart(tmp_path):
+    kinds = [partial(loss_of), partial(scaled, scale=1.0), partial(scaled, scale=2.0)]
+    callbacks = [GradientNorms(units=UNITS, loss=loss) for loss in kinds]
+    fit(tmp_path, Manual(), *callbacks)
+    one, same, two = (list(c.history.rows[0]["values"].values()) for c in callbacks)
+    assert one == same
+    assert two == pytest.approx([2 * value for value in one])
 
 
 class Careless(Foreign):
