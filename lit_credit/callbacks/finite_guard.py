@@ -51,8 +51,9 @@ class FiniteGuard(Callback):
     submodule in whose output NaN or inf appears, the first, from the top, whose credit (the
     gradient at its output, whatever the rule) is not finite, and the parameters whose gradients or
     values are not. Works with our rules and with any LightningModule, with automatic and manual
-    optimization, accumulation and several optimizers. While all is finite training is the same to
-    the bit.
+    optimization, accumulation and several optimizers, each an update. An optimizer that Lightning
+    has not wrapped, as from ``self.optimizers(use_pl_optimizer=False)``, is not seen. While all is
+    finite training is the same to the bit.
 
     - ``raise`` ends the run with :class:`NonFiniteError`; the weights are those before the update.
     - ``warn`` goes on, and warns the first time.

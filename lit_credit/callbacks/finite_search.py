@@ -136,14 +136,16 @@ def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings:
     with finite_trace(module, names) as trace:
         _run(module, taken)
     findings.origins = findings.origins or trace.activations
-    credits: dict[str, NonFinite] = {}
+    arrived = trace.gradients
     credit: Any = getattr(module, "credit", None)
+    # Both: elsewhere one such name may mean something else.
     if callable(credit) and callable(getattr(module, "surrogate", None)):
         taken.restore_random_state(module)
         given = credit(taken.batch).items()
         credits = {n: f for n, c in given if n in names and (f := non_finite(c)) is not None}
-    units = list(getattr(module, "credit_units", None) or ())
-    findings.credit = findings.credit or _from_the_top(units, trace.gradients, credits)
+        units = list(getattr(module, "credit_units", None) or ())
+        arrived = _from_the_top(units, arrived, credits)
+    findings.credit = findings.credit or arrived
 
 
 def _run(module: LightningModule, taken: Taken) -> None:

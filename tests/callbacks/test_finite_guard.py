@@ -128,7 +128,7 @@ class Namesakes(Automatic):
 
     def __init__(self):
         super().__init__()
-        self.updates_per_step = 3
+        self.updates_per_step = self.credit_units = 3
         self.credit = self.lost = Poison("activation")
 
     def training_step(self, batch, batch_idx):
