@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.nested import first_tensor, items_of, with_items
 from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.updates import batches_of
@@ -76,7 +77,7 @@ def check_size(probe: Any, n_samples: int) -> None:
 def _validation_loaders(trainer: Trainer) -> Any:
     """Those in use, or those that the Trainer would ask for if it were to validate now."""
     loop = trainer.fit_loop.epoch_loop.val_loop
-    if trainer.val_dataloaders:
+    if _first(trainer.val_dataloaders) is not None:
         known = loop._combined_loader
         return trainer.val_dataloaders if known is None else known
     with preserved_rng():
@@ -133,8 +134,8 @@ def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
 
 
 def _rows(batch: Any) -> int:
-    tensor = first_tensor(batch)
-    if tensor is None or tensor.dim() == 0:
+    tensor = next((tensor for tensor in tensors_of(batch) if tensor.dim()), None)
+    if tensor is None:
         raise MisconfigurationException(
             "the probe is made of batches that hold tensors (N, ...) in tuples, lists, mappings or "
             f"dataclasses, but the data yield {type(batch).__name__} without any. Collate batches "

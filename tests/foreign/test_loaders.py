@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from lit_credit.callbacks import GradientNorms, ResidualNorms
 from tests.callbacks import helpers
@@ -36,6 +36,32 @@ def test_combined_loaders_give_a_probe_of_all(validates, tmp_path):
     found = callbacks[0].probe
     assert set(found) == {"a", "b"}
     assert found["b"][0].equal(helpers.tensors(20, seed=1)[0][: len(found["b"][0])])
+
+
+class Stream(IterableDataset):
+    """Nobody knows how long, with a number in each batch before its rows."""
+
+    def __iter__(self):
+        x, y = helpers.tensors(20, seed=1)
+        return ((torch.tensor(0.5), *rows) for rows in zip(x.split(4), y.split(4), strict=True))
+
+
+class Scaled(Foreign):
+    def training_step(self, batch, batch_idx):
+        scale, *pair = batch if len(batch) == 3 else (1.0, *batch)
+        return scale * super().training_step(tuple(pair), batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def test_a_stream_of_batches_that_begin_with_a_number(tmp_path):
+    callback = GradientNorms(units=UNITS, n_samples=7)
+    stream = DataLoader(Stream(), batch_size=None)
+    fit(tmp_path, Scaled(), callback, data=lambda: (train_loader(), stream))
+    scale, x, _ = callback.probe
+    assert float(scale) == 0.5
+    assert x.equal(helpers.tensors(20, seed=1)[0][:7])
 
 
 class Persistent(DataLoader):
