@@ -30,6 +30,7 @@ __all__ = ["FiniteGuard", "NonFiniteError"]
 Policy = Literal["raise", "warn", "skip"]
 
 _MOST_KEPT = 16
+_MOST_SEARCHED = 10
 _REMEDY = (
     "Lower the learning rate, clip gradients, look into the named unit for a logarithm, a root or "
     "a division at zero, or set `policy` of FiniteGuard to 'skip' to leave such updates out."
@@ -50,9 +51,9 @@ class FiniteGuard(Callback):
     Where a step is not finite it is run once more, with its random numbers, and watched: the first
     submodule in whose output NaN or inf appears, the first, from the top, whose credit (the
     gradient at its output, whatever the rule) is not finite, and the parameters whose gradients or
-    values are not. Works with our rules and with any LightningModule, with automatic and manual
-    optimization, accumulation and several optimizers, each an update. An optimizer that Lightning
-    has not wrapped, as from ``self.optimizers(use_pl_optimizer=False)``, is not seen. While all is
+    values are not. Works with our rules and any LightningModule, with automatic and manual
+    optimization, accumulation and several optimizers, each an update; but not with one that
+    Lightning has not wrapped, as from ``self.optimizers(use_pl_optimizer=False)``. While all is
     finite training is the same to the bit.
 
     - ``raise`` ends the run with :class:`NonFiniteError`; the weights are those before the update.
@@ -60,15 +61,16 @@ class FiniteGuard(Callback):
     - ``skip`` takes the gradients of that optimizer away (sets them to None), so that weights,
       momentum and weight decay stay as they are; running statistics of normalisations are put
       back. Accumulated gradients go as a whole. Counters and schedulers go on. Where the weights
-      themselves are not finite it raises.
+      themselves are not finite, as after an inner iteration of LBFGS, it raises.
 
     Under 16-mixed gradients that overflow by the scale of the loss are left to the GradScaler.
     Several processes decide alike; the report is that of one that knows where it began.
 
     Each event is a row of ``<log_dir>/finite_guard.jsonl``, of the optimizer steps before it:
     ``finite/loss``, and shares of entries ``finite/activation/UNIT``, ``finite/credit/UNIT``,
-    ``finite/gradient/PARAMETER``, ``finite/parameter/PARAMETER``, ``finite/batch``. Loggers get
-    ``finite/events`` and ``finite/skipped``, both counts.
+    ``finite/gradient/PARAMETER``, ``finite/parameter/PARAMETER``, ``finite/batch``; after the tenth
+    event only the loss, and no step is run again. Loggers get the counts ``finite/events`` and
+    ``finite/skipped``.
 
     Costs one norm of every gradient and one wait for the device an update, with several processes
     one all-reduce of a boolean; it keeps the batches of the update, at most 16.
@@ -206,7 +208,7 @@ class FiniteGuard(Callback):
     def _act(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
         first = self.events == 0
         findings = self._findings(trainer, module, optimizer)
-        if self.policy != "warn" or first:
+        if self.events < _MOST_SEARCHED:
             search(trainer, module, self._parts(module), self._names, findings)
         findings, where = _of_all(trainer, findings)
         fatal = self.policy == "raise" or (self.policy == "skip" and bool(findings.parameters))
@@ -251,7 +253,9 @@ class FiniteGuard(Callback):
 
     def _record(self, trainer: Trainer, findings: Findings) -> None:
         step, epoch = trainer.global_step, trainer.current_epoch
-        values = {f"finite/{tag}": value for tag, value in findings.values().items()}
+        found = findings.values()
+        kept = found if self.events <= _MOST_SEARCHED else found.keys() & {"loss"}
+        values = {f"finite/{tag}": found[tag] for tag in kept}
         if trainer.is_global_zero:
             self.history.append(step, epoch, self.name, values)
             counts = {"finite/events": self.events, "finite/skipped": self.skipped}

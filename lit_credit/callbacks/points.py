@@ -46,7 +46,7 @@ def unit_names(
     if units is not None:
         return matched_units(units, names)
     declared = getattr(module, "credit_units", None)
-    if not declared:
+    if not isinstance(declared, list | tuple) or not declared:
         remedy = f"Set `units` to some of: {', '.join(names)}."
         raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
     return list(declared)

@@ -147,7 +147,7 @@ def _differs_from_exact(module: LightningModule) -> bool:
     """Whether the module's own credit may be another than the exact gradient."""
     ruled = callable(getattr(module, "surrogate", None))
     inexact = ruled and not getattr(module, "exact_credit", False)
-    return inexact or any(hasattr(child, "use_feedback") for child in module.modules())
+    return inexact or any(hasattr(child, "feedback_backward") for child in module.modules())
 
 
 def _measured(head: _Head, exact: _Head | None) -> dict[str, list[float]]:

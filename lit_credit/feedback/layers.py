@@ -37,16 +37,16 @@ class FeedbackLayer(nn.Module):
     Such a layer is made of a plain one by :func:`lit_credit.feedback.add_feedback`.
 
     Attributes:
-        use_feedback: send the error through the feedback; if False, the layer is the plain one.
+        feedback_backward: send the error through the feedback; if False, it is the plain layer.
         recipe: how the feedback was drawn.
     """
 
-    use_feedback: bool = True
+    feedback_backward: bool = True
     recipe: Recipe
 
     def sends_feedback(self) -> bool:
         """Whether a forward pass that starts now needs the feedback."""
-        return self.use_feedback and torch.is_grad_enabled()
+        return self.feedback_backward and torch.is_grad_enabled()
 
     def signs(self, weight: Tensor) -> Tensor | None:
         """The tensor that lends the feedback its signs: the weight as it now is, or None."""

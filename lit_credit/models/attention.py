@@ -64,7 +64,7 @@ class AttentionWeights(nn.Module):
         self.backward_kind = backward
         if backward != "full":
             # `lit_credit.utils.exact_backward` switches it off, for the true gradient.
-            self.use_feedback = True
+            self.feedback_backward = True
 
     def forward(self, scores: Tensor, allowed: Tensor) -> Tensor:
         """Map scores (..., T, S) to weights (..., T, S).
@@ -76,7 +76,7 @@ class AttentionWeights(nn.Module):
         if self.kind == "sigmoid":
             scores = scores - allowed.sum(-1, keepdim=True).log()
         scores = scores.masked_fill(~allowed, -torch.inf)
-        if not getattr(self, "use_feedback", False):
+        if not getattr(self, "feedback_backward", False):
             return _weights(scores, self.kind)
         weights: Tensor = _LocalBackward.apply(scores, self.kind, self.backward_kind)
         return weights

@@ -172,7 +172,7 @@ def _watched(net: nn.Module) -> bool:
         or child._backward_hooks
         or child._backward_pre_hooks
         or "forward" in vars(child)
-        or getattr(child, "use_feedback", False)
+        or getattr(child, "feedback_backward", False)
         for child in net.modules()
         if child is not net
     )

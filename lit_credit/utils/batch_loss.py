@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.preserved_state import preserved_state
@@ -60,7 +60,7 @@ def check_batch_loss(module: LightningModule) -> None:
         MisconfigurationException: if the module has no ``batch_loss`` and its ``training_step``
             steps the optimizer itself, or fetches its own batches.
     """
-    if callable(getattr(module, "batch_loss", None)):
+    if _own_loss(module) is not None:
         return
     kind = type(module).__name__
     if not module.automatic_optimization:
@@ -86,11 +86,11 @@ def batch_loss(module: LightningModule, batch: Any, batch_idx: int = 0) -> Tenso
     Raises:
         MisconfigurationException: if it is no scalar.
     """
-    given, own = _GIVEN.get(), getattr(module, "batch_loss", None)
+    given, own = _GIVEN.get(), _own_loss(module)
     with preserved_rng():
         if given is not None:
             source, loss = "the given `loss`", _traceless(module, batch, lambda x: given(module, x))
-        elif callable(own):
+        elif own is not None:
             source, loss = f"{type(module).__name__}.batch_loss", own(batch)
         else:
             check_batch_loss(module)
@@ -100,6 +100,12 @@ def batch_loss(module: LightningModule, batch: Any, batch_idx: int = 0) -> Tenso
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise MisconfigurationException(f"{source} returns {found}, not a scalar loss. {_REMEDY}")
     return loss.reshape(())
+
+
+def _own_loss(module: LightningModule) -> Callable[[Any], Any] | None:
+    """The module's method ``batch_loss``; a metric or layer of that name is none."""
+    own: Any = getattr(module, "batch_loss", None)
+    return own if callable(own) and not isinstance(own, nn.Module) else None
 
 
 def _traceless(module: LightningModule, batch: Any, run: Callable[[Any], Any]) -> Any:

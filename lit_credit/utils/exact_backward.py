@@ -13,15 +13,15 @@ def exact_backward(module: nn.Module) -> Iterator[None]:
     """Let every feedback layer below ``module`` send its error back through its true weights.
 
     Such layers, and others whose backward is not the true one, are known by their attribute
-    ``use_feedback``, not by their type; where there are none this context does nothing. The forward
-    pass must run inside of it as well.
+    ``feedback_backward``, not by their type; where there are none this context does nothing. The
+    forward pass must run inside of it as well.
     """
-    layers = [child for child in module.modules() if hasattr(child, "use_feedback")]
-    before = [layer.use_feedback for layer in layers]
+    layers = [child for child in module.modules() if hasattr(child, "feedback_backward")]
+    before = [layer.feedback_backward for layer in layers]
     try:
         for layer in layers:
-            layer.use_feedback = False  # type: ignore[assignment]
+            layer.feedback_backward = False  # type: ignore[assignment]
         yield
     finally:
         for layer, value in zip(layers, before, strict=True):
-            layer.use_feedback = value
+            layer.feedback_backward = value

@@ -153,6 +153,13 @@ def test_a_training_step_that_changes_its_batch_does_not_change_the_probe(tmp_pa
     assert torch.equal(first["x"], x[[int(name.split()[1]) for name in first["id"]]])
 
 
+def test_an_attribute_of_another_meaning_is_no_list_of_units(tmp_path):
+    module = Validated()
+    module.credit_units = 5
+    with pytest.raises(MisconfigurationException, match="Set `units` to some of: model"):
+        fit(tmp_path, module, GradientNorms())
+
+
 # Where the probe comes from
 
 

@@ -77,7 +77,7 @@ def test_against_autograd(plain, shape):
     with exact_backward(layer):
         for mine, theirs in zip(gradients(layer, x)[1], true, strict=True):
             assert torch.equal(mine, theirs)
-    assert layer.use_feedback
+    assert layer.feedback_backward
 
 
 @pytest.mark.parametrize("make", [lambda: nn.Linear(6, 4), lambda: nn.Conv2d(6, 4, 3)])

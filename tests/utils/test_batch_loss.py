@@ -105,3 +105,9 @@ def test_a_loss_that_would_wait_for_other_processes_is_refused(monkeypatch):
     with pytest.raises(MisconfigurationException, match=r"`all_gather`.*callback a `loss`"):
         batch_loss(module, batch)
     assert module.all_gather(1) == 1
+
+
+def test_a_metric_called_batch_loss_is_no_loss():
+    module = Noisy()
+    module.batch_loss = torch.nn.Identity()
+    assert batch_loss(module, {"x": torch.ones(3, 2)}).shape == ()

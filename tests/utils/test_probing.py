@@ -175,7 +175,7 @@ def test_exact_backward_is_the_true_one_for_a_while(fails):
     plain, net = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)) for _ in range(2))
     net.load_state_dict(plain.state_dict())
     add_feedback(net)
-    net[1].use_feedback = False
+    net[1].feedback_backward = False
     x = torch.randn(2, 3, requires_grad=True)
 
     def gradient(module):
@@ -189,7 +189,7 @@ def test_exact_backward_is_the_true_one_for_a_while(fails):
                 raise Interrupted
     except Interrupted:
         pass
-    assert (net[0].use_feedback, net[1].use_feedback) == (True, False)
+    assert (net[0].feedback_backward, net[1].feedback_backward) == (True, False)
     assert torch.equal(gradient(net), own)
     assert not torch.allclose(own, gradient(plain))
     with exact_backward(plain):
