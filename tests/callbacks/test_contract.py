@@ -92,8 +92,8 @@ UNITS = ["model.embed", "model.blocks.*"]
 
 
 def make(kind, **kwargs):
-    """With a small probe that is no batch of the training."""
-    return kind(**({"n_samples": 7} | kwargs)) if kind in SCHEDULED else kind()
+    """With a small probe that is no batch of the training, and without figures, which take long."""
+    return kind(**({"n_samples": 7, "figure": False} | kwargs)) if kind in SCHEDULED else kind()
 
 
 def net_for(kind):
@@ -135,8 +135,7 @@ def trained(tmp_path_factory):
 def test_training_is_the_same_to_the_bit(kind, rule, trained, tmp_path):
     module = helpers.rule(rule, net_for(kind))
     witness = Witness()
-    every = {"every_n_steps": 1} if kind in SCHEDULED else {}
-    callback = make(kind, **every)
+    callback = make(kind, every_n_steps=1, figure=rule is DFA)
     fit(tmp_path, module, witness, callback, witness.after)
     reference, rng = trained[rule, net_for(kind)]
     assert same_state(module, reference)
@@ -220,7 +219,7 @@ def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_fast_dev_run_leaves_no_file(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path, helpers.rule(FA, net_for(kind)), make(kind), fast_dev_run=True)
+    fit(tmp_path, helpers.rule(FA, net_for(kind)), make(kind, figure=True), fast_dev_run=True)
     assert files(tmp_path) == []
 
 
@@ -253,8 +252,7 @@ def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
 )
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_path):
     def run(name, max_steps, ckpt_path=None):
-        every = {"every_n_steps": 3, "figure": False} if kind in SCHEDULED else {}
-        callback = make(kind, **every)
+        callback = make(kind, every_n_steps=3)
         checkpoint = ModelCheckpoint(
             tmp_path / name, filename="{step}", every_n_train_steps=saved_at, save_top_k=-1
         )
@@ -278,7 +276,10 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_two_side_by_side_do_not_collide(kind, tmp_path):
-    pair = make(kind, every_n_epochs=2), make(kind, every_n_steps=5, n_samples=9)
+    pair = (
+        make(kind, every_n_epochs=2, figure=True),
+        make(kind, every_n_steps=5, n_samples=9, figure=True),
+    )
     fit(tmp_path, helpers.rule(FA, net_for(kind)), *pair)
     one = read_history(tmp_path / f"{kind.name}.jsonl")
     other = read_history(tmp_path / f"{kind.name}-1.jsonl")
