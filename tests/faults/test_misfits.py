@@ -179,13 +179,17 @@ def test_the_command_line_runs_what_is_configured(saved, tmp_path, capsys):
     place = "--trainer.default_root_dir"
     assert main([*words, "1", place, str(tmp_path)]) == 0
     path = tmp_path / "BP" / "seed_42" / "checkpoints" / "last.ckpt"
-    words = [*words, "2", place, str(tmp_path / "new"), "--ckpt_path", str(path)]
+    own = path.parents[1] / "config.yaml"
+    before = own.read_bytes()
+    new = [place, str(tmp_path / "new")]
     for change, says in (
-        (["--model.net.depth=4"], "does not fit ResidualMLP"),
-        (["--model=FA"], "of the rule BP, and this is FA"),
+        ([*new, "--model.net.depth=4"], "does not fit ResidualMLP"),
+        ([*new, "--model=FA"], "of the rule BP, and this is FA"),
+        ([place, str(tmp_path), "--model.net.depth=4"], "`config.yaml` of its run has them"),
     ):
-        assert main([*words, *change]) == 1
+        assert main([*words, "2", "--ckpt_path", str(path), *change]) == 1
         assert says in capsys.readouterr().err.splitlines()[-1]
+    assert own.read_bytes() == before  # what is refused has not written its own in its place
 
 
 def test_a_state_of_its_own_kind_passes_through(saved):
