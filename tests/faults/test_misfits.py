@@ -71,6 +71,21 @@ def test_a_truncated_one_is_named_with_its_size(keep, saved, tmp_path):
         read_checkpoint(path)
 
 
+def test_what_is_no_checkpoint_is_told_by_its_reason(tmp_path):
+    (tmp_path / "a.ckpt").write_text("# No checkpoint")
+    with pytest.raises(ValueError, match=r"cannot be read \(Unsupported operand \d+\)"):
+        read_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"^nowhere://a\.ckpt cannot be read: Protocol not known"):
+        read_checkpoint("nowhere://a.ckpt")
+
+
+def test_weights_alone_are_nothing_to_go_on_from(saved, tmp_path):
+    path = changed(saved[DFA], tmp_path, optimizer_states=None)
+    with pytest.raises(ValueError, match=r"no state of an optimizer.*`test`"):
+        resume(path, tmp_path / "run")
+    quiet_trainer().validate(rule(), loader(), ckpt_path=path, verbose=False)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("other", KINDS)
 def test_one_of_another_rule_is_refused_by_name(kind, other, saved, tmp_path):
