@@ -31,7 +31,10 @@ from lit_credit.utils.checkpoint_io import save_atomically
 from lit_credit.utils.files import check_folder
 from lit_credit.utils.trainer import is_fast_dev_run
 
-__all__ = ["LitCreditCLI", "main", "run"]
+__all__ = ["CTRL_C", "LitCreditCLI", "main", "run"]
+
+CTRL_C = 130
+"""The exit code after it."""
 
 _DEFAULTS = Path(__file__).with_name("defaults.yaml")
 _DESCRIPTION = """Experiments on credit assignment in neural networks.
@@ -44,9 +47,11 @@ class SaveFitConfig(SaveConfigCallback):
     """Writes ``config.yaml`` into the folder of a run when it trains, not when it is tested."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet: a checkpoint that is then refused must not cost the run its own file."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file; a resumed run writes it again."""
-        if stage == "fit":
-            super().setup(trainer, pl_module, stage)
+        super().setup(trainer, pl_module, "fit")
 
 
 class LitCreditCLI(LightningCLI):
@@ -70,7 +75,10 @@ class LitCreditCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, whose checkpoints are whole or not there."""
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # as of `devices: two`
+            raise ValueError(f"`trainer` cannot be made: {error}") from error
         save_atomically(trainer)
         return trainer
 
@@ -194,7 +202,7 @@ def _stopped(stop: BaseException, words: Sequence[str]) -> int:
     Lightning turns Ctrl-C into an exit of code 1, and SIGTERM into one without a code, that is 0.
     """
     if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
-        name, code = "Ctrl-C", 130
+        name, code = "Ctrl-C", CTRL_C
     elif isinstance(stop, SIGTERMException):
         name, code = "SIGTERM", 143
     else:

@@ -78,9 +78,15 @@ def svd(a: Tensor) -> SVD:
 
 def frobenius(a: Tensor) -> Tensor:
     """Frobenius norm of each matrix, (...), at any scale."""
+    norm: Tensor = torch.linalg.matrix_norm(a)
+    info = torch.finfo(norm.dtype)
+    # So far from the ends that no square has overflowed, and none that counts has vanished.
+    sound = (norm > info.tiny**0.5 / info.eps) & norm.isfinite()
+    if sound.all():  # scaling takes as long again
+        return norm
     scale = magnitude(a, (-2, -1))
-    norm: Tensor = torch.linalg.matrix_norm(a / scale, keepdim=True) * scale
-    return norm[..., 0, 0]
+    scaled = torch.linalg.matrix_norm(a / scale, keepdim=True) * scale
+    return torch.where(sound, norm, scaled[..., 0, 0])
 
 
 def unit(a: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Samples as rows, scaled so that their squares neither overflow nor underflow."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,11 @@ def magnitude(x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
     """
     if x.numel() == 0:
         return x.new_ones(())
-    power = x.abs().amax(dims, keepdim=True).log2().floor().exp2()
-    return torch.where((power > 0) & power.isfinite(), power, torch.ones_like(power))
+    peak = x.abs().amax(dims, keepdim=True)
+    # The logarithm of the largest numbers rounds up to that of infinity.
+    largest = math.frexp(torch.finfo(x.dtype).max)[1] - 1
+    power = peak.log2().floor().clamp(max=largest).exp2()
+    return torch.where((power > 0) & peak.isfinite(), power, torch.ones_like(power))
 
 
 def scaled_rows(x: Tensor, name: str) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import nn
@@ -47,7 +48,18 @@ class CheckpointedRule(LightningModule):
         checkpoint["random_state"] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states until training starts; merely loading must not set them."""
+        """Keep the random states until training starts; merely loading must not set them.
+
+        Raises:
+            ValueError: if training is to go on from weights alone.
+        """
+        fits = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if fits and "optimizer_states" not in checkpoint:
+            raise ValueError(
+                "the checkpoint holds weights and no state of an optimizer, so no training can go "
+                "on from it. `validate`, `test` and `predict` take it as `ckpt_path`; to train "
+                "its weights anew, load them in Python by `load_from_checkpoint`, and fit without."
+            )
         self._loaded_random_state = checkpoint.get("random_state")
         self._origin = _origin_of(checkpoint)
 

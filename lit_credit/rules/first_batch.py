@@ -1,6 +1,7 @@
 """What torch says of a first batch that does not fit, in the user's terms."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import torch
@@ -37,7 +38,8 @@ def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> N
         raise error
     raise ValueError(
         f"the first batch does not pass through {net} and {task}: {reason} "
-        f"The batch: {_shown(batch)}. Make the sizes of data, net and task agree."
+        f"The batch: {_shown(batch)}. Make the sizes of data, net and task agree. "
+        "If it is not the sizes, LIT_CREDIT_TRACEBACK=1 shows where."
     ) from error
 
 
@@ -51,7 +53,8 @@ def _described(value: Any) -> str:
     if isinstance(value, Tensor):
         text = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
         if value.dtype in (torch.int64, torch.int32) and value.numel():
-            return f"{text} from {int(value.min())} to {int(value.max())}"
+            with suppress(RuntimeError):  # a GPU that has met a wrong index computes no more
+                return f"{text} from {int(value.min())} to {int(value.max())}"
         return text
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_described(item)}' for key, item in value.items())}}}"

@@ -24,6 +24,7 @@ def asked_configuration(words: list[str]) -> dict[str, Any]:
 
     Raises:
         ValueError: if it refuses them, with its reason in one line.
+        KeyboardInterrupt: if it was stopped.
     """
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -31,6 +32,8 @@ def asked_configuration(words: list[str]) -> dict[str, Any]:
             code: Any = cli.main(["fit", *words, "--print_config"])
         except SystemExit as exit_:
             code = exit_.code
+    if code == cli.CTRL_C:
+        raise KeyboardInterrupt
     if code:
         raise ValueError(err.getvalue().rpartition("error: ")[2].partition(" (Options:")[0])
     config: dict[str, Any] = yaml.safe_load(out.getvalue())

@@ -115,9 +115,12 @@ def _unreadable(path: _PATH, error: Exception) -> str:
             "reading that can run code. Nothing was read. If you trust the file, give "
             "`weights_only=False`."
         )
+    text = str(error).rpartition("WeightsUnpickler error:")[2]  # what is before is for developers
+    reason = " ".join(text.strip().split("\n", 1)[0].split())[:120] or type(error).__name__
+    if _is_remote(path):
+        return f"{path} cannot be read: {reason}"
     others = sorted(other.name for other in place.parent.glob("*.ckpt") if other != place)
     remedy = f"Others in that folder: {', '.join(others)}." if others else "Start anew without it."
-    reason = " ".join(str(error).split("\n", 1)[0].split())[:120] or type(error).__name__
     return f"{path}{size} is cut off, or no checkpoint: it cannot be read ({reason}). {remedy}"
 
 

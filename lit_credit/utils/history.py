@@ -68,8 +68,8 @@ class History:
     def _write(self, path: Path) -> None:
         """Write the rows that the file lacks."""
         try:
-            if self._in_file and not (path.exists() and path.stat().st_size >= self._end):
-                self._in_file = self._end = 0  # somebody else has emptied it
+            if self._in_file and not (path.exists() and path.stat().st_size == self._end):
+                self._in_file = self._end = 0  # somebody else has changed it: all rows again
             data = _lines(self.rows[self._in_file :])
             _append(path, self._end, data)
         except OSError as error:

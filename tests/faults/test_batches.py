@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_credit.rules import BP, DFA
+from lit_credit.rules.first_batch import explain
 from lit_credit.tasks import Classification
 from tests.faults.helpers import mlp
 from tests.rules.helpers import images, loader, quiet_trainer, seeded
@@ -131,3 +132,10 @@ def test_an_attribute_error_stays_one_at_the_first_step_too():
     net.error, net.fails_at = AttributeError, 1
     with pytest.raises(AttributeError, match="a bug"):
         fit(net, loader())
+
+
+def test_a_batch_on_a_device_that_computes_no_more_is_described_by_its_shape():
+    """As a GPU that was given a class too large; here one that has no values at all."""
+    lost = torch.zeros(3, dtype=torch.int64, device="meta")
+    with pytest.raises(ValueError, match=r"assert The batch: int64 \(3,\)\. .*TRACEBACK"):
+        explain(RuntimeError("device-side assert"), lost, "Net", "Classification", first=True)

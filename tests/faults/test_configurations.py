@@ -49,6 +49,10 @@ PARSED = {  # exit code 2
     ),
 }
 BUILT = {  # exit code 1
+    "a number of devices": (
+        GOOD + "trainer: {accelerator: cpu, devices: two}\n",
+        ["`trainer` cannot be made", "`devices`"],
+    ),
     "a seed below zero": (GOOD + "seed_everything: -3\n", ["`seed_everything` is -3"]),
     "a learning rate": (
         given("optimizer: {class_path: torch.optim.SGD, init_args: {lr: -3}}"),

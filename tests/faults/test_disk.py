@@ -64,9 +64,13 @@ def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
     assert steps(history.path) == [0, 1, 2]
 
 
-def test_a_history_that_somebody_has_emptied_is_written_whole(tmp_path):
+def longer(path):
+    path.write_text(" " + path.read_text())
+
+
+def test_a_history_that_somebody_has_changed_is_written_whole(tmp_path):
     history = History(tmp_path / "a.jsonl")
-    for step, spoil in enumerate((None, os.remove, lambda path: os.truncate(path, 5))):
+    for step, spoil in enumerate((None, os.remove, lambda path: os.truncate(path, 5), longer)):
         if spoil:
             spoil(history.path)
         add(history, step)

@@ -71,6 +71,21 @@ def test_a_truncated_one_is_named_with_its_size(keep, saved, tmp_path):
         read_checkpoint(path)
 
 
+def test_what_is_no_checkpoint_is_told_by_its_reason(tmp_path):
+    (tmp_path / "a.ckpt").write_text("# No checkpoint")
+    with pytest.raises(ValueError, match=r"cannot be read \(Unsupported operand \d+\)"):
+        read_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"^nowhere://a\.ckpt cannot be read: Protocol not known"):
+        read_checkpoint("nowhere://a.ckpt")
+
+
+def test_weights_alone_are_nothing_to_go_on_from(saved, tmp_path):
+    path = changed(saved[DFA], tmp_path, optimizer_states=None)
+    with pytest.raises(ValueError, match=r"no state of an optimizer.*`test`"):
+        resume(path, tmp_path / "run")
+    quiet_trainer().validate(rule(), loader(), ckpt_path=path, verbose=False)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("other", KINDS)
 def test_one_of_another_rule_is_refused_by_name(kind, other, saved, tmp_path):
@@ -179,13 +194,17 @@ def test_the_command_line_runs_what_is_configured(saved, tmp_path, capsys):
     place = "--trainer.default_root_dir"
     assert main([*words, "1", place, str(tmp_path)]) == 0
     path = tmp_path / "BP" / "seed_42" / "checkpoints" / "last.ckpt"
-    words = [*words, "2", place, str(tmp_path / "new"), "--ckpt_path", str(path)]
+    own = path.parents[1] / "config.yaml"
+    before = own.read_bytes()
+    new = [place, str(tmp_path / "new")]
     for change, says in (
-        (["--model.net.depth=4"], "does not fit ResidualMLP"),
-        (["--model=FA"], "of the rule BP, and this is FA"),
+        ([*new, "--model.net.depth=4"], "does not fit ResidualMLP"),
+        ([*new, "--model=FA"], "of the rule BP, and this is FA"),
+        ([place, str(tmp_path), "--model.net.depth=4"], "`config.yaml` of its run has them"),
     ):
-        assert main([*words, *change]) == 1
+        assert main([*words, "2", "--ckpt_path", str(path), *change]) == 1
         assert says in capsys.readouterr().err.splitlines()[-1]
+    assert own.read_bytes() == before  # what is refused has not written its own in its place
 
 
 def test_a_state_of_its_own_kind_passes_through(saved):

@@ -21,6 +21,13 @@ def test_nan_in_the_first_entry_of_a_factor():
     assert functional.composition_scores(SPOILT, ONE, ONE).key.isnan()
 
 
+def test_the_largest_numbers_have_a_direction():
+    # Their logarithm rounds up to that of infinity.
+    for dtype in (torch.float32, torch.float64):
+        x = torch.full((1, 3), torch.finfo(dtype).max, dtype=dtype)
+        assert functional.gradient_cosine(x, x).item() == 1
+
+
 def test_nan_in_a_distribution_stays_in_its_row():
     p = torch.tensor([[0.7, 0.2, 0.1], [nan, 0.5, 0.5], [1.0, 0.0, 0.0]])
     w = torch.eye(3)[:, :2]

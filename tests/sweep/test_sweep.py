@@ -254,3 +254,12 @@ def test_a_table_has_a_column_for_whatever_a_row_has(suffix, tmp_path):
             {"a": 1, "b": "x", "c": "[1]", "d": None},
             {"a": 0.5, "b": "2", "c": None, "d": 0.25},
         ]
+
+
+def test_ctrl_c_while_configurations_are_checked_is_no_slip(tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lit_credit.cli.run", stop)
+    assert Sweep(tmp_path, GRID)() == 130
+    assert capsys.readouterr().err == "Interrupted. The same command goes on.\n"
