@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from lit_credit.functional import sample_tokens
 from lit_credit.utils.logging import log_text
 from lit_credit.utils.probing import probing
+from lit_credit.utils.trainer import check_trainer
 
 __all__ = ["TextSamples"]
 
@@ -60,6 +61,7 @@ class TextSamples(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that there is an alphabet, and that it has the prompt's characters."""
+        check_trainer(trainer, type(self).__name__)
         data = _datamodule(trainer)
         lacking = [name for name in ("encode", "decode") if not hasattr(data, name)]
         if lacking or (self.context is None and not hasattr(data, "block_size")):

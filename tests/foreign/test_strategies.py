@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
-from lit_credit.callbacks import ResidualNorms, WeightAlignment
+from lit_credit.callbacks import ResidualNorms, TextSamples, WeightAlignment
 from lit_credit.rules import BP, DFA
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
@@ -54,7 +54,7 @@ def test_shards_are_refused(kind, tmp_path):
     run = helpers.trainer(tmp_path, logger=False)
     run._accelerator_connector.strategy = object.__new__(kind)
     words = rf"under {kind.__name__} each process has a shard(.|\n)*ddp"
-    for callback in (ResidualNorms(units=UNITS), WeightAlignment()):
+    for callback in (ResidualNorms(units=UNITS), WeightAlignment(), TextSamples()):
         with pytest.raises(MisconfigurationException, match=f"{type(callback).__name__} .*{words}"):
             callback.setup(run, helpers.Foreign(), "fit")
     for rule in (BP, DFA):
