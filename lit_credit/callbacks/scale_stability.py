@@ -119,6 +119,12 @@ class ScaleStability(ScheduledDiagnostic):
             **flags._asdict(),
         }
 
+    def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+        # On every rank: to read a metric of an epoch reduces it over the processes, and rank zero,
+        # which alone measures, would wait for the others for ever.
+        _ = trainer.callback_metrics
+        super()._measure(trainer, module, epoch)
+
     def _first_norm(self, now: float) -> float:
         if not self.history.rows:
             return now

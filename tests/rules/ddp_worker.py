@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from lit_credit import rules
-from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms
+from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms, ScaleStability
 from lit_credit.datamodules import Digits
 from lit_credit.models import ResidualMLP
 from lit_credit.tasks import Classification
@@ -38,7 +38,10 @@ def train(kind: str, devices: int, folder: Path) -> None:
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         default_root_dir=folder / kind,
-        callbacks=[ResidualNorms(n_samples=32), GradientNorms(n_samples=32), CreditAlignment()],
+        callbacks=[
+            *(watch(n_samples=32) for watch in (ResidualNorms, GradientNorms, ScaleStability)),
+            CreditAlignment(),
+        ],
     )
     trainer.fit(rule, datamodule=Digits(batch_size=96, seed=0))
     if trainer.is_global_zero:

@@ -17,7 +17,7 @@ def folders(tmp_path_factory):
     train_all(1, one)
     words = [sys.executable, "-m", "tests.rules.ddp_worker", "2", str(two)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return one, two
 
