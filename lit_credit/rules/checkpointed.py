@@ -33,7 +33,8 @@ class CheckpointedRule(LightningModule):
     """The loading and saving of a rule.
 
     A checkpoint has ``lit_credit: {version, rule, net}`` and the random states in it. One of
-    another rule, or of a net of other tensors, is refused in one sentence. ``strict=False``, or
+    another rule, or of a net of other tensors, is refused in one sentence; a subclass takes those
+    of the rule that it is derived from. ``strict=False``, or
     ``strict_loading = False`` of the module, loads what fits, whatever the rule.
     """
 
@@ -72,7 +73,7 @@ class CheckpointedRule(LightningModule):
             ValueError: if they are of another net, or, with ``strict``, of another rule.
         """
         origin, self._origin = self._origin or Origin(), None
-        if strict and origin.rule not in (None, type(self).__name__):
+        if strict and origin.rule not in (None, *_ancestors(type(self))):
             raise ValueError(_other_rule(origin, type(self)))
         try:
             result = super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -109,7 +110,7 @@ class CheckpointedRule(LightningModule):
         if weights_only is not False and isinstance(checkpoint_path, str | os.PathLike):
             # Lightning 2.4 would read anything. And the arguments of another rule are no arguments.
             origin = _origin_of(read_checkpoint(os.fspath(checkpoint_path)))
-            if strict is not False and origin.rule not in (None, *_family(cls)):
+            if strict is not False and origin.rule not in (None, *_ancestors(cls), *_family(cls)):
                 raise ValueError(_other_rule(origin, cls))
         return super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, **kwargs
@@ -124,6 +125,11 @@ def _origin_of(checkpoint: Mapping[str, Any]) -> Origin:
     configured = checkpoint.get("hyper_parameters", {})
     path = configured.get("_class_path") if isinstance(configured, Mapping) else None
     return Origin(rule=path.rpartition(".")[2] if isinstance(path, str) else None)
+
+
+def _ancestors(kind: type) -> list[str]:
+    """Names of a class and of the rules that it is derived from."""
+    return [base.__name__ for base in kind.__mro__ if issubclass(base, CheckpointedRule)]
 
 
 def _family(kind: type[Any]) -> list[str]:

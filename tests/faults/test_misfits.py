@@ -124,6 +124,16 @@ def test_one_of_another_net_is_refused_with_the_first_tensor(net, parts, saved, 
     assert "\n" not in text
 
 
+class Derived(DFA):
+    """Somebody's own, that only logs more."""
+
+
+def test_a_rule_takes_what_the_rule_it_is_derived_from_has_saved(saved, tmp_path):
+    resume(saved[DFA], tmp_path, rule(Derived))
+    loaded = Derived.load_from_checkpoint(saved[DFA], net=mlp(), task=Classification(5))
+    same(loaded.state_dict(), torch.load(saved[DFA], weights_only=True)["state_dict"])
+
+
 def test_weights_of_the_wrong_shape_are_refused_without_strictness_too(saved):
     module = rule(net=lambda: mlp(width=9))
     state = torch.load(saved[DFA], weights_only=True)["state_dict"]
