@@ -49,8 +49,11 @@ class SaveFitConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Nothing yet: a checkpoint that is then refused must not cost the run its own file."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file; a resumed run writes it again."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file; a resumed run writes it again.
+
+        Last of all callbacks: a slip that shows in a first measurement leaves no run behind.
+        """
         super().setup(trainer, pl_module, "fit")
 
 

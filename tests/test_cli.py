@@ -142,6 +142,14 @@ def test_a_run_without_a_logger_is_not_overwritten(tmp_path, capsys):
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
+def test_a_slip_that_the_first_measurement_shows_leaves_no_run(tmp_path, capsys):
+    args = [*BP, *SHORT, "--trainer.default_root_dir", str(tmp_path)]
+    slip = ["--trainer.callbacks", "GradientNorms", "--trainer.callbacks.n_samples", "5000"]
+    assert main([*args, *slip]) == 1
+    assert "at most 360" in capsys.readouterr().err
+    assert main([*args, "--trainer.callbacks", "GradientNorms"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

@@ -25,7 +25,8 @@ def tell_undefined(rows: Sequence[Row], step: int, values: Mapping[str, float]) 
     if undefined and all(
         math.isfinite(v) for row in reversed(rows) for v in row["values"].values()
     ):
+        more = f", and so are {len(undefined) - 1} other values" if len(undefined) > 1 else ""
         rank_zero_info(
-            f"{undefined[0]}: undefined or not finite at step {step}, one of "
-            f"{len(undefined)} such values of {len(values)} in its measurement; figures say n/a."
+            f"{undefined[0]} is undefined or not finite at step {step}{more}, of {len(values)} "
+            "measured; figures say n/a."
         )

@@ -231,6 +231,5 @@ def test_a_measurement_with_nan_is_told_once(tmp_path, caplog):
             tell_undefined(rows, step, values if step else {"a/L00": 1.0, "a/L01": 1.0})
             rows.append({"step": step, "epoch": 0, "name": "", "values": values if step else {}})
     assert [r.getMessage() for r in caplog.records] == [
-        "a/L00: undefined or not finite at step 1, one of 1 such values of 2 in its measurement; "
-        "figures say n/a."
+        "a/L00 is undefined or not finite at step 1, of 2 measured; figures say n/a."
     ]

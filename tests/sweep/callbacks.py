@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 class Killed(Callback):
     """Dies as by the hand of an out-of-memory killer."""
 
-    def on_train_start(self, trainer, pl_module):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         print("about to die", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
