@@ -1,6 +1,5 @@
 """NaN and inf in training, found at the step at which they appear."""
 
-import math
 from collections import deque
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +10,20 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_credit.callbacks.finite_search import Findings, Taken, search
+from lit_credit.callbacks.finite_search import (
+    Findings,
+    Taken,
+    non_finite_by_name,
+    of_all_processes,
+    search,
+)
 from lit_credit.callbacks.finite_update import (
     loss_scale,
     parameters_of,
     running_statistics,
     take_away,
 )
-from lit_credit.utils.finite import NonFinite, non_finite, seem_finite
+from lit_credit.utils.finite import non_finite, seem_finite
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_scalars
 from lit_credit.utils.names import matched_units, submodule_names
@@ -210,7 +215,7 @@ class FiniteGuard(Callback):
         findings = self._findings(trainer, module, optimizer)
         if self.events < _MOST_SEARCHED:
             search(trainer, module, self._parts(module), self._names, findings)
-        findings, where = _of_all(trainer, findings)
+        findings, where = of_all_processes(trainer, findings)
         fatal = self.policy == "raise" or (self.policy == "skip" and bool(findings.parameters))
         skipping = self.policy == "skip" and not fatal
         self.events += 1
@@ -236,10 +241,11 @@ class FiniteGuard(Callback):
             factor *= trainer.accumulate_grad_batches
         losses = [float(loss.sum()) * factor for loss in self._losses]
         bad = [loss for loss in losses if not torch.tensor(loss).isfinite()]
+        gradients = {name: p.grad for name, p in own.items() if p.grad is not None}
         return Findings(
             loss=next(reversed(bad or losses), None),
-            gradients=_those_of({name: p.grad for name, p in own.items() if p.grad is not None}),
-            parameters=_those_of(dict(module.named_parameters())),
+            gradients=non_finite_by_name(gradients),
+            parameters=non_finite_by_name(dict(module.named_parameters())),
         )
 
     def _parts(self, module: LightningModule) -> list[Taken]:
@@ -280,22 +286,3 @@ def _updates_of(module: LightningModule) -> int:
     """Updates in a training step of our rules; elsewhere the name may mean something else."""
     is_rule = callable(getattr(module, "surrogate", None))
     return getattr(module, "updates_per_step", 1) if is_rule else 1
-
-
-def _those_of(tensors: dict[str, Tensor]) -> dict[str, NonFinite]:
-    return {name: found for name, t in tensors.items() if (found := non_finite(t)) is not None}
-
-
-def _of_all(trainer: Trainer, findings: Findings) -> tuple[Findings, str]:
-    """The findings of the first process that knows where it began, and which one that is."""
-    if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return findings, ""
-    found: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(found, findings)
-
-    def knows_less(rank: int) -> tuple[bool, bool]:
-        loss = found[rank].loss
-        return not found[rank].are_located, loss is None or math.isfinite(loss)
-
-    rank = min(range(len(found)), key=knows_less)
-    return found[rank], f", process {rank}"

@@ -1,5 +1,6 @@
 """The search for where a training step has met NaN or inf."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.preserved_state import preserved_state
 from lit_credit.utils.probing import probing
 
-__all__ = ["Findings", "Taken", "search"]
+__all__ = ["Findings", "Taken", "non_finite_by_name", "of_all_processes", "search"]
 
 _MOST_NAMED = 3
 
@@ -129,6 +130,26 @@ def search(
                 _look(module, one, names, findings)
         except Exception as error:  # the user's code; what it raises must not hide what was found
             findings.failure = f"{type(error).__name__}: {error}"
+
+
+def non_finite_by_name(tensors: dict[str, Tensor]) -> dict[str, NonFinite]:
+    """Those of named tensors that are not finite."""
+    return {name: found for name, t in tensors.items() if (found := non_finite(t)) is not None}
+
+
+def of_all_processes(trainer: Trainer, findings: Findings) -> tuple[Findings, str]:
+    """The findings of the first process that knows where it began, and which one that is."""
+    if trainer.world_size == 1 or not torch.distributed.is_initialized():
+        return findings, ""
+    found: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(found, findings)
+
+    def knows_less(rank: int) -> tuple[bool, bool]:
+        loss = found[rank].loss
+        return not found[rank].are_located, loss is None or math.isfinite(loss)
+
+    rank = min(range(len(found)), key=knows_less)
+    return found[rank], f", process {rank}"
 
 
 def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings: Findings) -> None:

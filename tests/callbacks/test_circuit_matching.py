@@ -7,17 +7,11 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
-from transformers import LlamaConfig, LlamaModel
 
 from lit_credit.callbacks import CircuitMatching
-from lit_credit.callbacks.circuit_pairs import CircuitPairs
 from lit_credit.models import GPT, RotaryTransformer
 from lit_credit.rules import BP
 from lit_credit.tasks import NextToken
-from lit_credit.utils.attention import recorded_attention
-from lit_credit.utils.head_weights import read_heads
-from lit_credit.utils.history import read_history
-from tests.callbacks import helpers
 
 WIDTH, HEADS, DEPTH, SYMBOLS = 16, 2, 3, 11
 SIZE = WIDTH // HEADS
@@ -237,93 +231,3 @@ def test_the_best_of_many_pairs_is_held_against_the_best_of_many_unrelated_ones(
         assert abs(np.mean(excesses)) < 0.6
     one = measured(rotary_net(), ranks=[3])  # of 12 pairs
     assert 1.5 < one["z/null"] / one["null_sd/z"] < 1.8
-
-
-def llama():
-    config = LlamaConfig(
-        vocab_size=SYMBOLS,
-        hidden_size=32,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attention_dropout=0.0,
-    )
-    return LlamaModel(config)
-
-
-@pytest.mark.parametrize("make", [lambda: RotaryTransformer(SYMBOLS, 32, 2, 4, dropout=0.0), llama])
-def test_circuits_at_a_distance_give_the_scores_of_a_real_forward_pass(make):
-    torch.manual_seed(0)
-    net = make().double().eval()
-    for name, parameter in net.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.zeros_(parameter)
-    layers = read_heads(net)
-    distances = [0, 1, 3, 5]
-    qk = CircuitPairs(layers, False, distances).qk.dense()  # (D, readers, d, d)
-    inputs = {}
-    reader = net.get_submodule(layers[1].name)
-    hook = reader.register_forward_pre_hook(
-        lambda _, args, kwargs: inputs.update(x=args[0] if args else kwargs["hidden_states"]),
-        with_kwargs=True,
-    )
-    with recorded_attention(net) as calls:
-        net(torch.arange(9)[None] % SYMBOLS)
-    hook.remove()
-    (call,) = (c for c in calls if c.module == layers[1].name)
-    x, key = inputs["x"][0], call.key.repeat_interleave(4 // call.key.shape[1], 1)
-    scores = (call.query @ key.mT)[0] / math.sqrt(8)  # (heads, T, T)
-    for place, distance in enumerate(distances):
-        for head in range(4):
-            ours = torch.stack(
-                [x[m] @ qk[place, head] @ x[m - distance] for m in range(distance, 9)]
-            )
-            theirs = scores[head].diagonal(-distance)
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
-
-
-def test_an_encoder_and_a_decoder_are_two_streams():
-    class Translator(LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.net = torch.nn.Transformer(16, 2, 2, 2, 32, batch_first=True)
-
-    with pytest.raises(MisconfigurationException, match=r"an encoder and a decoder.*`units`"):
-        CircuitMatching().prepare(None, Translator())
-    callback = CircuitMatching(units=["decoder.layers.*.self_attn"])
-    callback.prepare(None, Translator())
-    assert callback.measure(Translator(), None)["z/best"] < 4
-
-
-def test_dead_heads_are_undefined():
-    net = rotary_net()
-    for block in net.blocks:
-        torch.nn.init.zeros_(block.attention.heads.o.weight)
-    values = measured(net, ranks=[3])
-    assert all(math.isnan(values[tag]) for tag in ("z/best", "match_rms/R03/best"))
-    assert math.isnan(values["z_sqrt_d/best"])
-
-
-def test_large_vocabularies_are_sampled_from_end_to_end():
-    net = RotaryTransformer(100, WIDTH, 2)
-    with torch.no_grad():
-        q, k = (net.blocks[1].attention.heads.q, net.blocks[1].attention.heads.k)
-        v, o = (net.blocks[0].attention.heads.v, net.blocks[0].attention.heads.o)
-        for layer in (q, k, v, o):
-            layer.weight.copy_(torch.eye(WIDTH))
-        net.embed.weight.copy_(torch.nn.functional.normalize(torch.randn(100, WIDTH)))
-        net.embed.weight[99] = net.embed.weight[0] * 0.5  # never finds itself
-    assert measured(net, n_tokens=100)["mismatch/best"] == pytest.approx(0.01)
-    assert measured(net, n_tokens=10)["mismatch/best"] == pytest.approx(0.1)
-
-
-def test_a_run_draws_its_curves_and_says_what_it_saw(tmp_path, caplog):
-    trainer = helpers.trainer(tmp_path, CircuitMatching(every_n_steps=2), max_epochs=1)
-    trainer.fit(helpers.rule(BP, helpers.SymbolNet), helpers.train_loader())
-    rows = read_history(tmp_path / "circuit_matching.jsonl")
-    assert [row["step"] for row in rows] == [0, 2, 4]
-    last = rows[-1]["values"]
-    assert f"best pair in each: z {last['circuits/z/best']:.2f}" in caplog.text
-    assert (tmp_path / "figures" / "circuit_matching.png").is_file()
-    assert (tmp_path / "figures" / "circuit_matching_pairs.png").is_file()

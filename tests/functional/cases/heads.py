@@ -42,6 +42,20 @@ def _scale_free(arguments):
     return dict.fromkeys((name for name in arguments if "_" in name), 0)
 
 
+def _score(function, **more):
+    """A share of the attention, head by head."""
+    arguments = {"attention": distribution("n b t t"), **more}
+    return Case(
+        function,
+        arguments,
+        sizes=SQUARE,
+        rows=0,
+        bounds=(0, 1),
+        double=True,
+        partial=("attention",),
+    )
+
+
 CASES = {
     "FactoredMatrix": Case(
         of_factors(_matrix_numbers, "a"),
@@ -153,33 +167,9 @@ CASES = {
         double=True,
         covers=("SoftmaxCosines",),
     ),
-    "previous_token_score": Case(
-        functional.previous_token_score,
-        {"attention": distribution("n b t t")},
-        sizes=SQUARE,
-        rows=0,
-        bounds=(0, 1),
-        double=True,
-        partial=("attention",),
-    ),
-    "induction_score": Case(
-        functional.induction_score,
-        {"attention": distribution("n b t t"), "period": whole(2)},
-        sizes=SQUARE,
-        rows=0,
-        bounds=(0, 1),
-        double=True,
-        partial=("attention",),
-    ),
-    "duplicate_token_score": Case(
-        functional.duplicate_token_score,
-        {"attention": distribution("n b t t"), "period": whole(2)},
-        sizes=SQUARE,
-        rows=0,
-        bounds=(0, 1),
-        double=True,
-        partial=("attention",),
-    ),
+    "previous_token_score": _score(functional.previous_token_score),
+    "induction_score": _score(functional.induction_score, period=whole(2)),
+    "duplicate_token_score": _score(functional.duplicate_token_score, period=whole(2)),
     "rotary_matrix": Case(
         functional.rotary_matrix,
         {
