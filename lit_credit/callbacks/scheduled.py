@@ -114,12 +114,27 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
         self.units = units
         self.loss = loss
         self.probe: Any = None
+        self._proved: dict[str, float] | None = None
         self._n_samples_given = n_samples is not None
 
     # What a diagnostic defines
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Resolve names and check what the module offers, in ``setup``."""
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """Check the module's assumed structure against numbers, before the first measurement.
+
+        Called once a fit, on the probe, as :meth:`measure` is.
+
+        Returns:
+            What was proved: a statement and its largest relative error. The first row of the
+            history holds it as ``proved``.
+
+        Raises:
+            MisconfigurationException: if the structure is not what the measurement assumes.
+        """
+        return {}
 
     @abstractmethod
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
@@ -148,6 +163,7 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
         # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
         self.history, self.probe, self._last_step = History(), None, -1
         self._drawn_step = -1
+        self._proved = None
         if self.uses_loss and self.loss is None:
             check_batch_loss(pl_module)
         self.prepare(trainer, pl_module)
@@ -205,6 +221,9 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
 
     def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_step = step
+        if self._proved is None:  # in a resumed run again, whose first row has it already
+            with probing(module), given_loss(self.loss):
+                self._proved = self.prove(module, self.probe)
         with probing(module), given_loss(self.loss):
             values = self.measure(module, self.probe)
         if not values:
@@ -212,7 +231,8 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
         section = self._numbered(self.section)
         tagged = {f"{section}/{tag}": value for tag, value in values.items()}
         tell_undefined(self.history.rows, step, tagged)
-        self.history.append(step, epoch, self.name, tagged)
+        proved = {} if self.history.rows else self._proved
+        self.history.append(step, epoch, self.name, tagged, proved)
         log_scalars(trainer, tagged, step)
         if self.draw_each:
             self._draw(trainer)

@@ -32,6 +32,7 @@ class TestedDiagnostic(ScheduledDiagnostic):
         super().setup(trainer, pl_module, stage)
         if stage == "test":
             self._find_place(trainer)
+            self._proved = None
             if trainer.ckpt_path:
                 self.history = History()  # until that of the checkpoint is loaded
             self.prepare(trainer, pl_module)

@@ -12,7 +12,11 @@ from lit_credit.utils.files import check_folder, reason_of
 __all__ = ["History", "Row", "read_history"]
 
 Row = dict[str, Any]
-"""``{"step": int, "epoch": int, "name": str, "values": {tag: float}}``."""
+"""``{"step": int, "epoch": int, "name": str, "values": {tag: float}}``.
+
+The first row may also have ``"proved": {statement: relative error}``: the assumptions about the
+module that numbers confirmed.
+"""
 
 _INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -50,7 +54,14 @@ class History:
         elif path.exists():
             path.rename(_free_name(path))
 
-    def append(self, step: int, epoch: int, name: str, values: dict[str, float]) -> Row:
+    def append(
+        self,
+        step: int,
+        epoch: int,
+        name: str,
+        values: dict[str, float],
+        proved: dict[str, float] | None = None,
+    ) -> Row:
         """Add one row to memory and file.
 
         Args:
@@ -58,8 +69,11 @@ class History:
             epoch: epochs completed so far; 0 is before training.
             name: the diagnostic.
             values: tag to number.
+            proved: statement to relative error; the row has it if there is any.
         """
-        row = {"step": step, "epoch": epoch, "name": name, "values": values}
+        row: Row = {"step": step, "epoch": epoch, "name": name, "values": values}
+        if proved:
+            row["proved"] = proved
         self.rows.append(row)
         if self.path is not None:
             self._write(self.path)
