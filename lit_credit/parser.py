@@ -2,15 +2,22 @@
 
 import re
 import sys
+from inspect import signature
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+
+from lit_credit.class_rules import OwnClassRules, replaced_classes
+from lit_credit.utils.jsonargparse_internals import install, without_class_defaults
 
 __all__ = ["ShortErrorParser", "short_reason"]
 
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:$|Expected a <class 'NoneType'>"
-    r"|Expected a path but |Given value type: |The subcommand's )"
+    r"|Expected a path but |Given value type: |The subcommand's "
+    r"|Subclass types expect one of|a class path \(str\)$|a dict with)"
 )
 _LONGEST = 500
 _REWRITTEN = (
@@ -30,8 +37,36 @@ _REWRITTEN = (
 )
 
 
+install(OwnClassRules())
+
+
 class ShortErrorParser(LightningArgumentParser):
-    """Lightning's parser, without its page of usage and the types that it has tried."""
+    """Lightning's parser, which says in a line what is wrong.
+
+    A class that is named starts from its own signature: no default of another class is kept.
+    """
+
+    own_class_rules = True
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse; a line on standard error names arguments that a replaced class leaves behind."""
+        with replaced_classes(lambda line: print(f"lit-credit: {line}", file=sys.stderr)):
+            cfg: Namespace = super().parse_args(*args, **kwargs)
+        return cfg
+
+    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Defaults, without the arguments of default classes: another class may be named."""
+        get = super().get_defaults
+        return without_class_defaults(lambda: get(*args, **kwargs))
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
+        """Add them; a logger that needs a ``save_dir`` and is given none takes the run's folder."""
+        added = super().add_class_arguments(theclass, *args, **kwargs)
+        if isinstance(theclass, type) and issubclass(theclass, Logger):
+            own = signature(theclass).parameters.get("save_dir")
+            if own is not None and own.default is own.empty:
+                self.set_defaults({"save_dir": ""})
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the reason in a line, and exit with 2."""
