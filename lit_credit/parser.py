@@ -4,7 +4,11 @@ import re
 import sys
 from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_credit.utils.yaml_files import checked_loader
 
 __all__ = ["ShortErrorParser", "short_reason"]
 
@@ -29,9 +33,18 @@ _REWRITTEN = (
     (r" Got value: Namespace\(.*", ""),
 )
 
+_CHECKED_YAML = "checked yaml"
+set_loader(_CHECKED_YAML, checked_loader(get_loader("yaml")), (yaml.YAMLError,))
+
 
 class ShortErrorParser(LightningArgumentParser):
-    """Lightning's parser, without its page of usage and the types that it has tried."""
+    """Lightning's parser, without its page of usage and the types that it has tried.
+
+    Of YAML that says one thing twice, or that grows when it is read, it takes nothing.
+    """
+
+    def __init__(self, *args: Any, parser_mode: str = _CHECKED_YAML, **kwargs: Any) -> None:
+        super().__init__(*args, parser_mode=parser_mode, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the reason in a line, and exit with 2."""
