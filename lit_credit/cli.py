@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lit_credit.parser import ShortErrorParser
 from lit_credit.rules import CreditRule
 from lit_credit.utils.checkpoint_io import save_atomically
 from lit_credit.utils.files import check_folder
+from lit_credit.utils.lock import hold_folder
 from lit_credit.utils.trainer import is_fast_dev_run
 
 __all__ = ["CTRL_C", "LitCreditCLI", "main", "run"]
@@ -59,6 +61,11 @@ class SaveFitConfig(SaveConfigCallback):
 
 class LitCreditCLI(LightningCLI):
     """``LightningCLI`` with a folder for each run: ``DEFAULT_ROOT_DIR/RULE/seed_SEED``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the command; what it holds is given up however that ends."""
+        with ExitStack() as self._held:
+            super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a call of ``main`` from a process that has arguments of its own is no mistake."""
@@ -103,23 +110,25 @@ class LitCreditCLI(LightningCLI):
                     arguments.sub_dir = self.subcommand
 
     def before_fit(self) -> None:
-        """Refuse a folder that holds a run, unless that run is to be resumed.
+        """Take the folder of the run; refuse one that holds a run that is not to be resumed.
 
         Raises:
             MisconfigurationException: if the run's folder has a ``config.yaml``.
-            ValueError: if nothing can be written there.
+            ValueError: if nothing can be written there, or another process is writing there.
         """
         # The configuration is saved as it was written, so that the seed and the folder that a later
         # run gives beside it move that run.
         for arguments, written in self._as_written:
             for name, value in written.items():
                 arguments[name] = value
-        # Ranks that the first one starts come here when it has written its configuration.
-        if is_fast_dev_run(self.trainer) or int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        # The first rank holds the folder for the others.
+        if is_fast_dev_run(self.trainer) or not self.trainer.is_global_zero:
             return
         loggers = [folder for x in self.trainer.loggers if (folder := getattr(x, "log_dir", None))]
-        for folder in loggers or [self.trainer.default_root_dir]:
+        folders = loggers or [self.trainer.default_root_dir]
+        for folder in {os.path.realpath(folder): folder for folder in folders}.values():
             check_folder(folder)
+            self._held.enter_context(hold_folder(folder))
             if Path(folder, "config.yaml").exists() and not self._resumes(Path(folder)):
                 raise MisconfigurationException(
                     f"{folder} holds a run already. Resume it with `--ckpt_path last`, or choose "

@@ -5,12 +5,14 @@ import sys
 from inspect import signature
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace
+import yaml
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from lit_credit.class_rules import OwnClassRules, replaced_classes
 from lit_credit.utils.jsonargparse_internals import install, without_class_defaults
+from lit_credit.utils.yaml_files import checked_loader
 
 __all__ = ["ShortErrorParser", "short_reason"]
 
@@ -36,7 +38,8 @@ _REWRITTEN = (
     (r" Got value: Namespace\(.*", ""),
 )
 
-
+_CHECKED_YAML = "checked yaml"
+set_loader(_CHECKED_YAML, checked_loader(get_loader("yaml")), (yaml.YAMLError,))
 install(OwnClassRules())
 
 
@@ -44,9 +47,13 @@ class ShortErrorParser(LightningArgumentParser):
     """Lightning's parser, which says in a line what is wrong.
 
     A class that is named starts from its own signature: no default of another class is kept.
+    YAML that says one thing twice, or that grows when it is read, is refused.
     """
 
     own_class_rules = True
+
+    def __init__(self, *args: Any, parser_mode: str = _CHECKED_YAML, **kwargs: Any) -> None:
+        super().__init__(*args, parser_mode=parser_mode, **kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
         """Parse; a line on standard error names arguments that a replaced class leaves behind."""

@@ -22,6 +22,7 @@ from lit_credit.sweep.executors import (
 from lit_credit.sweep.grid import RESERVED, Point, as_word, read_grid
 from lit_credit.sweep.run import asked_configuration
 from lit_credit.sweep.table import SUFFIXES, write_rows
+from lit_credit.utils.lock import hold_folder
 
 __all__ = ["main", "sweep"]
 
@@ -65,7 +66,7 @@ def sweep(
 
     Raises:
         ValueError: before any run, if an argument, the grid or one of the configurations is wrong,
-            or if the folder holds a run of another configuration.
+            if the folder holds a run of another configuration, or if another sweep runs in it.
     """
     table = Path(out)
     _check(table, words, jobs, executor, gpus)
@@ -76,7 +77,13 @@ def sweep(
     else:
         place = RayCluster(jobs, gpus)
     base = [*(f"--config={config}" for config in configs), *words]
-    cells = _cells(points, seeds, base, table.with_suffix("").resolve())
+    folder = table.with_suffix("").resolve()
+    with hold_folder(folder):
+        return _run(_cells(points, seeds, base, folder), place, table)
+
+
+def _run(cells: Sequence[Cell], place: Executor, table: Path) -> list[dict[str, Any]]:
+    """Run what is not finished, and write the table."""
     for cell in cells:
         cell.refuse_another()
     todo = [cell for cell in cells if cell.result() is None]

@@ -14,9 +14,13 @@ from lit_credit import __main__, cli
 from lit_credit.callbacks import MetricHistory
 from lit_credit.sweep.cell import Cell
 from lit_credit.utils.history import History
+from lit_credit.utils.lock import hold_folder
 from lit_credit.utils.trainer import callbacks_of
 
 __all__ = ["asked_configuration", "run_cell"]
+
+_PATIENCE = 30.0
+"""Seconds; see the grace in :mod:`lit_credit.sweep.executors`."""
 
 
 def asked_configuration(words: list[str]) -> dict[str, Any]:
@@ -48,6 +52,12 @@ def run_cell(cell: Cell) -> None:
     What the process prints goes to the cell's log from then on. The result is written last.
     """
     os.chdir(cell.cwd)
+    # The cells of a sweep that was killed end by themselves, a moment later.
+    with hold_folder(cell.folder, patience=_PATIENCE):
+        _run(cell)
+
+
+def _run(cell: Cell) -> None:
     cell.prepare()
     with cell.log.open("ab") as log:
         for descriptor in (1, 2):
