@@ -1,6 +1,5 @@
 """The command line: ``lit-credit fit --config FILE``."""
 
-import errno
 import os
 import sys
 import warnings
@@ -26,12 +25,14 @@ import lit_credit.feedback
 import lit_credit.models
 import lit_credit.tasks  # noqa: F401
 from lit_credit import compare
+from lit_credit.boundary import FirstStep, report
 from lit_credit.parser import ShortErrorParser
 from lit_credit.rules import CreditRule
+from lit_credit.trainer_options import blamed_option, check_options
 from lit_credit.utils.checkpoint_io import save_atomically
 from lit_credit.utils.files import check_folder
 from lit_credit.utils.lock import hold_folder
-from lit_credit.utils.trainer import is_fast_dev_run
+from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run
 
 __all__ = ["CTRL_C", "LitCreditCLI", "main", "run"]
 
@@ -85,10 +86,13 @@ class LitCreditCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, whose checkpoints are whole or not there."""
+        options = dict(self.config_init[self.subcommand].trainer)
+        check_options(options)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except TypeError as error:  # as of `devices: two`
-            raise ValueError(f"`trainer` cannot be made: {error}") from error
+        except Exception as error:
+            raise ValueError(f"`trainer` cannot be made{blamed_option(error, options)}") from error
+        callbacks_of(trainer).append(FirstStep())
         save_atomically(trainer)
         return trainer
 
@@ -100,11 +104,15 @@ class LitCreditCLI(LightningCLI):
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == "":
-                names = ("save_dir", "name", "version")
+                names = [n for n in ("save_dir", "name", "version") if n in arguments]
                 self._as_written.append((arguments, {name: arguments[name] for name in names}))
-                arguments.save_dir = str(config.trainer.default_root_dir)
-                arguments.name = config.model.class_path.rpartition(".")[2]
-                arguments.version = f"seed_{config.seed_everything}"
+                place = {
+                    "save_dir": str(config.trainer.default_root_dir),
+                    "name": config.model.class_path.rpartition(".")[2],
+                    "version": f"seed_{config.seed_everything}",
+                }
+                for name in names:
+                    arguments[name] = place[name]
                 if self.subcommand != "fit" and "sub_dir" in arguments:
                     # Beside the curves of the run, which would have a second point at step 0.
                     arguments.sub_dir = self.subcommand
@@ -153,9 +161,11 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after ``lit-credit``; None takes those of the process.
 
     Returns:
-        The exit code: 0; 1 after an error that the user can mend, which is printed in one line; 130
-        after Ctrl-C and 143 after SIGTERM. ``LIT_CREDIT_TRACEBACK=1`` shows where such an error was
-        raised.
+        The exit code: 0; 1 after an error, which is printed in one line if it came before the first
+        step, see :mod:`lit_credit.boundary`; 130 after Ctrl-C and 143 after SIGTERM.
+
+    Raises:
+        Exception: any error as it is, if ``LIT_CREDIT_TRACEBACK`` is set.
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
@@ -166,11 +176,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
             return command.main(words[1:])
         run(words)
-    except (MisconfigurationException, ValueError, OSError) as error:
-        if os.environ.get("LIT_CREDIT_TRACEBACK"):
-            raise
-        print(f"lit-credit: error: {_reason(error)}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        return report(error)
     except (KeyboardInterrupt, SystemExit) as stop:
         return _stopped(stop, words)
     return 0
@@ -222,15 +229,3 @@ def _stopped(stop: BaseException, words: Sequence[str]) -> int:
     remedy = " The same command with `--ckpt_path last` goes on." if words[:1] == ["fit"] else ""
     print(f"lit-credit: stopped by {name}.{remedy}", file=sys.stderr)
     return code
-
-
-def _reason(error: BaseException) -> str:
-    """One line, without jsonargparse's list of all the types that it has tried."""
-    while str(error).startswith("Does not validate against any") and error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error)
-    if isinstance(error, UnicodeDecodeError):
-        text = f"a file that should be text, such as a `--config`, is none: {error}."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text += ". Make room; the same command with `--ckpt_path last` goes on."
-    return " ".join(text.split()) or type(error).__name__

@@ -19,6 +19,7 @@ from lit_credit.utils.head_weights import read_embedding, read_heads
 from lit_credit.utils.history import Row, read_history
 from lit_credit.utils.numbers import number_text
 from lit_credit.utils.series import match_ranks
+from lit_credit.utils.short_text import choice
 
 __all__ = ["CircuitMatching"]
 
@@ -231,7 +232,7 @@ class CircuitMatching(ScheduledDiagnostic):
             raise MisconfigurationException(
                 f"CircuitMatching: {type(module).__name__} has an encoder and a decoder, which are "
                 "two streams. Choose the attention of one by `units`, such as ['encoder.*.*'], "
-                f"out of: {', '.join(heads.name for heads in layers)}."
+                f"out of: {choice(heads.name for heads in layers)}."
             )
         return CircuitPairs(layers, self.fold_norm, [0, *self.distances])
 

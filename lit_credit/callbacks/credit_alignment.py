@@ -24,6 +24,7 @@ from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.history import Row
 from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.short_text import choice
 
 __all__ = ["CreditAlignment"]
 
@@ -107,8 +108,8 @@ class CreditAlignment(ScheduledDiagnostic):
         without = [name for name in self.names if name not in credit]
         if without:
             raise ValueError(
-                f"`units`: {', '.join(without)} receive no credit. Choose from: "
-                f"{', '.join(credit)}."
+                f"`units`: {choice(without)} receive no credit. Choose from: "
+                f"{choice(credit, without[0])}."
             )
 
     def _update_cosines(self, module: LightningModule, batch: Any) -> dict[str, float]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_credit.utils.compiled import named_weights
 from lit_credit.utils.names import matched_units, submodule_names
+from lit_credit.utils.short_text import choice
 
 __all__ = ["FrozenParameters", "parameters_of"]
 
@@ -45,7 +46,7 @@ class FrozenParameters(Callback):
         moved = [n for n, value in self._values.items() if not _same(value, self._parts[n])]
         if moved:
             raise RuntimeError(
-                f"{type(self).__name__}: {', '.join(moved)} moved, although frozen, until step "
+                f"{type(self).__name__}: {choice(moved)} moved, although frozen, until step "
                 f"{trainer.global_step}. Something writes to parameters without their gradients: "
                 "another callback, a weight averaging, or a constraint."
             )

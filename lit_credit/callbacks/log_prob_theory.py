@@ -26,6 +26,7 @@ from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding
 from lit_credit.utils.names import matched_units
+from lit_credit.utils.short_text import choice
 
 __all__ = ["LogProbTheory"]
 
@@ -134,7 +135,7 @@ class LogProbTheory(ScheduledDiagnostic):
             raise missing(self, module, "an nn.Linear", "Make the logits in one.")
         if len(found) > 1:
             raise ValueError(
-                f"`units` is {self.units!r}, which matches {', '.join(found)}, expected the one "
+                f"`units` is {self.units!r}, which matches {choice(found)}, expected the one "
                 "nn.Linear that makes the logits."
             )
         return found[0]

@@ -16,6 +16,7 @@ from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.names import matched_units, submodule_names
 from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.short_text import choice
 from lit_credit.utils.unfrozen import unfrozen
 
 __all__ = [
@@ -47,7 +48,7 @@ def unit_names(
         return matched_units(units, names)
     declared = getattr(module, "credit_units", None)
     if not isinstance(declared, list | tuple) or not declared:
-        remedy = f"Set `units` to some of: {', '.join(names)}."
+        remedy = f"Set `units` to some of: {choice(names)}."
         raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
     return list(declared)
 
@@ -150,7 +151,7 @@ def check_passed(points: Sequence[Point], values: dict[Point, Tensor]) -> dict[P
     unseen = dict.fromkeys(point.module for point in points if point not in values)
     if unseen:
         raise ValueError(
-            f"`units`: {', '.join(unseen)} did not run in the forward pass of the probe, or handed "
+            f"`units`: {choice(unseen)} did not run in the forward pass of the probe, or handed "
             "on no floating-point tensor. Choose submodules that run."
         )
     return {point: values[point] for point in points}

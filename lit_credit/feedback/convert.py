@@ -21,6 +21,7 @@ from lit_credit.feedback.layers import (
 )
 from lit_credit.feedback.matrices import draw_for, feedback_names
 from lit_credit.utils.names import match_names
+from lit_credit.utils.short_text import choice
 
 __all__ = ["add_feedback"]
 
@@ -96,9 +97,9 @@ def add_feedback(
     layers, obstacles = _survey(module, exact)
     if obstacles:
         raise ValueError(
-            f"`module` has weights that cannot have a feedback: {'; '.join(obstacles)}. Replace "
-            "them, or list them (or the modules that own them) in `leave_exact` to keep their "
-            "true backward."
+            "`module` has weights that cannot have a feedback: "
+            f"{choice(obstacles, separator='; ')}. Replace them, or list them (or the modules that "
+            "own them) in `leave_exact` to keep their true backward."
         )
     recipe = Recipe(distribution, scale, sign)
     # All is drawn before anything is changed. One B for each weight, however many layers use it.

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from lit_credit.feedback.credit import Credits, Factors, rms_normalized
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
+from lit_credit.utils.short_text import choice
 
 __all__ = ["DirectFeedback", "ErrorShape"]
 
@@ -173,7 +174,8 @@ def _sources(units: Sequence[str], shared: bool | Mapping[str, str]) -> dict[str
     unknown = [name for pair in shared.items() for name in pair if name not in units]
     if unknown:
         raise ValueError(
-            f"`shared` names {unknown[0]!r}, which is no unit. Choose from: {', '.join(units)}."
+            f"`shared` names {unknown[0]!r}, which is not a unit. Choose from: "
+            f"{choice(units, unknown[0])}."
         )
     return {name: shared.get(name, name) for name in units}
 

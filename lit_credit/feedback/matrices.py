@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_credit.feedback.draw import derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Recipe
 from lit_credit.feedback.ops import effective_feedback
+from lit_credit.utils.short_text import choice
 
 __all__ = ["FeedbackPair", "draw_for", "feedback_layers", "feedback_names", "redraw_feedback"]
 
@@ -117,7 +118,7 @@ def redraw_feedback(module: nn.Module, seed: int) -> None:
     copies = [name for name, layer, *_ in matrices if layer.recipe.distribution == "weight"]
     if copies:
         raise ValueError(
-            f"`module`: the feedback of {', '.join(copies)} is a copy of the weight "
+            f"`module`: the feedback of {choice(copies)} is a copy of the weight "
             "(distribution='weight') and cannot be redrawn. Choose a random `distribution`."
         )
     drawn: dict[int, Tensor] = {}

@@ -10,6 +10,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_credit.utils.nested import first_tensor, map_tensors
+from lit_credit.utils.short_text import choice
 
 __all__ = [
     "UnitGraphs",
@@ -154,7 +155,7 @@ def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[st
     stray = stray_parameters(module, named)
     if stray:
         raise ValueError(
-            f"parameters outside of `units` and `readout` get no credit: {', '.join(stray)}. "
+            f"parameters outside of `units` and `readout` get no credit: {choice(stray)}. "
             "Name the submodule of each in `units` (or in `readout`, if it comes after the last "
             "unit), or set `stray` to 'freeze' (keep them at their initial values) or 'train' "
             "(learn from the credit of the unit that follows)."

@@ -16,8 +16,16 @@ from torchmetrics import MetricCollection
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.checkpointed import CheckpointedRule
 from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
-from lit_credit.rules.first_batch import explain
-from lit_credit.rules.optimization import check_options, made, parameter_groups, step_scheduler
+from lit_credit.rules.first_batch import EXPLAINED, check_loss, explain
+from lit_credit.rules.monitors import check_monitor, check_monitors
+from lit_credit.rules.optimization import (
+    check_numbers,
+    check_options,
+    made,
+    parameter_groups,
+    step_scheduler,
+    try_scheduler,
+)
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.device_search import skip_device_search
@@ -168,8 +176,9 @@ class CreditRule(CheckpointedRule):
         optimizer.zero_grad()
         try:
             loss, scalar = self.surrogate(batch)
+            check_loss(loss, type(self.task).__name__)
             self.manual_backward(scalar)
-        except (RuntimeError, IndexError, ValueError) as error:
+        except EXPLAINED as error:
             self._explain(error, batch, "training")
         self._passed.add("training")
         optimizer.step()
@@ -211,6 +220,7 @@ class CreditRule(CheckpointedRule):
         if not groups:
             raise ValueError("every parameter of `net` is frozen; leave at least one trainable.")
         optimizer = made("optimizer", self.make_optimizer, groups)
+        check_numbers("optimizer", optimizer)
         if self.make_scheduler is None:
             return optimizer
         scheduler = made("lr_scheduler", self.make_scheduler, optimizer)
@@ -219,6 +229,11 @@ class CreditRule(CheckpointedRule):
                 "`lr_scheduler` makes torch's ReduceLROnPlateau, which does not name the metric to "
                 "watch. Use lightning.pytorch.cli.ReduceLROnPlateau and its `monitor`."
             )
+        monitor = getattr(scheduler, "monitor", None)
+        if monitor is None:
+            try_scheduler(self.make_scheduler, self.make_optimizer, groups)
+        else:
+            check_monitor("`lr_scheduler`", monitor, self.trainer, self)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_fit_start(self) -> None:
@@ -227,10 +242,9 @@ class CreditRule(CheckpointedRule):
         if self._loaded_random_state is not None:
             set_random_state(self._loaded_random_state)
             self._loaded_random_state = None
-        names = [
-            str(name).replace("val/", "hp/") for name in self.val_metrics.keys(keep_base=False)
-        ]
-        declare_hyperparameters(self, names)
+        check_monitors(self.trainer, self)
+        names = self.val_metrics.keys(keep_base=False)
+        declare_hyperparameters(self, [_compared(str(name)) for name in names])
 
     def on_train_start(self) -> None:
         """Make up for the end of an epoch that a resumed run has skipped."""
@@ -273,8 +287,9 @@ class CreditRule(CheckpointedRule):
             inputs = self.task.inputs(batch)
             output = self(*inputs)
             loss = self.task.loss(output, batch)
+            check_loss(loss, type(self.task).__name__)
             metrics.update(output, self.task.target(batch))
-        except (RuntimeError, IndexError, ValueError) as error:
+        except EXPLAINED as error:
             self._explain(error, batch, "evaluation")
         self._passed.add("evaluation")
         # Samples weight the mean over batches; an ensemble's output has the members first.
@@ -283,5 +298,10 @@ class CreditRule(CheckpointedRule):
         self.log(loss_name, loss, batch_size=count, sync_dist=True)
         self.log_dict(dict(metrics.items()), on_epoch=True, prog_bar=True)
         if metrics is self.val_metrics and not self.trainer.sanity_checking:
-            hp = {name.replace("val/", "hp/"): metric for name, metric in metrics.items()}
+            hp = {_compared(name): metric for name, metric in metrics.items()}
             self.log_dict(hp, on_epoch=True)
+
+
+def _compared(name: str) -> str:
+    """The tag under which TensorBoard's HPARAMS shows a validation metric."""
+    return f"hp/{name.removeprefix('val/')}"

@@ -1,22 +1,31 @@
-"""What torch says of a first batch that does not fit, in the user's terms."""
+"""What is said of a first batch that does not fit, in the user's terms."""
 
-from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-__all__ = ["explain"]
+from lit_credit.utils.nested import described
 
-_LONGEST = 300
+__all__ = ["EXPLAINED", "check_loss", "explain"]
+
+EXPLAINED = (
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
+"""Errors that :func:`explain` knows; others, as those that stop a search, pass through."""
 
 
 def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> NoReturn:
     """Raise what a user can mend as a ValueError that says how, and anything else as it is.
 
-    A RuntimeError or IndexError of the very first batch is taken for sizes that do not fit; of a
-    later one for a bug, whose traceback is wanted.
+    An error of the very first batch is taken for a net, task and data that do not fit; of a later
+    one for a bug, whose traceback is wanted.
 
     Args:
         error: that running the net or the loss has raised.
@@ -24,40 +33,43 @@ def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> N
         net: name of the net.
         task: name of the task.
         first: whether no batch has passed before.
+
+    Raises:
+        ValueError: that names the batch, the net and the task.
+        Exception: the error itself, if it is a bug or says all there is to say.
     """
     reason = str(error).strip().partition("\n")[0]
     if isinstance(error, ValueError):
         if "more than 1 value per channel" not in reason:
             raise error
         raise ValueError(
-            f"a training batch has one sample, {_shown(batch)}, of which a BatchNorm of {net} can "
-            "take no variance. Choose a `batch_size` that leaves no last batch of 1, or drop it."
+            f"a training batch has one sample, {described(batch)}, of which a BatchNorm of {net} "
+            "can take no variance. Choose a `batch_size` that leaves no last batch of 1, or drop "
+            "it."
         ) from error
     out_of_memory = isinstance(error, torch.cuda.OutOfMemoryError) or "allocate" in reason
-    if not first or out_of_memory:
+    is_label = isinstance(error, IndexError) and reason.startswith("Target ")
+    if out_of_memory or not (first or is_label):
         raise error
+    if isinstance(error, RuntimeError | IndexError):
+        remedy = "Make the sizes of data, net and task agree. If it is not the sizes,"
+    else:
+        reason = f"{type(error).__name__}: {reason}."
+        remedy = f"Make {task} hand {net} what it takes, and read what it returns."
     raise ValueError(
-        f"the first batch does not pass through {net} and {task}: {reason} "
-        f"The batch: {_shown(batch)}. Make the sizes of data, net and task agree. "
-        "If it is not the sizes, LIT_CREDIT_TRACEBACK=1 shows where."
+        f"{'the first' if first else 'a'} batch does not pass through {net} and {task}: {reason} "
+        f"The batch: {described(batch)}. {remedy} LIT_CREDIT_TRACEBACK=1 shows where."
     ) from error
 
 
-def _shown(batch: Any) -> str:
-    text = _described(batch)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+def check_loss(loss: Any, task: str) -> None:
+    """Refuse a loss that is not one number, which torch and Lightning name late and at length.
 
-
-def _described(value: Any) -> str:
-    """Types and shapes; of whole numbers the range too, since some of them are classes."""
-    if isinstance(value, Tensor):
-        text = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-        if value.dtype in (torch.int64, torch.int32) and value.numel():
-            with suppress(RuntimeError):  # a GPU that has met a wrong index computes no more
-                return f"{text} from {int(value.min())} to {int(value.max())}"
-        return text
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {_described(item)}' for key, item in value.items())}}}"
-    if isinstance(value, tuple | list):
-        return f"({', '.join(map(_described, value))})"
-    return type(value).__name__
+    Raises:
+        ValueError: if the loss is not a tensor with one entry.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise ValueError(
+            f"the loss of {task} is {described(loss)}, expected a tensor with one number: the mean "
+            "over the samples of a batch. Leave the `reduction` of a torch loss at 'mean'."
+        )

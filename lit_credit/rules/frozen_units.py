@@ -4,6 +4,7 @@ from typing import Any
 
 from lit_credit.rules.base import CreditRule
 from lit_credit.utils.names import match_names, submodule_names
+from lit_credit.utils.short_text import choice
 
 __all__ = ["FrozenUnits"]
 
@@ -36,7 +37,7 @@ class FrozenUnits(CreditRule):
         if not self.frozen:
             raise ValueError(
                 f"`frozen` names nothing, and the net declares no units. Choose from: "
-                f"{', '.join(names)}."
+                f"{choice(names)}."
             )
         for name in self.frozen:
             self.net.get_submodule(name).requires_grad_(False)

@@ -20,6 +20,7 @@ from lit_credit.rules.base import CreditRule
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.nested import first_tensor, replace_first
+from lit_credit.utils.short_text import choice
 
 __all__ = ["LocalRule"]
 
@@ -128,7 +129,7 @@ class LocalRule(CreditRule):
         missing = [name for name in self.units if name not in graphs.outputs]
         if missing:
             raise ValueError(
-                f"units {', '.join(missing)} did not run in the forward pass. "
+                f"units {choice(missing)} did not run in the forward pass. "
                 "Take them out of `units`."
             )
         if self.chained and list(graphs.outputs) != self.units:
@@ -167,7 +168,7 @@ class LocalRule(CreditRule):
         if not self.units:
             raise ValueError(
                 f"`units` is not given, and {type(self.net).__name__} declares no `credit_units`. "
-                f"Choose from: {', '.join(submodule_names(self.net))}."
+                f"Choose from: {choice(submodule_names(self.net))}."
             )
         self._check_uncompiled(self.net)
         if self.stray == "freeze":

@@ -1,13 +1,18 @@
 """Options of the Trainer, parameter groups, and the step of a scheduler."""
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
+from torch.optim import Optimizer
 
+from lit_credit.utils.short_text import choice
 from lit_credit.utils.trainer import callbacks_of, check_trainer
 
 __all__ = ["check_options", "made", "parameter_groups", "step_scheduler"]
@@ -62,12 +67,61 @@ def made(argument: str, make: Callable[..., Any], *given: Any) -> Any:
     """What ``make`` returns; what it refuses is refused in the name of the argument.
 
     Raises:
-        ValueError: if it raises TypeError or ValueError.
+        ValueError: if it raises anything.
     """
     try:
         return make(*given)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(f"`{argument}` cannot be made: {error}") from error
+
+
+def check_numbers(argument: str, optimizer: Optimizer) -> None:
+    """Refuse NaN and inf, which torch takes as a learning rate or momentum of some optimizers.
+
+    Args:
+        argument: that made or changed the optimizer, for the error.
+        optimizer: whose groups are looked at.
+
+    Raises:
+        ValueError: naming the number.
+    """
+    for group in optimizer.param_groups:
+        for name, value in group.items():
+            numbers = value if isinstance(value, tuple | list) and name != "params" else [value]
+            if not all(math.isfinite(x) for x in numbers if isinstance(x, float)):
+                raise ValueError(
+                    f"`{argument}`: `{name}` of {type(optimizer).__name__} is {value}, expected a "
+                    "finite number."
+                )
+
+
+def try_scheduler(
+    make: Callable[..., Any],
+    make_optimizer: Callable[..., Any],
+    groups: Sequence[Mapping[str, Any]],
+) -> None:
+    """Step a scheduler of a small twin of the optimizer once, before any work could be lost.
+
+    Args:
+        make: makes the scheduler.
+        make_optimizer: makes the optimizer, here of one number a group.
+        groups: the groups of the optimizer proper.
+
+    Raises:
+        ValueError: if the scheduler fails at its first step, or sets a learning rate that is NaN
+            or infinite.
+    """
+    try:
+        small = [{**group, "params": [nn.Parameter(torch.zeros(1))]} for group in groups]
+        optimizer = make_optimizer(small)
+        scheduler = make(optimizer)
+    except Exception:  # such as one for matrices only, or with a state of its own
+        return
+    with warnings.catch_warnings():
+        # The optimizer has taken no step.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        step_scheduler(scheduler, {})
+    check_numbers("lr_scheduler", optimizer)
 
 
 def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
@@ -82,7 +136,7 @@ def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
         if name not in metrics:
             raise MisconfigurationException(
                 f"`lr_scheduler` watches {name!r}, which is not logged. Set its `monitor` to "
-                f"one of: {', '.join(metrics)}."
+                f"one of: {choice(metrics, name)}."
             )
         scheduler.step(metrics[name])
         return

@@ -15,9 +15,12 @@ from lit_credit.tasks.addition_metrics import (
     TokenAccuracy,
 )
 from lit_credit.tasks.base import Task
+from lit_credit.tasks.checks import entry, tensor_output
 from lit_credit.utils.addition_layout import AdditionLayout
 
 __all__ = ["AdditionTask"]
+
+_FORM = "(tokens, forced)"
 
 
 class AdditionTask(Task):
@@ -43,7 +46,7 @@ class AdditionTask(Task):
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """All symbols but the last."""
-        return (batch[0][:, :-1],)
+        return (entry(batch, 0, self, _FORM)[:, :-1],)
 
     def loss(self, output: Tensor, batch: Any) -> Tensor:
         """The loss of logits (N, R, 10) of the answer's rows, or (N, T, 10) of all inputs.
@@ -51,7 +54,8 @@ class AdditionTask(Task):
         Raises:
             ValueError: if the logits have another shape, or the sums another length.
         """
-        tokens, layout = batch[0], self.layout
+        tokens, layout = entry(batch, 0, self, _FORM), self.layout
+        output = tensor_output(output, self)
         rows = layout.digits + 2
         if tokens.shape[1] != layout.length or output.shape[1] not in (rows, layout.inputs):
             raise ValueError(

@@ -7,6 +7,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.tasks.base import Task
+from lit_credit.tasks.checks import entry, tensor_output
 
 __all__ = ["Classification"]
 
@@ -38,7 +39,7 @@ class Classification(Task):
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """``(x,)``."""
-        return (batch[0],)
+        return (entry(batch, 0, self),)
 
     def loss(self, output: Tensor, batch: Any) -> Tensor:
         """The loss of outputs (N, C) on the batch.
@@ -46,7 +47,7 @@ class Classification(Task):
         Raises:
             ValueError: if the outputs are not (N, C) with C = ``num_classes``.
         """
-        target = batch[1]
+        target, output = entry(batch, 1, self), tensor_output(output, self)
         expected = (len(target), self.num_classes)
         if output.shape != expected:
             raise ValueError(

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_credit.tasks.base import Task
+from lit_credit.utils.short_text import choice
 
 __all__ = ["EachMember", "MemberMetric"]
 
@@ -69,7 +70,7 @@ class EachMember(Task):
         unknown = [name for name in metrics or () if name not in known]
         if unknown:
             raise ValueError(
-                f"`metrics` has {', '.join(unknown)}, expected some of {', '.join(known)}."
+                f"`metrics` has {choice(unknown)}, expected some of {choice(known, unknown[0])}."
             )
         self.task = task
         self.members = members

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
 from lit_credit.tasks.base import Task
+from lit_credit.tasks.checks import entry, tensor_output
 
 __all__ = ["BitsPerCharacter", "NextToken", "Perplexity"]
 
@@ -79,7 +80,7 @@ class NextToken(Task):
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """``(x,)``."""
-        return (batch[0],)
+        return (entry(batch, 0, self),)
 
     def loss(self, output: Tensor, batch: Any) -> Tensor:
         """The loss of logits (N, T, V) on the batch.
@@ -87,7 +88,7 @@ class NextToken(Task):
         Raises:
             ValueError: if the logits' first dimensions are not those of the symbols.
         """
-        target = batch[1]
+        target, output = entry(batch, 1, self), tensor_output(output, self)
         if output.shape[:-1] != target.shape:
             raise ValueError(
                 f"the net's output is {tuple(output.shape)}, expected {tuple(target.shape)} and one"

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
 from lit_credit.tasks.base import Task
+from lit_credit.tasks.checks import entry, tensor_output
 
 __all__ = [
     "ContextDivergence",
@@ -18,6 +19,8 @@ __all__ = [
     "NGramPrediction",
     "NGramTarget",
 ]
+
+_FORM = "(x, y, rows, weight)"
 
 
 class NGramTarget(NamedTuple):
@@ -177,7 +180,7 @@ class NGramPrediction(Task):
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """``(x,)``."""
-        return (batch[0],)
+        return (entry(batch, 0, self, _FORM),)
 
     def loss(self, output: Tensor, batch: Any) -> Tensor:
         """The loss of logits (N, V) on the batch, a mean over samples with their weights.
@@ -185,7 +188,9 @@ class NGramPrediction(Task):
         Raises:
             ValueError: if the logits are not of the rows' shape.
         """
+        entry(batch, 3, self, _FORM)
         _, y, rows, weight = batch
+        output = tensor_output(output, self)
         if output.shape != rows.shape:
             raise ValueError(
                 f"the net's output is {tuple(output.shape)}, expected {tuple(rows.shape)}, that is "

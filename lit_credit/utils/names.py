@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from lit_credit.utils.compiled import clean_name, named_submodules
+from lit_credit.utils.short_text import choice
 
 __all__ = ["match_names", "matched_units", "submodule_names"]
 
@@ -42,8 +43,9 @@ def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) ->
     for pattern in patterns:
         hits = [name for name in names if _matches(name, pattern)]
         if not hits:
-            choice = ", ".join(names) or "none"
-            raise ValueError(f"`{argument}`: {pattern!r} matches nothing. Choose from: {choice}.")
+            raise ValueError(
+                f"`{argument}`: {pattern!r} matches nothing. Choose from: {choice(names, pattern)}."
+            )
         for hit in hits:
             if hit in found:
                 raise ValueError(

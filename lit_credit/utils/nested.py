@@ -1,15 +1,55 @@
 """Tensors inside nested tuples, lists, mappings and dataclasses."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["first_tensor", "is_plain", "items_of", "map_tensors", "replace_first", "with_items"]
+from lit_credit.utils.short_text import shortened
+
+__all__ = [
+    "described",
+    "first_tensor",
+    "is_plain",
+    "items_of",
+    "map_tensors",
+    "replace_first",
+    "with_items",
+]
 
 _PLAIN = (Tensor, bool, int, float, str, type(None))
+
+
+def described(value: Any, longest: int = 300) -> str:
+    """Types and shapes of tensors in nested containers; of whole numbers, as of classes, the range.
+
+    Args:
+        value: a batch, or what a net returns.
+        longest: characters of the text.
+
+    Example:
+        >>> described({"x": torch.zeros(2, 3), "y": torch.tensor([4, 7]), "id": "a"})
+        '{x: float32 (2, 3), y: int64 (2,) from 4 to 7, id: str}'
+    """
+    return shortened(_described(value), longest)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        text = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+        if value.dtype in (torch.int64, torch.int32) and value.numel():
+            with suppress(RuntimeError):  # a GPU that has met a wrong index computes no more
+                return f"{text} from {int(value.min())} to {int(value.max())}"
+        return text
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_described(item)}' for key, item in value.items())}}}"
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_described, value))})"
+    return "None" if value is None else type(value).__name__
 
 
 def first_tensor(value: Any) -> Tensor | None:

@@ -1,0 +1,168 @@
+"""Errors of the command line: one line before the first step, a traceback after it."""
+
+import errno
+import os
+import sys
+import traceback
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lit_credit.blame import blamed_part
+from lit_credit.utils.short_text import shortened
+from lit_credit.utils.trainer import callbacks_of
+
+__all__ = ["FirstStep", "reason", "report"]
+
+_SELF_EXPLAINING = (ValueError, MisconfigurationException, OSError, ImportError)
+"""Types whose text is written for the person who reads it."""
+_HINT = "LIT_CREDIT_TRACEBACK=1 shows where."
+
+
+class FirstStep(Callback):
+    """Knows whether a first training step, or a first batch of an evaluation, is over."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """The first step of a fit."""
+        self.is_over = True
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """The first batch of ``validate``; a fit validates before its first step."""
+        self.is_over = self.is_over or trainer.state.fn == TrainerFn.VALIDATING
+
+    def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """The first batch of ``test``."""
+        self.is_over = True
+
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """The first batch of ``predict``."""
+        self.is_over = True
+
+
+def report(error: Exception) -> int:
+    """Print one line; after the first step a bug's traceback, and a line that says what to do.
+
+    Args:
+        error: what a command raised.
+
+    Returns:
+        The exit code, 1.
+
+    Raises:
+        Exception: the error itself, if ``LIT_CREDIT_TRACEBACK`` is set.
+    """
+    if os.environ.get("LIT_CREDIT_TRACEBACK"):
+        raise error
+    cli = _cli_of(error)
+    trainer = getattr(cli, "trainer", None)
+    if trainer is not None and _is_bug(error, trainer):
+        traceback.print_exception(error)
+        part = "" if cli is None else blamed_part(error, cli)
+        print(
+            f"lit-credit: error: after the first step{part and f', in {part}'}: "
+            f"{reason(error)}. If the traceback ends in code of your own, mend that; if not, "
+            "report it with the traceback. Checkpoints are whole: after a `fit` the same command "
+            "with `--ckpt_path last` goes on.",
+            file=sys.stderr,
+        )
+    else:
+        print(f"lit-credit: error: {_line(error, cli)}", file=sys.stderr)
+    return 1
+
+
+def reason(error: BaseException) -> str:
+    r"""What an error says, in one line of bounded length.
+
+    Example:
+        >>> reason(ValueError("a\n  b")), reason(KeyError("a")), reason(KeyError())
+        ('a b', "KeyError: 'a'", 'KeyError')
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, UnicodeDecodeError):
+        text = f"a file that should be text, such as a `--config`, is none: {error}."
+    elif _is_out_of_memory(error):
+        text = f"out of memory: {text}. Choose a smaller `batch_size` or net."
+    elif not text:
+        text = type(error).__name__
+    elif not isinstance(error, (*_SELF_EXPLAINING, RuntimeError)):
+        text = f"{type(error).__name__}: {text}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += ". Make room; the same command with `--ckpt_path last` goes on."
+    return shortened(text)
+
+
+def _line(error: Exception, cli: LightningCLI | None) -> str:
+    root = _root(error)
+    text = reason(root)
+    part = "" if cli is None else blamed_part(root, cli) or blamed_part(error, cli)
+    if part and not text.startswith("the first batch "):
+        text = f"{part}: {text}"
+    if isinstance(root, _SELF_EXPLAINING) or _HINT in text or _is_out_of_memory(root):
+        return text
+    where = _own_line(root)
+    return f"{text.rstrip('.')}{where and f' ({where})'}. {_HINT}"
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that jsonargparse met, where it raises another in its place."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        if _package(_frames(error)[-1]) != "jsonargparse":
+            break
+        error = inner
+    return error
+
+
+def _is_bug(error: Exception, trainer: Trainer) -> bool:
+    """Whether the traceback is wanted: after the first step, unless a person wrote the message."""
+    if not any(isinstance(c, FirstStep) and c.is_over for c in callbacks_of(trainer)):
+        return False
+    if isinstance(error, MisconfigurationException | OSError) or _is_out_of_memory(error):
+        return False
+    packages = [_package(frame) for frame in _frames(error)]
+    if packages[-1] in ("lit_credit", "lightning"):
+        return not isinstance(error, ValueError | RuntimeError)
+    foreign = any(name not in _KNOWN for name in packages[packages.index("lightning") :])
+    return foreign or not isinstance(error, ValueError)
+
+
+_KNOWN = frozenset(
+    ("lit_credit", "lightning", "torch", "torchmetrics", "jsonargparse", *sys.stdlib_module_names)
+) - {"__main__"}
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(
+        error, MemoryError | torch.cuda.OutOfMemoryError
+    ) or "can't allocate memory" in str(error)
+
+
+def _cli_of(error: BaseException) -> LightningCLI | None:
+    """Lightning's CLI that was at work, which is unfinished if a constructor has raised."""
+    for frame in _frames(error):
+        if isinstance(found := frame.f_locals.get("self"), LightningCLI):
+            return found
+    return None
+
+
+def _own_line(error: BaseException) -> str:
+    """File and line of the innermost frame of a person's own code; empty if there is none."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if _package(frame) not in _KNOWN and "site-packages" not in frame.f_code.co_filename:
+            return f"{os.path.relpath(frame.f_code.co_filename)}, line {line}"
+    return ""
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

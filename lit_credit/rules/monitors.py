@@ -1,0 +1,80 @@
+"""Metrics that callbacks and schedulers watch, checked before training."""
+
+import re
+from inspect import getsource
+from typing import TYPE_CHECKING
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+
+from lit_credit.utils.short_text import choice
+from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run
+
+if TYPE_CHECKING:
+    from lit_credit.rules.base import CreditRule
+
+__all__ = ["check_monitor", "check_monitors"]
+
+_KNOWN = ("lit_credit", "lightning", "torch", "torchmetrics", "builtins", "abc")
+_LOGS = re.compile(r"\blog(_dict)?\(|_metrics\b")
+
+
+def check_monitors(trainer: Trainer, rule: "CreditRule") -> None:
+    """Refuse checkpoints and early stopping that watch what is never logged.
+
+    Lightning finds this out after an epoch.
+
+    Raises:
+        MisconfigurationException: naming the callback, the metric, and what there is.
+    """
+    for callback in callbacks_of(trainer):
+        if not isinstance(callback, ModelCheckpoint | EarlyStopping):
+            continue
+        own = ("epoch", "step") if isinstance(callback, ModelCheckpoint) else ()
+        monitor, strict = callback.monitor, getattr(callback, "strict", True)
+        if monitor is not None and strict and monitor not in own:
+            check_monitor(type(callback).__name__, monitor, trainer, rule)
+
+
+def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "CreditRule") -> None:
+    """Refuse the name of a metric that is never logged.
+
+    A class from outside of lit_credit and Lightning whose source logs may log anything; beside
+    one, no name is refused.
+
+    Args:
+        who: what watches the metric, for the error.
+        monitor: the name of the metric.
+        trainer: of the fit to come.
+        rule: that is trained.
+
+    Raises:
+        MisconfigurationException: naming the metric, and what there is.
+    """
+    others = [rule, rule.task, *callbacks_of(trainer)]
+    if is_fast_dev_run(trainer) or any(_may_log(type(other)) for other in others):
+        return
+    logged = ["train/loss"]
+    if trainer.limit_val_batches != 0:
+        names = [str(name) for name in rule.val_metrics.keys(keep_base=False)]
+        logged += ["val/loss", *names, *(f"hp/{name.removeprefix('val/')}" for name in names)]
+    if re.sub(r"/dataloader_idx_\d+$", "", monitor) not in logged:
+        raise MisconfigurationException(
+            f"{who} watches {monitor!r}, which is not logged. Set its `monitor` to one of: "
+            f"{choice(logged, monitor)}."
+        )
+
+
+def _may_log(kind: type) -> bool:
+    if kind is LearningRateMonitor:
+        return True
+    for parent in kind.__mro__:
+        if parent.__module__.partition(".")[0] in _KNOWN:
+            continue
+        try:
+            if _LOGS.search(getsource(parent)):
+                return True
+        except (OSError, TypeError):  # typed into a notebook's cell, say
+            return True
+    return False

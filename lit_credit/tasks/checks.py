@@ -1,0 +1,51 @@
+"""Checks that a batch and a net's output have the form that a task reads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lit_credit.utils.nested import described
+
+__all__ = ["entry", "tensor_output"]
+
+
+def entry(batch: Any, index: int, task: nn.Module, form: str = "(x, y)") -> Any:
+    """An entry of a batch that is a tuple.
+
+    Args:
+        batch: what the datamodule hands out.
+        index: of the entry.
+        task: that reads it, for the error.
+        form: what the task expects, for the error.
+
+    Raises:
+        ValueError: if the batch is a mapping, a tensor or a text, or has no such entry.
+    """
+    if isinstance(batch, Mapping):
+        unreadable = index not in batch
+    else:
+        short = isinstance(batch, tuple | list) and len(batch) <= index
+        unreadable = short or isinstance(batch, Tensor | str)
+    if unreadable:
+        raise ValueError(
+            f"{type(task).__name__} reads batches {form}, but was handed {described(batch)}. Have "
+            "the datamodule hand out such tuples (a `collate_fn` of its DataLoader can), or write "
+            "a Task whose `inputs`, `loss` and `target` read these batches."
+        )
+    return batch[index]
+
+
+def tensor_output(output: Any, task: nn.Module) -> Tensor:
+    """The net's output, which must be a tensor.
+
+    Raises:
+        ValueError: if it is a tuple, a mapping, or nothing.
+    """
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"{type(task).__name__} compares a tensor, but the net returns {described(output)}. "
+            "Wrap the net in a module that returns the logits alone, or write a Task whose `loss` "
+            "and metrics take what it returns."
+        )
+    return output
