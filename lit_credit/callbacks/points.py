@@ -8,13 +8,10 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
 from lit_credit.callbacks.scheduled import missing
-from lit_credit.functional import gradient_cosine
 from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
-from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.names import matched_units, submodule_names
-from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.unfrozen import unfrozen
@@ -25,7 +22,6 @@ __all__ = [
     "gradients_of",
     "layer_tag",
     "own_scalar",
-    "reference_cosines",
     "stream_points",
     "unit_names",
 ]
@@ -117,29 +113,6 @@ def own_scalar(module: LightningModule, batch: Any, batch_idx: int = 0) -> Tenso
     with preserved_rng():
         scalar: Tensor = surrogate(batch)[1]
     return scalar
-
-
-def reference_cosines(
-    module: LightningModule, batch: Any, gradients: dict[Point, tuple[Tensor, Tensor]]
-) -> list[Tensor]:
-    """Per point, the cosine (N,) of each sample's gradient with the one computed in float64.
-
-    All are NaN on a device without float64, Apple's ``mps``.
-
-    Args:
-        module: the module.
-        batch: the batch that ``gradients`` were computed on.
-        gradients: what :func:`exact_gradients` returned.
-    """
-    if module.device.type == "mps":
-        return [torch.full((len(g),), torch.nan) for _, g in gradients.values()]
-    with double_precision(module):
-        double = exact_gradients(module, map_tensors(batch, _doubled), list(gradients))
-    return [gradient_cosine(g.double(), double[point][1]) for point, (_, g) in gradients.items()]
-
-
-def _doubled(tensor: Tensor) -> Tensor:
-    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def check_passed(points: Sequence[Point], values: dict[Point, Tensor]) -> dict[Point, Tensor]:

@@ -6,12 +6,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.points import (
-    exact_gradients,
-    layer_tag,
-    reference_cosines,
-    stream_points,
-)
+from lit_credit.callbacks.points import exact_gradients, layer_tag, stream_points
+from lit_credit.callbacks.reference import PROVED, DoubleReference
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.plotting import layer_curves
@@ -28,6 +24,14 @@ class ReferenceValidity(ScheduledDiagnostic):
     ``reference/cosine/L00`` ..: mean over samples; ``reference/cosine_min/L00`` ..: the worst
     sample. Both are over the samples where the cosine is defined, and NaN where it is defined for
     none: the gradient has vanished, or overflowed.
+
+    In float64 are the weights, buffers and plain attributes, and what the module casts below it
+    (``.float()``, ``.to(dtype)``, autocast) or makes below it (``torch.zeros``) on the way.
+    ``reference/share_below`` is the share of the float64 pass's operations that were computed in
+    less all the same, such as one that writes into a float32 tensor from outside the module: 0
+    means that the reference is float64, and with more the cosines are too large. Where an operation
+    has no float64, as the grouped products of mixtures of experts, all are NaN, and one line names
+    it.
 
     Costs two forwards and two backwards on ``n_samples`` rows, half of them in float64, and a
     float64 copy of the weights. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the
@@ -47,24 +51,33 @@ class ReferenceValidity(ScheduledDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the stream."""
         self.points = stream_points(self, module, self.units)
+        self._reference = DoubleReference(self)
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """That nothing in the float64 pass is computed in less."""
+        gradients = exact_gradients(module, batch, self.points)
+        return {PROVED: self._reference.compare(module, batch, gradients).share_below}
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``cosine/L..`` and ``cosine_min/L..``."""
+        """``cosine/L..``, ``cosine_min/L..`` and ``share_below``."""
         gradients = exact_gradients(module, batch, self.points)
-        values = {}
-        for index, cosines in enumerate(reference_cosines(module, batch, gradients)):
+        reference = self._reference.compare(module, batch, gradients)
+        values = {"share_below": reference.share_below}
+        for index, cosines in enumerate(reference.cosines):
             over = over_samples(cosines)
             values[f"cosine/{layer_tag(index)}"] = over.mean
             values[f"cosine_min/{layer_tag(index)}"] = over.min
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Cosines over epochs, one curve a layer."""
+        """Cosines over epochs, one curve a layer; the title says how far the reference goes."""
+        share = rows[-1]["values"].get(f"{section}/share_below", 0.0)  # older rows have none
+        but = f" {share:.2g} of its operations are below float64" if share > 0 else ""
         return layer_curves(
             rows,
             f"{section}/cosine/",
             ylabel="cosine of the gradient in float32 and float64",
-            title="Is the reference valid?",
+            title=f"Is the reference valid?{but}",
             log=False,
             span=0.02,  # a valid reference is a flat line; below 0.99 it is in doubt
         )

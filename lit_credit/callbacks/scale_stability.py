@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.points import exact_gradients, reference_cosines, stream_points
+from lit_credit.callbacks.points import exact_gradients, stream_points
+from lit_credit.callbacks.reference import PROVED, DoubleReference
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import growth, sample_norms, scale_flags
@@ -29,7 +30,9 @@ class ScaleStability(ScheduledDiagnostic):
     - ``stability/reference_cosine``: the smallest over layers of the mean cosine of the float32 and
       the float64 gradient; ``stability/reference_invalid`` is raised below ``reference_limit``.
       Means are over the samples where the cosine is defined; with a layer where it is defined for
-      none, cosine and flag are NaN.
+      none, cosine and flag are NaN. ``stability/reference_share_below`` is the share of the float64
+      pass's operations that were computed in less, see
+      :class:`lit_credit.callbacks.ReferenceValidity`.
 
     Costs what :class:`lit_credit.callbacks.ReferenceValidity` costs. See
     :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
@@ -93,15 +96,22 @@ class ScaleStability(ScheduledDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the stream."""
         self.points = stream_points(self, module, self.units)
+        self._reference = DoubleReference(self)
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """That nothing in the float64 pass is computed in less."""
+        gradients = exact_gradients(module, batch, self.points)
+        return {PROVED: self._reference.compare(module, batch, gradients).share_below}
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """The quantities and their flags."""
         gradients = exact_gradients(module, batch, self.points)
         norm = float(sample_norms(gradients[self.points[-1]][0]).median())
         grown = float(growth(norm, self._first_norm(norm)))
-        cosines = reference_cosines(module, batch, gradients)
+        double = self._reference.compare(module, batch, gradients)
         # Not `min`, which drops a NaN or not, depending on where it stands.
-        reference = float(torch.tensor([over_samples(cosine).mean for cosine in cosines]).min())
+        means = [over_samples(cosine).mean for cosine in double.cosines]
+        reference = float(torch.tensor(means).min())
         flags = scale_flags(
             grown,
             # Metrics are float32: 0.37 is there a little less than 0.35 + 0.02.
@@ -116,6 +126,7 @@ class ScaleStability(ScheduledDiagnostic):
             "norm": norm,
             "growth": grown,
             "reference_cosine": reference,
+            "reference_share_below": double.share_below,
             **flags._asdict(),
         }
 

@@ -33,7 +33,7 @@ def scaled_rows(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Flatten each sample to a row and divide it by its magnitude, outside of any graph.
 
     Args:
-        x: (N, ...), any real dtype; half precision and integers become float32.
+        x: (N, ...); half precision and integers become float32, a complex number becomes two.
         name: of the argument, for the error.
 
     Returns:
@@ -47,7 +47,8 @@ def scaled_rows(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
             f"`{name}` holds one vector a sample, (N, ...) with at least 2 dimensions, got "
             f"{tuple(x.shape)}. For a single vector pass `{name}[None]`."
         )
-    (rows,) = in_float32(x.flatten(1))
+    x = x.flatten(1)
+    (rows,) = in_float32(torch.view_as_real(x.resolve_conj()).flatten(1) if x.is_complex() else x)
     scale = magnitude(rows, 1).expand(len(rows), 1)
     return rows / scale, scale
 

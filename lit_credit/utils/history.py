@@ -115,7 +115,8 @@ def read_history(path: str | Path) -> list[Row]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            row["values"] = {tag: _decode(value) for tag, value in row["values"].items()}
+            for key in {"values", *(row.keys() & {"proved"})}:
+                row[key] = {tag: _decode(value) for tag, value in row[key].items()}
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):
                 break
@@ -132,11 +133,15 @@ def _lines(rows: list[Row]) -> bytes:
 
 
 def _encode(row: Row) -> str:
-    values = {
-        tag: value if math.isfinite(value) else _name_of(value)
-        for tag, value in row["values"].items()
+    numbers = {
+        key: {
+            tag: value if math.isfinite(value) else _name_of(value)
+            for tag, value in row[key].items()
+        }
+        for key in ("values", "proved")
+        if key in row
     }
-    return json.dumps({**row, "values": values}, allow_nan=False) + "\n"
+    return json.dumps({**row, **numbers}, allow_nan=False) + "\n"
 
 
 def _name_of(value: float) -> str | None:
