@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from nbconvert.preprocessors import ExecutePreprocessor
 
+from tests.processes import HANG
+
 NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))
 
 
@@ -16,7 +18,8 @@ def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     notebook = nbformat.read(path, as_version=4)
-    ExecutePreprocessor(timeout=600).preprocess(notebook, {"metadata": {"path": str(path.parent)}})
+    runner = ExecutePreprocessor(timeout=int(HANG), startup_timeout=int(HANG))
+    runner.preprocess(notebook, {"metadata": {"path": str(path.parent)}})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=str)

@@ -1,9 +1,6 @@
 """FiniteGuard: what becomes of the update, and that nothing else changes."""
 
 import math
-import os
-import subprocess
-import sys
 from copy import deepcopy
 
 import pytest
@@ -25,6 +22,7 @@ from tests.callbacks.finite_nets import (
 )
 from tests.callbacks.helpers import same_state, traces
 from tests.callbacks.test_finite_guard import train
+from tests.processes import run_module
 
 
 class Snapshots(Callback):
@@ -187,10 +185,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
 
 
 def test_two_processes_decide_alike(tmp_path):
-    words = [sys.executable, "-m", "tests.callbacks.finite_worker", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_module("tests.callbacks.finite_worker", tmp_path)
     for policy, step in (("skip", 4), ("raise", 2)):
         one, two = (torch.load(tmp_path / f"{policy}_{rank}.pt") for rank in (0, 1))
         assert torch.equal(one["weights"], two["weights"])

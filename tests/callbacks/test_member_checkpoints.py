@@ -1,9 +1,5 @@
 """The members of an ensemble as checkpoints of the one net."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -14,6 +10,7 @@ from lit_credit.models import Ensemble, MicroAdder
 from lit_credit.rules import BP
 from lit_credit.tasks import AdditionTask, EachMember
 from lit_credit.utils.history import read_history
+from tests.processes import run_module
 from tests.rules.helpers import quiet_trainer
 
 SMALL = ["--data.init_args.steps_per_epoch", "10", "--data.init_args.val_size", "200"]
@@ -88,12 +85,7 @@ def test_of_an_ensemble_built_in_python(tmp_path):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_members_are_written_by_one_process_into_a_folder_that_is_new(tmp_path, devices):
     folder = tmp_path / "not" / "yet"
-    words = [sys.executable, "-m", "tests.callbacks.ensemble_worker", str(devices), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
-    done = subprocess.run(
-        words, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_module("tests.callbacks.ensemble_worker", devices, folder)
     found = sorted(path.name for path in (folder / "members").iterdir())
     assert found == ["M00_seed3.ckpt", "M01_seed4.ckpt"]
 

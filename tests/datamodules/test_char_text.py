@@ -1,7 +1,6 @@
 """Text in windows."""
 
 import math
-import time
 from collections import Counter
 from itertools import pairwise
 from types import SimpleNamespace
@@ -132,15 +131,13 @@ def test_a_net_with_too_few_symbols_is_refused_from_the_command_line(tmp_path, c
     assert all(word in error for word in ("`vocab_size`", "65", "96"))
 
 
-def test_shakespeare_without_the_file_fails_fast_and_clearly(tmp_path, monkeypatch):
+def test_shakespeare_without_the_file_fails_clearly(tmp_path, monkeypatch):
     monkeypatch.setattr(tiny_shakespeare, "any_reachable", lambda urls: False)
-    start = time.monotonic()
     for arguments in ({}, {"download": False}):
         with pytest.raises(ValueError, match="no usable data") as caught:
             TinyShakespeare(root=str(tmp_path), **arguments).prepare_data()
         words = (str(tmp_path), "tinyshakespeare/input.txt", "`CharText`")
         assert all(word in str(caught.value) for word in words)
-    assert time.monotonic() - start < 1
 
 
 def test_a_damaged_file_is_refused(tmp_path):

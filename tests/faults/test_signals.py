@@ -1,10 +1,6 @@
 """Ctrl-C and SIGTERM: an exit code, a line, and a run that can be resumed to the bit."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -12,28 +8,28 @@ import torch
 from lit_credit.cli import main
 from lit_credit.utils.history import read_history
 from tests.faults.helpers import same
+from tests.processes import start_module, wait_until
 
 WORDS = ["fit", "--model=BP", "--model.task=Classification", "--data=Digits"]
 WORDS += ["--model.net=ResidualMLP", "--model.net.in_features=64", "--model.net.depth=2"]
 WORDS += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-EPOCHS = 400
+EPOCHS = 5
 
 
-def words(folder, epochs):
-    return [*WORDS, f"--trainer.default_root_dir={folder}", f"--trainer.max_epochs={epochs}"]
+def words(folder, hold, epochs=EPOCHS):
+    """Of a run that waits in the middle of its third epoch while ``hold`` exists."""
+    held = ["--trainer.callbacks+=tests.sweep.callbacks.Held", f"--trainer.callbacks.hold={hold}"]
+    held += ["--trainer.callbacks.batch=3"]
+    folders = [f"--trainer.default_root_dir={folder}", f"--trainer.max_epochs={epochs}"]
+    return [*WORDS, *folders, *held]
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [(2, 130, "Ctrl-C"), (15, 143, "SIGTERM")])
 def test_a_signal_ends_a_run_that_can_be_resumed(number, code, name, tmp_path):
-    run = tmp_path / "BP" / "seed_42"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lit_credit", *words(tmp_path, EPOCHS)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while process.poll() is None and not (run / "checkpoints" / "last.ckpt").exists():
-        time.sleep(0.02)
+    run, hold = tmp_path / "BP" / "seed_42", tmp_path / "hold"
+    hold.touch()
+    process = start_module("lit_credit", *words(tmp_path, hold))
+    wait_until((tmp_path / "held").exists, process)
     process.send_signal(number)
     error = process.communicate()[1]
     assert process.returncode == code
@@ -44,13 +40,13 @@ def test_a_signal_ends_a_run_that_can_be_resumed(number, code, name, tmp_path):
     assert "Traceback" not in error
 
     rows = read_history(run / "metrics.jsonl")
-    taken = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
-    assert taken in (len(rows) - 1, len(rows))
-    assert taken < EPOCHS
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
     assert not list(run.rglob("*.partial"))
+    hold.unlink()
     # In this process; the one that was stopped is the other side of the comparison.
-    assert main([*words(tmp_path, taken + 1), "--ckpt_path=last"]) == 0
-    assert main(words(tmp_path / "whole", taken + 1)) == 0
+    assert main([*words(tmp_path, hold), "--ckpt_path=last"]) == 0
+    assert main(words(tmp_path / "whole", hold)) == 0
     runs = [run, tmp_path / "whole" / "BP" / "seed_42"]
     paths = [folder / "checkpoints" / "last.ckpt" for folder in runs]
     same(*(torch.load(path, weights_only=True)["state_dict"] for path in paths))

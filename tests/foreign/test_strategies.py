@@ -3,10 +3,6 @@
 The strategy `ddp` itself is in tests/rules/test_ddp.py, whose two processes serve both.
 """
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -17,6 +13,7 @@ from lit_credit.rules import BP, DFA
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
 from tests.foreign.helpers import UNITS
+from tests.processes import run_module
 
 STRATEGIES = ["ddp_notebook", "ddp_spawn"]
 
@@ -24,10 +21,7 @@ STRATEGIES = ["ddp_notebook", "ddp_spawn"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
-    command = [sys.executable, "-m", "tests.foreign.spawn_worker", str(found)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_module("tests.foreign.spawn_worker", found)
     return found
 
 

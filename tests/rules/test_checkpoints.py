@@ -1,11 +1,7 @@
 """Checkpoints: loading, resuming, from the command line and from Python."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
@@ -17,6 +13,7 @@ from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
 from lit_credit.tasks import Classification
 from lit_credit.utils.history import read_history
+from tests.processes import start_module, wait_until
 from tests.rules.helpers import images, loader, quiet_trainer, seeded
 
 RULES = [BP, FA, BlockFA, DFA, FrozenUnits]
@@ -108,7 +105,7 @@ def test_a_run_of_the_command_line_loads_by_its_path_alone(stem, tmp_path):
     assert logits.shape == (2, 10)
 
 
-def command(folder, *extra):
+def command(folder, hold, *extra):
     config = "configs/residual_explosion/dfa.yaml"
     words = ["fit", "--config", config, "--trainer.default_root_dir", str(folder)]
     words += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "8"]
@@ -123,26 +120,33 @@ def command(folder, *extra):
         "true",
         "--trainer.callbacks.save_top_k",
         "0",
+        "--trainer.callbacks+",
+        "tests.sweep.callbacks.Held",
+        "--trainer.callbacks.hold",
+        str(hold),
+        "--trainer.callbacks.epoch",
+        "4",
+        "--trainer.callbacks.batch",
+        "10",
     ]
     return [*words, *extra]
 
 
 def test_a_run_killed_in_mid_epoch_resumes_bit_exactly(tmp_path):
-    assert main(command(tmp_path / "whole")) == 0
+    hold = tmp_path / "hold"
+    assert main(command(tmp_path / "whole", hold)) == 0
     killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lit_credit", *command(killed)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    history = killed / "DFA" / "seed_42" / "residual_norms.jsonl"
-    while process.poll() is None and not (history.exists() and len(read_history(history)) >= 4):
-        time.sleep(0.02)
+    hold.touch()
+    process = start_module("lit_credit", *command(killed, hold))
+    wait_until((tmp_path / "held").exists, process)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    history = killed / "DFA" / "seed_42" / "residual_norms.jsonl"
+    assert [row["epoch"] for row in read_history(history)] == [0, 1, 2, 3, 4]
 
-    assert main(command(killed, "--ckpt_path", "last")) == 0
+    hold.unlink()
+    assert main(command(killed, hold, "--ckpt_path", "last")) == 0
     runs = [tmp_path / name / "DFA" / "seed_42" for name in ("whole", "killed")]
     states = [
         torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -1,13 +1,10 @@
 """Two processes train what one trains with the whole batch."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from lit_credit.utils.history import read_history
+from tests.processes import run_module
 from tests.rules.ddp_worker import RULES, train_all
 
 
@@ -15,10 +12,7 @@ from tests.rules.ddp_worker import RULES, train_all
 def folders(tmp_path_factory):
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     train_all(1, one)
-    words = [sys.executable, "-m", "tests.rules.ddp_worker", "2", str(two)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PL_TORCH_DISTRIBUTED_BACKEND": "gloo"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_module("tests.rules.ddp_worker", 2, two)
     return one, two
 
 

@@ -1,21 +1,23 @@
 """Rules on the nets of the n-gram study."""
 
+from functools import cache
+
 import pytest
 import torch
 
 from lit_credit.datamodules import LastPosition, NGram, PowerUnif
 from lit_credit.models import AttentionOnly, ContextMLP, LowRank
-from lit_credit.rules import BP, DFA, FA, BlockFA
+from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
 from lit_credit.tasks import NGramPrediction
 from tests.rules.helpers import quiet_trainer, seeded
 
 
-def train(kind, net, distribution, steps=300):
+def train(kind, net, distribution, steps=300, seed=0, lr=1e-2):
     def make():
-        optimizer = lambda p: torch.optim.Adam(p, lr=1e-2, fused=True)  # noqa: E731
+        optimizer = lambda p: torch.optim.Adam(p, lr=lr, fused=True)  # noqa: E731
         return kind(net(), NGramPrediction(), optimizer=optimizer, updates_per_step=50)
 
-    rule = seeded(make, seed=0)
+    rule = seeded(make, seed=seed)
     data = NGram(distribution, mode="exact", steps_per_epoch=steps, seed=0)
     trainer = quiet_trainer(max_epochs=1, num_sanity_val_steps=0)
     trainer.fit(rule, datamodule=data)
@@ -34,18 +36,32 @@ def mlp():
     return ContextMLP(vocab_size=10, width=5, hidden=200)
 
 
+@cache
+def memorized(kind, net):
+    """A rule after 300 steps from each of two seeds, and its metrics."""
+    return [train(kind, net, PowerUnif(), seed=seed, lr=5e-3) for seed in (0, 1)]
+
+
+def mean(runs, name):
+    return sum(metrics[name] for _, metrics in runs) / len(runs)
+
+
 @pytest.mark.parametrize("kind", [BP, FA, DFA, BlockFA])
-@pytest.mark.parametrize(
-    ("net", "least"), [(LowRank, 0.85), (attention, 0.85), (separate, 0.5), (mlp, 0.6)]
-)
-def test_every_rule_memorizes_a_lookup_table(kind, net, least):
-    start = dict(seeded(net, seed=0).named_parameters())
-    rule, metrics = train(kind, net, PowerUnif())
-    assert metrics["val/accuracy"] > least
-    assert metrics["val/memorized"] == pytest.approx(100 * metrics["val/accuracy"])
-    assert metrics["val/loss"] == pytest.approx(metrics["val/kl"], rel=1e-4)  # the entropy is zero
-    for name, parameter in rule.net.named_parameters():
-        assert not torch.equal(parameter, start[name]), name
+@pytest.mark.parametrize("net", [LowRank, attention, separate, mlp])
+def test_every_rule_memorizes_more_of_a_lookup_table_than_its_readout_does_alone(kind, net):
+    runs = memorized(kind, net)
+    # The readout alone stays at 2.1 nats (2.3 is chance). The slowest, FA of separate heads, is at
+    # 1.4; gradient ascent below the readout ends above 2.3.
+    assert mean(runs, "val/kl") < 0.85 * mean(memorized(FrozenUnits, net), "val/kl")
+    if kind is BP:
+        assert mean(runs, "val/accuracy") > 0.9
+    for seed, (rule, metrics) in enumerate(runs):
+        assert metrics["val/memorized"] == pytest.approx(100 * metrics["val/accuracy"])
+        # The entropy is zero.
+        assert metrics["val/loss"] == pytest.approx(metrics["val/kl"], rel=1e-4, abs=1e-6)
+        start = dict(seeded(net, seed=seed).named_parameters())
+        for name, parameter in rule.net.named_parameters():
+            assert not torch.equal(parameter, start[name]), name
 
 
 def test_the_divergence_of_a_low_rank_net_is_that_of_the_study():

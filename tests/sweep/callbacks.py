@@ -17,13 +17,13 @@ class Killed(Callback):
 
 
 class Held(Callback):
-    """Waits at an epoch for as long as the file ``hold`` exists, and says so in a file ``held``."""
+    """Waits at a batch for as long as the file ``hold`` exists, and says so in a file ``held``."""
 
-    def __init__(self, hold: str, epoch: int = 2):
-        self.hold, self.epoch = Path(hold), epoch
+    def __init__(self, hold: str, epoch: int = 2, batch: int = 0):
+        self.hold, self.place = Path(hold), (epoch, batch)
 
-    def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == self.epoch:
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.place and self.hold.exists():
             # Written once and renamed: who waits for it must not find it empty.
             scratch = self.hold.with_name("held.partial")
             scratch.write_text(str(os.getpid()))

@@ -1,11 +1,10 @@
 """A sweep on a cluster of one machine."""
 
 import os
-import time
-from pathlib import Path
 
 import pytest
 
+from tests.processes import gone, wait_until
 from tests.sweep.test_sweep import Sweep, interrupted
 
 GRID = """
@@ -47,8 +46,5 @@ def test_a_cluster_runs_what_this_machine_would(cluster, tmp_path, capfd):
 
 def test_ctrl_c_ends_the_runs_of_a_cluster(cluster, tmp_path):
     sweep, pid = interrupted(tmp_path, "--executor=ray")
-    deadline = time.time() + 20
-    while Path(f"/proc/{pid}").exists() and time.time() < deadline:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{pid}").exists()
+    wait_until(lambda: gone(pid))
     assert [len(file.splitlines()) for file in sweep.files("metrics.jsonl").values()] == [3]

@@ -4,7 +4,6 @@ import csv
 import os
 import signal
 import threading
-import time
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from lit_credit.cli import main, run
 from lit_credit.sweep.run import _last_values
 from lit_credit.sweep.table import write_rows
 from lit_credit.utils.history import read_history
+from tests.processes import wait_until
 
 BASE = """
 model:
@@ -163,9 +163,7 @@ def interrupted(folder, *words):
     (folder / "hold").touch()
 
     def interrupt():
-        deadline = time.time() + 60
-        while not (folder / "held").exists() and time.time() < deadline:
-            time.sleep(0.05)
+        wait_until((folder / "held").exists)
         for pid in [*(child.pid for child in active_children()), os.getpid()]:
             os.kill(pid, signal.SIGINT)  # as a terminal does
 
