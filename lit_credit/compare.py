@@ -1,18 +1,24 @@
 """Runs side by side: ``lit-credit compare RUN... --out DIR``."""
 
-import argparse
 import csv
+import io
 import math
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from matplotlib.figure import Figure
 
 from lit_credit.functional import MeanAndSd, growth, mean_and_sd, scale_flags
 from lit_credit.plotting import circuit_figure, comparison_figure
+from lit_credit.utils.arguments import ShortErrorArguments
+from lit_credit.utils.files import check_folder, write_files
 from lit_credit.utils.numbers import number_text
 from lit_credit.utils.runs import HISTORIES, Run, find_runs, read_run
-from lit_credit.utils.series import run_curve
+from lit_credit.utils.series import Histories, run_curve
 
 __all__ = ["compare", "main"]
 
@@ -58,24 +64,53 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
         The table, mean ± sample standard deviation, and a line for whatever is incomplete.
 
     Raises:
-        ValueError: if there are no runs, a run cannot be read, or two have the same seeds.
+        ValueError: before anything is written, if there are no runs, a run cannot be read, a row or
+            a configuration is broken, two runs have the same seeds, or ``out`` cannot be written.
+        OSError: if the files cannot be written; then none is.
     """
+    folder = Path(out)
+    check_folder(folder, "Give another --out.")
     groups = _group([read_run(folder) for folder in find_runs(runs)])
     summaries = _summarise(groups)
     subjects = list(dict.fromkeys(run.subject for s in summaries for run in s.runs))
-    histories = {s.label: [run.histories for run in s.runs] for s in summaries}
     title = subjects[0] if len(subjects) == 1 else ""
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / "comparison.csv", summaries)
-    comparison_figure(histories, title=title).savefig(folder / "comparison.png", dpi=200)
+    histories = {s.label: [run.histories for run in s.runs] for s in summaries}
     notes = [note for summary in summaries for note in _notes(summary)]
     if any("circuit_matching" in seed for seeds in histories.values() for seed in seeds):
-        for name, log_steps in (("circuits", False), ("circuits_log", True)):
-            figure = circuit_figure(histories, log_steps=log_steps, title=title)
-            figure.savefig(folder / f"{name}.png", dpi=150)
         notes.append("circuits over steps: circuits.png, circuits_log.png")
-    return "\n".join([*_table(summaries), *_legend(summaries), *notes])
+    text = "\n".join([*_table(summaries), *_legend(summaries), *notes])
+    files = {"comparison.csv": _csv(summaries), **_figures(histories, title)}
+    write_files(folder, files)
+    return text
+
+
+def _figures(histories: Mapping[str, Sequence[Histories]], title: str) -> dict[str, bytes]:
+    """The figures as PNG, by the names of their files."""
+    # A dollar sign in a folder's name is no mathematics.
+    runs = {label.replace("$", r"\$"): seeds for label, seeds in histories.items()}
+    title = title.replace("$", r"\$")
+    figures: dict[str, tuple[int, Callable[[], Figure]]] = {
+        "comparison.png": (200, lambda: comparison_figure(runs, title=title))
+    }
+    if any("circuit_matching" in seed for seeds in runs.values() for seed in seeds):
+        for name, log in (("circuits.png", False), ("circuits_log.png", True)):
+            figures[name] = (150, partial(circuit_figure, runs, log_steps=log, title=title))
+    return {name: _png(name, draw, dpi) for name, (dpi, draw) in figures.items()}
+
+
+def _png(name: str, draw: Callable[[], Figure], dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            # Of axes that reach from the smallest number to the largest.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            draw().savefig(buffer, dpi=dpi)
+    except Exception as error:  # whatever matplotlib makes of numbers that it cannot place
+        raise ValueError(
+            f"{name} cannot be drawn from these histories: {type(error).__name__}: {error}. "
+            "Compare fewer runs to find the one."
+        ) from error
+    return buffer.getvalue()
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -84,7 +119,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: what follows ``lit-credit compare``; by default the process's arguments.
     """
-    parser = argparse.ArgumentParser("lit-credit compare", description="Compare runs by rule.")
+    parser = ShortErrorArguments("lit-credit compare", description="Compare runs by rule.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run's folder, or a folder that contains runs"
     )
@@ -95,7 +130,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         text = compare(options.runs, options.out)
     except (ValueError, OSError) as error:
-        print(f"lit-credit compare: error: {error}", file=sys.stderr)
+        print(f"lit-credit compare: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(text)
     print(
@@ -188,15 +223,16 @@ def _start(runs: Sequence[Run], quantity: str) -> MeanAndSd:
     return mean_and_sd([curve.get(0, math.nan) for curve in curves if curve])
 
 
-def _write_csv(path: Path, summaries: Sequence[Summary]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["rule", "n", *_COLUMNS, "epochs", "seeds"])
-        for s in summaries:
-            cells = ["" if math.isnan(s.values[c]) else f"{s.values[c]:.8g}" for c in _COLUMNS]
-            epochs = min(run.last_epoch for run in s.runs)
-            seeds = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
-            writer.writerow([s.label, len(s.runs), *cells, epochs, seeds])
+def _csv(summaries: Sequence[Summary]) -> bytes:
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["rule", "n", *_COLUMNS, "epochs", "seeds"])
+    for s in summaries:
+        cells = ["" if math.isnan(s.values[c]) else f"{s.values[c]:.8g}" for c in _COLUMNS]
+        epochs = min(run.last_epoch for run in s.runs)
+        seeds = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
+        writer.writerow([s.label, len(s.runs), *cells, epochs, seeds])
+    return file.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _table(summaries: Sequence[Summary]) -> list[str]:

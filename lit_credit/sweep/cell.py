@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_credit.sweep.grid import Point
+from lit_credit.utils.yaml_files import parse_yaml
 
 __all__ = ["Cell"]
 
@@ -39,11 +38,22 @@ class Cell:
         return self.folder / "result.json"
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished run wrote, or None."""
+        """What the finished run wrote, or None.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
         try:
-            return dict(json.loads(self._result.read_text(encoding="utf-8")))
+            found = json.loads(self._result.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("values"), dict):
+            raise ValueError(
+                f"{self._result}: not the result of a run. Remove the file, and the run goes on."
+            )
+        return found
 
     def refuse_another(self) -> None:
         """Check that what the folder holds is of the run that is asked for, if it is of any use.
@@ -54,15 +64,21 @@ class Cell:
         if self.result() is None and self.checkpoint() is None:
             return
         remedy = "Give another --out, or remove that folder."
+        asked = self.folder / "asked.yaml"
         try:
-            text = (self.folder / "asked.yaml").read_text(encoding="utf-8")
+            text = asked.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise ValueError(
                 f"cell {self.name}: {str(self.folder)!r} holds a run of no sweep. {remedy}"
             ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"cell {self.name}: {asked}: not UTF-8 text. {remedy}") from error
         if text == self.asked:
             return
-        key, was, now = _first_difference(yaml.safe_load(text), yaml.safe_load(self.asked))
+        try:
+            key, was, now = _first_difference(parse_yaml(text), parse_yaml(self.asked))
+        except ValueError as error:
+            raise ValueError(f"cell {self.name}: {asked}: {error} {remedy}") from error
         raise ValueError(
             f"cell {self.name}: {str(self.folder)!r} holds a run with {key}: {was}, and {now} is "
             f"asked for. {remedy}"

@@ -1,6 +1,7 @@
 """The command ``lit-credit sweep``."""
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from lit_credit.sweep.executors import (
 from lit_credit.sweep.grid import RESERVED, Point, as_word, read_grid
 from lit_credit.sweep.run import asked_configuration
 from lit_credit.sweep.table import SUFFIXES, write_rows
+from lit_credit.utils.arguments import ShortErrorArguments
+from lit_credit.utils.files import check_folder
 from lit_credit.utils.lock import hold_folder
 
 __all__ = ["main", "sweep"]
@@ -106,7 +109,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: what follows ``lit-credit sweep``; by default the process's arguments.
     """
-    parser = argparse.ArgumentParser(
+    parser = ShortErrorArguments(
         "lit-credit sweep",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -132,7 +135,7 @@ def main(args: Sequence[str] | None = None) -> int:
             gpus=options.gpus,
         )
     except (ValueError, OSError) as error:
-        print(f"lit-credit sweep: error: {error}", file=sys.stderr)
+        print(f"lit-credit sweep: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on.", file=sys.stderr)
@@ -148,10 +151,15 @@ def _check(table: Path, words: Sequence[str], jobs: int | None, executor: str, g
         raise ValueError(
             f"--out: {str(table)!r}. Expected a file that ends in {' or '.join(SUFFIXES)}."
         )
+    if table.is_dir():
+        raise ValueError(f"--out: {str(table)!r} is a folder. Expected the name of a file.")
+    check_folder(table.with_suffix(""), "Give another --out.")
     if executor not in ("local", "ray"):
         raise ValueError(f"--executor: {executor!r}. Expected local or ray.")
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs: {jobs}. Expected a number of runs, 1 or more.")
+    if not 0 <= gpus < math.inf:
+        raise ValueError(f"--gpus: {gpus:g}. Expected a number of GPUs, 0 or more.")
     if gpus and executor == "local":
         raise ValueError(f"--gpus: {gpus:g}. Only Ray hands out GPUs: add `--executor ray`.")
     for option, needed, module in (

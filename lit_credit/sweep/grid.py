@@ -6,18 +6,24 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lit_credit.utils.files import reason_of
+from lit_credit.utils.yaml_files import read_yaml
 
-__all__ = ["RESERVED", "Point", "as_word", "read_grid"]
+__all__ = ["MOST_RUNS", "RESERVED", "Point", "as_word", "read_grid"]
 
-RESERVED = ("config", "ckpt_path", "trainer.default_root_dir")
+RESERVED = ("config", "ckpt_path", "trainer.default_root_dir", "print_config", "help")
 """What the sweep itself sets in every cell."""
+
+MOST_RUNS = 100_000
+"""Of one sweep, points times seeds."""
 
 _SEED, _CASES, _NAME = "seed_everything", "cases", "name"
 _LONGEST_VALUE, _LONGEST_NAME = 40, 120
+_KEY = re.compile(r"[^\W\d]\w*(\.\w+)*\+?")
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,15 @@ def read_grid(path: str | Path) -> tuple[list[Point], list[int] | None]:
         where the file has none.
 
     Raises:
-        ValueError: if the file is no such grid.
+        ValueError: if the file is no such grid, or has more than :data:`MOST_RUNS` runs.
     """
     try:
-        grid = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"--grid: cannot read {str(path)!r}: {_one_line(error)}") from error
+        grid = read_yaml(path)
+    except OSError as error:
+        reason = reason_of(error)
+        raise ValueError(f"--grid: {str(path)!r} cannot be read: {reason}.") from error
+    except ValueError as error:
+        raise ValueError(f"--grid: {str(path)!r}: {error}") from error
     if not isinstance(grid, dict) or not grid:
         raise ValueError(
             f"--grid: {str(path)!r} holds {_shown(grid)}. Expected a mapping of dotted names to "
@@ -72,6 +81,12 @@ def read_grid(path: str | Path) -> tuple[list[Point], list[int] | None]:
                 f"--grid: {key}: {_shown(values)}. Expected a list of values, such as "
                 f"`{key}: [{as_word(values) if values else 1}]`."
             )
+    runs = prod((len(cases), len(seeds or [0]), *map(len, grid.values())))
+    if runs > MOST_RUNS:
+        raise ValueError(
+            f"--grid: {str(path)!r} asks for {runs:,} runs, more than {MOST_RUNS:,}. Every list "
+            "multiplies: shorten some, or vary names together in `cases`."
+        )
     labels = _labels(grid)
     points = [
         _point(case, cases[case], dict(zip(grid, values, strict=True)), labels)
@@ -100,10 +115,14 @@ def _point(
 
 
 def _seeds(values: Any) -> list[int]:
-    if not isinstance(values, list) or not values or any(type(v) is not int for v in values):
+    if (
+        not isinstance(values, list)
+        or not values
+        or any(type(v) is not int or not 0 <= v < 2**32 for v in values)
+    ):
         raise ValueError(
-            f"--grid: {_SEED}: {_shown(values)}. Expected a list of whole numbers, such as "
-            "[42, 123, 456]."
+            f"--grid: {_SEED}: {_shown(values)}. Expected a list of whole numbers from 0 to "
+            "4294967295, such as [42, 123, 456]."
         )
     _refuse_twins(f"--grid: {_SEED}: {{}} comes twice. Leave one of the two out.", values)
     return values
@@ -132,7 +151,7 @@ def _cases(cases: Any, beside: Iterable[Any]) -> dict[str | None, dict[str, Any]
 
 
 def _check_key(key: Any, beside: Iterable[Any] = ()) -> None:
-    if not isinstance(key, str):
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise ValueError(f"--grid: {key!r}: expected a dotted name, such as trainer.max_epochs.")
     if key in RESERVED:
         raise ValueError(f"--grid: {key}: the sweep sets it itself. Leave it out.")
@@ -177,7 +196,3 @@ def _refuse_twins(message: str, names: Iterable[Any]) -> None:
 def _shown(value: Any) -> str:
     text = as_word(value)
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

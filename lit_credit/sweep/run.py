@@ -39,7 +39,8 @@ def asked_configuration(words: list[str]) -> dict[str, Any]:
     if code == cli.CTRL_C:
         raise KeyboardInterrupt
     if code:
-        raise ValueError(err.getvalue().rpartition("error: ")[2].partition(" (Options:")[0])
+        reason = err.getvalue().rpartition("lit-credit: error: ")[2]
+        raise ValueError(reason.partition(" (Options:")[0].strip())
     config: dict[str, Any] = yaml.safe_load(out.getvalue())
     if not config["model"]:
         raise ValueError("no rule. Name one in a --config, or in the grid: `model.class_path`.")

@@ -1,21 +1,25 @@
 """What becomes of a run whose folder takes no more files."""
 
+import errno
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-__all__ = ["check_folder", "reason_of", "save_figure", "spared"]
+__all__ = ["check_folder", "reason_of", "save_figure", "spared", "write_files"]
+
+_ANOTHER = "Choose another folder with `Trainer(default_root_dir=...)` or the logger's `save_dir`."
 
 
-def check_folder(folder: str | Path) -> None:
+def check_folder(folder: str | Path, remedy: str = _ANOTHER) -> None:
     """Refuse a folder that cannot be made or written to; nothing is made.
 
     Args:
         folder: of files to come.
+        remedy: how another one is chosen, for the error.
 
     Raises:
         ValueError: if it, or the nearest folder above it that exists, is a file or read-only.
@@ -28,10 +32,35 @@ def check_folder(folder: str | Path) -> None:
         trouble = f"{nearest} is read-only for this user"
     else:
         return
-    raise ValueError(
-        f"{path} cannot be written: {trouble}. Choose another folder with "
-        "`Trainer(default_root_dir=...)` or the logger's `save_dir`."
-    )
+    raise ValueError(f"{path} cannot be written: {trouble}. {remedy}")
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write all of the files, or none if one of them cannot be written.
+
+    Args:
+        folder: made if it is missing.
+        files: name to content; older ones are replaced.
+
+    Raises:
+        OSError: if one cannot be written.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = {name: folder / f"{name}.partial" for name in files}
+    try:
+        for name in files:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "Is a folder", str(folder / name))
+            scratch[name].write_bytes(files[name])
+        for name in files:
+            scratch[name].replace(folder / name)
+    except OSError:
+        for path in scratch.values():
+            path.unlink(missing_ok=True)
+        if is_new:
+            folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -108,24 +108,58 @@ def read_history(path: str | Path) -> list[Row]:
         The rows, in the order of measurement.
 
     Raises:
-        ValueError: if a line other than the last is not a row.
+        ValueError: if any other line is not a row.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    data = Path(path).read_bytes()
+    lines = data.rstrip().split(b"\n") if data.strip() else []
+    cut_off = not data.endswith(b"\n")
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            for key in {"values", *(row.keys() & {"proved"})}:
-                row[key] = {tag: _decode(value) for tag, value in row[key].items()}
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            if number == len(lines):
+            rows.append(_row(line))
+        except (ValueError, RecursionError) as error:
+            if cut_off and number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
+            reason = error if isinstance(error, _NotARow) else _shown(line)
             raise ValueError(
-                f"{path}, line {number}: not a row of a history: {line[:60]!r}. "
+                f"{path}, line {number}: not a row of a history: {reason}. "
                 "Remove the line, or the file."
             ) from error
-        rows.append(row)
     return rows
+
+
+class _NotARow(ValueError):
+    """JSON, but not that of a row."""
+
+
+def _row(line: bytes) -> Row:
+    row = json.loads(line.decode("utf-8"), object_pairs_hook=_without_twins)
+    if not isinstance(row, dict):
+        raise _NotARow(f"{_shown(line)} is not a mapping")
+    for key in ("step", "epoch"):
+        if type(row.get(key)) is not int or not 0 <= row[key] < 2**53:
+            given = _shown(json.dumps(row[key])) if key in row else "missing"
+            raise _NotARow(f"`{key}` is {given}, expected a whole number, 0 or more")
+    if not isinstance(row.get("name"), str):
+        raise _NotARow("`name` is missing, or is not text")
+    for key in {"values", *(row.keys() & {"proved"})}:
+        if not isinstance(row.get(key), dict):
+            raise _NotARow(f"`{key}` is missing, or is not a mapping of names to numbers")
+        row[key] = {tag: _decode(tag, value) for tag, value in row[key].items()}
+    return row
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for key in keys if keys.count(key) > 1)
+        raise _NotARow(f"the key {_shown(twin)} stands twice")
+    return found
+
+
+def _shown(text: str | bytes) -> str:
+    return repr(text[:60] if isinstance(text, str) else text[:60].decode("utf-8", "replace"))
 
 
 def _lines(rows: list[Row]) -> bytes:
@@ -150,10 +184,17 @@ def _name_of(value: float) -> str | None:
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _decode(value: float | str | None) -> float:
+def _decode(tag: str, value: Any) -> float:
     if value is None:
         return math.nan
-    return _INFINITIES[value] if isinstance(value, str) else float(value)
+    if isinstance(value, str) and value in _INFINITIES:
+        return _INFINITIES[value]
+    try:
+        if type(value) in (int, float):
+            return float(value)
+    except OverflowError:
+        pass
+    raise _NotARow(f"{_shown(tag)} is {_shown(json.dumps(value))}, expected a number")
 
 
 def _append(path: Path, end: int, data: bytes) -> None:

@@ -1,14 +1,16 @@
 """Run folders: what was run, and what it measured."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import yaml
-
+from lit_credit.utils.files import reason_of
 from lit_credit.utils.history import Row, read_history
+from lit_credit.utils.yaml_files import read_yaml
 
 __all__ = ["HISTORIES", "Run", "find_runs", "read_run"]
 
@@ -73,7 +75,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
             raise ValueError(
                 f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
             )
-        folders = [config.parent for config in sorted(path.rglob("config.yaml"))]
+        folders = sorted(Path(at) for at, _, files in _walk(path) if "config.yaml" in files)
         runs = [folder for folder in folders if any(_history_files(folder))]
         if not runs:
             names = ", ".join(f"{name}.jsonl" for name in HISTORIES)
@@ -95,25 +97,35 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: if the configuration does not name the rule, or a history has no rows.
     """
-    config = _read_config(folder / "config.yaml")
-    model, data, trainer = (config.get(key) or {} for key in ("model", "data", "trainer"))
+    path = folder / "config.yaml"
+    config = _read_config(path)
+    model, data, trainer = (_mapping(config, key, path) for key in ("model", "data", "trainer"))
     rule = model["class_path"].rpartition(".")[2]
     length = {key: trainer.get(key) for key in _TRAINER}
-    net = (model.get("init_args") or {}).get("net")
-    seeds = [("seed_everything", config.get("seed_everything")), *_seeds((model, data))]
+    net = _mapping(model, "init_args", path).get("net")
     seed = config.get("seed_everything")
+    if type(seed) not in (int, bool, type(None)):
+        _refuse(path, f"`seed_everything` is {seed!r}, expected a whole number.")
+    seeds = [("seed_everything", seed), *_seeds((model, data))]
     return Run(
         folder=folder,
         rule=rule,
         seed=seed if type(seed) is int else None,
-        seeds=json.dumps(seeds, default=str),
+        seeds=repr(seeds),
         experiment=json.dumps(_without_seeds((model, data, length)), default=str),
         setting=json.dumps(_without_seeds((net, data, length)), default=str),
         subject=f"{_class_name(net)} on {_class_name(data)}",
-        max_epochs=trainer.get("max_epochs"),
-        max_steps=trainer.get("max_steps", -1),
-        histories={path.stem: _read_rows(path) for path in _history_files(folder)},
+        max_epochs=_count(trainer, "max_epochs", path),
+        max_steps=-1 if (steps := _count(trainer, "max_steps", path)) is None else steps,
+        histories={file.stem: _read_rows(file) for file in _history_files(folder)},
     )
+
+
+def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    def refuse(error: OSError) -> NoReturn:
+        raise ValueError(f"RUN: {error.filename} cannot be read: {reason_of(error)}. Leave it out.")
+
+    return os.walk(path, onerror=refuse)
 
 
 def _history_files(folder: Path) -> Iterator[Path]:
@@ -122,21 +134,56 @@ def _history_files(folder: Path) -> Iterator[Path]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(config["model"]["class_path"], str):
-            return dict(config)
-    except (yaml.YAMLError, KeyError, TypeError):
-        pass
+        config = read_yaml(path)
+    except OSError as error:
+        _refuse(path, f"cannot be read: {reason_of(error)}.")
+    except ValueError as error:
+        _refuse(path, str(error))
+    model = config.get("model") if isinstance(config, dict) else None
+    name = model.get("class_path") if isinstance(model, dict) else None
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+        _refuse(path, "no class at `model.class_path`.")
+    return dict(config)
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
     raise ValueError(
-        f"{path}: expected the configuration of a run, with a class at `model.class_path`. "
-        "Restore the file, or leave this folder out."
+        f"{path}: {reason} Expected the configuration of a run, with a class at "
+        "`model.class_path`. Restore the file, or leave this folder out."
     )
 
 
+def _mapping(config: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = config.get(key)
+    if not isinstance(value, dict | None):
+        _refuse(path, f"`{key}` is {str(value)[:60]!r}, expected a mapping.")
+    return value or {}
+
+
+def _count(trainer: dict[str, Any], key: str, path: Path) -> int | None:
+    value = trainer.get(key)
+    if type(value) not in (int, type(None)):
+        _refuse(path, f"`trainer.{key}` is {str(value)[:60]!r}, expected a whole number.")
+    return value
+
+
 def _read_rows(path: Path) -> list[Row]:
-    rows = read_history(path)
+    try:
+        rows = read_history(path)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read: {reason_of(error)}. Leave this run out."
+        ) from error
     if not rows:
         raise ValueError(f"{path}: no rows. Remove the file, or leave this run out.")
+    for number, (row, following) in enumerate(pairwise(rows), 2):
+        before, after = ([r["step"], r["epoch"]] for r in (row, following))
+        if before == after or after[0] < before[0] or after[1] < before[1]:
+            raise ValueError(
+                f"{path}, line {number}: step {after[0]} of epoch {after[1]} comes after step "
+                f"{before[0]} of epoch {before[1]}. Put the lines of one run in order, each once, "
+                "or leave this run out."
+            )
     return rows
 
 
@@ -151,8 +198,9 @@ def _is_seed(key: str) -> bool:
 
 def _without_seeds(node: Any) -> Any:
     if isinstance(node, dict):
-        kept = {k: v for k, v in node.items() if not _is_seed(str(k)) and k not in _PLACES}
-        return {key: _without_seeds(kept[key]) for key in sorted(kept, key=str)}
+        kept = {str(k): v for k, v in node.items()}
+        kept = {k: v for k, v in kept.items() if not _is_seed(k) and k not in _PLACES}
+        return {key: _without_seeds(kept[key]) for key in sorted(kept)}
     if isinstance(node, list | tuple):
         return [_without_seeds(item) for item in node]
     return node
