@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from lit_credit.functional import MeanAndSd, growth, mean_and_sd, scale_flags
 from lit_credit.plotting import circuit_figure, comparison_figure
 from lit_credit.utils.arguments import ShortErrorArguments
-from lit_credit.utils.files import check_folder, write_files
+from lit_credit.utils.files import check_folder, reason_of, write_files
 from lit_credit.utils.numbers import number_text
 from lit_credit.utils.runs import HISTORIES, Run, find_runs, read_run
 from lit_credit.utils.series import Histories, run_curve
@@ -66,7 +66,6 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     Raises:
         ValueError: before anything is written, if there are no runs, a run cannot be read, a row or
             a configuration is broken, two runs have the same seeds, or ``out`` cannot be written.
-        OSError: if the files cannot be written; then none is.
     """
     folder = Path(out)
     check_folder(folder, "Give another --out.")
@@ -80,7 +79,12 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
         notes.append("circuits over steps: circuits.png, circuits_log.png")
     text = "\n".join([*_table(summaries), *_legend(summaries), *notes])
     files = {"comparison.csv": _csv(summaries), **_figures(histories, title)}
-    write_files(folder, files)
+    try:
+        write_files(folder, files)
+    except OSError as error:
+        raise ValueError(
+            f"--out: {folder} cannot be written: {reason_of(error)}. Give another --out."
+        ) from error
     return text
 
 
@@ -102,8 +106,8 @@ def _png(name: str, draw: Callable[[], Figure], dpi: int) -> bytes:
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            # Of axes that reach from the smallest number to the largest.
-            warnings.simplefilter("ignore", RuntimeWarning)
+            # Of axes that reach from the smallest number to the largest, and of missing glyphs.
+            warnings.simplefilter("ignore")
             draw().savefig(buffer, dpi=dpi)
     except Exception as error:  # whatever matplotlib makes of numbers that it cannot place
         raise ValueError(
@@ -181,6 +185,8 @@ def _labels(rule: str, groups: Sequence[Sequence[Run]]) -> list[str]:
         names = ["/".join(part for part in parts if part not in shared) for parts in firsts]
     if len(set(names)) < len(names):
         names = [str(group[0].folder) for group in groups]
+    # A folder's name need not be text.
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     return [f"{rule} ({name})" for name in names]
 
 
@@ -232,7 +238,7 @@ def _csv(summaries: Sequence[Summary]) -> bytes:
         epochs = min(run.last_epoch for run in s.runs)
         seeds = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
         writer.writerow([s.label, len(s.runs), *cells, epochs, seeds])
-    return file.getvalue().encode("utf-8", "backslashreplace")
+    return file.getvalue().encode()
 
 
 def _table(summaries: Sequence[Summary]) -> list[str]:

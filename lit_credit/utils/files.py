@@ -46,8 +46,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         OSError: if one cannot be written.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     scratch = {name: folder / f"{name}.partial" for name in files}
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         for name in files:
             if (folder / name).is_dir():

@@ -87,7 +87,7 @@ def test_unlike_values_have_unlike_names_of_bounded_length(tmp_path):
 BAD = [
     ("[1, 2]", "holds [1, 2]. Expected a mapping"),
     ("{}", "Expected a mapping"),
-    ("a: [", "cannot read"),
+    ("a: [", "grid.yaml': line 1: not YAML"),
     ("{a.b: 3}", "a.b: 3. Expected a list of values, such as `a.b: [3]`"),
     ("{a.b: []}", "a.b: []. Expected a list"),
     ("{3: [1]}", "3: expected a dotted name"),
@@ -96,6 +96,27 @@ BAD = [
     ("{seed_everything: 42}", "seed_everything: 42. Expected a list of whole numbers"),
     ("{seed_everything: [true]}", "seed_everything: [true]. Expected"),
     ("{seed_everything: [1, 1]}", "1 comes twice"),
+    ("{seed_everything: [-1]}", "[-1]. Expected a list of whole numbers from 0 to 4294967295"),
+    ("{seed_everything: [1, 4294967296]}", "[1, 4294967296]. Expected"),
+    ("{seed_everything: [1.0]}", "[1.0]. Expected"),
+    ("{seed_everything: ['1']}", '["1"]. Expected'),
+    ("{seed_everything: [null]}", "[null]. Expected"),
+    ("{seed_everything: [[1, 2]]}", "[[1, 2]]. Expected"),
+    ("{seed_everything: []}", "[]. Expected"),
+    ("{seed_everything: {a: 1}}", 'seed_everything: {"a": 1}. Expected'),
+    ("{a.b: {c: 1}}", 'a.b: {"c": 1}. Expected a list'),
+    ("{true: [1]}", "True: expected a dotted name"),
+    ("{null: [1]}", "None: expected a dotted name"),
+    ("{'': [1]}", "'': expected a dotted name"),
+    ("{--trainer.max_epochs: [1]}", "'--trainer.max_epochs': expected a dotted name"),
+    ("{trainer..max_epochs: [1]}", "'trainer..max_epochs': expected"),
+    ("{'a b': [1]}", "'a b': expected a dotted name"),
+    ("{print_config: [x]}", "print_config: the sweep sets it itself"),
+    ("{help: [x]}", "help: the sweep sets it itself"),
+    ("{cases: []}", "cases: []. Expected a list of mappings"),
+    ("{cases: [{name: x, 3: 1}]}", "3: expected a dotted name"),
+    ("{cases: [{name: x, a: 1, a: 2}]}", "the key `a` stands twice"),
+    ("{a: [1], b: [2], a: [3]}", "the key `a` stands twice, first in line 1"),
     ("{cases: {name: x}}", 'cases: {"name": "x"}. Expected a list of mappings'),
     ("{cases: [{a: 1}]}", 'cases: {"a": 1}. Expected'),
     ("{cases: [{name: ../up, a: 1}]}", "Expected a list of mappings"),
@@ -112,3 +133,29 @@ def test_a_bad_grid_gets_one_line(text, message, tmp_path):
         points(tmp_path, text)
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def lists(count, length):
+    return yaml.safe_dump({f"a.key{k}": list(range(length)) for k in range(count)})
+
+
+def test_the_runs_of_a_grid_are_counted_first(tmp_path):
+    """Made one by one, these would take the memory of the machine."""
+    more = {"seed_everything": [1, 2], "cases": [{"name": "x"}, {"name": "y"}, {"name": "z"}]}
+    for text, runs in (
+        (lists(9, 10), "1,000,000,000"),
+        (lists(30, 10) + yaml.safe_dump(more), f"{6 * 10**30:,}"),
+        (lists(5, 10) + "seed_everything: [1, 2]", "200,000"),
+    ):
+        with pytest.raises(ValueError, match=f"asks for {runs} runs, more than 100,000"):
+            points(tmp_path, text)
+    assert len(points(tmp_path, lists(4, 10))[0]) == 10**4
+
+
+def test_a_grid_that_cannot_be_read(tmp_path):
+    (tmp_path / "grid.yaml").write_bytes(b"a: [1]\nb: [\xe9]")
+    with pytest.raises(ValueError, match=r"grid\.yaml': line 2: not UTF-8"):
+        read_grid(tmp_path / "grid.yaml")
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "x", "No such file")):
+        with pytest.raises(ValueError, match=f"--grid: .* cannot be read: {reason}"):
+            read_grid(path)

@@ -13,9 +13,12 @@ from pyarrow import parquet
 
 from lit_credit import compare
 from lit_credit.cli import main, run
-from lit_credit.sweep.run import _last_values
+from lit_credit.sweep.cell import Cell
+from lit_credit.sweep.grid import Point
+from lit_credit.sweep.run import _last_values, run_cell
 from lit_credit.sweep.table import write_rows
 from lit_credit.utils.history import read_history
+from lit_credit.utils.lock import hold_folder
 from tests.processes import wait_until
 
 BASE = """
@@ -211,6 +214,12 @@ def test_a_run_that_is_of_no_sweep_is_left_alone(done, tmp_path, capfd):
     ("words", "grid", "message"),
     [
         (["--jobs=0"], "{a: [1]}", "--jobs: 0. Expected"),
+        (["--jobs=-1"], "{a: [1]}", "--jobs: -1. Expected"),
+        (["--gpus=nan", "--executor=ray"], "{a: [1]}", "--gpus: nan. Expected"),
+        (["--gpus=-1"], "{a: [1]}", "--gpus: -1. Expected"),
+        (["--out=."], "{a: [1]}", "--out: '.'. Expected a file that ends in .csv"),
+        (["--out=/dev/null/table.csv"], "{a: [1]}", "/dev/null is no folder. Give another --out"),
+        ([], "{seed_everything: [-1]}", "seed_everything: [-1]. Expected"),
         (["--executor=slurm"], "{a: [1]}", "--executor: 'slurm'. Expected local or ray"),
         (["--gpus=1"], "{a: [1]}", "--gpus: 1. Only Ray"),
         (["--out=table.txt"], "{a: [1]}", "--out: 'table.txt'. Expected a file that ends in .csv"),
@@ -230,6 +239,47 @@ def test_a_slip_costs_no_run(words, grid, message, tmp_path, capfd):
     assert message in error
     assert len(error.splitlines()) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"base.yaml", "grid.yaml"}
+
+
+@pytest.mark.parametrize("words", [["--jobs=x"], ["--gpus=x"], ["--grid"]])
+def test_a_word_that_cannot_be_read_gets_one_line(words, tmp_path, capfd):
+    with pytest.raises(SystemExit) as stop:
+        Sweep(tmp_path, "{a: [1]}")(*words)
+    assert stop.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"lit-credit sweep: error: argument {words[0][:6]}")
+
+
+def test_a_second_sweep_into_one_table_is_refused(tmp_path, capfd):
+    """Whatever the table's format: the runs' folder is what they would share."""
+    sweep = Sweep(tmp_path, "{a.b: [1]}")
+    with hold_folder(tmp_path / "table"):
+        for out in ("table.csv", "table.parquet"):
+            assert sweep(f"--out={tmp_path / out}") == 2
+            assert f"{tmp_path / 'table'} is in use by" in capfd.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"base.yaml", "grid.yaml"}
+
+
+def test_a_cell_waits_for_one_that_a_killed_sweep_left(done, monkeypatch):
+    """Until it has ended by itself, its files are not touched."""
+    monkeypatch.setattr("lit_credit.sweep.run._PATIENCE", 0)
+    monkeypatch.setattr("os.chdir", lambda folder: None)
+    folder = done.folder / "table" / "narrow,lr=0.01" / "seed_8"
+    cell = Cell("x", Point("x", None, {}), 8, folder, [], "", done.folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert before
+    with hold_folder(folder), pytest.raises(ValueError, match="is in use by"):
+        run_cell(cell)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"values": 3}', "\xff"])
+def test_a_damaged_result_is_named(text, tmp_path):
+    cell = Cell("x", Point("x", None, {}), 8, tmp_path, [], "", tmp_path)
+    assert cell.result() is None
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=r"result\.json: not the result of a run"):
+        cell.result()
 
 
 @pytest.mark.parametrize(
