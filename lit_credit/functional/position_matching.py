@@ -32,8 +32,8 @@ def position_matching(embedding: Tensor, weight: Tensor, ranks: Sequence[int]) -
         \quad \text{mean} = \frac{\|\bar e U_r\|}{\|\bar e\|}
 
     with U the left singular vectors of W. A head that goes by position reads little of either;
-    random directions read about :math:`\sqrt{r / d}`. The published code agrees: its W is the weight
-    of a ``Linear``, the transpose of this one, and it takes the right singular vectors.
+    random directions read about :math:`\sqrt{r / d}`. The published code agrees: its W, of a
+    ``Linear``, is the transpose of this one, and it takes the right singular vectors.
 
     Args:
         embedding: E, (V, d).
