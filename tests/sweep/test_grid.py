@@ -87,7 +87,7 @@ def test_unlike_values_have_unlike_names_of_bounded_length(tmp_path):
 BAD = [
     ("[1, 2]", "holds [1, 2]. Expected a mapping"),
     ("{}", "Expected a mapping"),
-    ("a: [", "grid.yaml': line 1: not YAML"),
+    ("a: [", "grid.yaml': line 2: not YAML"),
     ("{a.b: 3}", "a.b: 3. Expected a list of values, such as `a.b: [3]`"),
     ("{a.b: []}", "a.b: []. Expected a list"),
     ("{3: [1]}", "3: expected a dotted name"),
