@@ -121,7 +121,7 @@ CONFIGURATIONS = [
     (b"[" * 500, "levels of nesting"),
     (GOOD + b"seed_everything: 5\n", "the key `seed_everything` stands twice"),
     (bytes(range(256)), "line 2: not UTF-8"),
-    (GOOD + b"# \xe9", "line 16: not UTF-8"),
+    (GOOD + b"# \xe9", "line 15: not UTF-8"),
     (GOOD.decode().encode("utf-16"), "not UTF-8"),
 ]
 
