@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import get_ident, local
 from typing import Any, NamedTuple
 
 import torch
@@ -63,6 +64,7 @@ def recorded_attention(
 
     A block under ``torch.utils.checkpoint`` runs again in the backward pass. That second run is
     not recorded, but it must take the same path: call ``torch.autograd.grad`` inside the ``with``.
+    What other threads compute meanwhile is not recorded, and stays what it is.
 
     Args:
         module: the module that will be run inside. It runs without ``torch.compile`` and without
@@ -115,13 +117,30 @@ class _Recorder:
     def __init__(self, replace: Callable[[int, Tensor], Tensor] | None) -> None:
         self.calls: list[AttentionCall] = []
         self.replace = replace
-        self.running: list[_Place] = []
+        self._thread = get_ident()
+        self._in_thread = local()
+
+    @property
+    def running(self) -> list[_Place]:
+        """The submodules that run in this thread."""
+        if not hasattr(self._in_thread, "running"):
+            self._in_thread.running = []
+        running: list[_Place] = self._in_thread.running
+        return running
+
+    def listens(self) -> bool:
+        """Whether this is the thread of the ``with``, or one of its backward pass.
+
+        In the latter, of autograd for CUDA, a block may run again.
+        """
+        return get_ident() == self._thread or torch._C._current_graph_task_id() != -1
 
     def attach(self, place: _Place, undo: ExitStack) -> None:
         """Follow a submodule's forward until ``undo`` is closed."""
 
         def enter(*_: Any) -> None:
-            self.running.append(place)
+            if self.listens():
+                self.running.append(place)
 
         def leave(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             # If the hook of another raised before `enter` ran, there is nothing to leave.
