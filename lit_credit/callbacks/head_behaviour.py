@@ -93,6 +93,7 @@ class HeadBehaviour(ScheduledDiagnostic):
     options = ("period", "repeats", "seed", "vocab_size", "input_name")
     uses_loss = False
     uses_probe = False
+    uses_samples = True
 
     def __init__(
         self,

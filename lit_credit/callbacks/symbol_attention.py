@@ -72,7 +72,7 @@ class SymbolAttention(ScheduledDiagnostic):
         all_pairs: run the module on every pair of symbols, whether or not it occurs, so that no
             pair is missing; of contexts of two symbols.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
-            modules to look at, None takes all that are seen; ``n_samples`` plays no part.
+            modules to look at, None takes all that are seen; no ``n_samples``.
 
     Raises:
         ValueError: if ``key`` is no position before the last, ``all_pairs`` is asked for of longer

@@ -93,7 +93,10 @@ UNITS = ["model.embed", "model.blocks.*"]
 
 def make(kind, **kwargs):
     """With a small probe that is no batch of the training, and without figures, which take long."""
-    return kind(**({"n_samples": 7, "figure": False} | kwargs)) if kind in SCHEDULED else kind()
+    if kind not in SCHEDULED:
+        return kind()
+    counted = {"n_samples": 7} if kind.uses_probe or kind.uses_samples else {}
+    return kind(**({"figure": False} | counted | kwargs))
 
 
 def net_for(kind):
@@ -104,7 +107,7 @@ def net_for(kind):
 
 
 def on_foreign(kind, **kwargs):
-    needs_units = kind in SCHEDULED and kind not in WITHOUT_UNITS
+    needs_units = kind in SCHEDULED and kind.uses_units and kind not in WITHOUT_UNITS
     return make(kind, **({"units": UNITS} if needs_units else {}), **kwargs)
 
 
