@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.class_names import check_class_names
+from lit_credit.callbacks.declared import check_class_names
 from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_figure, log_text

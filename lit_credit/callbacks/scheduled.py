@@ -8,6 +8,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_credit.callbacks.declared import refuse_unused
 from lit_credit.callbacks.reported import ReportedDiagnostic
 from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
@@ -110,16 +111,12 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
                 f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], "
                 "or None for what the module declares."
             )
-        for argument, value, is_used in (
-            ("n_samples", n_samples, self.uses_probe or self.uses_samples),
-            ("units", units, self.uses_units),
-            ("loss", loss, self.uses_loss),
-        ):
-            if value is not None and not is_used:
-                raise ValueError(
-                    f"`{argument}` has no meaning for {type(self).__name__}, which makes no use of "
-                    f"it. Leave it out."
-                )
+        refuse_unused(
+            type(self),
+            n_samples=(n_samples, self.uses_probe or self.uses_samples),
+            units=(units, self.uses_units),
+            loss=(loss, self.uses_loss),
+        )
         super().__init__(figure)
         self.every_n_epochs = (
             1 if every_n_epochs is None and every_n_steps is None else every_n_epochs
