@@ -74,6 +74,7 @@ class AdderAnatomy(TestedDiagnostic):
     charts = ("error", "run", "ratio")
     options = ("n_chains", "ratios", "reference")
     uses_loss = False
+    uses_samples = True
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from lit_credit.utils.attention import AttentionCall
 from lit_credit.utils.attention_check import check_recorded
 from lit_credit.utils.names import matched_units
 
-__all__ = ["attention_by_label", "head_tag", "softmax_or_nan"]
+__all__ = ["attention_by_label", "head_tag", "softmax_or_nan", "without_sinks"]
 
 
 def head_tag(index: int) -> str:
@@ -64,3 +64,21 @@ def softmax_or_nan(attention: Tensor, allowed: Tensor | None) -> Tensor:
     """
     heads = is_softmax(attention, allowed).all(0)
     return attention.detach().masked_fill(~heads[:, None, None].to(attention.device), torch.nan)
+
+
+def without_sinks(attention: Tensor, length: int, sinks: set[int]) -> Tensor:
+    """A (N, H, T, S) of the ``length`` keys that are positions, where all others are sinks.
+
+    These stand behind the positions, or before them; A is returned as it is otherwise.
+
+    Args:
+        attention: A.
+        length: how many keys are positions.
+        sinks: keys that bring nothing of the input.
+    """
+    more = attention.shape[-1] - length
+    if more > 0 and sinks >= set(range(length, length + more)):
+        return attention[..., :length]
+    if more > 0 and sinks >= set(range(more)):
+        return attention[..., more:]
+    return attention

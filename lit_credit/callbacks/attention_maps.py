@@ -1,6 +1,7 @@
 """Where every head looks."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import attention_entropy
@@ -41,7 +43,8 @@ class AttentionMaps(ScheduledDiagnostic):
 
     Raises:
         ValueError: if one of ``units`` matches no attention that was seen.
-        MisconfigurationException: if no attention is seen; before the first step.
+        MisconfigurationException: before the first step, if no attention is seen, or what was seen
+            has other axes than heads, queries and keys.
 
     Example::
 
@@ -57,6 +60,12 @@ class AttentionMaps(ScheduledDiagnostic):
         super().__init__(*args, **kwargs)
         self.draw_each = draw_each
         self._maps: dict[str, Tensor] = {}
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """That A is heads, queries, keys."""
+        with torch.no_grad():
+            run = partial(batch_loss, module, batch)
+            return prove_attention(self, module, run, self.units).proved
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``entropy/<module>/H..``; keeps the maps of the first sample."""

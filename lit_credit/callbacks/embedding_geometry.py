@@ -56,8 +56,8 @@ class EmbeddingGeometry(ScheduledDiagnostic):
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are names or
-            patterns of matrices, None takes the token embedding and the unembedding; ``n_samples``
-            plays no part.
+            patterns of matrices, None takes the token embedding and the unembedding;
+            no ``n_samples``.
 
     Raises:
         ValueError: if a name matches nothing.

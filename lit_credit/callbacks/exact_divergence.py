@@ -52,7 +52,7 @@ class ExactDivergence(ScheduledDiagnostic):
 
     Args:
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` names the
-            attention that the bound is of, None takes the only one; ``n_samples`` plays no part.
+            attention that the bound is of, None takes the only one; no ``n_samples``.
 
     Raises:
         ValueError: if one of ``units`` matches nothing.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
-from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.attention import (
+    attention_by_label,
+    head_tag,
+    softmax_or_nan,
+    without_sinks,
+)
+from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
 from lit_credit.functional import (
     duplicate_token_score,
@@ -44,6 +51,9 @@ class HeadBehaviour(ScheduledDiagnostic):
     - ``behaviour/duplicate_token/..``: the present token in the block before;
 
     and ``behaviour/<score>/best``, the largest over all heads. NaN where attention is no softmax.
+    Keys before or after those of the tokens that bring nothing of them, attention sinks and keys
+    that are parameters, have their share of A and no score.
+
     Needs no data: the sequences are the same at every measurement and in every run. At the end of
     fit it draws heat maps of the last measurement.
 
@@ -83,6 +93,7 @@ class HeadBehaviour(ScheduledDiagnostic):
     options = ("period", "repeats", "seed", "vocab_size", "input_name")
     uses_loss = False
     uses_probe = False
+    uses_samples = True
 
     def __init__(
         self,
@@ -109,6 +120,7 @@ class HeadBehaviour(ScheduledDiagnostic):
         self.vocab_size = vocab_size
         self.input_name = input_name
         self._tokens = torch.empty(0, dtype=torch.long)
+        self._sinks: dict[str, set[int]] = {}
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Draw the sequences."""
@@ -122,6 +134,14 @@ class HeadBehaviour(ScheduledDiagnostic):
         self._tokens = repeated_tokens(
             self.n_samples, self.period, self.repeats, vocab_size, generator
         )
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """That A is heads, queries, keys, and which keys are no tokens."""
+        with torch.no_grad():
+            run, length = partial(self._run, module), self._tokens.shape[1]
+            proof = prove_attention(self, module, run, self.units, keys=length)
+        self._sinks = proof.sinks
+        return proof.proved
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``<score>/<module>/H..`` and ``<score>/best``."""
@@ -155,13 +175,14 @@ class HeadBehaviour(ScheduledDiagnostic):
     def _scores(self, label: str, call: AttentionCall) -> dict[str, Tensor]:
         """Each (H,)."""
         length = self._tokens.shape[1]
-        if call.weights.shape[-2:] != (length, length):
+        attention = softmax_or_nan(call.weights, call.allowed)
+        attention = without_sinks(attention, length, self._sinks.get(label, set()))
+        if attention.shape[-2:] != (length, length):
             raise MisconfigurationException(
                 f"HeadBehaviour ran on sequences of {length} tokens, but the attention of {label} "
-                f"has the shape {tuple(call.weights.shape)}, not (N, H, {length}, {length}), so "
-                "that its positions are no tokens. Leave it out by `units`."
+                f"has the shape {tuple(call.weights.shape)}, not (N, H, {length}, {length}), and "
+                "no other keys before or after the tokens'. Leave it out by `units`."
             )
-        attention = softmax_or_nan(call.weights, call.allowed)
         return {
             "previous_token": previous_token_score(attention),
             "induction": induction_score(attention, self.period),

@@ -63,8 +63,8 @@ class LogProbTheory(ScheduledDiagnostic):
 
     Args:
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` names the
-            ``nn.Linear`` that makes the logits, None takes the module's last; ``n_samples`` plays
-            no part.
+            ``nn.Linear`` that makes the logits, None takes the module's last; no
+            ``n_samples``.
 
     Raises:
         ValueError: if ``units`` does not name one ``nn.Linear``.

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
+from lit_credit.callbacks.declared import check_class_names
 from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_figure, log_text
@@ -24,7 +25,15 @@ class ReportedDiagnostic(Callback):
     """
 
     name: ClassVar[str]
+    """Stem of the files; lower case with underscores."""
     section: ClassVar[str]
+    """What the tags begin with."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        measure = getattr(cls, "measure", None)
+        if measure is not None and not getattr(measure, "__isabstractmethod__", False):
+            check_class_names(cls)
 
     def __init__(self, figure: bool) -> None:
         self.figure = figure

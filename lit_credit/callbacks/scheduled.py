@@ -8,6 +8,7 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_credit.callbacks.declared import refuse_unused
 from lit_credit.callbacks.reported import ReportedDiagnostic
 from lit_credit.callbacks.undefined import tell_undefined
 from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
@@ -62,9 +63,10 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
             update that a rule makes stays its own.
 
     Raises:
-        ValueError: if an interval or ``n_samples`` is below 1, if both intervals are given, or if
-            ``units`` is no list or an empty one; when training starts, if ``n_samples`` is given
-            and the data have fewer rows.
+        ValueError: if an interval or ``n_samples`` is below 1, if both intervals are given, if
+            ``units`` is not a list or is an empty one, or if ``n_samples``, ``units`` or ``loss``
+            is given to a diagnostic that makes no use of it; when training starts, if
+            ``n_samples`` is given and the data have fewer rows.
     """
 
     charts: Sequence[str] = ()
@@ -75,6 +77,10 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
     """Whether a measurement runs the module's loss."""
     uses_probe: ClassVar[bool] = True
     """Whether a measurement looks at data; if not, its batch is None."""
+    uses_samples: ClassVar[bool] = False
+    """Whether ``n_samples`` counts something other than rows of the probe."""
+    uses_units: ClassVar[bool] = True
+    """Whether ``units`` choose what is measured."""
     default_n_samples: ClassVar[int] = 1024
     draw_each: bool = False
     """Whether the figure is drawn at every measurement, and not only at the end."""
@@ -105,6 +111,12 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
                 f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], "
                 "or None for what the module declares."
             )
+        refuse_unused(
+            type(self),
+            n_samples=(n_samples, self.uses_probe or self.uses_samples),
+            units=(units, self.uses_units),
+            loss=(loss, self.uses_loss),
+        )
         super().__init__(figure)
         self.every_n_epochs = (
             1 if every_n_epochs is None and every_n_steps is None else every_n_epochs

@@ -1,6 +1,7 @@
 """How much of the softmax's backward is local, head by head."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.points import gradients_of, own_scalar
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
@@ -79,7 +81,8 @@ class SoftmaxJacobian(ScheduledDiagnostic):
 
     Raises:
         ValueError: if one of ``units`` matches no attention that was seen.
-        MisconfigurationException: if no attention is seen; before the first step.
+        MisconfigurationException: before the first step, if no attention is seen, or what was seen
+            has other axes than heads, queries and keys.
 
     Example::
 
@@ -90,6 +93,11 @@ class SoftmaxJacobian(ScheduledDiagnostic):
     section = "jacobian"
     charts = ("r_diag", "r_off", "cosine_diag", "cosine_ste", "entropy", "credit_cosine")
     default_n_samples = 16
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """That A is heads, queries, keys."""
+        run = partial(batch_loss, module, batch)
+        return prove_attention(self, module, run, self.units).proved
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``<quantity>/<module>/H..``."""

@@ -53,7 +53,7 @@ class SubspaceDistance(ScheduledDiagnostic):
         centred: take out the all-ones direction first, in which the softmax sees nothing; give
             False for weights whose rows are no symbols.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are names or
-            patterns of weights, None takes the last ``nn.Linear``; ``n_samples`` plays no part.
+            patterns of weights, None takes the last ``nn.Linear``; no ``n_samples``.
 
     Raises:
         ValueError: if both references are given, a name matches nothing, or ``rank`` is below 1, or

@@ -1,6 +1,7 @@
 """What of two symbols decides how much a head looks back."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.attention import (
+    attention_by_label,
+    head_tag,
+    softmax_or_nan,
+    without_sinks,
+)
+from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import participation_ratio
 from lit_credit.plotting import symbol_maps
@@ -23,6 +30,7 @@ __all__ = ["SymbolAttention"]
 
 _MOST_SHOWN = 12
 _SINGULAR = 5
+_PROVED_ON = 16
 
 
 class _Head(NamedTuple):
@@ -64,7 +72,7 @@ class SymbolAttention(ScheduledDiagnostic):
         all_pairs: run the module on every pair of symbols, whether or not it occurs, so that no
             pair is missing; of contexts of two symbols.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
-            modules to look at, None takes all that are seen; ``n_samples`` plays no part.
+            modules to look at, None takes all that are seen; no ``n_samples``.
 
     Raises:
         ValueError: if ``key`` is no position before the last, ``all_pairs`` is asked for of longer
@@ -97,6 +105,7 @@ class SymbolAttention(ScheduledDiagnostic):
         self._trainer: Trainer | None = None
         self._contexts: Contexts | None = None
         self._heads: dict[tuple[str, str], _Head] = {}
+        self._sinks: dict[str, set[int]] = {}
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Check that there are contexts of symbols."""
@@ -105,18 +114,22 @@ class SymbolAttention(ScheduledDiagnostic):
         self._trainer, self._contexts = trainer, None
         self._heads = {}
 
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """That A is heads, queries, keys, and which keys are no positions of the context."""
+        some = Contexts(*(part[:_PROVED_ON] for part in self._read()))
+        run, length = partial(run_contexts, module, some), some.x.shape[1]
+        with torch.no_grad():
+            proof = prove_attention(self, module, run, self.units, keys=length)
+        self._sinks = proof.sinks
+        return proof.proved
+
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``mean/<module>/H..``, ``std/..`` and ``rank/..``; keeps the maps."""
-        if self._contexts is None and self._trainer is not None:
-            found = read_contexts(self._trainer)
-            live = Contexts(*(part[found.prior > 0] for part in found))
-            self._contexts = _of_all_pairs(live) if self.all_pairs else live
-        if self._contexts is None:
-            raise RuntimeError("SymbolAttention was not set up.")
-        pairs = _Pairs(self._contexts, self.key)
+        contexts = self._read()
+        pairs = _Pairs(contexts, self.key)
         self._heads = {
             (label, head_tag(index)): pairs.described(attention)
-            for label, heads in self._attention(module, self._contexts).items()
+            for label, heads in self._attention(module, contexts).items()
             for index, attention in enumerate(heads)
         }
         return {
@@ -124,6 +137,15 @@ class SymbolAttention(ScheduledDiagnostic):
             for (label, tag), head in self._heads.items()
             for quantity in ("mean", "std", "rank")
         }
+
+    def _read(self) -> Contexts:
+        if self._contexts is None:
+            if self._trainer is None:
+                raise RuntimeError("SymbolAttention was not set up.")
+            found = read_contexts(self._trainer)
+            live = Contexts(*(part[found.prior > 0] for part in found))
+            self._contexts = _of_all_pairs(live) if self.all_pairs else live
+        return self._contexts
 
     def _check(self, x: Tensor) -> None:
         whole = not (x.is_floating_point() or x.is_complex()) and x.numel() > 0
@@ -154,16 +176,18 @@ class SymbolAttention(ScheduledDiagnostic):
         return {label: torch.cat(parts, 1) for label, parts in found.items()}
 
     def _at_key(self, label: str, call: AttentionCall, shape: Sequence[int]) -> Tensor:
-        count, length = call.weights.shape[0], call.weights.shape[3]
+        last = call.weights[:, :, -1:]
+        allowed = None if call.allowed is None else call.allowed.expand_as(call.weights)[:, :, -1:]
+        last = softmax_or_nan(last, allowed)
+        last = without_sinks(last, shape[1], self._sinks.get(label, set()))
+        count, length = last.shape[0], last.shape[3]
         if (count, length) != tuple(shape):
             raise MisconfigurationException(
                 f"SymbolAttention: {label!r} attends over {length} positions of {count} sequences, "
                 f"but there were {shape[0]} contexts of {shape[1]} symbols. Set `units` to the "
                 "attention over the positions of the context."
             )
-        last = call.weights[:, :, -1:]
-        allowed = None if call.allowed is None else call.allowed.expand_as(call.weights)[:, :, -1:]
-        return softmax_or_nan(last, allowed)[:, :, 0, self.key].double().cpu().mT
+        return last[:, :, 0, self.key].double().cpu().mT
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Maps of the last measurement."""

@@ -25,8 +25,8 @@ class WeightAlignment(ScheduledDiagnostic):
     - ``weight/ratio/<name>``: ``|B|_F / |W|_F``.
 
     Costs a pass over the weights; a forward only where the matrices are not drawn yet. See
-    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments; ``units`` plays no
-    part.
+    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments; ``units`` and
+    ``loss`` have no meaning here.
 
     Raises:
         MisconfigurationException: if the module has no ``feedback_matrices``, or its rule has none
@@ -41,6 +41,7 @@ class WeightAlignment(ScheduledDiagnostic):
     section = "weight"
     charts = ("angle", "ratio")
     uses_loss = False
+    uses_units = False
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Check that there are matrices."""

@@ -1,8 +1,9 @@
 """The attention weights of any net, read during its forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import get_ident, local
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from lit_credit.utils.attention_functions import listened_to
 from lit_credit.utils.compiled import named_submodules
 
-__all__ = ["AttentionCall", "looks_like_attention", "recorded_attention"]
+__all__ = ["AttentionCall", "looks_like_attention", "number_of_heads", "recorded_attention"]
 
 # Legend: N samples, H heads, T queries, S keys, d features of a head, A attention weights.
+
+_HEAD_NAMES = ("num_heads", "n_heads", "n_head", "nhead", "num_attention_heads", "heads", "nheads")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,17 +44,19 @@ class AttentionCall:
 
 
 @contextmanager
-def recorded_attention(module: nn.Module) -> Iterator[list[AttentionCall]]:
+def recorded_attention(
+    module: nn.Module, replace: Callable[[int, Tensor], Tensor] | None = None
+) -> Iterator[list[AttentionCall]]:
     """Record every attention that ``module`` or a submodule of it computes inside the ``with``.
 
     Seen are torch's ``scaled_dot_product_attention``, under whatever name a file imported it; a
     softmax over the last of three or more dimensions that runs inside a submodule whose class or
     attribute is called attention or attn; and a submodule with a true attribute
     ``returns_attention``, whose ``forward(scores, allowed=None)`` returns A of any kind. A softmax
-    of three dimensions is taken for (N H, T, S) if the submodule has ``num_heads``, else for one
-    head. Outputs and gradients stay what they are, to rounding (and to the draw of a dropout
-    inside of a fused CUDA kernel). Where nothing was seen,
-    :func:`lit_credit.utils.attention_check.check_recorded` says why.
+    of three dimensions is taken for (N H, T, S) if the submodule, or its ``config``, has
+    ``num_heads``, ``n_heads`` or the like, else for one head. Outputs and gradients stay what they
+    are, to rounding (and to the draw of a dropout inside of a fused CUDA kernel). Where nothing was
+    seen, :func:`lit_credit.utils.attention_check.check_recorded` says why.
 
     A row of which everything is masked has A = 0 and no gradient in
     ``scaled_dot_product_attention``, and is NaN in a softmax: as torch has it. Where nothing
@@ -59,11 +64,14 @@ def recorded_attention(module: nn.Module) -> Iterator[list[AttentionCall]]:
 
     A block under ``torch.utils.checkpoint`` runs again in the backward pass. That second run is
     not recorded, but it must take the same path: call ``torch.autograd.grad`` inside the ``with``.
+    What other threads compute meanwhile is not recorded, and stays what it is.
 
     Args:
         module: the module that will be run inside. It runs without ``torch.compile`` and without
             the fused inference path of torch's encoders, which show nothing; only that path
             writes zeros at padded positions.
+        replace: ``replace(index, A)`` returns the A that the module goes on with at the call of
+            that index; None leaves it.
 
     Yields:
         A list that fills as the forward pass runs, in its order.
@@ -76,7 +84,7 @@ def recorded_attention(module: nn.Module) -> Iterator[list[AttentionCall]]:
         >>> calls[0].weights[0, 0, 0].tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    recorder = _Recorder()
+    recorder = _Recorder(replace)
     with ExitStack() as undo:
         undo.enter_context(listened_to(recorder))
         for name, child in named_submodules(module):
@@ -106,15 +114,33 @@ class _Place(NamedTuple):
 class _Recorder:
     """Knows which submodules are running, the innermost last, and keeps the calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, replace: Callable[[int, Tensor], Tensor] | None) -> None:
         self.calls: list[AttentionCall] = []
-        self.running: list[_Place] = []
+        self.replace = replace
+        self._thread = get_ident()
+        self._in_thread = local()
+
+    @property
+    def running(self) -> list[_Place]:
+        """The submodules that run in this thread."""
+        if not hasattr(self._in_thread, "running"):
+            self._in_thread.running = []
+        running: list[_Place] = self._in_thread.running
+        return running
+
+    def listens(self) -> bool:
+        """Whether this is the thread of the ``with``, or one of its backward pass.
+
+        In the latter, of autograd for CUDA, a block may run again.
+        """
+        return get_ident() == self._thread or torch._C._current_graph_task_id() != -1
 
     def attach(self, place: _Place, undo: ExitStack) -> None:
         """Follow a submodule's forward until ``undo`` is closed."""
 
         def enter(*_: Any) -> None:
-            self.running.append(place)
+            if self.listens():
+                self.running.append(place)
 
         def leave(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             # If the hook of another raised before `enter` ran, there is nothing to leave.
@@ -142,7 +168,8 @@ class _Recorder:
     ) -> Tensor:
         """Keep A (..., T, S) of the submodule that runs; return the tensor to go on with."""
         place = self.running[-1]
-        heads = _head_count(place.module, len(weights)) if folded else 1
+        folded = folded or weights.dim() == 3
+        heads = _folded_heads(place.module, len(weights)) if folded else 1
         return self._keep(place, weights, allowed, *qkv, heads=heads)
 
     def _keep(
@@ -154,7 +181,9 @@ class _Recorder:
         if allowed is not None:
             allowed = _with_heads(allowed.expand(weights.shape), heads)
         if torch._C._current_graph_task_id() == -1:  # else a second run, in a backward pass
-            call = AttentionCall(place.name, shown, allowed, *(_with_heads(x) for x in qkv))
+            if self.replace is not None:
+                shown = self.replace(len(self.calls), shown)
+            call = AttentionCall(place.name, shown, allowed, *(_with_heads(x, heads) for x in qkv))
             self.calls.append(call)
         # A copy: what follows may work in place.
         return shown.clone().reshape(weights.shape)
@@ -175,10 +204,20 @@ def _checked(place: _Place, args: tuple[Any, ...], output: Any) -> Tensor:
     return output
 
 
-def _head_count(module: nn.Module, rows: int) -> int:
+def number_of_heads(module: nn.Module) -> int | None:
+    """H as an attribute of the submodule or of its ``config`` tells, None if none does."""
+    for owner in (module, getattr(module, "config", None)):
+        for name in _HEAD_NAMES:
+            heads = getattr(owner, name, None)
+            if isinstance(heads, int) and not isinstance(heads, bool) and heads > 0:
+                return heads
+    return None
+
+
+def _folded_heads(module: nn.Module, rows: int) -> int:
     """H where N and H are folded into one dimension of N H rows."""
-    heads = getattr(module, "num_heads", 1)
-    return heads if isinstance(heads, int) and heads > 0 and rows % heads == 0 else 1
+    heads = number_of_heads(module) or 1
+    return heads if rows % heads == 0 else 1
 
 
 def _with_heads(x: Tensor, heads: int = 1) -> Tensor:

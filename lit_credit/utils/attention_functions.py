@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -12,17 +12,22 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
+from lit_credit.utils.compiled import eager
+from lit_credit.utils.shared import Shared
+
 __all__ = ["Listener", "listened_to"]
 
 # Legend: T queries, S keys, d features of a head, H heads.
 
 _ATTENTION = F.scaled_dot_product_attention
 _SOFTMAX = torch.softmax
-_SOFTMAX_METHOD = Tensor.softmax
 
 
 class Listener(Protocol):
     """Whoever is shown attention weights."""
+
+    def listens(self) -> bool:
+        """Whether the thread that asks is one that it listens to."""
 
     def hears(self, *, softmax: bool) -> bool:
         """Whether it wants what runs now: attention, or a softmax that may be one."""
@@ -38,41 +43,75 @@ _listeners: list[Listener] = []
 
 @contextmanager
 def listened_to(listener: Listener) -> Iterator[None]:
-    """Show ``listener`` the attention weights computed inside the ``with``."""
-    with ExitStack() as undo:
-        if not _listeners:
-            undo.enter_context(_replaced_functions())
+    """Show ``listener`` the attention weights computed inside the ``with``.
+
+    The functions are replaced for all threads, from the first ``with`` until the last one is left,
+    whichever thread that is in; where nobody hears (:meth:`Listener.hears`), they are torch's own.
+    What others put in their place, before or meanwhile, stays.
+    """
+    with _replaced, eager():
         _listeners.append(listener)
-        undo.callback(_listeners.remove, listener)
-        yield
+        try:
+            yield
+        finally:
+            _listeners.remove(listener)
 
 
 @contextmanager
 def _replaced_functions() -> Iterator[None]:
     """Put the twins everywhere that a module of Python holds the originals."""
-    twins: dict[int, Any] = {id(_ATTENTION): _attention, id(_SOFTMAX): _softmax}
+    pairs: dict[int, tuple[Any, Any]] = {}
+    for original, twin in (
+        (_ATTENTION, _attention),
+        (_SOFTMAX, _softmax),
+        (torch.backends.mha.get_fastpath_enabled, _fast_path(torch.backends.mha)),
+    ):
+        # A twin too, which another library kept when it made a patch of its own meanwhile.
+        pairs[id(original)] = pairs[id(twin)] = original, twin
     places = [
-        (vars(module), name, value)
+        (vars(module), name, *pairs[id(value)])
         for module in list(sys.modules.values())
         if isinstance(module, ModuleType)
-        and not twins.keys().isdisjoint(map(id, vars(module).values()))
+        and not pairs.keys().isdisjoint(map(id, list(vars(module).values())))
         for name, value in list(vars(module).items())
-        if id(value) in twins and module.__name__ != __name__
+        if id(value) in pairs and module.__name__ != __name__
     ]
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    stance = getattr(torch.compiler, "set_stance", nullcontext)
-    try:
-        for attributes, name, value in places:
-            attributes[name] = twins[id(value)]
-        Tensor.softmax = _softmax_method  # type: ignore[method-assign]
-        torch.backends.mha.set_fastpath_enabled(False)
-        with stance("force_eager"):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    own = vars(Tensor).get("softmax")  # None: torch's is that of a base class
+    method = _showing(Tensor.softmax)
+    with ExitStack() as undo:
+        for attributes, name, original, twin in places:
+            attributes[name] = twin
+            undo.callback(_restore, attributes, name, twin, original)
+        Tensor.softmax = method  # type: ignore[method-assign]
+        undo.callback(_restore_softmax, method, own)
+        yield
+
+
+_replaced = Shared(_replaced_functions)
+
+
+def _restore(attributes: dict[str, Any], name: str, twin: Any, original: Any) -> None:
+    if attributes.get(name) is twin:  # else somebody else has put something there
+        attributes[name] = original
+
+
+def _restore_softmax(method: Any, own: Any) -> None:
+    if vars(Tensor).get("softmax") is not method:
+        return
+    if own is None:
         del Tensor.softmax
-        for attributes, name, value in places:
-            attributes[name] = value
+    else:
+        Tensor.softmax = own  # type: ignore[method-assign]
+
+
+def _fast_path(backend: Any) -> Callable[[], bool]:
+    """The switch of the fused inference path of torch's encoders, off where somebody hears."""
+    switched: Callable[[], bool] = backend.get_fastpath_enabled
+
+    def enabled() -> bool:
+        return switched() and not any(listener.listens() for listener in list(_listeners))
+
+    return enabled
 
 
 def _attention(
@@ -93,7 +132,7 @@ def _attention(
         return handle_torch_function(
             F.scaled_dot_product_attention, inputs, *inputs, dropout_p, is_causal, **options
         )
-    listeners = [listener for listener in _listeners if listener.hears(softmax=False)]
+    listeners = [one for one in list(_listeners) if one.hears(softmax=False)]
     refused = is_causal and attn_mask is not None  # torch has the words for it
     if not listeners or refused or query.is_nested:
         return _ATTENTION(*inputs, dropout_p, is_causal, **options)
@@ -143,7 +182,7 @@ def _showing(softmax: Callable[..., Tensor]) -> Callable[..., Tensor]:
         over_keys = input.dim() >= 3 and dim in (-1, input.dim() - 1)
         if not over_keys or not input.is_floating_point():
             return weights
-        for listener in [listener for listener in _listeners if listener.hears(softmax=True)]:
+        for listener in [one for one in list(_listeners) if one.hears(softmax=True)]:
             weights = listener.record(weights, _allowed(input.detach()), folded=True)
         return weights
 
@@ -151,4 +190,3 @@ def _showing(softmax: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 _softmax = _showing(_SOFTMAX)
-_softmax_method = _showing(_SOFTMAX_METHOD)

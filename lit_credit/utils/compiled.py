@@ -8,6 +8,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from lit_credit.utils.shared import Shared
+
 __all__ = [
     "check_compiled",
     "clean_name",
@@ -60,10 +62,10 @@ def eager() -> AbstractContextManager[Any]:
     """Run what is compiled as plain Python inside of the ``with``, where hooks are seen.
 
     What was compiled stays so, and is used again after. Does nothing with torch 2.4 and 2.5, whose
-    compiled modules :func:`check_compiled` refuses.
+    compiled modules :func:`check_compiled` refuses. Threads that are inside at once leave no trace
+    either.
     """
-    stance = getattr(torch.compiler, "set_stance", None)
-    return nullcontext() if stance is None else stance("force_eager")
+    return _EAGER
 
 
 def check_compiled(module: nn.Module) -> None:
@@ -97,3 +99,11 @@ def compiled_part(module: nn.Module) -> str | None:
 def _unwrapped(module: nn.Module) -> nn.Module:
     inner = getattr(module, _WRAPPED, None)
     return inner if isinstance(inner, nn.Module) else module
+
+
+def _forced_eager() -> AbstractContextManager[Any]:
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None else stance("force_eager")
+
+
+_EAGER = Shared(_forced_eager)

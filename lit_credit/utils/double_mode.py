@@ -89,6 +89,10 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if plan.dtype_at is not None and not given and _is_low(result):
             # Made in the default dtype, and a constant such as 0.1 has more digits in float64.
             result = func(*exact[0], **exact[1], dtype=_raised_dtype(result.dtype))
+        if plan.pointwise and _is_low(result) and not _any(exact, _is_high):
+            # A quotient of whole numbers, in the default dtype.
+            exact = _map(args, _real), _map_values(kwargs, _real)
+            result = func(*exact[0], **exact[1])
         return self._kept(result, counts=plan.computes, of=exact)
 
     def _kept(self, result: Any, counts: bool, of: Any = None) -> Any:
@@ -159,6 +163,7 @@ class _Plan(NamedTuple):
     draws: bool
     is_view: bool
     computes: bool
+    pointwise: bool
     written: tuple[int | str, ...]
     """The arguments that are written, by place or name."""
     dtype_at: int | str | None
@@ -179,6 +184,7 @@ def _plan(func: Any) -> _Plan:
         draws=_DRAWS.fullmatch(name) is not None,
         is_view=aliased and not written and name not in ("lift_fresh", "lift"),
         computes=tensors and name not in ("lift_fresh", "lift", "clone", "_to_copy"),
+        pointwise=torch.Tag.pointwise in func.tags,
         written=written,
         dtype_at=next((key for key, a in named if a.name in ("dtype", "out_dtype")), None),
     )
@@ -202,6 +208,10 @@ def _raised_dtype(dtype: torch.dtype) -> torch.dtype:
     if dtype.is_complex:
         return torch.complex128
     return torch.float64 if dtype.is_floating_point else dtype
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype is torch.bool else tensor.double()
 
 
 def _is_low(value: Any) -> bool:

@@ -93,7 +93,14 @@ UNITS = ["model.embed", "model.blocks.*"]
 
 def make(kind, **kwargs):
     """With a small probe that is no batch of the training, and without figures, which take long."""
-    return kind(**({"n_samples": 7, "figure": False} | kwargs)) if kind in SCHEDULED else kind()
+    if kind not in SCHEDULED:
+        return kind()
+    return kind(**({"figure": False} | counted(kind, 7) | kwargs))
+
+
+def counted(kind, n_samples):
+    """The argument, for those that make use of it."""
+    return {"n_samples": n_samples} if kind.uses_probe or kind.uses_samples else {}
 
 
 def net_for(kind):
@@ -104,7 +111,7 @@ def net_for(kind):
 
 
 def on_foreign(kind, **kwargs):
-    needs_units = kind in SCHEDULED and kind not in WITHOUT_UNITS
+    needs_units = kind in SCHEDULED and kind.uses_units and kind not in WITHOUT_UNITS
     return make(kind, **({"units": UNITS} if needs_units else {}), **kwargs)
 
 
@@ -194,8 +201,8 @@ def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path
 def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
     module = helpers.rule(FA, net_for(kind))
     before = helpers.hooks(module)
-    callback = make(kind, units=["blocks.7"])
-    if kind is not WeightAlignment:
+    if kind.uses_units:
+        callback = make(kind, units=["blocks.7"])
         on_attention = kind in (ExactDivergence, *ON_ATTENTION)
         choice = r"embed\.3\.attention" if on_attention else r"blocks\.1"
         with pytest.raises(ValueError, match=f"`units`: 'blocks.7' matches nothing.*{choice}"):
@@ -278,7 +285,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_
 def test_two_side_by_side_do_not_collide(kind, tmp_path):
     pair = (
         make(kind, every_n_epochs=2, figure=True),
-        make(kind, every_n_steps=5, n_samples=9, figure=True),
+        make(kind, every_n_steps=5, figure=True, **counted(kind, 9)),
     )
     fit(tmp_path, helpers.rule(FA, net_for(kind)), *pair)
     one = read_history(tmp_path / f"{kind.name}.jsonl")

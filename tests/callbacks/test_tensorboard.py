@@ -21,6 +21,7 @@ from lit_credit.callbacks import (
 from lit_credit.rules import FA
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
+from tests.callbacks.test_contract import counted
 
 KINDS = [
     AttentionMaps,
@@ -40,7 +41,7 @@ LAYOUT = "custom_scalars__config__"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    callbacks = [*(kind(n_samples=7) for kind in KINDS), ResidualNorms(every_n_steps=5)]
+    callbacks = [*(kind(**counted(kind, 7)) for kind in KINDS), ResidualNorms(every_n_steps=5)]
     trainer = helpers.trainer(folder, *callbacks)
     trainer.fit(helpers.rule(FA, helpers.SymbolNet), helpers.train_loader(), helpers.val_loader())
     trainer.logger.experiment.flush()

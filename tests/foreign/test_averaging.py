@@ -37,7 +37,10 @@ class Weights(Callback):
 
 @pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
 def test_diagnostics_look_at_the_weights_being_trained(make, tmp_path):
-    alone, before, behind = (WeightSum(every_n_epochs=2, n_samples=n) for n in (1, 1, 2))
+    class Behind(WeightSum):
+        """Another class, so that one Trainer takes both with equal arguments."""
+
+    alone, before, behind = (kind(every_n_epochs=2) for kind in (WeightSum, WeightSum, Behind))
     fit(tmp_path, make(), alone, max_epochs=3)
     weights = Weights()
     module = make()

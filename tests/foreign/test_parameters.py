@@ -142,7 +142,7 @@ def test_diagnostics_that_read_weights_read_the_computed_ones(tmp_path):
         return module
 
     kinds = (EmbeddingGeometry, HeadAttribution)
-    seen = values(watched(tmp_path, make, [kind(n_samples=7, figure=False) for kind in kinds]))
+    seen = values(watched(tmp_path, make, [kind(figure=False) for kind in kinds]))
     # Of the computed weight the rows are orthogonal; of what it is computed from they are not.
     (cos2,) = (v for k, v in seen.items() if k.startswith("geometry/cos2/") and k.endswith("head"))
     assert cos2 == pytest.approx(0, abs=1e-6)

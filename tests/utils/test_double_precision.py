@@ -236,3 +236,40 @@ def test_what_has_no_float64_is_said_once_with_its_name(monkeypatch):
         "float64: TypeError: float32 only."
     ]
     assert {p.dtype for p in module.parameters()} == {torch.float32, torch.complex64}
+
+
+class LanguageModel(LightningModule):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def training_step(self, batch, batch_idx):
+        return self.net(input_ids=batch, labels=batch).loss
+
+
+@pytest.mark.parametrize("name", ["Llama", "Mixtral"])
+def test_nets_of_hugging_face_are_float64_or_not_applicable(name, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    lines = []
+    monkeypatch.setattr("lit_credit.callbacks.reference.rank_zero_info", lines.append)
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=12,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=8,
+    )
+    module = LanguageModel(getattr(transformers, f"{name}ForCausalLM")(config)).eval()
+    tokens, points = torch.arange(12).view(2, 6), [Point("net.model.layers.0", "input")]
+    gradients = exact_gradients(module, tokens, points)
+    found = DoubleReference(module).compare(module, tokens, gradients)
+    if lines:  # whether the experts run as a grouped product depends on the version
+        assert "mlp.experts' does not run in float64 (aten._grouped_mm" in lines[0]
+        assert found.cosines[0].isnan().all()
+    else:
+        assert found.share_below == 0
+        assert float(found.cosines[0].min()) > 0.9999
+    assert name == "Mixtral" or not lines

@@ -1,0 +1,58 @@
+"""A context that several threads are in at once."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from threading import Lock
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Shared"]
+
+
+class Shared:
+    """Enter a context with the first ``with``, and leave it with the last, in any thread and order.
+
+    For what changes the process as a whole. Two threads that did so each for itself would restore
+    what the other had set.
+
+    Args:
+        make: makes the context.
+
+    Example:
+        >>> from contextlib import contextmanager
+        >>> @contextmanager
+        ... def told():
+        ...     print("in")
+        ...     yield
+        ...     print("out")
+        >>> shared = Shared(told)
+        >>> with shared, shared:
+        ...     pass
+        in
+        out
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._make = make
+        self._lock = Lock()
+        self._inside = 0
+        self._context: AbstractContextManager[Any] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._context is not None:
+                self._context.__exit__(None, None, None)
+                self._context = None
