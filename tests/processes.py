@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 Popen = subprocess.Popen[str]
 HANG = 3600.0
 """Seconds after which a process hangs. On an idle machine the slowest needs 20."""
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with one thread and, for several processes, gloo."""
+    """This process's environment and number of threads; gloo, for several processes."""
     return {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "PL_TORCH_DISTRIBUTED_BACKEND": "gloo",
         **variables,
     }
