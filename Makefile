@@ -1,14 +1,16 @@
 # make demo: BP, FA and DFA side by side on scikit-learn's digits, ending in a table and a figure.
 # make test, make lint: what CI runs. make docs: the site, in site/. Each installs what it needs into
-# .venv.
+# .venv. make test-oldest: the core of the tests with the lowest versions that pyproject.toml admits,
+# in .venv-oldest (8 GB).
 
 PYTHON ?= python3
+OLDEST_PYTHON ?= $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
 DEMO := runs/demo
 SEEDS := 42 123 456
 RUNS := $(foreach rule,bp fa dfa,$(foreach seed,$(SEEDS),$(DEMO)/$(rule).$(seed).done))
 
-.PHONY: demo test lint docs
+.PHONY: demo test test-oldest lint docs
 
 demo: .venv/installed
 	@echo "Training BP, FA and DFA with three seeds each, two runs at a time."
@@ -33,6 +35,13 @@ $(DEMO)/%.done: | .venv/installed
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+# Deprecations of old versions by newer ones below them are not ours to mend.
+test-oldest: .venv-oldest/installed
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal \
+		$(addprefix -W ignore::,DeprecationWarning FutureWarning PendingDeprecationWarning) \
+		tests/functional tests/feedback tests/rules tests/callbacks/test_contract.py \
+		tests/callbacks/test_contract_refusals.py tests/test_cli.py
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -49,4 +58,11 @@ docs: .venv/installed-docs
 
 .venv/installed-%: pyproject.toml .venv/installed
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[$*]"
+	touch $@
+
+.venv-oldest/installed: pyproject.toml tools/lowest.py
+	test -x .venv-oldest/bin/python || $(OLDEST_PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	.venv-oldest/bin/python tools/lowest.py test > .venv-oldest/lowest.txt
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check -q -r .venv-oldest/lowest.txt
 	touch $@

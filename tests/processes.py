@@ -1,11 +1,14 @@
 """Processes that tests start and wait for, by what they do: a slow machine passes too."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import torch
 
 Popen = subprocess.Popen[str]
 HANG = 3600.0
@@ -13,10 +16,10 @@ HANG = 3600.0
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with one thread and, for several processes, gloo."""
+    """This process's environment and number of threads; gloo, for several processes."""
     return {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "PL_TORCH_DISTRIBUTED_BACKEND": "gloo",
         **variables,
     }
@@ -33,9 +36,14 @@ def run_module(module: str, *words: object) -> subprocess.CompletedProcess[str]:
 def start_module(module: str, *words: object) -> Popen:
     """Start ``python -m MODULE WORD...``; its stderr can be read from the process."""
     command = [sys.executable, "-m", module, *map(str, words)]
-    return subprocess.Popen(
-        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    # A shell has what it starts in the background ignore Ctrl-C, and so would a child of that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_until(happened: Callable[[], bool], process: Popen | None = None) -> None:

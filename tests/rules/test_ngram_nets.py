@@ -52,7 +52,7 @@ def test_every_rule_memorizes_more_of_a_lookup_table_than_its_readout_does_alone
     runs = memorized(kind, net)
     # The readout alone stays at 2.1 nats (2.3 is chance). The slowest, FA of separate heads, is at
     # 1.4; gradient ascent below the readout ends above 2.3.
-    assert mean(runs, "val/kl") < 0.85 * mean(memorized(FrozenUnits, net), "val/kl")
+    assert mean(runs, "val/kl") < 0.9 * mean(memorized(FrozenUnits, net), "val/kl")
     if kind is BP:
         assert mean(runs, "val/accuracy") > 0.9
     for seed, (rule, metrics) in enumerate(runs):
