@@ -51,9 +51,7 @@ class BlockFA(LocalRule):
     ) -> None:
         super().__init__(*args, **kwargs)
         seed = run_seed() if feedback_seed is None else feedback_seed
-        self.feedback = BlockFeedback(
-            self.units, feedback, feedback_scale, seed, self.normalize_credit
-        )
+        self.feedback = BlockFeedback(self.units, feedback, feedback_scale, seed)
         self.top_feedback = (
             DirectFeedback(self.units[-1:], feedback, feedback_scale, seed)
             if top == "random"
@@ -76,6 +74,6 @@ class BlockFA(LocalRule):
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
         """The matrix of each unit; no single weight stands beside it."""
         return {
-            f"net.{self.units[int(name.removeprefix('unit_'))]}": FeedbackPair(matrix, None)
+            self.credit_units[int(name.removeprefix("unit_"))]: FeedbackPair(matrix, None)
             for name, matrix in self.feedback.named_buffers()
         }

@@ -11,6 +11,7 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.unit_names import unit_aliases
 
 __all__ = ["DFA"]
 
@@ -48,6 +49,12 @@ class DFA(LocalRule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if isinstance(shared_feedback, dict):
+            known = unit_aliases(self.units)
+            shared_feedback = {
+                known.get(name, name): known.get(other, other)
+                for name, other in shared_feedback.items()
+            }
         self.feedback = DirectFeedback(
             self.units,
             distribution=feedback,
@@ -55,7 +62,6 @@ class DFA(LocalRule):
             seed=run_seed() if feedback_seed is None else feedback_seed,
             shared=shared_feedback,
             error=error,
-            normalize=self.normalize_credit,
         )
 
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
@@ -74,5 +80,5 @@ class DFA(LocalRule):
         if isinstance(last, nn.Linear) and len(matrix) >= last.in_features and ends:
             own = matrix[-last.in_features :]  # (d, C)
             if own.shape == last.weight.T.shape:
-                return {f"net.{self.units[-1]}": FeedbackPair(own, last.weight.T)}
+                return {self.credit_units[-1]: FeedbackPair(own, last.weight.T)}
         return {"feedback": FeedbackPair(matrix, None)}
