@@ -140,4 +140,6 @@ class ActivationWatch(TorchFunctionMode):
                 self.followed.setdefault(unit, name)
             elif _CALL_BETWEEN.fullmatch(name) and isinstance(result, Tensor):
                 self.follow(unit, result)
+            elif result is first:  # changed in place, as by `+=`
+                del self._outputs[id(first)]
         return result

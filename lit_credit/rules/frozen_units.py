@@ -3,13 +3,9 @@
 from typing import Any
 
 from lit_credit.rules.base import CreditRule
-<<<<<<< HEAD
-from lit_credit.utils.names import match_names, submodule_names
-from lit_credit.utils.short_text import choice
-=======
 from lit_credit.utils.names import submodule_names
+from lit_credit.utils.short_text import choice
 from lit_credit.utils.unit_names import expand_units, unit_modules
->>>>>>> 41fe8e9 (Units of several submodules: fc1+act1, and fc1-> up to the input of what follows; a unit in front of its activation is warned of; LocalRule normalises what send returns)
 
 __all__ = ["FrozenUnits"]
 

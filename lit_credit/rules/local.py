@@ -21,12 +21,8 @@ from lit_credit.feedback.units import UnitGraphs, local_units
 from lit_credit.rules.base import CreditRule
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
-<<<<<<< HEAD
-from lit_credit.utils.nested import first_tensor, replace_first
 from lit_credit.utils.short_text import choice
-=======
 from lit_credit.utils.unit_names import with_prefix
->>>>>>> 41fe8e9 (Units of several submodules: fc1+act1, and fc1-> up to the input of what follows; a unit in front of its activation is warned of; LocalRule normalises what send returns)
 
 __all__ = ["LocalRule"]
 
@@ -156,13 +152,9 @@ class LocalRule(CreditRule):
         missing = [name for name in self.units if name not in graphs.outputs]
         if missing:
             raise ValueError(
-<<<<<<< HEAD
-                f"units {choice(missing)} did not run in the forward pass. "
-                "Take them out of `units`."
-=======
-                f"units {', '.join(missing)} did not run in the forward pass, or not to their end. "
-                "Take them out of `units`, or join what runs one after the other."
->>>>>>> 41fe8e9 (Units of several submodules: fc1+act1, and fc1-> up to the input of what follows; a unit in front of its activation is warned of; LocalRule normalises what send returns)
+                f"units {choice(missing)} did not run in the forward pass, or not to their end. "
+                "Take them out of `units`, or join what runs one after the other. Where an "
+                "activation is a function and not a submodule, write 'fc1->', not 'fc1+act1'."
             )
         if self.chained and list(graphs.outputs) != self.units:
             raise ValueError(

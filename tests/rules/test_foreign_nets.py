@@ -88,6 +88,7 @@ class Skipping(nn.Module):
         return self.head(h + torch.tanh(self.second(h)) + x)
 
 
+@pytest.mark.filterwarnings("ignore:.*in front of tanh:UserWarning")
 def test_no_credit_leaks_around_a_unit():
     """Without feedback the units get nothing, though a skip connection leads to the head."""
     names = {"units": ["first", "second"], "readout": ["head"]}

@@ -61,6 +61,7 @@ def test_sharing_between_units_of_unequal_size_names_both():
         rule.credit(images())
 
 
+@pytest.mark.filterwarnings("ignore:.*in front of an activation:UserWarning")
 def test_block_fa_takes_a_net_that_works_in_place_after_the_last_unit():
     class InPlace(nn.Module):
         def __init__(self):
