@@ -33,10 +33,10 @@ class BlockFeedback(LazyBuffers):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        if distribution == "weight":
+        if distribution in ("weight", "weight_std"):
             raise ValueError(
-                "`distribution` is 'weight', but a matrix between units has no weight of its "
-                "shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
+                f"`distribution` is {distribution!r}, but a matrix between units has no weight "
+                "of its shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
             )
         self.units = list(units)
         self.distribution: Distribution = distribution

@@ -40,7 +40,10 @@ class DirectFeedback(LazyBuffers):
             error (E), B_l is (F, E). ``per_position``: B_l is (d, C) on the last dimensions, and
             the same at every position; an error without positions reaches all of them alike.
             ``auto``: per position where the output has the error's positions (N, T, C), else
-            flattened, as feature maps (N, C, H, W) are.
+            flattened, as feature maps (N, C, H, W) are. For those take ``per_position`` (B_l is
+            (C_l, E), one credit a channel) or the distribution ``xavier``: flattened and with
+            N(0, 1 / E) every one of C H W entries gets a credit as large as a lone unit's, and
+            a filter the sum of H W of them.
         normalize: scale each sample's credit to unit root mean square; see
             :func:`rms_normalized`.
 
@@ -62,10 +65,10 @@ class DirectFeedback(LazyBuffers):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        if distribution == "weight":
+        if distribution in ("weight", "weight_std"):
             raise ValueError(
-                "`distribution` is 'weight', but direct feedback has no weight of its shape. "
-                "Choose normal, uniform, kaiming, xavier, orthogonal or constant."
+                f"`distribution` is {distribution!r}, but direct feedback has no weight of its "
+                "shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
             )
         self.source = _sources(units, shared)
         self.distribution: Distribution = distribution

@@ -22,7 +22,8 @@ class BlockFA(LocalRule):
     One fixed matrix per unit carries the credit past the whole unit, without an identity path for
     the skip connection; inside of a unit the gradient is exact. This is a rule of its own, not the
     feedback alignment of Lillicrap et al. (:class:`lit_credit.rules.FA`), whose matrices stand for
-    single weights.
+    single weights. As under every local rule a unit of a flat net is a layer with its activation:
+    ``fc1+act1``.
 
     Args:
         *args: see :class:`lit_credit.rules.LocalRule`.

@@ -20,7 +20,9 @@ class DFA(LocalRule):
     """Direct feedback alignment: the output error reaches every unit through a fixed matrix.
 
     ``a_l = e B_l^T`` with e the derivative of the loss by the net's output; inside of a unit the
-    gradient is exact.
+    gradient is exact. With a layer and its activation as a unit (``units: [fc1+act1, fc2+act2]``,
+    or ``[fc1->, fc2->]`` where activations are functions) the update is equation 7 of the
+    reference, ``delta_l = (B_l e) * f'(z_l)``.
 
     Args:
         *args: see :class:`lit_credit.rules.LocalRule`.
@@ -30,7 +32,9 @@ class DFA(LocalRule):
         shared_feedback: True gives all units the same matrix; a dict names for some units the
             unit whose matrix they use, for example ``{embed: blocks.0}``.
         error: shape of the error that the units see; see
-            :class:`lit_credit.feedback.DirectFeedback`.
+            :class:`lit_credit.feedback.DirectFeedback`. For feature maps take ``per_position``,
+            or ``feedback`` xavier: with the defaults the credit of a convolution is so large that a
+            LeNet may not leave the loss of chance; docs/other_projects.md has the numbers.
         **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:

@@ -157,7 +157,7 @@ def test_the_update_is_that_of_equation_7(net, units, by_hand, shape, readout, o
 def test_without_its_activation_a_unit_learns_by_another_rule():
     rule = double_rule(TanhMLP, ["fc1", "fc2"], "fc3")
     x, y = batch_of((12, 6))
-    batch = 4 * x, y  # where tanh is bent
+    batch = 30 * x, y  # where tanh is bent
     found = gradients(rule, batch)
     expected = mlp_gradients(rule.net, *batch, rule.feedback.matrix.double())
     for name in ("fc1.weight", "fc2.weight"):

@@ -91,6 +91,18 @@ def test_an_error_that_is_a_feature_map_is_flattened():
         DirectFeedback(["unit"], error="per_position")(error, shapes)
 
 
+def test_an_error_without_positions_reaches_all_positions_of_a_feature_map_alike():
+    error = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    shapes = {"map": torch.Size([2, 3, 4, 6]), "flat": torch.Size([2, 7])}
+    feedback = DirectFeedback(["map", "flat"], error="per_position")
+    credits = feedback(error, shapes)
+    assert feedback.matrix.shape == (3 + 7, 5)
+    for n, c, k, m in ((0, 0, 0, 0), (1, 2, 3, 5), (1, 1, 2, 4)):
+        expected = sum(error[n, i] * feedback.matrix[c, i] for i in range(5))
+        torch.testing.assert_close(credits.dense("map")[n, c, k, m], expected)
+    torch.testing.assert_close(credits.dense("flat"), error @ feedback.matrix[3:].T)
+
+
 def test_a_negative_scale_of_the_loss_turns_a_normalised_credit_around():
     error = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     feedback = DirectFeedback(["unit"], normalize=True)
