@@ -17,6 +17,7 @@ from lit_credit.utils.finite_trace import finite_trace
 from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.preserved_state import preserved_state
 from lit_credit.utils.probing import probing
+from lit_credit.utils.unit_names import parse_unit
 
 __all__ = ["Findings", "Taken", "non_finite_by_name", "of_all_processes", "search"]
 
@@ -163,7 +164,8 @@ def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings:
     if callable(credit) and callable(getattr(module, "surrogate", None)):
         taken.restore_random_state(module)
         given = credit(taken.batch).items()
-        credits = {n: f for n, c in given if n in names and (f := non_finite(c)) is not None}
+        watched = {n: c for n, c in given if not set(names).isdisjoint(parse_unit(n).members)}
+        credits = non_finite_by_name(watched)
         units = list(getattr(module, "credit_units", None) or ())
         arrived = _from_the_top(units, arrived, credits)
     findings.credit = findings.credit or arrived
@@ -194,7 +196,11 @@ def _from_the_top(
     if credits.keys() <= gradients.keys():
         return dict(gradients)
     inside = {
-        unit: {n: found for n, found in gradients.items() if f"{n}.".startswith(f"{unit}.")}
+        unit: {
+            n: found
+            for n, found in gradients.items()
+            if any(f"{n}.".startswith(f"{member}.") for member in parse_unit(unit).members)
+        }
         for unit in units
     }
     of_units = {n for found in inside.values() for n in found}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_credit.callbacks.scheduled import missing
 from lit_credit.utils.batch_loss import batch_loss
@@ -15,6 +15,7 @@ from lit_credit.utils.names import matched_units, submodule_names
 from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.unfrozen import unfrozen
+from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
 
 __all__ = [
     "check_passed",
@@ -41,12 +42,27 @@ def unit_names(
     """
     names = submodule_names(module)
     if units is not None:
+        if any(map(is_composite, units)):
+            return _composite_units(module, units, names)
         return matched_units(units, names)
     declared = getattr(module, "credit_units", None)
     if not isinstance(declared, list | tuple) or not declared:
         remedy = f"Set `units` to some of: {choice(names)}."
         raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
     return list(declared)
+
+
+def _composite_units(module: nn.Module, units: Sequence[str], names: Sequence[str]) -> list[str]:
+    known = [*names, *all_names(module)]
+    try:
+        return expand_units(units, names, "units", aliases=known)
+    except ValueError:
+        below = [
+            name.removeprefix("net.") for name in dict.fromkeys(known) if name.startswith("net.")
+        ]
+        if not below:
+            raise
+        return [with_prefix(unit, "net.") for unit in expand_units(units, below, "units")]
 
 
 def stream_points(

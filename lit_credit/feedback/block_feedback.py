@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Size, Tensor
 
-from lit_credit.feedback.credit import Credits, rms_normalized
+from lit_credit.feedback.credit import Credits, normalized_credits
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 
@@ -33,10 +33,10 @@ class BlockFeedback(LazyBuffers):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        if distribution == "weight":
+        if distribution in ("weight", "weight_std"):
             raise ValueError(
-                "`distribution` is 'weight', but a matrix between units has no weight of its "
-                "shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
+                f"`distribution` is {distribution!r}, but a matrix between units has no weight "
+                "of its shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
             )
         self.units = list(units)
         self.distribution: Distribution = distribution
@@ -61,13 +61,8 @@ class BlockFeedback(LazyBuffers):
         for lower, upper in reversed(list(pairwise(self.units))):
             credits[lower] = self._carry(lower, credits[upper], shapes[lower])
 
-        def credit(name: str) -> Tensor:
-            signal = credits[name]
-            if self.normalize:
-                return rms_normalized(signal, signal.shape[:-1].numel() / scale)
-            return signal
-
-        return Credits(credit)
+        chain = Credits(credits.__getitem__)
+        return normalized_credits(chain, shapes, scale) if self.normalize else chain
 
     def _carry(self, name: str, credit: Tensor, shape: Size) -> Tensor:
         # Equal leading dimensions (N, d) or (N, T, d): one matrix for every position.

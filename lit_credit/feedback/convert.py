@@ -1,7 +1,6 @@
 """Feedback alignment for any nn.Module."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -18,6 +17,7 @@ from lit_credit.feedback.layers import (
     FeedbackLinear,
     Recipe,
     Sign,
+    feedback_class,
 )
 from lit_credit.feedback.matrices import draw_for, feedback_names
 from lit_credit.utils.names import match_names
@@ -66,9 +66,10 @@ def add_feedback(
             are those of the error's way back: fan_in is the fan_out of the weight.
         scale: factor on every entry of B.
         sign: ``random`` leaves B as drawn; ``weight`` gives the magnitudes of B the signs that W
-            has at each forward pass. The sign-symmetric family: uSF is ``constant`` with
-            ``weight``, frSF is ``normal`` with ``weight``, and brSF is frSF with
-            :func:`lit_credit.feedback.redraw_feedback` before each batch.
+            has at each forward pass. The sign-symmetric family: uSF is ``weight_std`` with
+            ``weight``, ``B = std(W_0) sign(W)`` with the standard deviation of each layer's weights
+            as they were when the feedback was added; frSF is ``normal`` with ``weight``, and brSF
+            is frSF with :func:`lit_credit.feedback.redraw_feedback` before each batch.
         seed: seed of all the matrices; each has a stream of its own, by the name of its weight.
         leave_exact: names or glob patterns of submodules (with all below) or parameters whose
             backward shall stay exact.
@@ -90,7 +91,9 @@ def add_feedback(
         Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
         backpropagation for deep learning, 2016, doi:10.1038/ncomms13276. Sign symmetry: Liao,
         Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016,
-        arXiv:1510.05067.
+        arXiv:1510.05067. The scale of uSF: Xiao, Chen, Liao, Poggio, Biologically-plausible
+        learning algorithms can scale to large datasets, 2018, arXiv:1811.03567; Liao et al. use
+        sign(W) alone, whose scale their batch normalisation and normalised updates take out.
     """
     _check(module, sign)
     exact = _left_exact(module, leave_exact)
@@ -200,7 +203,6 @@ def _kind(cls: type[nn.Module]) -> type[nn.Module] | None:
     return next((kind for kind in _COUNTERPARTS if issubclass(cls, kind)), None)
 
 
-@cache
 def _feedback_class(cls: type[nn.Module]) -> type[FeedbackLayer]:
     """The counterpart of a class; of a class derived from it, one that is derived from both."""
     kind = _kind(cls)
@@ -208,7 +210,7 @@ def _feedback_class(cls: type[nn.Module]) -> type[FeedbackLayer]:
     # Attention has a subclass of Linear for its output, which differs in nothing but its type.
     if cls in (kind, NonDynamicallyQuantizableLinear):
         return counterpart
-    return type(f"Feedback{cls.__name__}", (counterpart, cls), {})
+    return feedback_class(counterpart, cls)
 
 
 def _class_name(module: nn.Module) -> str:

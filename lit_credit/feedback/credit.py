@@ -6,10 +6,20 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Size, Tensor
+from torch.nn.functional import linear
 
 from lit_credit.feedback.units import UnitGraphs
 
-__all__ = ["Broadcast", "Credits", "Factors", "Feedback", "rms_normalized"]
+__all__ = [
+    "Broadcast",
+    "Credits",
+    "Factors",
+    "Feedback",
+    "channel_dim",
+    "in_shape",
+    "normalized_credits",
+    "rms_normalized",
+]
 
 
 class Factors(NamedTuple):
@@ -201,3 +211,61 @@ def rms_normalized(
     rms = torch.linalg.vector_norm(credit, dim=-1, keepdim=True) * (samples / root_d)
     normalized: Tensor = rows / (rms.abs() + eps)  # a negative scale keeps its sign in `rows`
     return normalized
+
+
+def normalized_credits(
+    credits: Credits, shapes: Mapping[str, Size], scale: Tensor | float
+) -> Credits:
+    """Credits of unit root mean square, each scaled when it is asked for.
+
+    A credit (N, T, d) is scaled position by position, a feature map (N, C, H, W) sample by sample;
+    one that is a product as its rows, before it takes the shape of its unit.
+
+    Args:
+        credits: of the units.
+        shapes: of the units' outputs.
+        scale: factor on the loss.
+
+    Example:
+        >>> plain = Credits(lambda name: torch.tensor([[3.0, 4.0]]))
+        >>> normalized_credits(plain, {"unit": torch.Size([1, 2])}, 1.0).dense("unit")
+        tensor([[0.8485, 1.1314]])
+    """
+
+    def scaled(credit: Tensor) -> Tensor:
+        return rms_normalized(credit, credit.shape[:-1].numel() / scale)
+
+    def dense(name: str) -> Tensor:
+        product = credits.factors(name)
+        if product is not None:
+            return in_shape(scaled(linear(product.rows, product.matrix)), shapes[name])
+        credit = credits.dense(name)
+        if credit.dim() > 3:
+            return scaled(credit.flatten(1)).reshape(credit.shape)
+        return scaled(credit)
+
+    def factors(name: str) -> Factors | None:
+        product = credits.factors(name)
+        if product is None:
+            return None
+        rows, matrix = product
+        samples = rows.shape[:-1].numel() / scale
+        return Factors(rms_normalized(rows, samples, credit=linear(rows, matrix)), matrix)
+
+    return Credits(dense, factors)
+
+
+def in_shape(credit: Tensor, shape: Size) -> Tensor:
+    """A credit (N, F) or (N, ..., d) in the shape of a unit's output."""
+    if credit.shape == shape:
+        return credit
+    if credit.shape[1:].numel() == shape[1:].numel():
+        return credit.reshape(shape)
+    if channel_dim(shape) == 1:
+        return credit[(...,) + (None,) * (len(shape) - 2)].expand(shape)
+    return credit[:, None].expand(shape)
+
+
+def channel_dim(shape: Size) -> int:
+    """Features come last in (N, d) and (N, T, d), and second in feature maps (N, d, H, W)."""
+    return 1 if len(shape) > 3 else -1

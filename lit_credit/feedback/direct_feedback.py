@@ -7,7 +7,13 @@ import torch
 from torch import Size, Tensor
 from torch.nn.functional import linear
 
-from lit_credit.feedback.credit import Credits, Factors, rms_normalized
+from lit_credit.feedback.credit import (
+    Credits,
+    Factors,
+    channel_dim,
+    in_shape,
+    normalized_credits,
+)
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 from lit_credit.utils.short_text import choice
@@ -34,7 +40,10 @@ class DirectFeedback(LazyBuffers):
             error (E), B_l is (F, E). ``per_position``: B_l is (d, C) on the last dimensions, and
             the same at every position; an error without positions reaches all of them alike.
             ``auto``: per position where the output has the error's positions (N, T, C), else
-            flattened, as feature maps (N, C, H, W) are.
+            flattened, as feature maps (N, C, H, W) are. For those take ``per_position`` (B_l is
+            (C_l, E), one credit a channel) or the distribution ``xavier``: flattened and with
+            N(0, 1 / E) every one of C H W entries gets a credit as large as a lone unit's, and
+            a filter the sum of H W of them.
         normalize: scale each sample's credit to unit root mean square; see
             :func:`rms_normalized`.
 
@@ -56,10 +65,10 @@ class DirectFeedback(LazyBuffers):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        if distribution == "weight":
+        if distribution in ("weight", "weight_std"):
             raise ValueError(
-                "`distribution` is 'weight', but direct feedback has no weight of its shape. "
-                "Choose normal, uniform, kaiming, xavier, orthogonal or constant."
+                f"`distribution` is {distribution!r}, but direct feedback has no weight of its "
+                "shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
             )
         self.source = _sources(units, shared)
         self.distribution: Distribution = distribution
@@ -102,28 +111,21 @@ class DirectFeedback(LazyBuffers):
         parts = torch.split(self._matrix_for(widths, rows).to(rows.dtype), list(widths.values()))
         matrices = dict(zip(widths, parts, strict=True))
 
-        samples = rows.shape[:-1].numel() / scale
-
         def factors(name: str) -> Factors:
-            matrix = matrices[self.source[name]]
-            if not self.normalize:
-                return Factors(rows, matrix)
-            return Factors(rms_normalized(rows, samples, credit=linear(rows, matrix)), matrix)
+            return Factors(rows, matrices[self.source[name]])
 
         def dense(name: str) -> Tensor:
-            credit = linear(rows, matrices[self.source[name]])
-            if self.normalize:
-                credit = rms_normalized(credit, samples)
-            return _shaped(credit, shapes[name])
+            return in_shape(linear(*factors(name)), shapes[name])
 
-        return Credits(dense, factors)
+        credits = Credits(dense, factors)
+        return normalized_credits(credits, shapes, scale) if self.normalize else credits
 
     def _widths(self, shapes: Mapping[str, Size], positions: bool) -> dict[str, int]:
         """Rows of each matrix, by the unit that it is named after, in the order of the units."""
         widths: dict[str, int] = {}
         for name in self.source:
             shape = shapes[name]
-            width = shape[_channel_dim(shape)] if positions else shape[1:].numel()
+            width = shape[channel_dim(shape)] if positions else shape[1:].numel()
             if widths.setdefault(self.source[name], width) != width:
                 raise ValueError(
                     f"`shared`: unit {name!r} has {width} features, and {self.source[name]!r}, "
@@ -178,19 +180,3 @@ def _sources(units: Sequence[str], shared: bool | Mapping[str, str]) -> dict[str
             f"{choice(units, unknown[0])}."
         )
     return {name: shared.get(name, name) for name in units}
-
-
-def _channel_dim(shape: Size) -> int:
-    """Features come last in (N, d) and (N, T, d), and second in feature maps (N, d, H, W)."""
-    return 1 if len(shape) > 3 else -1
-
-
-def _shaped(credit: Tensor, shape: Size) -> Tensor:
-    """A credit (N, F) or (N, ..., d) in the shape of a unit's output."""
-    if credit.shape == shape:
-        return credit
-    if credit.shape[1:].numel() == shape[1:].numel():
-        return credit.reshape(shape)
-    if _channel_dim(shape) == 1:
-        return credit[(...,) + (None,) * (len(shape) - 2)].expand(shape)
-    return credit[:, None].expand(shape)

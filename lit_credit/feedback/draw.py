@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 __all__ = ["Distribution", "derive_seed", "draw_feedback"]
 
-Distribution = Literal["normal", "uniform", "kaiming", "xavier", "orthogonal", "constant", "weight"]
+Distribution = Literal[
+    "normal", "uniform", "kaiming", "xavier", "orthogonal", "constant", "weight", "weight_std"
+]
 
 
 def derive_seed(seed: int, name: str | int) -> int:
@@ -57,6 +59,7 @@ def draw_feedback(
     ``orthogonal`` orthonormal rows or columns, whichever are fewer
     ``constant``   1 / sqrt(fan_in)
     ``weight``     a copy of ``weight``
+    ``weight_std`` the standard deviation of ``weight``, in every entry
     =============  ===============================================
 
     Drawn on the CPU in float32 and then moved, so that neither the device nor the dtype changes
@@ -70,7 +73,7 @@ def draw_feedback(
         distribution: see the table.
         scale: factor on every entry.
         seed: seed of the matrix's own generator; see :func:`derive_seed`.
-        weight: the weight to copy, for ``distribution="weight"``.
+        weight: the weight that ``weight`` copies and ``weight_std`` measures.
         device: where B goes.
         dtype: what B is rounded to.
 
@@ -88,6 +91,9 @@ def draw_feedback(
     _check(shape, fan_in, fan_out, distribution, scale, weight)
     if weight is not None and distribution == "weight":
         return weight.detach().to(device=device, dtype=dtype, copy=True).mul_(scale)
+    if weight is not None and distribution == "weight_std":
+        std = float(weight.detach().double().std(correction=0))
+        return torch.full(tuple(shape), std * scale, device=device, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.empty(*shape, dtype=torch.float32, device="cpu")
     if distribution == "orthogonal":
@@ -123,9 +129,17 @@ def _check(
             f"`shape` is {tuple(shape)}, but 'orthogonal' needs two dimensions at least. "
             "Choose another `distribution`."
         )
-    if distribution == "weight" and (weight is None or weight.shape != tuple(shape)):
+    needs_weight = distribution in ("weight", "weight_std")
+    if needs_weight and (weight is None or weight.shape != tuple(shape)):
         found = "None" if weight is None else f"of shape {tuple(weight.shape)}"
+        use = "copies it" if distribution == "weight" else "takes its standard deviation"
         raise ValueError(
-            f"`weight` is {found}, but `distribution='weight'` copies it: "
+            f"`weight` is {found}, but `distribution={distribution!r}` {use}: "
             f"pass a weight of shape {tuple(shape)}, or choose another `distribution`."
+        )
+    if distribution == "weight_std" and weight is not None and not weight.detach().std() > 0:
+        raise ValueError(
+            "`weight` has a standard deviation of 0 or NaN, so `distribution='weight_std'` would "
+            "send no error back. Add the feedback after the weights are drawn, or choose another "
+            "`distribution`."
         )

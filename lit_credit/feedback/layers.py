@@ -1,7 +1,9 @@
 """Linear and convolutional layers that send the error back through fixed random weights."""
 
+import copyreg
+from functools import cache
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ __all__ = [
     "FeedbackLinear",
     "Recipe",
     "Sign",
+    "feedback_class",
 ]
 
 Sign = Literal["random", "weight"]
@@ -45,12 +48,35 @@ class FeedbackLayer(nn.Module):
     recipe: Recipe
 
     def sends_feedback(self) -> bool:
-        """Whether a forward pass that starts now needs the feedback."""
-        return self.feedback_backward and torch.is_grad_enabled()
+        """Whether a forward pass that starts now needs the feedback.
+
+        What ``torch.jit.trace`` records is the plain layer: a trace holds no Python, as a backward
+        of one's own is.
+        """
+        return self.feedback_backward and torch.is_grad_enabled() and not torch.jit.is_tracing()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle an instance of a class that was made on the fly by what the class was made of."""
+        make, args, *state = super().__reduce_ex__(protocol)
+        made_of = vars(type(self)).get("made_of")
+        if made_of is None or make is not copyreg.__newobj__:  # type: ignore[attr-defined]
+            return (make, args, *state)
+        return (_blank, made_of, *state)
 
     def signs(self, weight: Tensor) -> Tensor | None:
         """The tensor that lends the feedback its signs: the weight as it now is, or None."""
         return weight.detach() if self.recipe.sign == "weight" else None
+
+
+@cache
+def feedback_class(counterpart: type[FeedbackLayer], cls: type[nn.Module]) -> type[FeedbackLayer]:
+    """The class that is derived from a feedback layer and from a class that a net has."""
+    parts = counterpart, cls
+    return type(f"Feedback{cls.__name__}", parts, {"made_of": parts})
+
+
+def _blank(counterpart: type[FeedbackLayer], cls: type[nn.Module]) -> FeedbackLayer:
+    return object.__new__(feedback_class(counterpart, cls))
 
 
 class FeedbackLinear(FeedbackLayer, nn.Linear):

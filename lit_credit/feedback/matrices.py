@@ -106,7 +106,7 @@ def redraw_feedback(module: nn.Module, seed: int) -> None:
         seed: seed of all the matrices.
 
     Raises:
-        ValueError: if there is no feedback, or one that is a copy of its weight.
+        ValueError: if there is no feedback, or one that is made of its weight.
 
     Reference:
         Liao, Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016,
@@ -115,11 +115,13 @@ def redraw_feedback(module: nn.Module, seed: int) -> None:
     matrices = list(_matrices(module))
     if not matrices:
         raise ValueError("`module` has no feedback layers to redraw: call `add_feedback` first.")
-    copies = [name for name, layer, *_ in matrices if layer.recipe.distribution == "weight"]
+    fixed = ("weight", "weight_std")
+    copies = [name for name, layer, *_ in matrices if layer.recipe.distribution in fixed]
     if copies:
+        kind = matrices[0][1].recipe.distribution
         raise ValueError(
-            f"`module`: the feedback of {choice(copies)} is a copy of the weight "
-            "(distribution='weight') and cannot be redrawn. Choose a random `distribution`."
+            f"`module`: the feedback of {choice(copies)} is made of the weight as it was "
+            f"(distribution={kind!r}) and cannot be redrawn. Choose a random `distribution`."
         )
     drawn: dict[int, Tensor] = {}
     for name, layer, weight_name, buffer_name in matrices:

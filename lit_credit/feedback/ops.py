@@ -3,7 +3,7 @@
 Forward and backward run once each, as in backpropagation. The gradients of weight and bias are the
 true ones, given the error that arrives. Gradients of gradients (``create_graph=True``) and
 ``torch.func`` transforms are refused with an error; they work inside of
-``lit_credit.utils.exact_backward``.
+``with lit_credit.feedback.exact_backward(net)``.
 """
 
 from collections.abc import Sequence
@@ -171,7 +171,7 @@ def _refuse_second_order() -> None:
         raise RuntimeError(
             "A feedback layer has no second derivative: its backward is not the gradient of its "
             "forward. Drop create_graph=True, or run forward and backward inside of "
-            "`lit_credit.utils.exact_backward`."
+            "`with lit_credit.feedback.exact_backward(net):`."
         )
 
 

@@ -3,36 +3,46 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
-from lit_credit.utils.nested import first_tensor, map_tensors
-from lit_credit.utils.short_text import choice
+from lit_credit.feedback.activations import ActivationWatch
+from lit_credit.utils.finite import tensors_of
+from lit_credit.utils.nested import first_tensor, map_tensors, replace_first
+from lit_credit.utils.unit_names import Passage, passage_at
 
-__all__ = [
-    "UnitGraphs",
-    "check_coverage",
-    "check_recompute",
-    "local_units",
-    "stray_parameters",
-]
+__all__ = ["UnitGraphs", "local_units"]
+
+Tap = tuple[str, Callable[[Tensor], Tensor]]
+"""A unit, and what its detached output is put through before the net goes on with it."""
 
 
 @dataclass(frozen=True)
 class UnitGraphs:
-    """What a forward pass leaves behind, one entry a unit, in the order of the calls.
+    """What a forward pass leaves behind, one entry a unit, in the order in which they end.
 
     Attributes:
         outputs: each unit's output in its own graph; of several tensors the first. With
             ``recompute`` only their shapes count, the values are not kept.
         linear: for units that are one linear layer, its input and the layer.
+        inside: for units of several submodules, or that end at an input, the nodes of the graph
+            where its members hand on their outputs, member by member.
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
     linear: dict[str, tuple[Tensor, nn.Linear]] = field(default_factory=dict)
+    inside: dict[str, list[list[Any]]] = field(default_factory=dict)
+
+
+class _Options(NamedTuple):
+    detach_inputs: bool
+    recompute: bool
+    tap: Tap | None
+    watch: ActivationWatch | None
 
 
 @contextmanager
@@ -42,19 +52,24 @@ def local_units(
     *,
     detach_inputs: bool = True,
     recompute: bool = False,
+    tap: Tap | None = None,
+    watch: ActivationWatch | None = None,
 ) -> Iterator[UnitGraphs]:
-    """Cut the graph of every forward pass inside the ``with`` at the borders of the units.
+    """Cut the graph of a forward pass inside the ``with`` at the borders of the units.
 
     Each unit runs on detached inputs, and the rest of the net sees its output detached, so no
     credit passes through it or around it, skip connections included.
 
     Args:
         module: the net.
-        units: names of submodules of ``module``, in forward order.
+        units: names of submodules of ``module``, in forward order; ``fc1+act1`` makes several in a
+            row one unit, and ``fc1->fc2`` ends at the input of the submodule behind the arrow.
         detach_inputs: cut at the inputs too. Without it, parameters that lie between two units
             learn from the credit of the unit that follows.
-        recompute: keep only the inputs of each unit, and run it a second time in the backward
-            pass: less memory for one more forward.
+        recompute: keep only the inputs of each submodule of a unit, and run it a second time in
+            the backward pass: less memory for one more forward.
+        tap: a unit, and a function of its detached output with whose result the net goes on.
+        watch: told where units run, and what they hand on.
 
     Yields:
         What the forward pass fills in.
@@ -63,15 +78,17 @@ def local_units(
         ValueError: inside, if a unit runs twice in one forward pass or returns no float tensor.
     """
     graphs = UnitGraphs()
+    options = _Options(detach_inputs, recompute, tap, watch)
+    passages = [Passage(module, name) for name in units]
+    parts = [part for passage in passages for part in passage.parts]
     replaced = []
     try:
-        for name in units:
-            unit = module.get_submodule(name)
+        for part in {id(part): part for part in parts}.values():
             # The instance's attribute shadows the class's method. Written past nn.Module's
             # __setattr__, which takes as long as the forward of a small unit.
-            attributes = vars(unit)
+            attributes = vars(part)
             replaced.append((attributes, attributes.get("forward")))
-            attributes["forward"] = _local_forward(unit, name, graphs, detach_inputs, recompute)
+            attributes["forward"] = _local_forward(part, passages, graphs, options)
         yield graphs
     finally:
         for attributes, before in reversed(replaced):
@@ -82,34 +99,72 @@ def local_units(
 
 
 def _local_forward(
-    unit: nn.Module, name: str, graphs: UnitGraphs, detach_inputs: bool, recompute: bool
+    part: nn.Module, passages: Sequence[Passage], graphs: UnitGraphs, options: _Options
 ) -> Callable[..., Any]:
-    forward = unit.forward
+    forward = part.forward
+    run = forward if options.watch is None else options.watch.unseen(forward)
+    ending = [passage for passage in passages if passage.until is part]
+    members = [passage for passage in passages if passage.has_member(part)]
+    end = partial(_end, graphs, options)
 
     def local(*args: Any, **kwargs: Any) -> Any:
-        if name in graphs.outputs:
-            raise ValueError(
-                f"unit {name!r} runs more than once in one forward pass, so it has no single "
-                "output to credit. Name a submodule that contains all of its uses."
-            )
-        if detach_inputs:
+        for passage in ending:
+            if passage.may_end:
+                args, kwargs = _end_at_input(end, passage, args, kwargs)
+        unit = passage_at(part, members)
+        if unit is None:
+            return forward(*args, **kwargs)
+        if options.detach_inputs and unit.step == 1:
             args, kwargs = _detached(args), _detached(kwargs)
-        if recompute and is_grad_enabled():
-            result = checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        if options.recompute and is_grad_enabled():
+            result = checkpoint(run, *args, use_reentrant=False, **kwargs)
         else:
-            result = forward(*args, **kwargs)
+            result = run(*args, **kwargs)
+        if unit.is_composite:
+            graphs.inside.setdefault(unit.name, []).append(
+                [t.grad_fn for t in tensors_of(result) if t.grad_fn is not None]
+            )
+            if not unit.has_run or unit.until is not None:
+                return result
         output = first_tensor(result)
         if output is None or not output.is_floating_point():
             raise ValueError(
-                f"unit {name!r} returns no floating-point tensor, but {type(result).__name__}. "
-                "Choose another submodule as a unit."
+                f"unit {unit.name!r} returns no floating-point tensor, but "
+                f"{type(result).__name__}. Choose another submodule as a unit."
             )
-        graphs.outputs[name] = _WithoutValues.apply(output) if recompute else output
-        if type(unit) is nn.Linear and args and args[0].dtype == output.dtype:
-            graphs.linear[name] = args[0], unit
-        return _detached(result)
+        handed_on = end(unit, output)
+        linear = type(part) is nn.Linear and not unit.is_composite
+        if isinstance(part, nn.Linear) and linear and args and args[0].dtype == output.dtype:
+            graphs.linear[unit.name] = args[0], part
+        return handed_on if result is output else replace_first(_detached(result), handed_on)
 
     return local
+
+
+def _end_at_input(
+    end: Callable[[Passage, Tensor], Tensor], passage: Passage, args: Any, kwargs: Any
+) -> tuple[Any, Any]:
+    """The inputs of the submodule that a unit ends at, without what leads back into the unit."""
+    tensor = first_tensor((args, kwargs))
+    if tensor is None or not tensor.is_floating_point():
+        raise ValueError(
+            f"unit {passage.name!r} ends at the input of a submodule that is given no "
+            "floating-point tensor. Name another one behind the arrow."
+        )
+    args, kwargs = replace_first((args, kwargs), end(passage, tensor))
+    return args, kwargs
+
+
+def _end(graphs: UnitGraphs, options: _Options, passage: Passage, output: Tensor) -> Tensor:
+    """Keep a unit's output; what the rest of the net gets in its place."""
+    passage.is_open = False
+    graphs.outputs[passage.name] = _WithoutValues.apply(output) if options.recompute else output
+    handed_on = _detached_tensor(output)
+    if options.tap is not None and options.tap[0] == passage.name:
+        handed_on = options.tap[1](handed_on).clone()  # what follows may work in place
+    if options.watch is not None and passage.until is None:
+        options.watch.follow(passage.name, handed_on)
+    return handed_on
 
 
 class _WithoutValues(torch.autograd.Function):
@@ -130,61 +185,3 @@ def _detached(value: Any) -> Any:
 
 def _detached_tensor(tensor: Tensor) -> Tensor:
     return tensor.detach() if tensor.requires_grad else tensor
-
-
-def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:
-    """Check that every trainable parameter belongs to one unit or to the readout.
-
-    Args:
-        module: the net.
-        units: names of the units.
-        readout: names of the submodules after the last unit.
-
-    Raises:
-        ValueError: if one of the named submodules contains another, or if trainable parameters
-            lie outside of all of them; the error lists them.
-    """
-    named = [*units, *readout]
-    for name in named:
-        inner = next((other for other in named if other.startswith(f"{name}.")), None)
-        if inner or named.count(name) > 1:
-            raise ValueError(
-                f"`units` and `readout` must be disjoint, but {name!r} contains {inner or name!r}. "
-                "Name either the whole or its parts."
-            )
-    stray = stray_parameters(module, named)
-    if stray:
-        raise ValueError(
-            f"parameters outside of `units` and `readout` get no credit: {choice(stray)}. "
-            "Name the submodule of each in `units` (or in `readout`, if it comes after the last "
-            "unit), or set `stray` to 'freeze' (keep them at their initial values) or 'train' "
-            "(learn from the credit of the unit that follows)."
-        )
-
-
-def stray_parameters(module: nn.Module, named: Sequence[str]) -> list[str]:
-    """The names of trainable parameters of ``module`` outside of the named submodules."""
-    covered = {
-        id(parameter) for name in named for parameter in module.get_submodule(name).parameters()
-    }
-    return [
-        name
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad and id(parameter) not in covered
-    ]
-
-
-def check_recompute(module: nn.Module, units: Sequence[str]) -> None:
-    """Check that running a unit twice leaves no trace.
-
-    Raises:
-        ValueError: if a unit keeps running statistics, which a second forward would update again.
-    """
-    for unit in units:
-        for name, child in module.get_submodule(unit).named_modules(prefix=unit):
-            if getattr(child, "running_mean", None) is not None:
-                raise ValueError(
-                    f"`recompute` runs every unit twice, but {name!r} ({type(child).__name__}) "
-                    "would update its running statistics twice. Set `recompute` to false, or use "
-                    "a norm without running statistics."
-                )

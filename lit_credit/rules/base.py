@@ -35,6 +35,7 @@ from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.nested import first_tensor
 from lit_credit.utils.random_state import set_random_state
 from lit_credit.utils.trainer import count_updates, is_at_epoch_start
+from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
 from lit_credit.utils.updates import batches_of
 
 __all__ = ["CreditRule"]
@@ -68,7 +69,12 @@ class CreditRule(CheckpointedRule):
         clip_per_unit: largest gradient norm of each unit, or of the units that match a pattern:
             ``{"blocks.*": 1.0}``; None does not clip.
         units: names or patterns (``layer*.*``) of the submodules of ``net`` that receive one
-            credit signal each, in forward order; None takes ``net.credit_units``.
+            credit signal each, in forward order; None takes ``net.credit_units``. ``fc1+act1``
+            makes several submodules in a row one unit: it ends at the output of the last. ``fc1->``
+            ends at the input of the next unit, or of the readout, and ``fc1->pool`` at that of
+            ``pool``: with functional activations, pooling and flattening between. Patterns that are
+            joined are paired in order: ``conv*+bn*->``. One ``nn.ReLU`` that runs after every layer
+            may be joined to each: ``fc*+relu``.
         readout: names or patterns of the submodules after the last unit, which learn from the true
             gradient; None takes ``net.readout``.
         updates_per_step: updates k in a training step. Our datamodules hand out k batches for it,
@@ -106,8 +112,8 @@ class CreditRule(CheckpointedRule):
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
         self.updates_per_step = updates_per_step
-        self.units = self._named(units, "units", "credit_units")
-        self.readout = self._named(readout, "readout", "readout")
+        self.readout = self._readout(readout)
+        self.units = self._units(units)
         self.clip_norm = positive(clip_norm, "clip_norm")
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
         # Compute groups would join two metrics whose counts agree on the first batch.
@@ -140,8 +146,12 @@ class CreditRule(CheckpointedRule):
 
     @property
     def credit_units(self) -> list[str]:
-        """Names of the units, as submodules of this module, in forward order."""
-        return [f"net.{name}" for name in self.units]
+        """Names of the units, as submodules of this module, in forward order.
+
+        One of several submodules is ``net.fc1+net.act1``; what `lit_credit.utils.capture` looks at
+        may have such names.
+        """
+        return [with_prefix(name, "net.") for name in self.units]
 
     @property
     def residual_stream(self) -> list[str] | None:
@@ -270,10 +280,26 @@ class CreditRule(CheckpointedRule):
 
     # Helpers
 
-    def _named(self, patterns: Sequence[str] | None, argument: str, attribute: str) -> list[str]:
+    def _readout(self, patterns: Sequence[str] | None) -> list[str]:
         if patterns is None:
-            return list(getattr(self.net, attribute, []))
-        return match_names(patterns, submodule_names(self.net), argument)
+            return list(getattr(self.net, "readout", []))
+        joined = next(filter(is_composite, patterns), None)
+        if joined is not None:
+            raise ValueError(
+                f"`readout`: {joined!r} joins submodules, which only `units` may. List each by "
+                "itself: the readout gets the true gradient in any case."
+            )
+        return match_names(patterns, submodule_names(self.net), "readout")
+
+    def _units(self, patterns: Sequence[str] | None) -> list[str]:
+        names = submodule_names(self.net)
+        after = next(iter(self.readout), None)
+        if patterns is None:
+            declared = list(getattr(self.net, "credit_units", []))
+            if not any(map(is_composite, declared)):
+                return declared
+            patterns = declared
+        return expand_units(patterns, names, "units", after, all_names(self.net))
 
     def _explain(self, error: Exception, batch: Any, what: str) -> NoReturn:
         names = type(self.net).__name__, type(self.task).__name__

@@ -22,7 +22,8 @@ class BlockFA(LocalRule):
     One fixed matrix per unit carries the credit past the whole unit, without an identity path for
     the skip connection; inside of a unit the gradient is exact. This is a rule of its own, not the
     feedback alignment of Lillicrap et al. (:class:`lit_credit.rules.FA`), whose matrices stand for
-    single weights.
+    single weights. As under every local rule a unit of a flat net is a layer with its activation:
+    ``fc1+act1``.
 
     Args:
         *args: see :class:`lit_credit.rules.LocalRule`.
@@ -51,9 +52,7 @@ class BlockFA(LocalRule):
     ) -> None:
         super().__init__(*args, **kwargs)
         seed = run_seed() if feedback_seed is None else feedback_seed
-        self.feedback = BlockFeedback(
-            self.units, feedback, feedback_scale, seed, self.normalize_credit
-        )
+        self.feedback = BlockFeedback(self.units, feedback, feedback_scale, seed)
         self.top_feedback = (
             DirectFeedback(self.units[-1:], feedback, feedback_scale, seed)
             if top == "random"
@@ -76,6 +75,6 @@ class BlockFA(LocalRule):
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
         """The matrix of each unit; no single weight stands beside it."""
         return {
-            f"net.{self.units[int(name.removeprefix('unit_'))]}": FeedbackPair(matrix, None)
+            self.credit_units[int(name.removeprefix("unit_"))]: FeedbackPair(matrix, None)
             for name, matrix in self.feedback.named_buffers()
         }

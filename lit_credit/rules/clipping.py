@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from lit_credit.utils.names import match_names
+from lit_credit.utils.unit_names import choose_units, unit_modules
 
 __all__ = ["clip_gradients", "clip_norms", "positive"]
 
@@ -37,14 +37,15 @@ def clip_norms(
     found: dict[str, float] = {}
     for pattern, limit in limits.items():
         positive(limit, f"clip_per_unit[{pattern!r}]")
-        found |= dict.fromkeys(match_names([pattern], units, "clip_per_unit"), limit)
+        found |= dict.fromkeys(choose_units(pattern, units, "clip_per_unit"), limit)
     return found
 
 
 def clip_gradients(net: nn.Module, largest: float | None, of_units: Mapping[str, float]) -> None:
     """Scale down the gradients of units, then those of the whole net."""
     for name, limit in of_units.items():
-        clip_grad_norm_(net.get_submodule(name).parameters(), limit)
+        parts = unit_modules(net, name)
+        clip_grad_norm_([p for part in parts for p in part.parameters()], limit)
     if largest is not None:
         # An ensemble clips each of its nets by itself.
         own = getattr(net, "clip_grad_norm_", None)

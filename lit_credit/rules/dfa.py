@@ -11,6 +11,7 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.unit_names import unit_aliases
 
 __all__ = ["DFA"]
 
@@ -19,7 +20,9 @@ class DFA(LocalRule):
     """Direct feedback alignment: the output error reaches every unit through a fixed matrix.
 
     ``a_l = e B_l^T`` with e the derivative of the loss by the net's output; inside of a unit the
-    gradient is exact.
+    gradient is exact. With a layer and its activation as a unit (``units: [fc1+act1, fc2+act2]``,
+    or ``[fc1->, fc2->]`` where activations are functions) the update is equation 7 of the
+    reference, ``delta_l = (B_l e) * f'(z_l)``.
 
     Args:
         *args: see :class:`lit_credit.rules.LocalRule`.
@@ -29,7 +32,9 @@ class DFA(LocalRule):
         shared_feedback: True gives all units the same matrix; a dict names for some units the
             unit whose matrix they use, for example ``{embed: blocks.0}``.
         error: shape of the error that the units see; see
-            :class:`lit_credit.feedback.DirectFeedback`.
+            :class:`lit_credit.feedback.DirectFeedback`. For feature maps take ``per_position``,
+            or ``feedback`` xavier: with the defaults the credit of a convolution is so large that a
+            LeNet may not leave the loss of chance; docs/other_projects.md has the numbers.
         **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:
@@ -48,6 +53,12 @@ class DFA(LocalRule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if isinstance(shared_feedback, dict):
+            known = unit_aliases(self.units)
+            shared_feedback = {
+                known.get(name, name): known.get(other, other)
+                for name, other in shared_feedback.items()
+            }
         self.feedback = DirectFeedback(
             self.units,
             distribution=feedback,
@@ -55,7 +66,6 @@ class DFA(LocalRule):
             seed=run_seed() if feedback_seed is None else feedback_seed,
             shared=shared_feedback,
             error=error,
-            normalize=self.normalize_credit,
         )
 
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
@@ -74,5 +84,5 @@ class DFA(LocalRule):
         if isinstance(last, nn.Linear) and len(matrix) >= last.in_features and ends:
             own = matrix[-last.in_features :]  # (d, C)
             if own.shape == last.weight.T.shape:
-                return {f"net.{self.units[-1]}": FeedbackPair(own, last.weight.T)}
+                return {self.credit_units[-1]: FeedbackPair(own, last.weight.T)}
         return {"feedback": FeedbackPair(matrix, None)}

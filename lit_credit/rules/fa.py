@@ -25,7 +25,8 @@ class FA(CreditRule):
         feedback_scale: factor on the matrices.
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
         feedback_sign: ``weight`` gives every entry the present sign of its weight: with
-            ``feedback`` constant this is uSF, with normal frSF.
+            ``feedback`` weight_std this is uSF, ``B = std(W_0) sign(W)`` with the standard
+            deviation of each layer's initial weights; with normal frSF.
         redraw: draw new matrices at every step; with ``feedback_sign`` weight this is brSF.
         leave_exact: names or patterns of submodules or parameters that cannot be converted, or
             shall not be, and keep the true backward.
@@ -38,7 +39,8 @@ class FA(CreditRule):
         Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
         backpropagation for deep learning, 2016, doi:10.1038/ncomms13276. Sign-symmetric family:
         Liao, Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016, arXiv
-        1510.05067.
+        1510.05067; uSF's scale: Xiao, Chen, Liao, Poggio, Biologically-plausible learning
+        algorithms can scale to large datasets, 2018, arXiv 1811.03567.
     """
 
     def __init__(

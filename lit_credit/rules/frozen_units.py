@@ -3,8 +3,9 @@
 from typing import Any
 
 from lit_credit.rules.base import CreditRule
-from lit_credit.utils.names import match_names, submodule_names
+from lit_credit.utils.names import submodule_names
 from lit_credit.utils.short_text import choice
+from lit_credit.utils.unit_names import expand_units, unit_modules
 
 __all__ = ["FrozenUnits"]
 
@@ -33,11 +34,12 @@ class FrozenUnits(CreditRule):
     def __init__(self, *args: Any, frozen: list[str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         names = submodule_names(self.net)
-        self.frozen = self.units if frozen is None else match_names(frozen, names, "frozen")
+        self.frozen = self.units if frozen is None else expand_units(frozen, names, "frozen")
         if not self.frozen:
             raise ValueError(
                 f"`frozen` names nothing, and the net declares no units. Choose from: "
                 f"{choice(names)}."
             )
         for name in self.frozen:
-            self.net.get_submodule(name).requires_grad_(False)
+            for part in unit_modules(self.net, name):
+                part.requires_grad_(False)

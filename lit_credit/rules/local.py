@@ -1,26 +1,28 @@
 """Rules under which no gradient passes from one unit to another."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Size, Tensor, nn
 
-from lit_credit.feedback.credit import Broadcast, Credits
-from lit_credit.feedback.units import (
-    UnitGraphs,
+from lit_credit.feedback.activations import ActivationWatch, ends_bare, followed_by_activation
+from lit_credit.feedback.credit import Broadcast, Credits, normalized_credits
+from lit_credit.feedback.unit_checks import (
     check_coverage,
+    check_cut,
     check_recompute,
-    local_units,
     stray_parameters,
 )
+from lit_credit.feedback.units import UnitGraphs, local_units
 from lit_credit.rules.base import CreditRule
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
-from lit_credit.utils.nested import first_tensor, replace_first
 from lit_credit.utils.short_text import choice
+from lit_credit.utils.unit_names import with_prefix
 
 __all__ = ["LocalRule"]
 
@@ -28,23 +30,33 @@ __all__ = ["LocalRule"]
 class LocalRule(CreditRule):
     """A rule that hands each unit a credit signal at its output, and the readout the true gradient.
 
+    Credit enters where a unit ends, and inside of it the gradient is exact. In the equations of the
+    field credit enters behind the activation, ``delta_l = (B_l e) * f'(z_l)``; so in a net without
+    residual blocks a unit is a layer with its activation. ``units: [fc1, fc2]`` with activations
+    between lacks ``f'`` and is another rule; a warning says so. Write ``fc1+act1`` where the
+    activation is a submodule, or ``fc1->`` where it is a function: the unit then ends at the input
+    of the next one, or of the readout. See :class:`lit_credit.rules.CreditRule` for the names.
+
     Its update is the gradient of ``loss(readout on the detached last state) + sum_l <f_l,
     stopgrad(a_l)>``, with f_l the output of unit l on detached inputs and a_l its credit. The sum
     is never computed: the credits enter the backward pass of the loss, where they are due.
 
     Args:
         *args: see :class:`lit_credit.rules.CreditRule`.
-        normalize_credit: scale each sample's credit to unit root mean square when it is delivered.
+        normalize_credit: scale each sample's credit to unit root mean square when it is delivered;
+            credits of positions (N, T, d) one by one, feature maps (N, C, H, W) as a whole.
         stray: what becomes of trainable parameters outside of units and readout, such as a class
             token: ``error`` lists them, ``freeze`` keeps them at their initial values, ``train``
-            lets them learn from the credit of the unit that follows.
-        recompute: keep only the inputs of each unit and run every unit a second time in the
+            lets them learn from the credit of the unit that follows, or, where they lie inside of
+            a unit that ends at an input, of that unit.
+        recompute: keep only the inputs of each submodule of a unit and run it a second time in the
             backward pass: less memory for one more forward.
         **kwargs: see :class:`lit_credit.rules.CreditRule`.
 
     Raises:
         ValueError: if there are no units, if units or readout overlap, if a trainable parameter is
-            in neither (and ``stray`` is ``error``), or if the net is compiled.
+            in neither (and ``stray`` is ``error``), if the net is compiled, or, at the first batch,
+            if a unit of several submodules does not lie in a row or is used around its end.
     """
 
     chained: ClassVar[bool] = False
@@ -62,9 +74,11 @@ class LocalRule(CreditRule):
         self.normalize_credit = normalize_credit
         self.stray = stray
         self.recompute = recompute
+        self._has_run = False
         self._check_units()
         if recompute:
             check_recompute(self.net, self.units)
+        self._warn_of_bare_ends()
 
     def configure_callbacks(self) -> list[Any]:
         """Refuse what has been compiled since, too."""
@@ -76,6 +90,7 @@ class LocalRule(CreditRule):
         """The units' credits, made of the error; see :data:`lit_credit.feedback.credit.Feedback`.
 
         The error is the gradient at the net's output, or at that of the unit :attr:`error_at`.
+        ``normalize_credit`` is applied to what this returns.
         """
 
     @property
@@ -85,7 +100,7 @@ class LocalRule(CreditRule):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, whose gradient is the rule's update where the units are cut apart."""
-        broadcast = Broadcast(self.send)
+        broadcast = Broadcast(self._deliver)
         loss = self.run_units(batch, broadcast)
         if self.normalize_credit:
             broadcast.watch(loss)
@@ -102,8 +117,8 @@ class LocalRule(CreditRule):
             return leaves[0]
 
         (error,) = torch.autograd.grad(self.run_units(batch, cut), leaves)
-        credits = self.send(error, shapes, 1.0)
-        return {f"net.{name}": credits.dense(name) for name in shapes}
+        credits = self._deliver(error, shapes, 1.0)
+        return {with_prefix(name, "net."): credits.dense(name) for name in shapes}
 
     def run_units(self, batch: Any, pass_on: Callable[[Tensor, UnitGraphs], Tensor]) -> Tensor:
         """Run the net with its units cut apart.
@@ -116,44 +131,73 @@ class LocalRule(CreditRule):
         Returns:
             The loss.
         """
+        # What becomes of the units' outputs is looked at once; it does not depend on the numbers.
+        watch = None if self._has_run else ActivationWatch()
+        graphs: UnitGraphs
+        tap = (
+            None if self.error_at is None else (self.error_at, lambda value: pass_on(value, graphs))
+        )
         with (
             local_units(
                 self.net,
                 self.units,
                 detach_inputs=self.stray != "train",
                 recompute=self.recompute,
+                tap=tap,
+                watch=watch,
             ) as graphs,
-            self._error_tapped(lambda value: pass_on(value, graphs)),
+            watch or nullcontext(),
         ):
             output = self(*self.task.inputs(batch))
         missing = [name for name in self.units if name not in graphs.outputs]
         if missing:
             raise ValueError(
-                f"units {choice(missing)} did not run in the forward pass. "
-                "Take them out of `units`."
+                f"units {choice(missing)} did not run in the forward pass, or not to their end. "
+                "Take them out of `units`, or join what runs one after the other. Where an "
+                "activation is a function and not a submodule, write 'fc1->', not 'fc1+act1'."
             )
         if self.chained and list(graphs.outputs) != self.units:
             raise ValueError(
                 f"`units` are {self.units}, but they ran in another order. "
                 f"Give them in forward order: {list(graphs.outputs)}."
             )
+        if watch is not None:
+            check_cut(graphs, output)
+            self._warn_of_activations(watch.followed)
+            self._has_run = True
         if self.error_at is None:
             output = pass_on(output, graphs)
         return self.task.loss(output, batch)
 
-    @contextmanager
-    def _error_tapped(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        if self.error_at is None:
-            yield
-            return
+    def _deliver(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
+        credits = self.send(error, shapes, scale)
+        return normalized_credits(credits, shapes, scale) if self.normalize_credit else credits
 
-        def hook(_: nn.Module, __: Any, result: Any) -> Any:
-            tensor = first_tensor(result)  # a tensor: `local_units` has checked
-            # A copy, because what follows may work in place.
-            return result if tensor is None else replace_first(result, change(tensor).clone())
+    def _warn_of_bare_ends(self) -> None:
+        """Warn of units in front of activations that are submodules."""
+        self._bare = {name for name in self.units if ends_bare(self.net, name)}
+        joined: dict[str, str] = {}
+        for name in self.units:
+            following = followed_by_activation(self.net, name)
+            # A norm that is a unit of its own belongs to the layer in front of it.
+            if following and not any(f"{full}+".find(f"+{name}+") > 0 for full in joined.values()):
+                joined[name] = "+".join([name, *following])
+        self._bare -= joined.keys()
+        self._warn(list(joined), "an activation", list(joined.values()))
 
-        with self.net.get_submodule(self.error_at).register_forward_hook(hook):
-            yield
+    def _warn_of_activations(self, followed: Mapping[str, str]) -> None:
+        """Warn of units in front of activations that have been seen to run."""
+        units = [name for name in followed if name in self._bare]
+        kinds = ", ".join(dict.fromkeys(followed[name] for name in units))
+        self._warn(units, kinds, [f"{name}->" for name in units])
+
+    def _warn(self, units: Sequence[str], what: str, remedies: Sequence[str]) -> None:
+        if units:
+            rank_zero_warn(
+                f"{type(self).__name__}: the credit of {_some(units)} enters in front of {what}, "
+                "so its derivative f'(z) is missing from the update (see Nokland 2016, equation 7)."
+                f" To make layer and activation one unit, write in `units`: {_some(remedies)}."
+            )
 
     def _check_uncompiled(self, module: nn.Module) -> None:
         part = compiled_part(module)
@@ -183,3 +227,8 @@ class LocalRule(CreditRule):
                 "`readout` is empty, so that the net's last layer is a unit and would learn from "
                 "random feedback. Name in `readout` what follows the last unit."
             )
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more

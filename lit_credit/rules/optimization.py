@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.trainer import callbacks_of, check_trainer
+from lit_credit.utils.unit_names import unit_modules
 
 __all__ = ["check_options", "made", "parameter_groups", "step_scheduler"]
 
@@ -54,7 +55,8 @@ def parameter_groups(
         id(parameter): group
         for group, names in (("units", units), ("readout", readout))
         for name in names
-        for parameter in net.get_submodule(name).parameters()
+        for part in unit_modules(net, name)
+        for parameter in part.parameters()
     }
     groups: dict[str, list[nn.Parameter]] = {"units": [], "readout": [], "other": []}
     for parameter in net.parameters():

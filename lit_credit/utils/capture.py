@@ -9,12 +9,17 @@ from torch import Tensor, nn
 
 from lit_credit.utils.compiled import submodule
 from lit_credit.utils.nested import first_tensor, replace_first
+from lit_credit.utils.unit_names import Passage, is_composite, parse_unit, passage_at
 
 __all__ = ["Point", "capture"]
 
 
 class Point(NamedTuple):
-    """A place in a net: the input or the output of a submodule."""
+    """A place in a net: the input or the output of a submodule.
+
+    Of a unit of several submodules, ``fc1+act1`` or ``fc1->fc2``, where it begins or ends; see
+    :mod:`lit_credit.utils.unit_names`.
+    """
 
     module: str
     side: Literal["input", "output"]
@@ -40,6 +45,7 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
 
     Raises:
         AttributeError: if ``module`` has no submodule of such a name.
+        ValueError: inside, if two units wait for one submodule that they share.
     """
     tensors: dict[Point, Tensor] = {}
 
@@ -53,20 +59,57 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
         return replace_first(value, tensor.clone())
 
     with ExitStack() as hooks:
+        passages = []
         for point in points:
-            hooks.callback(_hook(submodule(module, point.module), point, record).remove)
+            if point.side == "output" and is_composite(point.module):
+                passages.append(Passage(module, point.module))
+                continue
+            name = parse_unit(point.module).members[0]
+            hooks.callback(_hook(submodule(module, name), point, record).remove)
+        for part in {id(part): part for passage in passages for part in passage.parts}.values():
+            for handle in _unit_hooks(part, passages, record):
+                hooks.callback(handle.remove)
         yield tensors
 
 
 def _hook(submodule: nn.Module, point: Point, record: Any) -> Any:
     if point.side == "output":
         return submodule.register_forward_hook(lambda _, __, output: record(point, output))
+    return _input_hook(submodule, lambda value: record(point, value))
+
+
+def _unit_hooks(part: nn.Module, passages: Sequence[Passage], record: Any) -> list[Any]:
+    """Hooks that follow units of several submodules through one of them."""
+    ending = [passage for passage in passages if passage.until is part]
+    members = [passage for passage in passages if passage.has_member(part)]
+
+    def at_input(value: Any) -> Any:
+        changed = None
+        for passage in ending:
+            if passage.may_end:
+                passage.is_open = False
+                changed = record(Point(passage.name, "output"), value)
+                value = value if changed is None else changed
+        return changed
+
+    def after(_: nn.Module, __: Any, output: Any) -> Any:
+        passage = passage_at(part, members)
+        if passage is None or passage.until is not None or not passage.has_run:
+            return None
+        passage.is_open = False
+        return record(Point(passage.name, "output"), output)
+
+    return [_input_hook(part, at_input), part.register_forward_hook(after)]
+
+
+def _input_hook(submodule: nn.Module, record: Any) -> Any:
+    """A hook on the inputs that hold a tensor: the positional ones, or those by keyword."""
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if first_tensor(args) is not None:
-            changed = record(point, args)
+            changed = record(args)
             return None if changed is None else (changed, kwargs)
-        changed = record(point, kwargs)
+        changed = record(kwargs)
         return None if changed is None else (args, changed)
 
     return submodule.register_forward_pre_hook(before, with_kwargs=True)

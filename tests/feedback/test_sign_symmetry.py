@@ -14,7 +14,40 @@ def input_gradient(layer):
     return torch.autograd.grad(layer(x).sum(), x)[0]
 
 
-def test_usf_has_equal_magnitudes_and_the_signs_of_the_weight():
+def test_usf_has_the_scale_of_each_layers_initial_weights():
+    net = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 20), nn.Conv2d(3, 4, 5))
+    nn.init.normal_(net[1].weight, std=0.5)
+    initial = [layer.weight.detach().clone() for layer in net]
+    add_feedback(net, distribution="weight_std", sign="weight", scale=2.0)
+    with torch.no_grad():
+        net[0].weight.neg_().mul_(3)  # the signs follow, the scale does not
+    for pair, weight in zip(feedback_layers(net).values(), initial, strict=True):
+        std = (weight - weight.mean()).square().mean().sqrt()
+        torch.testing.assert_close(pair.feedback, 2 * std * pair.weight.sign())
+    attention = add_feedback(nn.MultiheadAttention(8, 2), distribution="weight_std", sign="weight")
+    assert (
+        len({float(pair.feedback.abs().max()) for pair in feedback_layers(attention).values()}) == 4
+    )
+    torch.testing.assert_close(
+        pair_std(attention, "k_proj"), attention.in_proj_weight[8:16].std(correction=0)
+    )
+
+
+def pair_std(attention, name):
+    return feedback_layers(attention)[name].feedback.abs().max()
+
+
+def test_usf_refuses_a_layer_whose_weights_do_not_vary():
+    layer = nn.Linear(3, 4)
+    nn.init.zeros_(layer.weight)
+    with pytest.raises(ValueError, match="standard deviation of 0"):
+        add_feedback(layer, distribution="weight_std", sign="weight")
+    net = add_feedback(nn.Sequential(nn.Linear(3, 4)), distribution="weight_std", sign="weight")
+    with pytest.raises(ValueError, match="weight_std"):
+        redraw_feedback(net, 1)
+
+
+def test_a_constant_has_equal_magnitudes_and_the_signs_of_the_weight():
     layer = add_feedback(nn.Linear(3, 4), distribution="constant", sign="weight")
     torch.testing.assert_close(input_gradient(layer), layer.weight.sign().sum(0)[None] / 2)
 
@@ -100,5 +133,5 @@ def test_tied_weights_stay_tied_when_redrawn():
 def test_redraw_refusals():
     with pytest.raises(ValueError, match="no feedback layers"):
         redraw_feedback(nn.Linear(2, 2), 0)
-    with pytest.raises(ValueError, match="the feedback of 0 is a copy of the weight"):
+    with pytest.raises(ValueError, match="the feedback of 0 is made of the weight"):
         redraw_feedback(add_feedback(nn.Sequential(nn.Linear(2, 2)), distribution="weight"), 0)

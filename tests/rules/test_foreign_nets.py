@@ -9,7 +9,7 @@ from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
 from tests.rules.helpers import gradients, quiet_trainer, seeded
 
-RESNET = {"units": ["conv1", "bn1", "layer*.*"], "readout": ["fc"]}
+RESNET = {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]}
 VIT = {
     "units": ["conv_proj", "encoder.layers.*"],
     "readout": ["encoder.ln", "heads"],
@@ -67,7 +67,9 @@ def test_torchvision_nets_learn_by_dfa(net, names):
 
 
 def test_layers_inside_of_residual_blocks_can_be_units():
-    units = ["conv1", "bn1", "layer*.*.conv*", "layer*.*.bn*", "layer*.*.downsample"]
+    first = "layer*.*.conv1+layer*.*.bn1+layer*.*.relu"
+    second = "layer*.*.conv2+layer*.*.bn2"
+    units = ["conv1+bn1+relu", first, second, "layer*.*.downsample"]
     rule = DFA(seeded(small_resnet), Classification(), units=units, readout=["fc"])
     found = gradients(rule, Batches().batches[0])
     assert all(gradient.abs().sum() > 0 for gradient in found.values())
@@ -86,6 +88,7 @@ class Skipping(nn.Module):
         return self.head(h + torch.tanh(self.second(h)) + x)
 
 
+@pytest.mark.filterwarnings("ignore:.*in front of tanh:UserWarning")
 def test_no_credit_leaks_around_a_unit():
     """Without feedback the units get nothing, though a skip connection leads to the head."""
     names = {"units": ["first", "second"], "readout": ["head"]}

@@ -61,6 +61,7 @@ def test_sharing_between_units_of_unequal_size_names_both():
         rule.credit(images())
 
 
+@pytest.mark.filterwarnings("ignore:.*in front of an activation:UserWarning")
 def test_block_fa_takes_a_net_that_works_in_place_after_the_last_unit():
     class InPlace(nn.Module):
         def __init__(self):
@@ -88,6 +89,18 @@ def test_an_error_that_is_a_feature_map_is_flattened():
     torch.testing.assert_close(credit.flatten(1), error.flatten(1) @ auto.matrix.T)
     with pytest.raises(ValueError, match="feature map"):
         DirectFeedback(["unit"], error="per_position")(error, shapes)
+
+
+def test_an_error_without_positions_reaches_all_positions_of_a_feature_map_alike():
+    error = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+    shapes = {"map": torch.Size([2, 3, 4, 6]), "flat": torch.Size([2, 7])}
+    feedback = DirectFeedback(["map", "flat"], error="per_position")
+    credits = feedback(error, shapes)
+    assert feedback.matrix.shape == (3 + 7, 5)
+    for n, c, k, m in ((0, 0, 0, 0), (1, 2, 3, 5), (1, 1, 2, 4)):
+        expected = sum(error[n, i] * feedback.matrix[c, i] for i in range(5))
+        torch.testing.assert_close(credits.dense("map")[n, c, k, m], expected)
+    torch.testing.assert_close(credits.dense("flat"), error @ feedback.matrix[3:].T)
 
 
 def test_a_negative_scale_of_the_loss_turns_a_normalised_credit_around():

@@ -1,0 +1,145 @@
+"""Units that end in front of an activation, so that their gradients lack its derivative."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+
+from lit_credit.utils.compiled import clean_name, submodule
+from lit_credit.utils.unit_names import parse_unit
+
+__all__ = ["ActivationWatch", "ends_bare", "followed_by_activation"]
+
+_NOT_POINTWISE = ("MultiheadAttention", "GLU", "Softmin", "Softmax", "Softmax2d", "LogSoftmax")
+_ACTIVATIONS = tuple(
+    getattr(nn, name) for name in nn.modules.activation.__all__ if name not in _NOT_POINTWISE
+)
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+_BARE = (nn.Linear, nn.Bilinear, _ConvNd, *_NORMS)
+# What may stand between a layer and its activation.
+_BETWEEN = (*_NORMS, nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)
+_BETWEEN_NAMES = ("Pool1d", "Pool2d", "Pool3d", "RMSNorm")
+
+# The names of torch's functions and methods.
+_ACTIVATION_CALL = re.compile(
+    r"relu6?|(leaky_|p|r)relu|[csg]?elu|silu|mish|hard(tanh|swish|sigmoid|shrink)|softplus|softsign"
+    r"|softshrink|tanh(shrink)?|(log)?sigmoid|threshold|clamp(_min)?|sin"
+)
+_CALL_BETWEEN = re.compile(
+    r"\w+_norm|(alpha_)?dropout|(adaptive_)?(max|avg)_pool[123]d|flatten|view|reshape|permute"
+    r"|transpose|(un)?squeeze|contiguous|clone|detach|to"
+)
+
+
+def ends_bare(module: nn.Module, unit: str) -> bool:
+    """Whether a unit ends at the output of a linear or convolutional layer, or of a norm."""
+    members, until = parse_unit(unit)
+    last = submodule(module, members[-1])
+    while isinstance(last, nn.Sequential) and len(last):
+        last = last[-1]
+    return until is None and isinstance(last, _BARE)
+
+
+def followed_by_activation(module: nn.Module, unit: str) -> list[str]:
+    """What is registered after a unit that ends bare, up to and with an activation.
+
+    Args:
+        module: the net.
+        unit: name of a unit.
+
+    Returns:
+        Names of submodules: norms, pools and the like, and then a pointwise activation; empty
+        where there is none, or the unit does not end bare.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
+        >>> followed_by_activation(net, "0"), followed_by_activation(net, "0+1+2")
+        (['1', '2'], [])
+    """
+    found: list[str] = []
+    name = parse_unit(unit).members[-1] if ends_bare(module, unit) else ""
+    while name:
+        name, following = _next(module, name)
+        if following is None:
+            break
+        found.append(name)
+        if isinstance(following, _ACTIVATIONS):
+            return found
+        if not _may_stand_between(following):
+            break
+    return []
+
+
+def _next(module: nn.Module, name: str) -> tuple[str, nn.Module | None]:
+    """The submodule that is registered next to another one; behind the last, that of its parent."""
+    while name:
+        path, _, own = name.rpartition(".")
+        parent = submodule(module, path)
+        siblings = list(parent._modules)  # with both names of one that is registered twice
+        later = siblings[siblings.index(own) + 1 :]
+        if later:
+            name = f"{path}.{later[0]}" if path else later[0]
+            child = submodule(module, name)
+            while isinstance(child, nn.Sequential) and len(child):
+                name, child = f"{name}.{next(iter(child._modules))}", child[0]
+            return clean_name(name), child
+        name = path if isinstance(parent, nn.Sequential) else ""
+    return "", None
+
+
+def _may_stand_between(module: nn.Module) -> bool:
+    return isinstance(module, _BETWEEN) or type(module).__name__.endswith(_BETWEEN_NAMES)
+
+
+class ActivationWatch(TorchFunctionMode):
+    """Sees, in one forward pass, which units hand their output to an activation.
+
+    What happens to an output outside of units and readout is looked at by name, so functional
+    activations are seen too; nothing is computed that would not be.
+
+    Attributes:
+        followed: the name of the activation, by unit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.followed: dict[str, str] = {}
+        self._outputs: dict[int, tuple[str, Tensor]] = {}  # the tensor too: ids are used again
+        self._hidden = 0
+
+    def follow(self, unit: str, output: Tensor) -> None:
+        """Look at what becomes of a unit's output."""
+        self._outputs[id(output)] = unit, output
+
+    def unseen(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """A forward of which nothing is looked at."""
+
+        def hidden(*args: Any, **kwargs: Any) -> Any:
+            self._hidden += 1
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                self._hidden -= 1
+
+        return hidden
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function, and see whether it is an activation of a unit's output."""
+        result = func(*args, **(kwargs or {}))
+        first = next(iter((*args, *(kwargs or {}).values())), None)
+        unit, _ = self._outputs.get(id(first), ("", None))
+        if unit and not self._hidden:
+            name = getattr(func, "__name__", "").rstrip("_")
+            if _ACTIVATION_CALL.fullmatch(name):
+                self.followed.setdefault(unit, name)
+            elif _CALL_BETWEEN.fullmatch(name) and isinstance(result, Tensor):
+                self.follow(unit, result)
+            elif result is first:  # changed in place, as by `+=`
+                del self._outputs[id(first)]
+        return result

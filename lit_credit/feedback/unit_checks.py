@@ -1,0 +1,146 @@
+"""What units must be: disjoint, complete, in a row, and cut apart."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from lit_credit.feedback.units import UnitGraphs
+from lit_credit.utils.finite import tensors_of
+from lit_credit.utils.short_text import choice
+from lit_credit.utils.unit_names import parse_unit, unit_modules
+
+__all__ = ["check_coverage", "check_cut", "check_recompute", "stray_parameters"]
+
+
+def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:
+    """Check that every trainable parameter belongs to one unit or to the readout.
+
+    Args:
+        module: the net.
+        units: names of the units.
+        readout: names of the submodules after the last unit.
+
+    Raises:
+        ValueError: if one of the named submodules contains another, or if trainable parameters
+            lie outside of all of them; the error lists them.
+    """
+    named = [member for name in [*units, *readout] for member in parse_unit(name).members]
+    for name in named:
+        inner = next((other for other in named if other.startswith(f"{name}.")), None)
+        # One submodule without parameters, such as a ReLU, may serve several units.
+        twice = named.count(name) > 1 and any(True for _ in module.get_submodule(name).parameters())
+        if inner or twice:
+            raise ValueError(
+                f"`units` and `readout` must be disjoint, but {name!r} contains {inner or name!r}. "
+                "Name either the whole or its parts."
+            )
+    stray = stray_parameters(module, named)
+    if stray:
+        raise ValueError(
+            f"parameters outside of `units` and `readout` get no credit: {choice(stray)}. "
+            f"{_remedy(module, units, stray)}"
+        )
+
+
+def _remedy(module: nn.Module, units: Sequence[str], stray: Sequence[str]) -> str:
+    idle = [
+        name
+        for name in units
+        if not any(True for part in unit_modules(module, name) for _ in part.parameters())
+    ]
+    if idle:
+        layer = stray[0].rpartition(".")[0] or "LAYER"
+        return (
+            f"Units {choice(idle)} have no parameters that could learn from their credit: join "
+            f"each to the layer in front of it, as in '{layer}+{idle[0]}'."
+        )
+    return (
+        "Name the submodule of each in `units`, joined to the activation that follows it if there "
+        "is one ('fc1+act1', or 'fc1->' up to the input of the next unit), or in `readout`, if it "
+        "comes after the last unit; or set `stray` to 'freeze' (keep them at their initial values) "
+        "or 'train' (learn from the credit of the unit that follows)."
+    )
+
+
+def stray_parameters(module: nn.Module, named: Iterable[str]) -> list[str]:
+    """The names of trainable parameters of ``module`` outside of the named units."""
+    covered = {
+        id(parameter)
+        for name in named
+        for part in unit_modules(module, name)
+        for parameter in part.parameters()
+    }
+    return [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and id(parameter) not in covered
+    ]
+
+
+def check_recompute(module: nn.Module, units: Sequence[str]) -> None:
+    """Check that running a unit twice leaves no trace.
+
+    Raises:
+        ValueError: if a unit keeps running statistics, which a second forward would update again.
+    """
+    for member in (member for unit in units for member in parse_unit(unit).members):
+        for name, child in module.get_submodule(member).named_modules(prefix=member):
+            if getattr(child, "running_mean", None) is not None:
+                raise ValueError(
+                    f"`recompute` runs every unit twice, but {name!r} ({type(child).__name__}) "
+                    "would update its running statistics twice. Set `recompute` to false, or use "
+                    "a norm without running statistics."
+                )
+
+
+def check_cut(graphs: UnitGraphs, output: Any) -> None:
+    """Check that the members of a unit lie in a row, and that no gradient leaves it but its credit.
+
+    A unit that is one submodule hands on nothing but its output, which is detached. Of several,
+    or of one that ends at an input, the net may use a tensor from within as well.
+
+    Args:
+        graphs: what a forward pass has left behind.
+        output: the net's output, before credit is attached.
+
+    Raises:
+        ValueError: if a unit's output does not depend on all its members, or something else does.
+    """
+    inside = {name: [n for nodes in rows for n in nodes] for name, rows in graphs.inside.items()}
+    if not any(inside.values()):
+        return
+    ends: dict[str, Any] = {f"unit {name!r}": value for name, value in graphs.outputs.items()}
+    ends["the net's output"] = output
+    for end, value in ends.items():
+        reached = _reached(value)
+        for name, nodes in inside.items():
+            if end != f"unit {name!r}" and not reached.isdisjoint(nodes):
+                raise ValueError(
+                    f"{end} depends on tensors inside of unit {name!r} that go around its end, as "
+                    "by a skip connection, so that unit would get more than its credit. Name one "
+                    "submodule that contains the whole, or end the unit where the paths have met."
+                )
+    for name, rows in graphs.inside.items():
+        reached = _reached(graphs.outputs[name])
+        members = parse_unit(name).members
+        for member, nodes in zip(members, rows, strict=True):
+            if nodes and reached.isdisjoint(nodes):
+                raise ValueError(
+                    f"the output of unit {name!r} does not depend on {member!r}, so its members do "
+                    "not lie in a row. Join only what runs one after the other."
+                )
+
+
+def _reached(value: Any) -> set[Any]:
+    """All nodes of the graph that a tensor comes from, up to where credit enters."""
+    found: set[Any] = set()
+    waiting = [tensor.grad_fn for tensor in tensors_of(value)]
+    while waiting:
+        node = waiting.pop()
+        # Behind a broadcast of credit lie the units, on purpose.
+        if node is None or node in found or node.name() == "_BroadcastBackward":
+            continue
+        found.add(node)
+        waiting.extend(following for following, _ in node.next_functions)
+    return found

@@ -1,0 +1,304 @@
+"""Names of units: ``fc1+act1``, several submodules in a row, and ``fc1->fc2``, up to an input.
+
+A unit ``a+b`` begins at the input of ``a`` and ends at the output of ``b``; what runs between the
+two belongs to it. A unit ``a->c`` ends at the input of ``c``, so that it holds everything between,
+functional activations, pooling and flattening too. ``a+b->c`` is both: the parameters of ``a`` and
+``b`` are the unit's, and it ends at the input of ``c``.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from torch import nn
+
+from lit_credit.utils.compiled import clean_name, submodule
+from lit_credit.utils.names import match_names
+
+__all__ = [
+    "Passage",
+    "UnitName",
+    "all_names",
+    "choose_units",
+    "expand_units",
+    "is_composite",
+    "parse_unit",
+    "passage_at",
+    "unit_aliases",
+    "unit_modules",
+    "with_prefix",
+]
+
+_JOIN, _UNTIL = "+", "->"
+
+
+class UnitName(NamedTuple):
+    """The parts of a unit's name.
+
+    Attributes:
+        members: names of its submodules, in forward order.
+        until: name of the submodule at whose input it ends; None where it ends at the output of
+            its last member.
+    """
+
+    members: tuple[str, ...]
+    until: str | None = None
+
+    def __str__(self) -> str:
+        """The name that :func:`parse_unit` reads."""
+        joined = _JOIN.join(self.members)
+        return joined if self.until is None else f"{joined}{_UNTIL}{self.until}"
+
+
+def parse_unit(name: str) -> UnitName:
+    """Take the name of a unit apart.
+
+    Example:
+        >>> parse_unit("conv1+bn1->conv2")
+        UnitName(members=('conv1', 'bn1'), until='conv2')
+        >>> parse_unit("blocks.0")
+        UnitName(members=('blocks.0',), until=None)
+    """
+    head, arrow, until = (part.strip() for part in name.partition(_UNTIL))
+    members = tuple(part.strip() for part in head.split(_JOIN))
+    return UnitName(members, until if arrow else None)
+
+
+def is_composite(name: str) -> bool:
+    """Whether a unit has several members, or ends at an input."""
+    return _JOIN in name or _UNTIL in name
+
+
+def unit_modules(module: nn.Module, name: str) -> list[nn.Module]:
+    """The members of a unit, in forward order."""
+    return [submodule(module, member) for member in parse_unit(name).members]
+
+
+def with_prefix(name: str, prefix: str) -> str:
+    """The unit's name as seen from further up.
+
+    Example:
+        >>> with_prefix("fc1+act1", "net.")
+        'net.fc1+net.act1'
+    """
+    members, until = parse_unit(name)
+    return str(
+        UnitName(tuple(prefix + m for m in members), None if until is None else prefix + until)
+    )
+
+
+def all_names(module: nn.Module) -> list[str]:
+    """Names of all submodules; one that is registered twice has both of its names."""
+    return [clean_name(n) for n, _ in module.named_modules(remove_duplicate=False) if n]
+
+
+def expand_units(
+    patterns: Sequence[str],
+    names: Iterable[str],
+    argument: str,
+    after: str | None = None,
+    aliases: Iterable[str] = (),
+) -> list[str]:
+    """Expand the patterns of units over the names of submodules.
+
+    Patterns that are joined are paired in order: ``conv*+relu*`` is ``conv1+relu1``,
+    ``conv2+relu2``. A name without wildcard joins every one: ``fc*+relu``. A unit that ends in
+    ``->`` ends at the input of the unit that comes next, or, the last, of ``after``.
+
+    Args:
+        patterns: names or patterns, in forward order.
+        names: all names to choose from, in order.
+        argument: the argument that the patterns come from, for the error.
+        after: what the last unit is followed by.
+        aliases: further names that submodules have, of which joined patterns may make use.
+
+    Returns:
+        The names of the units, pattern by pattern.
+
+    Raises:
+        ValueError: if a pattern matches nothing or one unit is matched twice, if patterns that are
+            joined match unequally many, or nothing follows a last unit that ends in ``->``.
+
+    Example:
+        >>> expand_units(["fc*+act", "out->"], ["fc1", "fc2", "act", "out"], "units", after="head")
+        ['fc1+act', 'fc2+act', 'out->head']
+    """
+    names = list(names)
+    if not any(map(is_composite, patterns)):
+        return match_names(patterns, names, argument)
+    every = list(dict.fromkeys([*names, *aliases]))
+    units: list[UnitName] = []
+    for pattern in patterns:
+        members, until = parse_unit(pattern)
+        parts = [*members, *([until] if until else [])]
+        if not all(parts):
+            raise ValueError(
+                f"`{argument}`: {pattern!r} has an empty part. Write 'fc1+act1', 'fc1->fc2', or "
+                "'fc1->' for a unit that ends at the input of the next one."
+            )
+        for row in _paired(pattern, parts, every if len(parts) > 1 else names, argument):
+            found = tuple(row[: len(members)])
+            units.append(UnitName(found, row[-1] if until else until))
+    twice = next((unit for unit in units if units.count(unit) > 1), None)
+    if twice is not None:
+        raise ValueError(f"`{argument}`: '{twice}' is matched twice. Make the patterns disjoint.")
+    ends = [*(unit.members[0] for unit in units[1:]), after]
+    if units and units[-1].until == "" and after is None:
+        raise ValueError(
+            f"`{argument}`: the last unit, '{units[-1]}', ends at the input of what follows, but "
+            "nothing is known to follow. Name it in `readout`, or behind the arrow: "
+            f"'{units[-1]}NAME'."
+        )
+    return [
+        str(unit._replace(until=end) if unit.until == "" else unit)
+        for unit, end in zip(units, ends, strict=False)
+    ]
+
+
+def unit_aliases(units: Sequence[str]) -> dict[str, str]:
+    """The units by every name that they go by, their own among them.
+
+    Besides its whole name a unit of several submodules has that without what is behind the arrow,
+    and the name of its first member.
+
+    Example:
+        >>> unit_aliases(["conv->head"])
+        {'conv': 'conv->head', 'conv->': 'conv->head', 'conv->head': 'conv->head'}
+    """
+    known: dict[str, str] = {}
+    for unit in units:
+        members, until = parse_unit(unit)
+        short = str(UnitName(members, None if until is None else ""))
+        for alias in (members[0], _JOIN.join(members), short):
+            known.setdefault(alias, unit)
+    return known | {unit: unit for unit in units}
+
+
+def choose_units(pattern: str, units: Sequence[str], argument: str) -> list[str]:
+    """Those of ``units`` that a pattern matches, by any of their names.
+
+    Args:
+        pattern: as in :func:`lit_credit.utils.names.match_names`.
+        units: names of units.
+        argument: the argument that the pattern comes from, for the error.
+
+    Raises:
+        ValueError: if the pattern matches nothing.
+
+    Example:
+        >>> choose_units("fc*", ["fc1+act1", "fc2->head", "conv"], "units")
+        ['fc1+act1', 'fc2->head']
+    """
+    known = unit_aliases(units)
+    try:
+        hits = match_names([pattern], known, argument)
+    except ValueError:
+        hits = match_names([pattern], units, argument)  # whose error lists the units alone
+    return list(dict.fromkeys(known[hit] for hit in hits))
+
+
+def _paired(
+    pattern: str, parts: Sequence[str], names: Sequence[str], argument: str
+) -> list[list[str]]:
+    hits = [match_names([part], names, argument) for part in parts]
+    wild = [any(sign in part for sign in "*?[") for part in parts]
+    counts = {len(found) for found, is_wild in zip(hits, wild, strict=True) if is_wild} or {1}
+    if len(counts) > 1:
+        shown = "; ".join(f"{p!r} {', '.join(h)}" for p, h in zip(parts, hits, strict=True))
+        raise ValueError(
+            f"`{argument}`: the parts of {pattern!r} match unequally many submodules: {shown}. "
+            "They are paired in order: make them equally many, or write the units out."
+        )
+    (count,) = counts
+    columns = [
+        found if is_wild else found * count for found, is_wild in zip(hits, wild, strict=True)
+    ]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+class Passage:
+    """How far one forward pass has come in one unit.
+
+    Args:
+        module: the net.
+        name: of the unit.
+
+    Attributes:
+        name: of the unit.
+        modules: its members.
+        until: the submodule at whose input it ends, or None.
+        step: how many members have begun to run.
+        is_open: whether it has begun and not ended.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        until = parse_unit(name).until
+        self.name = name
+        self.modules = unit_modules(module, name)
+        self.until = None if until is None else submodule(module, until)
+        self.is_composite = is_composite(name)
+        self.step = 0
+        self.is_open = False
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The members, and where it ends."""
+        return self.modules if self.until is None else [*self.modules, self.until]
+
+    @property
+    def has_run(self) -> bool:
+        """Whether all members have begun to run."""
+        return self.step == len(self.modules)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether nothing but its end is missing."""
+        return self.is_open and self.has_run
+
+    def has_member(self, module: nn.Module) -> bool:
+        """Whether ``module`` is one of the members."""
+        return any(member is module for member in self.modules)
+
+    def waits_for(self, module: nn.Module) -> bool:
+        """Whether a run of ``module`` is the next of an open unit."""
+        return self.is_open and not self.has_run and self.modules[self.step] is module
+
+    def advance(self) -> None:
+        """Note that the next member begins to run."""
+        self.step += 1
+        self.is_open = True
+
+
+def passage_at(module: nn.Module, passages: Sequence[Passage]) -> Passage | None:
+    """The unit that a run of ``module`` belongs to, which is then one member further.
+
+    A submodule may be a member of several units, as one ``nn.ReLU`` behind every layer is: a run of
+    it belongs to the unit that is open and waits for it.
+
+    Args:
+        module: that begins to run.
+        passages: of the units that it is a member of.
+
+    Returns:
+        The unit's passage, or None where the run belongs to none.
+
+    Raises:
+        ValueError: if two units wait for it, or one that it begins has begun before.
+    """
+    waiting = [passage for passage in passages if passage.waits_for(module)]
+    if len(waiting) > 1:
+        raise ValueError(
+            f"units {waiting[0].name!r} and {waiting[1].name!r} both wait for one submodule that "
+            "they share, so it cannot be told which of them it belongs to when it runs. Give each "
+            "a submodule of its own, or end them by '->' at the input of what follows."
+        )
+    begun = [passage for passage in passages if passage.modules[0] is module]
+    free = [passage for passage in begun if passage.step == 0]
+    if not waiting and begun and not free:
+        raise ValueError(
+            f"unit {begun[-1].name!r} runs more than once in one forward pass, so it has no single "
+            "output to credit. Name a submodule that contains all of its uses."
+        )
+    for passage in [*waiting, *free][:1]:
+        passage.advance()
+        return passage
+    return None
