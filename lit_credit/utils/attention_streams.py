@@ -35,7 +35,7 @@ def streams(
     Args:
         module: the module.
         run: one forward pass on few rows, the same each time.
-        layers: the attention, in forward order; what did not run is left out.
+        layers: the attention; what did not run is left out.
         runs: what each read, of :func:`watched_heads`.
         cuts: names of all attention of the net.
     """
