@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_credit.callbacks.circuit_nulls import expected_best, null_levels
 from lit_credit.callbacks.circuit_pairs import CircuitPairs, float64
+from lit_credit.callbacks.circuit_proof import ProvedCircuits, prove_circuits
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
 from lit_credit.utils.head_weights import read_embedding, read_heads
@@ -68,6 +69,13 @@ class CircuitMatching(ScheduledDiagnostic):
     any net with attention of a common form, see :func:`lit_credit.utils.head_weights.read_heads`;
     one that is not can define ``head_weights()``. Biases play no part.
 
+    Before the first measurement it proves on four rows of the data that the heads as read give the
+    scores and the output of their attention, and that all of them lie one after the other in one
+    stream; the first row of the history says so, names the norms whose gain is folded, or says that
+    nothing is proved, where the module's loss cannot be run on a probe. A net where that fails is
+    refused: another order in a fused projection, queries and keys that a function norms or rotates,
+    capped scores, heads that mix, attention over features, two towers.
+
     Args:
         ranks: of the subspaces; None takes those of 5, 10, 15 and 20 that no head's size forbids
             and that force no match (2 r <= d).
@@ -77,7 +85,7 @@ class CircuitMatching(ScheduledDiagnostic):
         embedding: name of the embedding's submodule; None takes the module's token embedding.
         n_tokens: symbols, evenly spread over the vocabulary, among which the mismatch is taken.
         fold_norm: let the gain of the norm that a head reads through be a part of its weights,
-            where the structure of the net tells which norm that is.
+            which is the one whose output the attention reads.
         **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
             modules, in forward order, None takes all; ``n_samples`` plays no part.
 
@@ -85,7 +93,8 @@ class CircuitMatching(ScheduledDiagnostic):
         ValueError: if a rank is above what a head has, a pair, a unit or the embedding is unknown,
             or the embedding is not as wide as the stream.
         MisconfigurationException: if there are not two layers with attention that can be read, or
-            there are an encoder and a decoder and no ``units``.
+            there are an encoder and a decoder and no ``units``; before the first step, if heads as
+            read are not those of the net, or lie in several streams.
 
     Example::
 
@@ -130,9 +139,12 @@ class CircuitMatching(ScheduledDiagnostic):
         self._readers: list[str] = []
         self._writers: list[str] = []
         self._rank = 0
+        self._trainer: Trainer | None = None
+        self._proof: ProvedCircuits | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Read the heads once, so that what does not fit is known before training."""
+        self._trainer, self._proof = trainer, None
         pairs = self._read(module)
         if unknown := [pair for pair in self.pairs if pair not in pairs.names]:
             raise ValueError(
@@ -154,6 +166,13 @@ class CircuitMatching(ScheduledDiagnostic):
                 f"CircuitMatching: `ranks` {forced} in a stream of {width} features: subspaces of "
                 f"more than {width // 2} dimensions cannot avoid each other."
             )
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """Check on a few rows of data that pairs of heads as read are pairs of the net."""
+        layers = read_heads(module, self.units)
+        self._proof = prove_circuits(self._trainer, module, layers, self.fold_norm)
+        self._trainer = None
+        return self._proof.statements
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``<quantity>/<pair>`` at distance 0, ``D+05/<quantity>/<pair>`` at others."""
@@ -234,6 +253,8 @@ class CircuitMatching(ScheduledDiagnostic):
                 "two streams. Choose the attention of one by `units`, such as ['encoder.*.*'], "
                 f"out of: {choice(heads.name for heads in layers)}."
             )
+        if self._proof is not None:
+            layers = self._proof.with_gains(module, layers)
         return CircuitPairs(layers, self.fold_norm, [0, *self.distances])
 
     def _embedding(self, module: LightningModule, width: int) -> Tensor | None:

@@ -20,6 +20,7 @@ from lit_credit.functional import (
 )
 from lit_credit.plotting import divergence_figure
 from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts
+from lit_credit.utils.head_proof import prove_heads
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import Row
 
@@ -85,6 +86,24 @@ class ExactDivergence(ScheduledDiagnostic):
         self._associations = self._bound(module)
         # Read at the first measurement: a resumed run gives its seed later than this.
         self._trainer, self._contexts = trainer, None
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """Check that the heads that the bound counts are those of the net; else leave it out."""
+        if self._associations is None or self._trainer is None:
+            return {}
+        few = Contexts(*(part[:4] for part in read_contexts(self._trainer)))
+
+        def run() -> object:
+            return run_contexts(module, few)
+
+        try:
+            layers = read_heads(module, self.units)
+            return prove_heads(module, layers, run, who="ExactDivergence").statements
+        except MisconfigurationException as error:
+            if self.units is not None:
+                raise
+            self._associations = None
+            return {f"not proved, so there is no bound: {error}": math.nan}
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """All of it."""

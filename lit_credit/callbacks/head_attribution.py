@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.attention import head_tag
+from lit_credit.callbacks.attribution_proof import prove_attribution
 from lit_credit.callbacks.head_logits import HeadLogits, head_logits
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
 from lit_credit.functional import logit_margins, shared_work
@@ -42,7 +43,14 @@ class HeadAttribution(ScheduledDiagnostic):
     what is shown is the direct path. At the end of fit it draws margins sample by sample with the
     accuracies, and the first sample's logits symbol by symbol.
 
-    Costs one forward on ``n_samples`` rows, and holds H n N logits of a layer.
+    Before the first measurement it proves on four rows that the heads as read give the output of
+    their attention, that this arrives unchanged in front of the final norm, all else frozen, and
+    that the loss asks these logits for the targets; the first row of the history says so. A net
+    where that fails is refused: post-norm layers, LayerScale, residual multipliers and gates,
+    pooling, an encoder beside the decoder, a second output head.
+
+    Costs one forward on ``n_samples`` rows, and holds H n N logits of a layer; once, some forwards
+    on four rows.
 
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
@@ -55,7 +63,8 @@ class HeadAttribution(ScheduledDiagnostic):
         ValueError: if ``units`` matches no attention, or ``unembedding`` no ``nn.Linear``.
         MisconfigurationException: if there is no attention whose heads can be read, or no
             ``nn.Linear``; before the first step, if heads add to another stream than the
-            unembedding reads, or to another ``position``, or batches have no targets.
+            unembedding reads, or to another ``position``, what they add does not arrive there as it
+            is, batches have no targets, or the loss has others.
 
     Example::
 
@@ -88,6 +97,10 @@ class HeadAttribution(ScheduledDiagnostic):
         if found is None:
             raise missing(self, module, "an nn.Linear that makes the logits", "Give it one.")
         self._point = found
+
+    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+        """Check that heads add to the stream what they are said to add."""
+        return prove_attribution(module, batch, self.units, self._point, self.position)
 
     def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
         """``margin/<part>``, ``accuracy/<part>`` and how samples are shared."""

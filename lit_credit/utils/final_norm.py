@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from lit_credit.utils.capture import Point
 from lit_credit.utils.compiled import named_submodules
+from lit_credit.utils.norm_forms import is_norm
 
 __all__ = ["find_final_norm", "norm_names"]
 
 
 def norm_names(module: nn.Module) -> list[str]:
-    """The submodules that are a LayerNorm or an RMSNorm, by torch or by name."""
-    return [name for name, child in named_submodules(module) if _is_norm(child)]
+    """The submodules that may be a norm of the last dimension, by torch or by name."""
+    return [name for name, child in named_submodules(module) if is_norm(child)]
 
 
 def find_final_norm(
@@ -54,9 +55,3 @@ def _check_position(name: str, output: Tensor, read: Tensor, position: int) -> N
             f"`position` is {position}, but the unembedding reads position {picked[0]} of what "
             f"{name!r} returns, as of a class token. Set `position` to {picked[0]}."
         )
-
-
-def _is_norm(module: nn.Module) -> bool:
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        return len(module.normalized_shape) == 1
-    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight")

@@ -68,6 +68,13 @@ def head_outputs(
             " projection nor their values were seen. Let it compute attention by torch's "
             "scaled_dot_product_attention, or leave it out by `units`."
         )
+    shapes = {tuple(m.shape) for m in mixed}
+    if len(shapes) > 1 or any((shape[1], shape[3]) != (count, size) for shape in shapes):
+        raise MisconfigurationException(
+            f"what the heads of {heads.name!r} add does not show: attention times values has shape "
+            f"{' and '.join(map(str, shapes))}, expected (N, {count}, T, {size}) of heads as read. "
+            "Leave it out by `units`."
+        )
     # Where it runs several times, all it adds.
     total = torch.stack([m.detach() for m in mixed]).sum(0)
     return torch.einsum("nhtk,hdk->hntd", total, heads.output.to(total.dtype))
@@ -79,4 +86,5 @@ def _mixed(call: AttentionCall, heads: int) -> Tensor:
     if value is None:
         raise RuntimeError("the values were not seen")
     # Weights were recorded in float32 at least, whatever the net computes in.
-    return call.weights @ value.repeat_interleave(heads // value.shape[1], 1).to(call.weights)
+    shared = max(1, heads // value.shape[1])
+    return call.weights @ value.repeat_interleave(shared, 1).to(call.weights)

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from lit_credit.utils.attention_heads import AttentionHeads
 from lit_credit.utils.compiled import submodule
 
-__all__ = ["Projections", "find_output", "find_projections", "is_attention", "split_into_heads"]
+__all__ = [
+    "Projections",
+    "find_output",
+    "find_projections",
+    "is_attention",
+    "projection_names",
+    "split_into_heads",
+]
 
 _APART = (
     ("q", "k", "v", "o"),
@@ -83,13 +90,22 @@ def find_projections(attention: nn.Module) -> Projections:
     return found
 
 
-def find_output(attention: nn.Module) -> str | None:
-    """Name, below the attention, of the Linear whose columns are the heads; None if not known."""
+def projection_names(attention: nn.Module) -> tuple[str, ...] | None:
+    """Names, below the attention, of the Linears that make q, k and v (one, if fused) and output.
+
+    None where they are not known, or do not run as modules of their own (nn.MultiheadAttention).
+    """
     for names in (*_APART, *_FUSED):
         if all(_affine(attention, name) is not None for name in names):
-            found = submodule(attention, names[-1])
-            return f"{names[-1]}.0" if isinstance(found, nn.Sequential) else names[-1]
+            found = ((name, submodule(attention, name)) for name in names)
+            return tuple(f"{n}.0" if isinstance(child, nn.Sequential) else n for n, child in found)
     return None
+
+
+def find_output(attention: nn.Module) -> str | None:
+    """Name, below the attention, of the Linear whose columns are the heads; None if not known."""
+    names = projection_names(attention)
+    return None if names is None else names[-1]
 
 
 def _named(module: nn.Module) -> Projections | None:

@@ -14,7 +14,14 @@ from lit_credit.utils.head_projections import find_projections, is_attention, sp
 from lit_credit.utils.head_surroundings import check_plain_scores, find_norm_gain, find_rope
 from lit_credit.utils.names import matched_units
 
-__all__ = ["AttentionHeads", "Rope", "find_embedding", "read_embedding", "read_heads"]
+__all__ = [
+    "AttentionHeads",
+    "Rope",
+    "attention_names",
+    "find_embedding",
+    "read_embedding",
+    "read_heads",
+]
 
 _NO_SYMBOLS = re.compile(r"pos|wpe|type|segment|relative|bias")
 _CROSS = {"multihead_attn", "encdecattention", "crossattention", "cross_attn", "encoder_attn"}
@@ -63,6 +70,11 @@ def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[At
         raise MisconfigurationException(_nothing_found(module))
     chosen = found if units is None else matched_units(units, list(found), "units")
     return [_read(module, name, found[name]) for name in found if name in chosen]
+
+
+def attention_names(module: nn.Module) -> list[str]:
+    """Names of all attention that :func:`read_heads` knows, cross-attention too."""
+    return [name for name, _ in _attentions(module)]
 
 
 def read_embedding(module: nn.Module, name: str | None = None) -> Tensor | None:

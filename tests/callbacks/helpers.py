@@ -112,7 +112,7 @@ class Symbols(nn.Module):
 
 
 class Attend(nn.Module):
-    """Every token to every token, twice, and their mean."""
+    """Every token to every token, twice, added to the stream, and its last position."""
 
     def __init__(self):
         super().__init__()
@@ -121,7 +121,7 @@ class Attend(nn.Module):
 
     def forward(self, x):
         x = x + self.before(x, x, x, need_weights=False)[0]
-        return self.attention(x, x, x, need_weights=False)[0].mean(1)
+        return (x + self.attention(x, x, x, need_weights=False)[0])[:, -1]
 
 
 class SymbolNet(NoisyNet):

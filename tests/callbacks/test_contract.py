@@ -185,7 +185,8 @@ def test_a_stateful_training_loader_stays_where_it_is(tmp_path):
 
 @pytest.mark.parametrize("kind", WITH_LOSS)
 def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path):
-    for module, make_callback in ((helpers.rule(DFA), make), (Validated(), on_foreign)):
+    made = (helpers.rule(DFA, net_for(kind)), make), (Validated(net_for(kind)), on_foreign)
+    for module, make_callback in made:
         witness = Witness()
         # The first measurement is that of the probe of 7 rows; batches have 8 or 6.
         net = module.net if isinstance(module, DFA) else module.model

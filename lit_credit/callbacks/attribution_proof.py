@@ -1,0 +1,104 @@
+"""Proof that what heads are said to add to the logits is what they add."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lit_credit.callbacks.head_logits import Reading, head_logits
+from lit_credit.callbacks.head_targets import prove_targets, targets_of
+from lit_credit.utils.batch_loss import batch_loss
+from lit_credit.utils.compiled import submodule
+from lit_credit.utils.direct_path import arrivals
+from lit_credit.utils.few_rows import few_rows
+from lit_credit.utils.head_projections import find_output
+from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance
+from lit_credit.utils.head_weights import read_heads
+
+__all__ = ["prove_attribution"]
+
+
+def prove_attribution(
+    module: LightningModule,
+    batch: Any,
+    units: Sequence[str] | None,
+    unembedding: str,
+    position: int,
+) -> dict[str, float]:
+    """Check on few rows all that :func:`head_logits` assumes.
+
+    That heads as read give the output of their attention, that this output arrives, as it is, in
+    front of the final norm, and that the loss asks the unembedding for the targets.
+
+    Args:
+        module: the module.
+        batch: the probe.
+        units: attention modules, None takes all.
+        unembedding: name of the ``nn.Linear`` that makes the logits.
+        position: the one that predicts, where there is one target a sample.
+
+    Returns:
+        What was proved, to its largest relative error.
+
+    Raises:
+        MisconfigurationException: if one of these is not so.
+    """
+    few = few_rows(batch)
+    if not (targets_of(module, few) >= 0).any():
+        few = batch
+    reading = head_logits(module, few, units, unembedding, position).reading
+    layers = read_heads(module, units)
+    proved = prove_heads(
+        module, layers, lambda: batch_loss(module, few), who="HeadAttribution", scores=False
+    )
+    arrived = _arrival(module, few, reading, proved)
+    return {
+        **proved.statements,
+        **arrived,
+        **prove_targets(module, few, unembedding, reading.picked),
+    }
+
+
+def _arrival(
+    module: LightningModule, few: Any, reading: Reading, proved: ProvedHeads
+) -> dict[str, float]:
+    """That the outputs of all attention arrive at the stream."""
+    points, attention = {}, {}
+    for name, runs in proved.runs.items():
+        if name in proved.found and runs.written:
+            output = find_output(submodule(module, name))
+            points[name] = name if output is None else f"{name}.{output}".lstrip(".")
+            attention[points[name]] = name
+
+    def of_added(point: str, added: Tensor) -> Tensor:
+        rows = added[None] if added.dim() == 2 else added
+        turned = proved.found[attention[point]].transposed
+        return reading.picked(rows.transpose(0, 1) if turned else rows.flatten(1, -2))
+
+    written = {points[name]: proved.runs[name].written[0] for name in points}
+    times = {points[name]: len(proved.runs[name].written) for name in points}
+    stream = reading.stream
+    errors = arrivals(
+        module,
+        lambda: batch_loss(module, few),
+        written,
+        times,
+        stream,
+        of_added,
+        reading.picked,
+    )
+    place = "the final norm" if stream.module != reading.unembedding else "the unembedding"
+    limit = tolerance(reading.passed[stream])
+    for point, (error, multiple) in errors.items():
+        if point and not error <= limit:
+            raise MisconfigurationException(
+                f"HeadAttribution: what the heads of {attention[point]!r} add does not arrive as "
+                f"it is in front of {place}, {stream.module!r} (relative error {error:.2g}, "
+                f"nearest to {multiple:.2g} times what they add): a norm behind the attention, a "
+                "gain, a gate, a multiplier or pooling lies between, or they write to another "
+                "stream. So the logits that they add directly are not known. Choose `units` whose "
+                "output is added to that stream, or leave HeadAttribution out."
+            )
+    return {f"what heads add arrives as it is in front of {stream.module!r}": errors[""][0]}

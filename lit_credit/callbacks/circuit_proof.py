@@ -1,0 +1,160 @@
+"""Proof that the circuits of heads as read are those of the net."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lit_credit.utils.attention_heads import AttentionHeads
+from lit_credit.utils.attention_streams import side_by_side, streams
+from lit_credit.utils.batch_loss import batch_loss
+from lit_credit.utils.capture import capture
+from lit_credit.utils.few_rows import few_rows
+from lit_credit.utils.head_proof import prove_heads
+from lit_credit.utils.head_weights import attention_names
+from lit_credit.utils.norms_in_front import NormInFront, find_norms_in_front, norm_points
+from lit_credit.utils.probe import probe_batch
+from lit_credit.utils.trainer import callbacks_of
+
+__all__ = ["ProvedCircuits", "prove_circuits"]
+
+_WHO = "CircuitMatching"
+_ROWS = 4
+
+
+@dataclass(frozen=True)
+class ProvedCircuits:
+    """What was proved, and the norms that were found by it.
+
+    Attributes:
+        statements: what was proved, to the largest relative error; what was not, to NaN.
+        norms: by name of the attention the norm in front of it; None where no forward pass ran.
+    """
+
+    statements: dict[str, float]
+    norms: dict[str, NormInFront] | None = field(default=None)
+
+    def with_gains(
+        self, module: LightningModule, layers: Sequence[AttentionHeads]
+    ) -> list[AttentionHeads]:
+        """The heads, with the gains of the norms that were found; as they are without any run."""
+        if self.norms is None:
+            return list(layers)
+        return [
+            layer
+            if layer.name not in self.norms
+            else replace(layer, norm_gain=self.norms[layer.name].gain(module))
+            for layer in layers
+        ]
+
+
+def prove_circuits(
+    trainer: Trainer | None,
+    module: LightningModule,
+    layers: Sequence[AttentionHeads],
+    fold_norm: bool,
+) -> ProvedCircuits:
+    """Check on a few rows that pairs of heads as read are pairs of the net.
+
+    Heads give the scores and the output of their attention, all attention lies one after the other
+    in one stream, and the norm in front of each is found. A module whose loss cannot be run on a
+    probe has nothing proved, which a warning and the statement say.
+
+    Args:
+        trainer: of the fit, whose data are the probe.
+        module: the module.
+        layers: its heads.
+        fold_norm: whether gains are folded, for the statement.
+
+    Raises:
+        MisconfigurationException: if it is not so.
+    """
+    try:
+        few = _few(trainer, module)
+        with torch.no_grad():
+            batch_loss(module, few)
+    except Exception as error:  # of the person's own code, or the data
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        rank_zero_warn(
+            f"{_WHO}: heads as read are not proved to be those of {type(module).__name__}, whose "
+            f"loss could not be run on a probe ({reason[:200]})."
+        )
+        return ProvedCircuits({"not proved: the loss could not be run on a probe": math.nan})
+
+    def run() -> object:
+        return batch_loss(module, few)
+
+    with capture(module, norm_points(module, layers)) as passed:
+        proved = prove_heads(module, layers, run, who=_WHO)
+    norms = find_norms_in_front(module, layers, proved.runs, passed)
+    cuts = attention_names(module)
+    groups = streams(module, run, layers, proved.runs, cuts)
+    if len(groups) > 1:
+        raise _several(module, [(group[0], group[-1]) for group in groups], "in different streams")
+    _check_order(module, layers, list(proved.runs))
+    pair = side_by_side(module, run, layers, proved.runs, cuts)
+    if pair is not None:
+        raise _several(module, [pair], "side by side")
+    return ProvedCircuits(
+        {
+            **proved.statements,
+            "all heads write to and read from one stream": 0.0,
+            **_folded(layers, norms, fold_norm),
+        },
+        norms,
+    )
+
+
+def _few(trainer: Trainer | None, module: LightningModule) -> Any:
+    known = () if trainer is None else callbacks_of(trainer)
+    probes = [probe for c in known if (probe := getattr(c, "probe", None)) is not None]
+    if probes:
+        return few_rows(probes[0], _ROWS)
+    if trainer is None:
+        raise MisconfigurationException("there is no Trainer that has data.")
+    return few_rows(probe_batch(trainer, module, _ROWS), _ROWS)
+
+
+def _check_order(
+    module: LightningModule, layers: Sequence[AttentionHeads], ran: Sequence[str]
+) -> None:
+    expected = [layer.name for layer in layers if layer.name in ran]
+    if expected != list(ran):
+        first = next(a for a, b in zip(ran, expected, strict=True) if a != b)
+        raise MisconfigurationException(
+            f"{_WHO}: the attention of {type(module).__name__} runs in another order than it is "
+            f"registered in ({first!r} is earlier), so that writing and reading heads would be "
+            "exchanged. Register it in forward order, or choose by `units`."
+        )
+
+
+def _several(
+    module: LightningModule, ends: Sequence[tuple[str, str]], how: str
+) -> MisconfigurationException:
+    shown = "; ".join(a if a == b else f"{a} .. {b}" for a, b in ends)
+    return MisconfigurationException(
+        f"{_WHO}: attention of {type(module).__name__} is {how}, so that one does not read what "
+        f"another wrote: {shown}. Choose the attention of one stream, one after the other, by "
+        "`units`."
+    )
+
+
+def _folded(
+    layers: Sequence[AttentionHeads], norms: dict[str, NormInFront], fold_norm: bool
+) -> dict[str, float]:
+    """By name which gains are a part of the weights."""
+    if not fold_norm:
+        return {"gains of norms are not folded, as `fold_norm` says": 0.0}
+    found = {}
+    for layer in layers:
+        norm = norms.get(layer.name)
+        known = layer.norm_gain is not None if norm is None else True
+        name = "of the norm in front" if norm is None else f"of {norm.name!r}"
+        what = f"gain {name} is folded into" if known else "no gain is folded into"
+        found[f"{what} {layer.name!r}"] = 0.0
+    return found

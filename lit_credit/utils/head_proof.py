@@ -1,0 +1,176 @@
+"""Proof by numbers that heads as read are those of the net."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lit_credit.utils.attention import AttentionCall, recorded_attention
+from lit_credit.utils.attention_heads import AttentionHeads
+from lit_credit.utils.head_recompute import Reproduction, reproduce
+from lit_credit.utils.head_runs import HeadRuns, amplified, watched_heads
+
+__all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance"]
+
+_SPREAD = 12.0
+"""Standard deviation of the scores to which inputs are amplified: what caps scores then shows."""
+_LARGEST_FACTOR = 1e3
+
+
+@dataclass(frozen=True)
+class ProvedHeads:
+    """What a forward pass showed of the heads.
+
+    Attributes:
+        statements: what was proved, to the largest relative error; what was not, to NaN.
+        runs: what each attention read and wrote, in the order of their first runs.
+        found: by name of the attention, of those that ran.
+    """
+
+    statements: dict[str, float]
+    runs: dict[str, HeadRuns]
+    found: dict[str, Reproduction]
+
+
+def tolerance(tensor: Tensor) -> float:
+    """The relative error of rounding that a computation in the tensor's dtype may show."""
+    return 0.05 if tensor.dtype in (torch.float16, torch.bfloat16) else 0.01
+
+
+@torch.no_grad()
+def prove_heads(
+    module: nn.Module,
+    layers: Sequence[AttentionHeads],
+    run: Callable[[], object],
+    *,
+    who: str,
+    scores: bool = True,
+) -> ProvedHeads:
+    """Check that heads as read give the attention and the output that the module computes.
+
+    With the inputs that each attention really has; for the scores once more with these inputs
+    multiplied, since scores near 0, as before training, hide a cap or a norm.
+
+    Args:
+        module: the module.
+        layers: its heads, as :func:`lit_credit.utils.head_weights.read_heads` has them.
+        run: one forward pass on few rows, the same each time.
+        who: the diagnostic, for the error.
+        scores: check the scores too, and not only what is added given the attention weights.
+
+    Raises:
+        MisconfigurationException: if an attention differs, or none ran.
+    """
+    with recorded_attention(module) as calls, watched_heads(module, layers) as runs:
+        run()
+    if not any(layer.name in runs for layer in layers):
+        raise MisconfigurationException(
+            f"{who}: none of the attention whose heads were read ran on the probe: "
+            f"{', '.join(layer.name for layer in layers)}. Choose others by `units`."
+        )
+    found = {
+        layer.name: reproduce(layer, runs[layer.name], calls_of(layer, calls))
+        for layer in layers
+        if layer.name in runs
+    }
+    statements: dict[str, float] = {}
+    shown = [layer for layer in layers if layer.name in found and _finite(runs[layer.name])]
+    for layer in layers:
+        if layer not in shown:
+            reason = "is not finite" if layer.name in found else "did not run"
+            statements[f"not proved: heads of {layer.name!r}, which {reason} on the probe"] = (
+                math.nan
+            )
+    if not shown:
+        return ProvedHeads(statements, runs, found)
+    again = _amplified(module, shown, run, runs, found) if scores else {}
+    by_position: list[str] = []
+    output, score = [], []
+    for layer in shown:
+        passes = [found[layer.name], *([again[layer.name]] if layer.name in again else [])]
+        visible = bool(calls_of(layer, calls))
+        output.append(_checked(layer, max(p.output for p in passes), _OUTPUT, visible, who))
+        plain = max(p.scores for p in passes)
+        known = [p.apart_from_positions for p in passes]
+        apart = max((error for error in known if not math.isnan(error)), default=math.inf)
+        if plain > tolerance(layer.query) >= apart:
+            by_position.append(layer.name)
+            plain = apart
+        if scores and visible:  # else the output has shown it
+            score.append(_checked(layer, plain, _SCORES, visible, who))
+    statements["heads as read give the output of their attention"] = max(output)
+    but = f", but for a bias by position in {_listed(by_position)}" if by_position else ""
+    if score:
+        statements[f"heads as read give the scores of their attention{but}"] = max(score)
+    return ProvedHeads(statements, runs, found)
+
+
+def calls_of(layer: AttentionHeads, calls: Sequence[AttentionCall]) -> list[AttentionCall]:
+    """Those that ran inside of an attention."""
+    prefix = f"{layer.name}." if layer.name else ""
+    return [c for c in calls if c.module == layer.name or c.module.startswith(prefix)]
+
+
+def _amplified(
+    module: nn.Module,
+    layers: Sequence[AttentionHeads],
+    run: Callable[[], object],
+    runs: Mapping[str, HeadRuns],
+    found: Mapping[str, Reproduction],
+) -> dict[str, Reproduction]:
+    """The same with larger scores, where they were small."""
+    factors = {
+        layer.name: min(_LARGEST_FACTOR, math.sqrt(_SPREAD / found[layer.name].spread))
+        for layer in layers
+        if 0 < found[layer.name].spread < _SPREAD / 2
+    }
+    if not factors:
+        return {}
+    larger = [layer for layer in layers if layer.name in factors]
+    with (
+        recorded_attention(module) as calls,
+        watched_heads(module, larger) as again,  # before outputs are restored
+        amplified(module, larger, factors, runs),
+    ):
+        run()
+    return {
+        layer.name: reproduce(layer, again[layer.name], calls_of(layer, calls))
+        for layer in larger
+        if layer.name in again and _finite(again[layer.name])
+    }
+
+
+_OUTPUT = (
+    "its output is not the sum over heads of A (x W_V + b_V) W_O': another order of q, k and v in "
+    "a fused projection, heads that mix, attention over features, a gate or norm before the output"
+)
+_SCORES = (
+    "its scores are not x W_Q W_K' x': another order of q, k and v in a fused projection, queries, "
+    "keys or scores that a function norms, rotates, caps or mixes"
+)
+
+
+def _checked(layer: AttentionHeads, error: float, reason: str, visible: bool, who: str) -> float:
+    if error <= tolerance(layer.query):
+        return error
+    if not visible:
+        reason = f"its weights A could not be seen, and with a softmax of the scores {reason}"
+    size = "shapes do not fit" if math.isinf(error) else f"relative error {error:.2g}"
+    raise MisconfigurationException(
+        f"{who}: the heads of {layer.name or 'the module itself'!r} as read do not reproduce the "
+        f"attention on the probe ({size}, expected at most {tolerance(layer.query):g}): {reason}, "
+        "or the like. Give it a method `head_weights()` that returns what it computes with, or "
+        "leave it out by `units`."
+    )
+
+
+def _finite(runs: HeadRuns) -> bool:
+    tensors = [*runs.written, *(x for read in runs.read for x in read)]
+    return all(bool(x.isfinite().all()) for x in tensors)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
