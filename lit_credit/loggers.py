@@ -12,12 +12,11 @@ class RunLogger(TensorBoardLogger):
 
     Args:
         save_dir: empty takes ``DEFAULT_ROOT_DIR/RULE/seed_SEED``.
-        *args: see ``lightning.pytorch.loggers.TensorBoardLogger``.
         default_hp_metric: add Lightning's ``hp_metric`` to those metrics.
         **kwargs: see ``lightning.pytorch.loggers.TensorBoardLogger``.
     """
 
     def __init__(
-        self, save_dir: str = "", *args: Any, default_hp_metric: bool = False, **kwargs: Any
+        self, save_dir: str = "", *, default_hp_metric: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(save_dir, *args, default_hp_metric=default_hp_metric, **kwargs)
+        super().__init__(save_dir, default_hp_metric=default_hp_metric, **kwargs)

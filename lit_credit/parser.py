@@ -55,7 +55,7 @@ class ShortErrorParser(LightningArgumentParser):
     def __init__(self, *args: Any, parser_mode: str = _CHECKED_YAML, **kwargs: Any) -> None:
         super().__init__(*args, parser_mode=parser_mode, **kwargs)
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:
+    def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse; a line on standard error names arguments that a replaced class leaves behind."""
         with replaced_classes(lambda line: print(f"lit-credit: {line}", file=sys.stderr)):
             cfg: Namespace = super().parse_args(*args, **kwargs)

@@ -6,12 +6,14 @@ attribute ``own_class_rules``; any other parser of the same process works as bef
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any, Protocol
 
-from jsonargparse import Namespace, _typehints
+from jsonargparse import Namespace
 
 __all__ = ["ClassRules", "install", "without_class_defaults"]
 
+_typehints: Any = import_module("jsonargparse._typehints")
 _WITHOUT: ContextVar[bool] = ContextVar("without_class_defaults", default=False)
 _Hook = tuple[str, Callable[..., Any]]
 
@@ -172,7 +174,8 @@ def _makers(rules: ClassRules) -> _Hook:
         # A function that makes an optimizer is called like the optimizer's class: with the
         # parameters, and the `init_args` as they are given here.
         class_path = _typehints.get_import_path(place)
-        return spec, *original(callable_type, Namespace(class_path=class_path))[1:]
+        stand_in: Any = _typehints.subclass_spec_as_namespace(class_path)
+        return spec, *original(callable_type, stand_in)[1:]
 
     return original.__name__, adapt
 
