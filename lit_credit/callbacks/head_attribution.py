@@ -14,6 +14,7 @@ from lit_credit.callbacks.head_logits import HeadLogits, head_logits
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
 from lit_credit.functional import logit_margins, shared_work
 from lit_credit.plotting import SignedMap, attribution_figure, signed_heatmaps
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding
@@ -84,6 +85,7 @@ class HeadAttribution(ScheduledDiagnostic):
         self, *, unembedding: str | None = None, position: int = -1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        check_range(position=position)
         self.unembedding = unembedding
         self.position = position
         self._point = ""

@@ -27,6 +27,7 @@ from lit_credit.rules.optimization import (
     try_scheduler,
 )
 from lit_credit.tasks import Task
+from lit_credit.utils.ranges import check_parts
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.device_search import skip_device_search
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
@@ -103,8 +104,7 @@ class CreditRule(CheckpointedRule):
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
-        if updates_per_step < 1:
-            raise ValueError(f"`updates_per_step` is {updates_per_step}, expected at least 1.")
+        check_parts(updates_per_step=updates_per_step)
         self.automatic_optimization = False
         self.net = net
         self.task = task

@@ -8,6 +8,7 @@ from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.base import CreditRule
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.random_state import run_seed
 
 __all__ = ["FA"]
@@ -54,6 +55,7 @@ class FA(CreditRule):
         leave_exact: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
         super().__init__(*args, **kwargs)
         self.feedback_seed = run_seed() if feedback_seed is None else feedback_seed
         self.redraw = redraw
