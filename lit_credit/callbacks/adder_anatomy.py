@@ -14,10 +14,10 @@ from lit_credit.callbacks.scheduled import missing
 from lit_credit.callbacks.tested import TestedDiagnostic
 from lit_credit.functional import best_ratio
 from lit_credit.plotting import AdderFindings, adder_sheet
-from lit_credit.utils.ranges import check_sizes
 from lit_credit.utils.checkpoints import read_weights, rows_beside
 from lit_credit.utils.history import Row
 from lit_credit.utils.names import matched_units, submodule_names
+from lit_credit.utils.ranges import check_sizes
 from lit_credit.utils.table import TableRow
 
 __all__ = ["AdderAnatomy"]

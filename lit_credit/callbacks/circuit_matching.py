@@ -16,10 +16,10 @@ from lit_credit.callbacks.circuit_pairs import CircuitPairs, float64
 from lit_credit.callbacks.circuit_proof import ProvedCircuits, prove_circuits
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.head_weights import read_embedding, read_heads
 from lit_credit.utils.history import Row, read_history
 from lit_credit.utils.numbers import number_text
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.series import match_ranks
 from lit_credit.utils.short_text import choice
 

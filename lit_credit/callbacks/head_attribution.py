@@ -14,10 +14,10 @@ from lit_credit.callbacks.head_logits import HeadLogits, head_logits
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
 from lit_credit.functional import logit_margins, shared_work
 from lit_credit.plotting import SignedMap, attribution_figure, signed_heatmaps
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_names import short_names
 
 __all__ = ["HeadAttribution"]

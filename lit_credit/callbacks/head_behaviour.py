@@ -26,10 +26,10 @@ from lit_credit.functional import (
     repeated_tokens,
 )
 from lit_credit.plotting import HeadPanel, head_heatmaps
-from lit_credit.utils.ranges import check_parts, check_range
 from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.head_weights import read_embedding
 from lit_credit.utils.history import Row
+from lit_credit.utils.ranges import check_parts, check_range
 
 __all__ = ["HeadBehaviour"]
 

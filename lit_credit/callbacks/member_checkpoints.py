@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.checkpoint_io import AtomicCheckpointIO
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import run_folder
 
 __all__ = ["MemberCheckpoints"]

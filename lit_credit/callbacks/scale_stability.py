@@ -14,8 +14,8 @@ from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.plotting import layer_curves
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.history import Row
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["ScaleStability"]
 

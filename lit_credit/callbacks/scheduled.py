@@ -11,7 +11,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_credit.callbacks.declared import refuse_unused
 from lit_credit.callbacks.reported import ReportedDiagnostic
 from lit_credit.callbacks.undefined import tell_undefined
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.batch_loss import (
     LossFunction,
     check_batch_loss,
@@ -25,6 +24,7 @@ from lit_credit.utils.logging import log_charts, log_scalars
 from lit_credit.utils.nested import is_plain
 from lit_credit.utils.probe import check_size, probe_batch
 from lit_credit.utils.probing import probing
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import (
     callbacks_of,
     check_trainer,

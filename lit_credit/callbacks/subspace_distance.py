@@ -19,10 +19,10 @@ from lit_credit.functional import (
     projector_distance_null,
 )
 from lit_credit.plotting import layer_curves
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.contexts import read_contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding, read_matrices
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["SubspaceDistance"]
 

@@ -20,11 +20,11 @@ from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import participation_ratio
 from lit_credit.plotting import symbol_maps
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts, split_contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.numbers import number_text
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.table import TableRow
 
 __all__ = ["SymbolAttention"]

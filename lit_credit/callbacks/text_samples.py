@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.logging import log_text
 from lit_credit.utils.probing import probing
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import check_trainer
 
 __all__ = ["TextSamples"]

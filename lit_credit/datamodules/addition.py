@@ -9,8 +9,8 @@ from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.utils.addition_layout import AdditionLayout
 from lit_credit.utils.addition_sampler import draw_sums, forced_chains
-from lit_credit.utils.ranges import check_range, check_sizes
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["Addition"]
 

@@ -8,8 +8,8 @@ from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
-from lit_credit.utils.ranges import check_range, check_sizes
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["Copying"]
 

@@ -10,10 +10,10 @@ from torch import Generator, Tensor
 from lit_credit.datamodules.ngram_distributions import NGramDistribution
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader, Transform
-from lit_credit.utils.ranges import check_range, check_sizes
 from lit_credit.utils.contexts import Contexts
 from lit_credit.utils.ngram import live_contexts
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["NGram"]
 

@@ -8,8 +8,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lit_credit.datamodules.tensor_loader import TensorLoader, Transform
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["TensorDataModule"]
 

@@ -7,8 +7,8 @@ from typing import cast
 from torch import Tensor, nn
 
 from lit_credit.models.parallel_attention import ParallelAttention, SeparateHeads
-from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 
 __all__ = ["AttentionOnly", "AttentionOnlyBlock"]
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lit_credit.utils.ranges import check_parts, check_sizes
 from lit_credit.utils.ngram import check_length
+from lit_credit.utils.ranges import check_parts, check_sizes
 
 __all__ = ["ContextMLP"]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lit_credit.utils.ranges import check_parts, check_range
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_parts, check_range
 
 __all__ = ["Ensemble"]
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from lit_credit.utils.ranges import check_range, check_sizes
 from lit_credit.utils.ngram import check_length, context_index
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["LowRank"]
 

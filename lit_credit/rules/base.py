@@ -27,7 +27,6 @@ from lit_credit.rules.optimization import (
     try_scheduler,
 )
 from lit_credit.tasks import Task
-from lit_credit.utils.ranges import check_parts
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.device_search import skip_device_search
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
@@ -35,6 +34,7 @@ from lit_credit.utils.logging import declare_hyperparameters, logger_due
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.nested import first_tensor
 from lit_credit.utils.random_state import set_random_state
+from lit_credit.utils.ranges import check_parts
 from lit_credit.utils.trainer import count_updates, is_at_epoch_start
 from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
 from lit_credit.utils.updates import batches_of

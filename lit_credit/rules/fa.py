@@ -8,8 +8,8 @@ from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.base import CreditRule
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["FA"]
 
