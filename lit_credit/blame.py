@@ -32,11 +32,19 @@ def blamed_part(error: BaseException, cli: LightningCLI) -> str:
         through none.
     """
     parts = list(_parts(cli))
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    # A message of lit_credit's names what is wrong; the method that says it is of no interest.
+    in_our_words = bool(frames) and _package(frames[-1]) == "lit_credit"
+    for frame in reversed(frames):
+        if frame.f_code.co_name == "__getattr__":  # somebody else has asked for too much
+            continue
         paths = [part.path for part in parts if _is_at_work(part.made_by, frame)]
         if paths:
             own = _paths_of(frame.f_locals.get("self"), cli)
-            return f"{_either(own or paths)} ({_shown(frame)})"
+            return f"{_either(own or paths)} ({_shown(frame, in_our_words)})"
+    names = [str(frame.f_globals.get("__name__", "")) for frame in frames]
+    if any(name.startswith("torch.utils.data") for name in names):  # a data set, a collate function
+        return _either([part.path for part in parts if part.path == "data"])
     # An argument that a constructor does not take is refused before there is a frame of it.
     text = str(error)
     paths = [part.path for part in parts if f"{_name(part.made_by)}.__init__()" in text]
@@ -50,11 +58,15 @@ def _is_at_work(made_by: Any, frame: FrameType) -> bool:
     return getattr(unwrap(made_by), "__code__", None) is frame.f_code
 
 
-def _shown(frame: FrameType) -> str:
+def _shown(frame: FrameType, in_our_words: bool) -> str:
     if "self" not in frame.f_locals:
         return frame.f_code.co_name
     name, method = type(frame.f_locals["self"]).__name__, frame.f_code.co_name
-    return name if method == "__init__" else f"{name}.{method}"
+    return name if in_our_words or method.startswith("_") else f"{name}.{method}"
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _name(made_by: Any) -> str:

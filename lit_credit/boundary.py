@@ -68,9 +68,9 @@ def report(error: Exception) -> int:
         part = "" if cli is None else blamed_part(error, cli)
         print(
             f"lit-credit: error: after the first step{part and f', in {part}'}: "
-            f"{reason(error)}. If the traceback ends in code of your own, mend that; if not, "
-            "report it with the traceback. Checkpoints are whole: after a `fit` the same command "
-            "with `--ckpt_path last` goes on.",
+            f"{reason(error)}. If the traceback ends in code of your own, mend it there; if not, "
+            "report it with the traceback. A `fit` goes on from its last checkpoint with "
+            "`--ckpt_path last`.",
             file=sys.stderr,
         )
     else:
@@ -103,6 +103,8 @@ def _line(error: Exception, cli: LightningCLI | None) -> str:
     root = _root(error)
     text = reason(root)
     part = "" if cli is None else blamed_part(root, cli) or blamed_part(error, cli)
+    if not part and isinstance(root, OSError) and cli is not None:
+        part = _folder_of(root, cli)
     if part and not text.startswith("the first batch "):
         text = f"{part}: {text}"
     if isinstance(root, _SELF_EXPLAINING) or _HINT in text or _is_out_of_memory(root):
@@ -113,11 +115,22 @@ def _line(error: Exception, cli: LightningCLI | None) -> str:
 
 def _root(error: BaseException) -> BaseException:
     """The error that jsonargparse met, where it raises another in its place."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        if _package(_frames(error)[-1]) != "jsonargparse":
+    while frames := _frames(error):
+        if _package(frames[-1]) != "jsonargparse":
             break
+        inner = error.__cause__ or error.__context__
+        if inner is None:
+            # It trips over errors that have no text; those that it has met are in its variables.
+            own = [frame.f_locals for frame in frames if _package(frame) == "jsonargparse"]
+            met = [x for names in own for value in names.values() for x in _each(value)]
+            others = [x for x in met if isinstance(x, Exception) and x is not error]
+            return max(others, key=lambda x: len(_frames(x)), default=error)
         error = inner
     return error
+
+
+def _each(value: Any) -> list[Any]:
+    return value if type(value) is list else [value]
 
 
 def _is_bug(error: Exception, trainer: Trainer) -> bool:
@@ -150,6 +163,14 @@ def _cli_of(error: BaseException) -> LightningCLI | None:
         if isinstance(found := frame.f_locals.get("self"), LightningCLI):
             return found
     return None
+
+
+def _folder_of(error: OSError, cli: LightningCLI) -> str:
+    """The option whose folder an error of the system lies in; empty if it does not."""
+    trainer = getattr(cli, "trainer", None)
+    place = "" if trainer is None else os.path.abspath(trainer.default_root_dir)
+    within = place and os.path.abspath(str(error.filename)).startswith(place)
+    return f"`trainer.default_root_dir`={place!r}" if within else ""
 
 
 def _own_line(error: BaseException) -> str:

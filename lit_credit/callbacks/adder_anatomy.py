@@ -1,5 +1,6 @@
 """What happens inside a net that adds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from lit_credit.plotting import AdderFindings, adder_sheet
 from lit_credit.utils.checkpoints import read_weights, rows_beside
 from lit_credit.utils.history import Row
 from lit_credit.utils.names import matched_units, submodule_names
+from lit_credit.utils.ranges import check_sizes
 from lit_credit.utils.table import TableRow
 
 __all__ = ["AdderAnatomy"]
@@ -85,9 +87,8 @@ class AdderAnatomy(TestedDiagnostic):
         **kwargs: Any,
     ) -> None:
         super().__init__(n_samples=n_samples, **kwargs)
-        if n_chains < 1:
-            raise ValueError(f"`n_chains` is {n_chains}, expected at least 1.")
-        if ratios is not None and (not ratios or min(ratios) < 0):
+        check_sizes(n_chains=n_chains)
+        if ratios is not None and (not ratios or not all(0 <= r < math.inf for r in ratios)):
             raise ValueError(f"`ratios` is {ratios}, expected one or more numbers from 0 up.")
         self.n_chains = n_chains
         self.ratios = list(_RATIOS if ratios is None else ratios)

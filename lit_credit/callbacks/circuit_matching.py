@@ -19,6 +19,7 @@ from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
 from lit_credit.utils.head_weights import read_embedding, read_heads
 from lit_credit.utils.history import Row, read_history
 from lit_credit.utils.numbers import number_text
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.series import match_ranks
 from lit_credit.utils.short_text import choice
 
@@ -127,8 +128,7 @@ class CircuitMatching(ScheduledDiagnostic):
         super().__init__(**kwargs)
         if ranks is not None and (not ranks or min(ranks) < 1):
             raise ValueError(f"`ranks` is {ranks}, expected whole numbers of at least 1.")
-        if n_tokens < 2:
-            raise ValueError(f"`n_tokens` is {n_tokens}, expected at least 2.")
+        check_range(2, n_tokens=n_tokens)
         self.ranks = ranks
         self.distances = distances or []
         self.pairs = pairs or []
@@ -197,7 +197,7 @@ class CircuitMatching(ScheduledDiagnostic):
                     values[f"z_sqrt_d/{name}"] = value / sd
                     continue
                 excess = value - (level if name == "best" else mean)
-                values[f"{tag.replace('/', '_sds/')}/{name}"] = excess / sd if sd else math.nan
+                values[f"{tag.replace('/', '_sds/', 1)}/{name}"] = excess / sd if sd else math.nan
         values |= pairs.estimated_ranks()
         if embedding is not None:
             values |= pairs.first_layer(float64(_spread(embedding, 4 * width)), ranks)

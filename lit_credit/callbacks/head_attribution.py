@@ -17,6 +17,7 @@ from lit_credit.plotting import SignedMap, attribution_figure, signed_heatmaps
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_names import short_names
 
 __all__ = ["HeadAttribution"]
@@ -84,6 +85,7 @@ class HeadAttribution(ScheduledDiagnostic):
         self, *, unembedding: str | None = None, position: int = -1, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        check_range(position=position)
         self.unembedding = unembedding
         self.position = position
         self._point = ""

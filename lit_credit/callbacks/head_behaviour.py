@@ -29,6 +29,7 @@ from lit_credit.plotting import HeadPanel, head_heatmaps
 from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.head_weights import read_embedding
 from lit_credit.utils.history import Row
+from lit_credit.utils.ranges import check_parts, check_range
 
 __all__ = ["HeadBehaviour"]
 
@@ -107,13 +108,9 @@ class HeadBehaviour(ScheduledDiagnostic):
         **kwargs: Any,
     ) -> None:
         super().__init__(n_samples=n_samples, **kwargs)
-        for argument, value in (
-            ("period", period),
-            ("repeats", repeats),
-            ("vocab_size", vocab_size),
-        ):
-            if value is not None and value < 2:
-                raise ValueError(f"`{argument}` is {value}, expected at least 2.")
+        check_parts(2, period=period, repeats=repeats)
+        check_range(2, vocab_size=vocab_size)
+        check_range(seed=seed)
         self.period = period
         self.repeats = repeats
         self.seed = seed
@@ -194,8 +191,9 @@ class HeadBehaviour(ScheduledDiagnostic):
         last = rows[-1]
         maps: dict[HeadPanel, dict[str, list[float]]] = {p: {} for p in _PANELS.values()}
         for tag, value in last["values"].items():
-            score, label, *head = tag.removeprefix(f"{section}/").split("/")
-            if head:  # else the best of all
+            score, _, place = tag.removeprefix(f"{section}/").partition("/")
+            label, _, _ = place.rpartition("/")  # a module's name may hold a slash
+            if label:  # else the best of all
                 maps[_PANELS[score]].setdefault(label, []).append(value)
         return head_heatmaps(
             maps, title=f"Attention on repeated random tokens, step {last['step']}"

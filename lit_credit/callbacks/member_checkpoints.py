@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_credit.utils.checkpoint_io import AtomicCheckpointIO
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import run_folder
 
 __all__ = ["MemberCheckpoints"]
@@ -30,8 +31,7 @@ class MemberCheckpoints(Callback):
 
     def __init__(self, every_n_epochs: int | None = None) -> None:
         super().__init__()
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise ValueError(f"`every_n_epochs` is {every_n_epochs}, expected at least 1, or None.")
+        check_range(1, every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

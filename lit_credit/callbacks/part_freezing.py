@@ -1,5 +1,6 @@
 """Parts of a net that do not learn."""
 
+import math
 from collections.abc import Mapping
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -47,7 +48,7 @@ class PartFreezing(FrozenParameters):
             raise ValueError(
                 f"`frozen` is {frozen!r}, expected a list of names or patterns such as ['embed']."
             )
-        if unfreeze_epoch is not None and unfreeze_epoch < 1:
+        if unfreeze_epoch is not None and not 1 <= unfreeze_epoch < math.inf:
             raise ValueError(
                 f"`unfreeze_epoch` is {unfreeze_epoch}, expected at least 1, or None for never. "
                 "Leave the callback out if nothing is to be frozen."

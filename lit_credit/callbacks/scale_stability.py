@@ -15,6 +15,7 @@ from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.plotting import layer_curves
 from lit_credit.utils.history import Row
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["ScaleStability"]
 
@@ -77,16 +78,10 @@ class ScaleStability(ScheduledDiagnostic):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        for argument, value, low, high in (
-            ("growth_limit", growth_limit, 0.0, math.inf),
-            ("frozen_accuracy", frozen_accuracy, 0.0, 1.0),
-            ("accuracy_margin", accuracy_margin, 0.0, 1.0),
-            ("reference_limit", reference_limit, -1.0, 1.0),
-        ):
-            if value is not None and not low <= value <= high:
-                raise ValueError(
-                    f"`{argument}` is {value}, expected a number from {low:g} to {high:g}."
-                )
+        if not growth_limit >= 0:  # inf sets no limit
+            raise ValueError(f"`growth_limit` is {growth_limit}, expected at least 0.")
+        check_range(0, 1, frozen_accuracy=frozen_accuracy, accuracy_margin=accuracy_margin)
+        check_range(-1, 1, reference_limit=reference_limit)
         self.growth_limit = growth_limit
         self.frozen_accuracy = math.nan if frozen_accuracy is None else frozen_accuracy
         self.accuracy_margin = accuracy_margin

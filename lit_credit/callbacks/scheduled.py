@@ -11,13 +11,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_credit.callbacks.declared import refuse_unused
 from lit_credit.callbacks.reported import ReportedDiagnostic
 from lit_credit.callbacks.undefined import tell_undefined
-from lit_credit.utils.batch_loss import LossFunction, check_batch_loss, given_loss, name_of
+from lit_credit.utils.batch_loss import (
+    LossFunction,
+    check_batch_loss,
+    check_loss_function,
+    given_loss,
+    name_of,
+)
 from lit_credit.utils.compiled import check_compiled
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_charts, log_scalars
 from lit_credit.utils.nested import is_plain
 from lit_credit.utils.probe import check_size, probe_batch
 from lit_credit.utils.probing import probing
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import (
     callbacks_of,
     check_trainer,
@@ -99,13 +106,8 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
                 f"`every_n_epochs` is {every_n_epochs} and `every_n_steps` is {every_n_steps}; "
                 "give one of them."
             )
-        for argument, value in (
-            ("every_n_epochs", every_n_epochs),
-            ("every_n_steps", every_n_steps),
-            ("n_samples", n_samples),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
+        check_range(1, every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
+        check_range(1, n_samples=n_samples)
         if units is not None and (isinstance(units, str) or not units):
             raise ValueError(
                 f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], "
@@ -117,6 +119,8 @@ class ScheduledDiagnostic(ReportedDiagnostic, ABC):
             units=(units, self.uses_units),
             loss=(loss, self.uses_loss),
         )
+        if loss is not None:
+            check_loss_function(loss)
         super().__init__(figure)
         self.every_n_epochs = (
             1 if every_n_epochs is None and every_n_steps is None else every_n_epochs

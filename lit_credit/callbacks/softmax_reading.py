@@ -25,10 +25,14 @@ def by_head(row: Row, section: str) -> Heads:
     Example:
         >>> by_head({"step": 0, "values": {"jacobian/r_off/attention/H00": 0.5}}, "jacobian")
         {('attention', 'H00'): {'r_off': 0.5}}
+        >>> by_head({"step": 0, "values": {"jacobian/r_off/en/de/H00": 0.5}}, "jacobian")
+        {('en/de', 'H00'): {'r_off': 0.5}}
     """
     heads: Heads = {}
     for tag, value in row["values"].items():
-        quantity, label, head = tag.removeprefix(f"{section}/").split("/")
+        # A module's name may hold a slash, as a key of a ModuleDict.
+        quantity, _, place = tag.removeprefix(f"{section}/").partition("/")
+        label, _, head = place.rpartition("/")
         heads.setdefault((label, head), {})[quantity] = value
     return heads
 

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_credit.callbacks.frozen_parameters import FrozenParameters, parameters_of
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import is_fast_dev_run
 
 __all__ = ["StagedTraining"]
@@ -56,8 +57,7 @@ class StagedTraining(FrozenParameters):
                 f"`stages` is {stages!r}, expected a list of lists of names or patterns, such as "
                 "[['embed', 'head'], ['blocks.*']]."
             )
-        if epochs_per_stage < 1:
-            raise ValueError(f"`epochs_per_stage` is {epochs_per_stage}, expected at least 1.")
+        check_range(1, epochs_per_stage=epochs_per_stage)
         self.stages = stages
         self.epochs_per_stage = epochs_per_stage
         self._learning: list[set[int]] = []

@@ -22,6 +22,7 @@ from lit_credit.plotting import layer_curves
 from lit_credit.utils.contexts import read_contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding, read_matrices
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["SubspaceDistance"]
 
@@ -90,8 +91,7 @@ class SubspaceDistance(ScheduledDiagnostic):
                 f"`reference` is {reference!r} and `data_reference` is {data_reference!r}; give "
                 "one of them, or none for the log-probabilities of the datamodule's contexts."
             )
-        if rank is not None and rank < 1:
-            raise ValueError(f"`rank` is {rank}, expected at least 1, or None.")
+        check_range(1, rank=rank)
         self.reference = reference
         self.data_reference = data_reference
         self.rank = rank

@@ -24,6 +24,7 @@ from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts, split_contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.numbers import number_text
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.table import TableRow
 
 __all__ = ["SymbolAttention"]
@@ -98,8 +99,7 @@ class SymbolAttention(ScheduledDiagnostic):
 
     def __init__(self, *, key: int = 0, all_pairs: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if key < 0:
-            raise ValueError(f"`key` is {key}, expected at least 0, the first position.")
+        check_range(0, key=key)
         self.key = key
         self.all_pairs = all_pairs
         self._trainer: Trainer | None = None

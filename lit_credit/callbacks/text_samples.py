@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from lit_credit.functional import sample_tokens
 from lit_credit.utils.logging import log_text
 from lit_credit.utils.probing import probing
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import check_trainer
 
 __all__ = ["TextSamples"]
@@ -48,11 +49,10 @@ class TextSamples(Callback):
     ) -> None:
         if not prompt:
             raise ValueError("`prompt` is empty; give at least one character, such as a newline.")
-        for argument, value in (("length", length), ("context", context)):
-            if value is not None and value < 1:
-                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
-        if temperature < 0:
-            raise ValueError(f"`temperature` is {temperature}, expected 0 or more.")
+        check_range(1, 10**6, length=length)
+        check_range(1, context=context)
+        check_range(0, temperature=temperature)
+        check_range(seed=seed)
         self.prompt = prompt
         self.length = length
         self.temperature = temperature

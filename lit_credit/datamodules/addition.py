@@ -10,6 +10,7 @@ from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.utils.addition_layout import AdditionLayout
 from lit_credit.utils.addition_sampler import draw_sums, forced_chains
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["Addition"]
 
@@ -73,18 +74,10 @@ class Addition(TensorDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed)
-        for argument, value in (
-            ("batch_size", batch_size),
-            ("steps_per_epoch", steps_per_epoch),
-            ("val_size", val_size),
-            ("test_size", test_size),
-            ("val_chains", val_chains),
-            ("test_chains", test_chains),
-        ):
-            if value < 1:
-                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
-        if not 0 <= carry_mix <= 1:
-            raise ValueError(f"`carry_mix` is {carry_mix}, expected a probability, 0 to 1.")
+        check_range(1, steps_per_epoch=steps_per_epoch)
+        check_sizes(batch_size=batch_size, val_size=val_size, test_size=test_size)
+        check_sizes(val_chains=val_chains, test_chains=test_chains)
+        check_range(0, 1, carry_mix=carry_mix)
         self.layout = AdditionLayout(digits)
         self.steps_per_epoch = steps_per_epoch
         self.curriculum = _curriculum([[0, digits]] if curriculum is None else curriculum)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["CharText"]
 
@@ -72,15 +73,9 @@ class CharText(TensorDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed)
-        for argument, value in (
-            ("block_size", block_size),
-            ("steps_per_epoch", steps_per_epoch),
-            ("val_windows", val_windows),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"`{argument}`={value}; expected at least 1.")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"`val_fraction`={val_fraction}; expected a share between 0 and 1.")
+        check_range(1, steps_per_epoch=steps_per_epoch, val_windows=val_windows)
+        check_sizes(block_size=block_size, batch_size=batch_size)
+        check_range(above=0, below=1, val_fraction=val_fraction)
         self.path = path
         self.block_size = block_size
         self.steps_per_epoch = steps_per_epoch

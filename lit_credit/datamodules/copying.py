@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["Copying"]
 
@@ -83,16 +84,12 @@ class Copying(TensorDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed)
-        for argument, value, least in (
-            ("vocab_size", vocab_size, 2),
-            ("pool_size", pool_size, 1),
-            ("burn_in", burn_in, 0),
-            ("steps_per_epoch", steps_per_epoch, 1),
-            ("val_samples", val_samples, 1),
-            ("test_samples", test_samples, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"`{argument}` is {value}, expected at least {least}.")
+        check_range(2, vocab_size=vocab_size)
+        check_range(1, steps_per_epoch=steps_per_epoch)
+        check_range(0, burn_in=burn_in)
+        check_sizes(length=length, pool_size=pool_size, batch_size=batch_size)
+        check_sizes(ood_pattern_length=ood_pattern_length)
+        check_sizes(val_samples=val_samples, test_samples=test_samples)
         if len(pattern_lengths) != 2 or not 1 <= pattern_lengths[0] <= pattern_lengths[1]:
             raise ValueError(
                 f"`pattern_lengths` is {list(pattern_lengths)}, expected the smallest and the "

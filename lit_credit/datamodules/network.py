@@ -1,4 +1,4 @@
-"""Whether a download could work, answered fast."""
+"""Whether a download could work, before it is tried."""
 
 import socket
 from collections.abc import Sequence
@@ -10,16 +10,20 @@ from urllib.request import getproxies, proxy_bypass
 
 __all__ = ["any_reachable"]
 
+PATIENCE = 30.0
+"""Seconds in which a slow line has answered; without a network looking up a name fails at once."""
 
-def any_reachable(urls: Sequence[str], seconds: float = 0.7) -> bool:
+
+def any_reachable(urls: Sequence[str], seconds: float | None = None) -> bool:
     """Whether the host of any of the URLs, or the proxy that stands for it, accepts a connection.
 
     All are tried at once, in threads that are left behind when time is up: looking up a name can
-    hang for half a minute without a network, and takes no timeout.
+    hang, and takes no timeout.
 
     Args:
         urls: http or https addresses.
-        seconds: how long to wait altogether.
+        seconds: how long to wait altogether for one that neither answers nor fails; None takes
+            ``PATIENCE``.
 
     Returns:
         True as soon as one answers, False when all failed or the time is up.
@@ -28,6 +32,7 @@ def any_reachable(urls: Sequence[str], seconds: float = 0.7) -> bool:
         >>> any_reachable(["http://localhost:1/"])
         False
     """
+    seconds = PATIENCE if seconds is None else seconds
     answers: Queue[bool] = Queue()
     for url in urls:
         Thread(target=lambda url=url: answers.put(_connects(url, seconds)), daemon=True).start()

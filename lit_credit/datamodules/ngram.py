@@ -13,6 +13,7 @@ from lit_credit.datamodules.tensor_loader import Batch, TensorLoader, Transform
 from lit_credit.utils.contexts import Contexts
 from lit_credit.utils.ngram import live_contexts
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["NGram"]
 
@@ -67,9 +68,9 @@ class NGram(TensorDataModule):
         super().__init__(batch_size, batch_size, seed)
         if mode not in ("sampled", "exact"):
             raise ValueError(f"`mode` is {mode!r}, expected 'sampled' or 'exact'.")
-        for argument, value in (("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch)):
-            if value < 1:
-                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
+        check_sizes(batch_size=batch_size)
+        check_range(1, steps_per_epoch=steps_per_epoch)
+        check_range(0, distribution_seed=distribution_seed)
         self.distribution = distribution
         self.mode = mode
         self.steps_per_epoch = steps_per_epoch

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from lit_credit.utils.ranges import check_range, check_sizes
+
 __all__ = ["AlmostRankD", "LastPosition", "NGramDistribution", "PowerUnif", "RankD"]
 
 # Legend: V symbols, n symbols of an n-gram, d directions.
@@ -24,7 +26,9 @@ class NGramDistribution(ABC):
     """
 
     def __init__(self, vocab_size: int, order: int) -> None:
-        _at_least(2, vocab_size=vocab_size, order=order)
+        check_range(2, vocab_size=vocab_size, order=order)
+        check_range(most=64, order=order)
+        check_sizes(**{"vocab_size ** order": vocab_size**order})
         self.vocab_size = vocab_size
         self.order = order
 
@@ -131,9 +135,8 @@ class LastPosition(NGramDistribution):
         self, vocab_size: int = 10, order: int = 3, skew: float = 0.0, peak: float = 0.95
     ) -> None:
         super().__init__(vocab_size, order)
-        if not 0 <= peak <= 1:
-            raise ValueError(f"`peak` is {peak}, expected a probability, 0 to 1.")
-        _finite(skew=skew)
+        check_range(0, 1, peak=peak)
+        check_range(skew=skew)
         self.skew = skew
         self.peak = peak
 
@@ -184,7 +187,7 @@ class RankD(NGramDistribution):
         _check_rank(rank, vocab_size)
         self.rank = rank
         self.axis_aligned = axis_aligned
-        _finite(importance=importance, flat=flat)
+        check_range(importance=importance, flat=flat)
         self.importance = importance
         self.flat = flat
 
@@ -240,7 +243,7 @@ class AlmostRankD(NGramDistribution):
         _check_rank(rank, vocab_size)
         self.rank = rank
         self.axis_aligned = axis_aligned
-        _finite(large=large, small=small)
+        check_range(large=large, small=small)
         self.large = large
         self.small = small
 
@@ -255,18 +258,6 @@ class AlmostRankD(NGramDistribution):
         values[: self.rank] = self.large
         logits = left * values if self.axis_aligned else left * values @ right
         return self.with_uniform_prior(logits.softmax(-1))
-
-
-def _at_least(least: int, **arguments: int) -> None:
-    for argument, value in arguments.items():
-        if value < least:
-            raise ValueError(f"`{argument}` is {value}, expected at least {least}.")
-
-
-def _finite(**arguments: float) -> None:
-    for argument, value in arguments.items():
-        if not math.isfinite(value):
-            raise ValueError(f"`{argument}` is {value}, expected a finite number.")
 
 
 def _check_rank(rank: int, vocab_size: int) -> None:

@@ -1,5 +1,6 @@
 """What all datamodules share whose data are tensors in memory."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from lit_credit.datamodules.tensor_loader import TensorLoader, Transform
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["TensorDataModule"]
 
@@ -24,6 +26,10 @@ class TensorDataModule(LightningDataModule):
 
     def __init__(self, batch_size: int, val_batch_size: int, seed: int | None) -> None:
         super().__init__()
+        for name, size in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
+            if not 1 <= size < math.inf:
+                raise ValueError(f"`{name}`={size}; expected at least 1 sample in a batch.")
+        check_range(0, seed=seed)
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.seed = seed

@@ -19,8 +19,8 @@ Files = dict[Path, str | None]
 class TorchvisionImages(ImageDataModule):
     """A data set that torchvision reads from a folder, and downloads if it is not there.
 
-    Without the data and without a network it fails in under a second, and says where the files
-    belong.
+    Without the data and without a network it fails at once, or after half a minute if the network
+    does not say that it is down, and says where the files belong.
 
     Args:
         root: folder of all data sets.

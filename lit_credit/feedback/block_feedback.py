@@ -9,6 +9,7 @@ from torch import Size, Tensor
 from lit_credit.feedback.credit import Credits, normalized_credits
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["BlockFeedback"]
 
@@ -38,6 +39,7 @@ class BlockFeedback(LazyBuffers):
                 f"`distribution` is {distribution!r}, but a matrix between units has no weight "
                 "of its shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
             )
+        check_range(scale=scale, seed=seed)
         self.units = list(units)
         self.distribution: Distribution = distribution
         self.scale = scale

@@ -16,6 +16,7 @@ from lit_credit.feedback.credit import (
 )
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
 __all__ = ["DirectFeedback", "ErrorShape"]
@@ -70,6 +71,7 @@ class DirectFeedback(LazyBuffers):
                 f"`distribution` is {distribution!r}, but direct feedback has no weight of its "
                 "shape. Choose normal, uniform, kaiming, xavier, orthogonal or constant."
             )
+        check_range(scale=scale, seed=seed)
         self.source = _sources(units, shared)
         self.distribution: Distribution = distribution
         self.scale = scale

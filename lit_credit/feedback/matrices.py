@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_credit.feedback.draw import derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Recipe
 from lit_credit.feedback.ops import effective_feedback
+from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.short_text import choice
 
 __all__ = ["FeedbackPair", "draw_for", "feedback_layers", "feedback_names", "redraw_feedback"]
@@ -44,7 +45,7 @@ def draw_for(layer: nn.Module, name: str, weight_name: str, recipe: Recipe, seed
     of the layer and of the weight.
     """
     # A compiled net has the matrices of the same net uncompiled.
-    stream = derive_seed(seed, f"{name.replace('_orig_mod.', '')}.{weight_name}")
+    stream = derive_seed(seed, f"{clean_name(name)}.{weight_name}")
     weight = getattr(layer, weight_name).detach()
     parts = []
     for index, part in enumerate(weight.chunk(_stacked(weight_name))):

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lit_credit.models.rotary import Rotary
+from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 
 __all__ = ["AttentionBackward", "AttentionKind", "AttentionWeights", "CausalSelfAttention"]
 
@@ -135,6 +136,9 @@ class CausalSelfAttention(nn.Module):
         rope_theta: float | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(width=width)
+        check_parts(heads=heads)
+        check_range(above=0, rope_theta=rope_theta)
         if width % heads:
             raise ValueError(
                 f"`heads` is {heads}, which does not divide `width`, {width}. Change one of them."

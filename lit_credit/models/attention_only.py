@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_credit.models.parallel_attention import ParallelAttention, SeparateHeads
 from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 
 __all__ = ["AttentionOnly", "AttentionOnlyBlock"]
 
@@ -113,13 +114,14 @@ class AttentionOnly(nn.Module):
         silent_heads: bool = False,
     ) -> None:
         super().__init__()
-        for argument, value in (("width", width), ("depth", depth), ("mlp_depth", mlp_depth)):
-            if value < 1:
-                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
-        if mlp_width is not None and mlp_width < 1:
+        check_sizes(vocab_size=vocab_size, width=width, block_size=block_size)
+        check_parts(depth=depth, splits=splits, mlp_depth=mlp_depth)
+        check_range(most=10**5, heads=heads)  # the least is known to ParallelAttention
+        if mlp_width is not None and not mlp_width >= 1:
             raise ValueError(
                 f"`mlp_width` is {mlp_width}, expected at least 1, or None for no MLP."
             )
+        check_sizes(mlp_width=mlp_width)
         flags = {
             "residual": skip_residual,
             "pos_qk": skip_pos_qk,

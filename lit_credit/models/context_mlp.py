@@ -5,6 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from lit_credit.utils.ngram import check_length
+from lit_credit.utils.ranges import check_parts, check_sizes
 
 __all__ = ["ContextMLP"]
 
@@ -45,9 +46,8 @@ class ContextMLP(nn.Module):
         block_size: int = 2,
     ) -> None:
         super().__init__()
-        for argument, value in (("width", width), ("hidden", hidden), ("depth", depth)):
-            if value < 1:
-                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
+        check_sizes(vocab_size=vocab_size, width=width, hidden=hidden, block_size=block_size)
+        check_parts(depth=depth)
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.embed = nn.Embedding(vocab_size, width)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_parts, check_range
 
 __all__ = ["Ensemble"]
 
@@ -48,8 +49,8 @@ class Ensemble(nn.Module):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        if members < 1:
-            raise ValueError(f"`members` is {members}, expected at least 1.")
+        check_parts(members=members)
+        check_range(first_seed=first_seed)
         first = run_seed() if first_seed is None else first_seed
         # In the state, so that a loaded ensemble knows whose members it has.
         self.register_buffer("seeds", torch.arange(first, first + members))

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lit_credit.models.attention import AttentionBackward, AttentionKind, CausalSelfAttention
 from lit_credit.models.transformer_block import TransformerBlock
+from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 
 __all__ = ["GPT", "GPTEmbedding"]
 
@@ -81,6 +82,9 @@ class GPT(nn.Module):
         attention_backward: AttentionBackward = "full",
     ) -> None:
         super().__init__()
+        check_sizes(vocab_size=vocab_size, block_size=block_size, width=width)
+        check_parts(0, depth=depth)
+        check_range(0, 1, dropout=dropout)
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.embed = GPTEmbedding(vocab_size, block_size, width)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lit_credit.utils.ngram import check_length, context_index
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["LowRank"]
 
@@ -34,9 +35,10 @@ class LowRank(nn.Module):
 
     def __init__(self, vocab_size: int = 10, width: int = 5, block_size: int = 2) -> None:
         super().__init__()
-        for argument, value in (("width", width), ("block_size", block_size)):
-            if value < 1:
-                raise ValueError(f"`{argument}` is {value}, expected at least 1.")
+        check_sizes(vocab_size=vocab_size, width=width)
+        check_range(1, block_size=block_size)
+        check_range(most=64, block_size=block_size)
+        check_sizes(**{"vocab_size ** block_size": vocab_size**block_size})
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.embed = nn.Embedding(vocab_size**block_size, width)

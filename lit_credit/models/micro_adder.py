@@ -15,6 +15,7 @@ from lit_credit.models.micro_adder_parts import (
 )
 from lit_credit.utils.adder_parts import AdderParts
 from lit_credit.utils.addition_layout import AdditionLayout
+from lit_credit.utils.ranges import check_sizes
 
 __all__ = ["AdderBlock", "MicroAdder"]
 
@@ -89,6 +90,7 @@ class MicroAdder(nn.Module):
         _check(positions=positions, norm=norm, output=output)
         if tie_ffn and hidden != 2:
             raise ValueError(f"`hidden` is {hidden}, expected 2 where `tie_ffn` is true.")
+        check_sizes(qk_width=qk_width, hidden=hidden)
         if qk_width < 2:
             raise ValueError(f"`qk_width` is {qk_width}, expected at least 2, a pair to turn.")
         self.layout = AdditionLayout(digits)

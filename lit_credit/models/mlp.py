@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lit_credit.models.checks import flat_features
+from lit_credit.utils.ranges import check_sizes
 
 __all__ = ["MLP"]
 
@@ -39,6 +40,8 @@ class MLP(nn.Module):
         super().__init__()
         if not hidden:
             raise ValueError("`hidden` is empty; give the size of at least one hidden layer.")
+        check_sizes(in_features=in_features, num_classes=num_classes)
+        check_sizes(**{f"hidden[{i}]": size for i, size in enumerate(hidden)})
         self.in_features = in_features
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(fan_in, fan_out), _ACTIVATIONS[activation]())

@@ -5,6 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lit_credit.utils.ranges import check_parts, check_sizes
+
 __all__ = ["ParallelAttention", "SeparateHeads"]
 
 
@@ -45,11 +47,14 @@ class ParallelAttention(nn.Module):
         self, width: int, parallel_heads: int, splits: int = 1, last_only: bool = False
     ) -> None:
         super().__init__()
-        if parallel_heads < 1:
+        check_sizes(width=width)
+        if not parallel_heads >= 1:
             raise ValueError(
-                f"the number of parallel heads is {parallel_heads}, expected at least 1."
+                "`heads` (`parallel_heads`): the number of parallel heads is "
+                f"{parallel_heads}, expected at least 1."
             )
-        if splits < 1 or width % splits:
+        check_parts(parallel_heads=parallel_heads, splits=splits)
+        if width % splits:
             raise ValueError(
                 f"`splits` is {splits}, which does not divide `width`, {width}. Change one of them."
             )

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lit_credit.models.checks import flat_features
+from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 
 __all__ = ["ResidualBlock", "ResidualMLP"]
 
@@ -70,6 +71,10 @@ class ResidualMLP(nn.Module):
         w2_std: float = 0.01,
     ) -> None:
         super().__init__()
+        check_sizes(in_features=in_features, width=width, num_classes=num_classes)
+        check_sizes(hidden_width=hidden_width)
+        check_parts(0, depth=depth)
+        check_range(0, w2_std=w2_std)
         self.in_features = in_features
         self.residual_add = residual_add
         self.embed = nn.Linear(in_features, width)

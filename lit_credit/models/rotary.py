@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lit_credit.utils.ranges import check_range, check_sizes
+
 __all__ = ["Rotary"]
 
 
@@ -36,6 +38,8 @@ class Rotary(nn.Module):
 
     def __init__(self, features: int, theta: float = 10_000.0) -> None:
         super().__init__()
+        check_sizes(features=features)
+        check_range(above=0, theta=theta)
         if features % 2:
             raise ValueError(
                 f"a head has {features} features, which are turned in pairs; expected an even "

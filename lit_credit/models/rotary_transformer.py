@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from lit_credit.models.attention import CausalSelfAttention
 from lit_credit.models.transformer_block import TransformerBlock
+from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 
 __all__ = ["RotaryTransformer"]
 
@@ -52,6 +53,9 @@ class RotaryTransformer(nn.Module):
         norm_affine: bool = True,
     ) -> None:
         super().__init__()
+        check_sizes(vocab_size=vocab_size, width=width, mlp=mlp)
+        check_parts(0, depth=depth)
+        check_range(0, 1, dropout=dropout)
         self.vocab_size = vocab_size
         self.embed = nn.Embedding(vocab_size, width)
         self.blocks = nn.ModuleList(

@@ -34,6 +34,7 @@ from lit_credit.utils.logging import declare_hyperparameters, logger_due
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.nested import first_tensor
 from lit_credit.utils.random_state import set_random_state
+from lit_credit.utils.ranges import check_parts
 from lit_credit.utils.trainer import count_updates, is_at_epoch_start
 from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
 from lit_credit.utils.updates import batches_of
@@ -103,8 +104,7 @@ class CreditRule(CheckpointedRule):
     ) -> None:
         super().__init__()
         save_plain_hyperparameters(self)
-        if updates_per_step < 1:
-            raise ValueError(f"`updates_per_step` is {updates_per_step}, expected at least 1.")
+        check_parts(updates_per_step=updates_per_step)
         self.automatic_optimization = False
         self.net = net
         self.task = task

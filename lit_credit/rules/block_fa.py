@@ -12,6 +12,7 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["BlockFA"]
 
@@ -50,6 +51,7 @@ class BlockFA(LocalRule):
         top: Literal["exact", "random"] = "exact",
         **kwargs: Any,
     ) -> None:
+        check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
         super().__init__(*args, **kwargs)
         seed = run_seed() if feedback_seed is None else feedback_seed
         self.feedback = BlockFeedback(self.units, feedback, feedback_scale, seed)

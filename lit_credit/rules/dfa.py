@@ -11,6 +11,7 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.unit_names import unit_aliases
 
 __all__ = ["DFA"]
@@ -52,6 +53,7 @@ class DFA(LocalRule):
         error: ErrorShape = "auto",
         **kwargs: Any,
     ) -> None:
+        check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
         super().__init__(*args, **kwargs)
         if isinstance(shared_feedback, dict):
             known = unit_aliases(self.units)

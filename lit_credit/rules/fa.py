@@ -9,6 +9,7 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.base import CreditRule
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["FA"]
 
@@ -54,6 +55,7 @@ class FA(CreditRule):
         leave_exact: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
         super().__init__(*args, **kwargs)
         self.feedback_seed = run_seed() if feedback_seed is None else feedback_seed
         self.redraw = redraw

@@ -6,6 +6,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lit_credit.utils.ranges import check_range
+
 __all__ = ["WarmupCosine"]
 
 
@@ -38,6 +40,7 @@ class WarmupCosine(LRScheduler):
     ) -> None:
         if not 0 <= warmup < total:
             raise ValueError(f"`warmup` is {warmup}, expected 0 or more, below `total`, {total}.")
+        check_range(total=total)
         if not 0 <= floor <= 1:
             raise ValueError(f"`floor` is {floor}, expected a share of the largest rate, 0 to 1.")
         self.warmup, self.total, self.floor = warmup, total, floor

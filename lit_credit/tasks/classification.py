@@ -8,6 +8,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.tasks.base import Task
 from lit_credit.tasks.checks import entry, tensor_output
+from lit_credit.utils.ranges import check_sizes
 
 __all__ = ["Classification"]
 
@@ -33,6 +34,7 @@ class Classification(Task):
         self, num_classes: int = 10, loss: nn.Module | None = None, one_hot: bool = False
     ) -> None:
         super().__init__()
+        check_sizes(num_classes=num_classes)
         self.num_classes = num_classes
         self.one_hot = one_hot
         self.criterion = loss or nn.CrossEntropyLoss()

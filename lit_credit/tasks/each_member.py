@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_credit.tasks.base import Task
+from lit_credit.utils.ranges import check_parts
 from lit_credit.utils.short_text import choice
 
 __all__ = ["EachMember", "MemberMetric"]
@@ -66,6 +67,7 @@ class EachMember(Task):
 
     def __init__(self, task: Task, members: int = 8, metrics: list[str] | None = None) -> None:
         super().__init__()
+        check_parts(members=members)
         known = list(task.metrics())
         unknown = [name for name in metrics or () if name not in known]
         if unknown:

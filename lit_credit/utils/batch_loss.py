@@ -53,6 +53,25 @@ def name_of(loss: LossFunction) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
+def check_loss_function(loss: Any) -> None:
+    """Refuse a callback's ``loss`` that cannot be called with a module and a batch.
+
+    Raises:
+        ValueError: naming the function and what it takes.
+    """
+    try:
+        found = signature(loss)
+    except (TypeError, ValueError):  # one of C, or not a function, which shows when it is called
+        return
+    try:
+        found.bind(None, None)
+    except TypeError as error:
+        raise ValueError(
+            f"`loss` is {name_of(loss)}{found}, expected a function of (module, batch) that "
+            "returns a scalar loss."
+        ) from error
+
+
 def check_batch_loss(module: LightningModule) -> None:
     """Refuse a module whose loss cannot be had without training it.
 

@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -117,7 +118,8 @@ def test_missing_data_without_a_network_is_one_clear_error(cls, download, tmp_pa
 
 
 @pytest.mark.parametrize("cls", ALL)
-def test_a_network_that_hangs_does_not_delay_the_error(cls, tmp_path, monkeypatch):
+def test_a_network_that_hangs_is_given_up(cls, tmp_path, monkeypatch):
+    monkeypatch.setattr("lit_credit.datamodules.network.PATIENCE", 0.1)
     release, ended = threading.Event(), threading.Event()
 
     def hang(*_, **__):
@@ -130,6 +132,17 @@ def test_a_network_that_hangs_does_not_delay_the_error(cls, tmp_path, monkeypatc
         cls(root=str(tmp_path)).prepare_data()
     assert not ended.is_set()  # the error came while every connection still hung
     release.set()
+
+
+def test_a_slow_line_is_waited_for(monkeypatch):
+    """It answers after a second and a half, which was too late once."""
+
+    def answer(*_, **__):
+        time.sleep(1.5)
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", answer)
+    assert any_reachable(["http://localhost:1/"])
 
 
 def test_a_failed_download_is_the_same_error(tmp_path, monkeypatch):

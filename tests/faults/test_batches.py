@@ -127,10 +127,24 @@ def test_a_bug_at_a_later_step_stays_what_it_is(error, call):
     assert raised.traceback[-1].name == "forward"
 
 
-def test_an_attribute_error_stays_one_at_the_first_step_too():
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ZeroDivisionError])
+def test_a_bug_at_the_first_step_is_told_with_the_batch(error):
+    """As of a net that takes, or returns, something else than the task thinks."""
     net = Buggy()
-    net.error, net.fails_at = AttributeError, 1
-    with pytest.raises(AttributeError, match="a bug"):
+    net.error, net.fails_at = error, 1
+    says = rf"pass through Buggy and Classification: {error.__name__}: .*a bug.*\(float32 \(16, 20"
+    with pytest.raises(ValueError, match=says) as raised:
+        fit(net, loader())
+    assert type(raised.value.__cause__) is error
+
+
+def test_what_is_no_bug_passes_through_the_first_step_as_it_is():
+    class Pruned(Exception):
+        """As a search for hyperparameters raises."""
+
+    net = Buggy()
+    net.error, net.fails_at = Pruned, 1
+    with pytest.raises(Pruned):
         fit(net, loader())
 
 

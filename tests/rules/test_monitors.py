@@ -1,0 +1,73 @@
+"""Names of metrics: those that are watched, and those under which runs are compared."""
+
+import pytest
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torchmetrics.classification import MulticlassAccuracy
+
+from lit_credit.rules import BP
+from lit_credit.tasks import Classification
+from tests.faults.helpers import mlp
+from tests.rules.helpers import loader, quiet_trainer, seeded
+
+
+class NamedOdd(Classification):
+    """A metric whose name holds the section's."""
+
+    def metrics(self):
+        return {"interval/x": MulticlassAccuracy(5, average="micro")}
+
+
+class Logs(Callback):
+    """Somebody's, that logs after each epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            pl_module.log("mine", 1.0)
+
+
+def fit(*callbacks, task=None, val=True, **kwargs):
+    module = seeded(lambda: BP(mlp(), task or Classification(5)))
+    options = {"max_epochs": 1, "callbacks": list(callbacks), "num_sanity_val_steps": 0}
+    trainer = quiet_trainer(**(options | kwargs))
+    trainer.fit(module, loader(), loader(n=32) if val else None)
+    return trainer
+
+
+def test_a_section_is_replaced_at_the_start_of_a_name_only():
+    metrics = fit(task=NamedOdd(5)).callback_metrics
+    assert {"val/interval/x", "hp/interval/x"} <= set(metrics)
+    assert not [name for name in metrics if "inter" in name and not name.endswith("interval/x")]
+
+
+@pytest.mark.parametrize("monitor", ["val/acc", "acc", "mine", "hp/loss", "step"])
+def test_early_stopping_by_what_is_not_logged_is_refused_at_the_start(monitor):
+    with pytest.raises(MisconfigurationException, match=f"watches '{monitor}'.*val/accuracy"):
+        fit(EarlyStopping(monitor))
+
+
+def test_validation_that_does_not_happen_logs_nothing():
+    with pytest.raises(MisconfigurationException, match=r"watches 'val/loss'.*one of: train/loss"):
+        fit(EarlyStopping("val/loss"), limit_val_batches=0)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        [EarlyStopping("val/loss")],
+        [EarlyStopping("hp/accuracy", mode="max")],
+        [EarlyStopping("nothing", strict=False)],
+        [EarlyStopping("mine", check_on_train_epoch_end=True), Logs()],
+        [EarlyStopping("train/loss", check_on_train_epoch_end=True)],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Early stopping conditioned on metric")
+def test_what_may_be_logged_may_be_watched(callbacks):
+    assert fit(*reversed(callbacks), log_every_n_steps=1).global_step == 6
+
+
+def test_checkpoints_may_watch_the_step(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, monitor="step")
+    fit(checkpoint, enable_checkpointing=True, default_root_dir=tmp_path)
+    assert checkpoint.best_model_path
