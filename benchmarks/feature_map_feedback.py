@@ -22,7 +22,7 @@ from lit_credit.tasks import Classification
 UNITS = ["conv1+relu+pool", "conv2+relu+pool", "fc1+relu"]
 OPTIMIZERS = {
     "AdamW 1e-3": partial(torch.optim.AdamW, lr=1e-3),
-    "SGD 0.1": partial(torch.optim.SGD, lr=0.1),
+    "SGD 0.01": partial(torch.optim.SGD, lr=0.01),
 }
 RULES = {
     "BP": BP,
@@ -79,7 +79,7 @@ def main() -> None:
         for name, make in RULES.items():
             losses = [last_loss(make, optimizer, args.root, s, args.steps) for s in args.seeds]
             mean, sd = statistics.mean(losses), statistics.stdev(losses)
-            print(f"{optimizer:<11} {name:<32} {mean:8.3f} +- {sd:.3f}", flush=True)
+            print(f"{optimizer:<11} {name:<32} {mean:8.3g} +- {sd:.2g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -41,10 +41,9 @@ class DirectFeedback(LazyBuffers):
             error (E), B_l is (F, E). ``per_position``: B_l is (d, C) on the last dimensions, and
             the same at every position; an error without positions reaches all of them alike.
             ``auto``: per position where the output has the error's positions (N, T, C), else
-            flattened, as feature maps (N, C, H, W) are. For those take ``per_position`` (B_l is
-            (C_l, E), one credit a channel) or the distribution ``xavier``: flattened and with
-            N(0, 1 / E) every one of C H W entries gets a credit as large as a lone unit's, and
-            a filter the sum of H W of them.
+            flattened, as feature maps (N, C, H, W) are. For those take the
+            distribution ``xavier`` under SGD: with N(0, 1 / E) each of C H W entries gets a credit
+            as large as a lone unit's, and a filter the sum of H W of them.
         normalize: scale each sample's credit to unit root mean square; see
             :func:`rms_normalized`.
 

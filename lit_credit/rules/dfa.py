@@ -33,9 +33,9 @@ class DFA(LocalRule):
         shared_feedback: True gives all units the same matrix; a dict names for some units the
             unit whose matrix they use, for example ``{embed: blocks.0}``.
         error: shape of the error that the units see; see
-            :class:`lit_credit.feedback.DirectFeedback`. For feature maps take ``per_position``,
-            or ``feedback`` xavier: with the defaults the credit of a convolution is so large that a
-            LeNet may not leave the loss of chance; docs/other_projects.md has the numbers.
+            :class:`lit_credit.feedback.DirectFeedback`. For feature maps under SGD take
+            ``feedback`` xavier: with the default the credit of a convolution is so large that a
+            LeNet diverges; docs/other_projects.md has the numbers.
         **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:

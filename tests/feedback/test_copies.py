@@ -95,6 +95,7 @@ def test_a_net_with_a_computed_weight_is_copied():
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", ["plain", "subclasses", "attention"])
 def test_a_trace_computes_what_the_net_computes(name):
     net, x = NETS[name](), torch.randn(5, 3, 4)
@@ -105,9 +106,9 @@ def test_a_trace_computes_what_the_net_computes(name):
         assert torch.equal(a, b)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*This property:UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*validation_step:UserWarning")
 @pytest.mark.parametrize("kind", [FA, DFA, BlockFA])
 def test_a_fit_whose_logger_draws_the_graph_trains_the_same(kind, tmp_path):
