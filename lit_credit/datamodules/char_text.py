@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.utils.paths import local_path
 
 __all__ = ["CharText"]
 
@@ -81,7 +82,7 @@ class CharText(TensorDataModule):
                 raise ValueError(f"`{argument}`={value}; expected at least 1.")
         if not 0 < val_fraction < 1:
             raise ValueError(f"`val_fraction`={val_fraction}; expected a share between 0 and 1.")
-        self.path = path
+        self.path = None if path is None else local_path(path, "path")
         self.block_size = block_size
         self.steps_per_epoch = steps_per_epoch
         self.val_fraction = val_fraction
