@@ -1,6 +1,5 @@
 """The command line: ``lit-credit fit --config FILE``."""
 
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -8,14 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import (
-    ArgsType,
-    LightningArgumentParser,
-    LightningCLI,
-    SaveConfigCallback,
-)
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 # Imported so that YAML may call their classes by their short names.
@@ -24,15 +17,15 @@ import lit_credit.datamodules
 import lit_credit.feedback
 import lit_credit.models
 import lit_credit.tasks  # noqa: F401
-from lit_credit import compare
+from lit_credit import compare, starting
 from lit_credit.boundary import FirstStep, report
 from lit_credit.parser import ShortErrorParser
 from lit_credit.rules import CreditRule
 from lit_credit.trainer_options import blamed_option, check_options
 from lit_credit.utils.checkpoint_io import save_atomically
-from lit_credit.utils.files import check_folder
-from lit_credit.utils.lock import hold_folder
-from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run
+from lit_credit.utils.paths import localised
+from lit_credit.utils.run_config import SaveFitConfig
+from lit_credit.utils.trainer import callbacks_of
 
 __all__ = ["CTRL_C", "LitCreditCLI", "main", "run"]
 
@@ -44,20 +37,6 @@ _DESCRIPTION = """Experiments on credit assignment in neural networks.
 
 `lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs;
 `lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds."""
-
-
-class SaveFitConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` into the folder of a run when it trains, not when it is tested."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing yet: a checkpoint that is then refused must not cost the run its own file."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file; a resumed run writes it again.
-
-        Last of all callbacks: a slip that shows in a first measurement leaves no run behind.
-        """
-        super().setup(trainer, pl_module, "fit")
 
 
 class LitCreditCLI(LightningCLI):
@@ -96,62 +75,69 @@ class LitCreditCLI(LightningCLI):
         save_atomically(trainer)
         return trainer
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options that say where a run starts."""
+        starting.add_options(parser)
+
     def before_instantiate_classes(self) -> None:
-        """Name the folder of the run."""
+        """Name the folder of the run, and make every path local."""
         config = self.config[self.subcommand]
         loggers = config.trainer.logger
-        self._as_written: list[tuple[Any, dict[str, Any]]] = []
+        self._as_written: list[tuple[Any, Any, Any]] = []
+        localised(config, lambda *entry: self._as_written.append(entry))
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == "":
-                names = [n for n in ("save_dir", "name", "version") if n in arguments]
-                self._as_written.append((arguments, {name: arguments[name] for name in names}))
                 place = {
                     "save_dir": str(config.trainer.default_root_dir),
                     "name": config.model.class_path.rpartition(".")[2],
                     "version": f"seed_{config.seed_everything}",
                 }
-                for name in names:
+                for name in [name for name in place if name in arguments]:
+                    self._as_written.append((arguments, name, arguments[name]))
                     arguments[name] = place[name]
                 if self.subcommand != "fit" and "sub_dir" in arguments:
                     # Beside the curves of the run, which would have a second point at step 0.
                     arguments.sub_dir = self.subcommand
 
-    def before_fit(self) -> None:
-        """Take the folder of the run; refuse one that holds a run that is not to be resumed.
+    def _restore_spelling(self) -> None:
+        """The configuration is saved as it was written.
 
-        Raises:
-            MisconfigurationException: if the run's folder has a ``config.yaml``.
-            ValueError: if nothing can be written there, or another process is writing there.
+        So the seed and the folder that a later run gives beside it move that run.
         """
-        # The configuration is saved as it was written, so that the seed and the folder that a later
-        # run gives beside it move that run.
-        for arguments, written in self._as_written:
-            for name, value in written.items():
-                arguments[name] = value
-        # The first rank holds the folder for the others.
-        if is_fast_dev_run(self.trainer) or not self.trainer.is_global_zero:
-            return
-        loggers = [folder for x in self.trainer.loggers if (folder := getattr(x, "log_dir", None))]
-        folders = loggers or [self.trainer.default_root_dir]
-        for folder in {os.path.realpath(folder): folder for folder in folders}.values():
-            check_folder(folder)
-            self._held.enter_context(hold_folder(folder))
-            if Path(folder, "config.yaml").exists() and not self._resumes(Path(folder)):
-                raise MisconfigurationException(
-                    f"{folder} holds a run already. Resume it with `--ckpt_path last`, or choose "
-                    "another folder with `--trainer.default_root_dir`, or another seed with "
-                    "`--seed_everything`."
-                )
+        for container, name, value in self._as_written:
+            container[name] = value
 
-    def _resumes(self, folder: Path) -> bool:
-        """Whether training goes on from a checkpoint of the run in ``folder``."""
-        checkpoint = self.config[self.subcommand].get("ckpt_path")
-        if not checkpoint or not Path(checkpoint).exists():
-            return bool(checkpoint)  # a word such as `last`
-        places = [c.dirpath for c in self.trainer.checkpoint_callbacks if hasattr(c, "dirpath")]
-        own = [Path(place).resolve() for place in (folder, *places) if place]
-        return any(place in Path(checkpoint).resolve().parents for place in own)
+    def _start(self) -> None:
+        """Look up the checkpoint, and take from it what the run takes."""
+        rule = type(self.model).__name__
+        config = self.config[self.subcommand]
+        path = starting.checkpoint_of(config, str(self.subcommand), self.trainer, rule)
+        self._restore_spelling()
+        if path and config.on_resume == "checkpoint" and starting.take_checkpoint(self, path):
+            del self.config_dump  # which modules would save as their hyperparameters
+            self._set_seed()
+            self.before_instantiate_classes()
+            self.instantiate_classes()
+            self._restore_spelling()
+            config = self.config[self.subcommand]
+        self.model.on_resume = config.on_resume or "refuse"
+        self.model.run_configuration = starting.configured_data(config)
+        self.config_init[self.subcommand].ckpt_path = None if path is None else str(path)
+        starting.start_from_weights(config, self.model, path is not None)
+
+    def before_fit(self) -> None:
+        """Look up where to start, take the folder, and refuse one that holds another run."""
+        self._start()
+        word = self.config[self.subcommand].ckpt_path
+        checkpoint = self.config_init[self.subcommand].ckpt_path
+        starting.take_folders(self.trainer, word, checkpoint, self._held)
+
+    def before_validate(self) -> None:
+        """Look up the checkpoint."""
+        self._start()
+
+    before_test = before_predict = before_validate
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from lit_credit.plotting import circuit_figure, comparison_figure
 from lit_credit.utils.arguments import ShortErrorArguments
 from lit_credit.utils.files import check_folder, reason_of, write_files
 from lit_credit.utils.numbers import number_text
+from lit_credit.utils.paths import local_path
 from lit_credit.utils.runs import HISTORIES, Run, find_runs, read_run
 from lit_credit.utils.series import Histories, run_curve
 
@@ -67,7 +68,7 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
         ValueError: before anything is written, if there are no runs, a run cannot be read, a row or
             a configuration is broken, two runs have the same seeds, or ``out`` cannot be written.
     """
-    folder = Path(out)
+    folder = Path(local_path(out, "--out"))
     check_folder(folder, "Give another --out.")
     groups = _group([read_run(folder) for folder in find_runs(runs)])
     summaries = _summarise(groups)
@@ -132,14 +133,13 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(args)
     try:
-        text = compare(options.runs, options.out)
+        out = local_path(options.out, "--out")
+        text = compare(options.runs, out)
     except (ValueError, OSError) as error:
         print(f"lit-credit compare: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(text)
-    print(
-        f"\nWritten: {Path(options.out, 'comparison.png')}, {Path(options.out, 'comparison.csv')}"
-    )
+    print(f"\nWritten: {Path(out, 'comparison.png')}, {Path(out, 'comparison.csv')}")
     return 0
 
 

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.utils.paths import local_path
 from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["CharText"]
@@ -76,7 +77,7 @@ class CharText(TensorDataModule):
         check_range(1, steps_per_epoch=steps_per_epoch, val_windows=val_windows)
         check_sizes(block_size=block_size, batch_size=batch_size)
         check_range(above=0, below=1, val_fraction=val_fraction)
-        self.path = path
+        self.path = None if path is None else local_path(path, "path")
         self.block_size = block_size
         self.steps_per_epoch = steps_per_epoch
         self.val_fraction = val_fraction

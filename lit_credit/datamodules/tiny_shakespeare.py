@@ -7,6 +7,7 @@ from torchvision.datasets.utils import download_url
 
 from lit_credit.datamodules.char_text import CharText
 from lit_credit.datamodules.network import any_reachable
+from lit_credit.utils.paths import local_path
 
 __all__ = ["TinyShakespeare"]
 
@@ -49,7 +50,7 @@ class TinyShakespeare(CharText):
         val_windows: int | None = None,
         seed: int | None = None,
     ) -> None:
-        file = Path(root, "tinyshakespeare", "input.txt")
+        file = Path(local_path(root, "root"), "tinyshakespeare", "input.txt")
         super().__init__(
             str(file),
             block_size,

@@ -9,6 +9,7 @@ from torchvision.datasets.utils import check_integrity
 
 from lit_credit.datamodules.image import ImageDataModule
 from lit_credit.datamodules.network import any_reachable
+from lit_credit.utils.paths import local_path
 
 __all__ = ["Files", "TorchvisionImages"]
 
@@ -48,7 +49,7 @@ class TorchvisionImages(ImageDataModule):
         augment: bool = False,
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed, random_targets, augment)
-        self.root = root
+        self.root = local_path(root, "root")
         self.download = download
 
     @abstractmethod

@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.checkpointed import CheckpointedRule
 from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
+from lit_credit.rules.described import describe_groups
 from lit_credit.rules.first_batch import EXPLAINED, check_loss, explain
 from lit_credit.rules.monitors import check_monitor, check_monitors
 from lit_credit.rules.optimization import (
@@ -231,7 +232,9 @@ class CreditRule(CheckpointedRule):
             raise ValueError("every parameter of `net` is frozen; leave at least one trainable.")
         optimizer = made("optimizer", self.make_optimizer, groups)
         check_numbers("optimizer", optimizer)
+        described = describe_groups(optimizer.param_groups)
         if self.make_scheduler is None:
+            self.compare_with_checkpoint(optimizer, described, None)
             return optimizer
         scheduler = made("lr_scheduler", self.make_scheduler, optimizer)
         if isinstance(scheduler, ReduceLROnPlateau) and not hasattr(scheduler, "monitor"):
@@ -244,10 +247,12 @@ class CreditRule(CheckpointedRule):
             try_scheduler(self.make_scheduler, self.make_optimizer, groups)
         else:
             check_monitor("`lr_scheduler`", monitor, self.trainer, self)
+        self.compare_with_checkpoint(optimizer, described, scheduler)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_fit_start(self) -> None:
         """Go on with the random numbers of a resumed run."""
+        self.compare_if_not_done()
         skip_device_search()
         if self._loaded_random_state is not None:
             set_random_state(self._loaded_random_state)

@@ -1,20 +1,29 @@
 """What a rule writes into its checkpoints, and asks of those that it is given."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import nn
+from torch.optim import Optimizer
 from typing_extensions import Self
 
 import lit_credit
+from lit_credit.rules.described import describe_groups, describe_scheduler
+from lit_credit.rules.resume import configuration, reconcile
+from lit_credit.rules.run_length import check_length
 from lit_credit.utils.checkpoint_io import read_checkpoint
+from lit_credit.utils.paths import local_path
 from lit_credit.utils.random_state import random_state
+from lit_credit.utils.trusted_classes import check_code
 
 __all__ = ["CheckpointedRule"]
 
@@ -39,6 +48,15 @@ class CheckpointedRule(LightningModule):
     """
 
     net: nn.Module
+    on_resume: str = "refuse"
+    """What a resumed run goes on with where the configuration is not the checkpoint's.
+
+    ``refuse`` raises ValueError; ``configured`` takes the new values, ``checkpoint`` the old.
+    """
+    run_configuration: Mapping[str, Any] = MappingProxyType({})
+    """What the command line adds to the configuration in checkpoints."""
+    _configuration: dict[str, Any] | None = None
+    _resumed: dict[str, Any] | None = None
     _origin: Origin | None = None
     _loaded_random_state: dict[str, Any] | None = None
 
@@ -47,22 +65,70 @@ class CheckpointedRule(LightningModule):
         origin = Origin(lit_credit.__version__, type(self).__name__, type(self.net).__name__)
         checkpoint[_ENTRY] = origin._asdict()
         checkpoint["random_state"] = random_state()
+        if self._configuration is not None:
+            checkpoint["configuration"] = self._configuration
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training starts; merely loading must not set them.
 
         Raises:
-            ValueError: if training is to go on from weights alone.
+            ValueError: if training is to go on from weights alone, or the checkpoint names code
+                that is not of a rule.
         """
+        check_code(
+            checkpoint.get("hyper_parameters") or {},
+            CheckpointedRule,
+            getattr(self._trainer, "ckpt_path", None) or "the checkpoint",
+            parsed=False,
+        )
         fits = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         if fits and "optimizer_states" not in checkpoint:
             raise ValueError(
                 "the checkpoint holds weights and no state of an optimizer, so no training can go "
                 "on from it. `validate`, `test` and `predict` take it as `ckpt_path`; to train "
-                "its weights anew, load them in Python by `load_from_checkpoint`, and fit without."
+                "its weights anew, give the file as `--init_from`, or in Python load them by "
+                "`load_from_checkpoint`, and fit without."
             )
+        self._resumed = checkpoint if fits else None
         self._loaded_random_state = checkpoint.get("random_state")
         self._origin = _origin_of(checkpoint)
+
+    def compare_with_checkpoint(
+        self, optimizer: Optimizer, groups: list[dict[str, Any]], scheduler: Any
+    ) -> None:
+        """Compare a run that starts, or is resumed, with its checkpoint and its length.
+
+        Called before anything is restored or written.
+
+        Args:
+            optimizer: as configured.
+            groups: its groups, described before the scheduler was made.
+            scheduler: as configured, or None.
+
+        Raises:
+            ValueError: if the configuration is not that of the checkpoint, and ``on_resume`` does
+                not say which to take, or if the scheduler ends before the run does.
+        """
+        if self._trainer is None:
+            return
+        described = None
+        if scheduler is not None:
+            described = describe_scheduler(scheduler, optimizer, groups)
+        now = configuration(self, optimizer, groups, described)
+        checkpoint, self._resumed = self._resumed, None
+        if checkpoint is not None:
+            now = reconcile(self, checkpoint, optimizer, scheduler, now)
+        self._configuration = now
+        check_length(self, scheduler)
+
+    def compare_if_not_done(self) -> None:
+        """Compare at the start of a fit, if a subclass makes its optimizer in a way of its own."""
+        waits = self._resumed is not None or self._configuration is None
+        if waits and len(self.trainer.optimizers) == 1:
+            (optimizer,) = self.trainer.optimizers
+            schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+            groups = describe_groups(optimizer.param_groups)
+            self.compare_with_checkpoint(optimizer, groups, schedulers[0] if schedulers else None)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -107,14 +173,40 @@ class CheckpointedRule(LightningModule):
         """
         if weights_only is not None:
             kwargs["weights_only"] = weights_only
-        if weights_only is not False and isinstance(checkpoint_path, str | os.PathLike):
-            # Lightning 2.4 would read anything. And the arguments of another rule are no arguments.
-            origin = _origin_of(read_checkpoint(os.fspath(checkpoint_path)))
+        if isinstance(checkpoint_path, str | os.PathLike):
+            checkpoint_path = local_path(checkpoint_path, "checkpoint_path")
+        if weights_only is not False:
+            checkpoint = _contents(checkpoint_path)
+            # The arguments of another rule are no arguments.
+            origin = _origin_of(checkpoint)
             if strict is not False and origin.rule not in (None, *_ancestors(cls), *_family(cls)):
                 raise ValueError(_other_rule(origin, cls))
+            for arguments in _arguments(checkpoint, hparams_file):
+                check_code(arguments, cls, hparams_file or checkpoint_path)
         return super().load_from_checkpoint(
             checkpoint_path, map_location, hparams_file, strict, **kwargs
         )
+
+
+def _contents(source: Any) -> dict[str, Any]:
+    """What a path or an open file holds; the file is left where it was."""
+    if isinstance(source, str | os.PathLike):
+        return read_checkpoint(os.fspath(source))
+    start = source.tell()
+    found: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
+    source.seek(start)
+    return found
+
+
+def _arguments(checkpoint: Mapping[str, Any], file: Any) -> Iterator[Mapping[str, Any]]:
+    """Whatever Lightning builds a module from."""
+    for name in ("hparams", "module_arguments", "hyper_parameters"):
+        if isinstance(found := checkpoint.get(name), Mapping):
+            yield found
+    if file is not None and str(file).endswith((".yaml", ".yml")):
+        found = yaml.safe_load(Path(local_path(file, "hparams_file")).read_text(encoding="utf-8"))
+        if isinstance(found, Mapping):
+            yield found
 
 
 def _origin_of(checkpoint: Mapping[str, Any]) -> Origin:

@@ -98,9 +98,13 @@ class Cell:
         scratch.replace(self._result)
 
     def checkpoint(self) -> Path | None:
-        """The newest, from which the run can be resumed."""
-        found = self.folder.rglob("*.ckpt")
-        return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+        """The newest, from which the run can be resumed; a damaged one if there is no other."""
+        from lit_credit.utils.run_checkpoints import look_into, newest  # which import torch
+
+        found = [look_into(path) for path in self.folder.rglob("*.ckpt")]
+        damaged = max((s for s in found if s.step < 0), key=lambda s: s.saved_at, default=None)
+        taken = newest(found) or damaged
+        return taken.path if taken else None
 
 
 def _first_difference(was: Any, now: Any, at: str = "") -> tuple[str, Any, Any]:

@@ -26,6 +26,7 @@ from lit_credit.sweep.table import SUFFIXES, write_rows
 from lit_credit.utils.arguments import ShortErrorArguments
 from lit_credit.utils.files import check_folder
 from lit_credit.utils.lock import hold_folder
+from lit_credit.utils.paths import local_path
 
 __all__ = ["main", "sweep"]
 
@@ -71,7 +72,7 @@ def sweep(
         ValueError: before any run, if an argument, the grid or one of the configurations is wrong,
             if the folder holds a run of another configuration, or if another sweep runs in it.
     """
-    table = Path(out)
+    table = Path(local_path(out, "--out"))
     _check(table, words, jobs, executor, gpus)
     points, seeds = read_grid(grid)
     place: Executor
@@ -79,7 +80,8 @@ def sweep(
         place = LocalProcesses(jobs or default_jobs())
     else:
         place = RayCluster(jobs, gpus)
-    base = [*(f"--config={config}" for config in configs), *words]
+    bases = [local_path(config, "--config") for config in configs]
+    base = [*(f"--config={config}" for config in bases), *words]
     folder = table.with_suffix("").resolve()
     with hold_folder(folder):
         return _run(_cells(points, seeds, base, folder), place, table)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_credit.utils.files import reason_of
+from lit_credit.utils.paths import local_path
 from lit_credit.utils.yaml_files import read_yaml
 
 __all__ = ["MOST_RUNS", "RESERVED", "Point", "as_word", "read_grid"]
@@ -60,6 +61,7 @@ def read_grid(path: str | Path) -> tuple[list[Point], list[int] | None]:
     Raises:
         ValueError: if the file is no such grid, or has more than :data:`MOST_RUNS` runs.
     """
+    path = local_path(path, "--grid")
     try:
         grid = read_yaml(path)
     except OSError as error:

@@ -42,6 +42,9 @@ def asked_configuration(words: list[str]) -> dict[str, Any]:
         reason = err.getvalue().rpartition("lit-credit: error: ")[2]
         raise ValueError(reason.partition(" (Options:")[0].strip())
     config: dict[str, Any] = yaml.safe_load(out.getvalue())
+    for name in ("on_resume", "init_from"):  # which older sweeps do not know
+        if config.get(name) is None:
+            config.pop(name, None)
     if not config["model"]:
         raise ValueError("no rule. Name one in a --config, or in the grid: `model.class_path`.")
     return config

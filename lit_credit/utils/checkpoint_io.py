@@ -16,6 +16,7 @@ from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
 
 from lit_credit.utils.files import reason_of
+from lit_credit.utils.paths import is_remote, local_path
 
 __all__ = ["AtomicCheckpointIO", "read_checkpoint", "save_atomically"]
 
@@ -33,7 +34,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
     ) -> None:
         """Save; raises OSError, with the older checkpoint intact, if the disk takes no more."""
-        if storage_options is not None or _is_remote(path):
+        path = local_path(path, "ckpt_path")
+        if storage_options is not None or is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         buffer = io.BytesIO()
@@ -63,8 +65,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Load; raises what :func:`read_checkpoint` raises."""
-        return read_checkpoint(path, map_location, weights_only is not False)
+        """Load.
+
+        Raises:
+            ValueError: what :func:`read_checkpoint` raises, and if the file is not of Lightning.
+        """
+        found = read_checkpoint(path, map_location, weights_only is not False)
+        if "pytorch-lightning_version" not in found:
+            raise ValueError(
+                f"{path} holds weights that Lightning has not saved, and no state of a run, so no "
+                "run can go on from it. To start from its weights, give it as `--init_from` in "
+                "place of `--ckpt_path`; in Python call `load_weights(rule.net, FILE)` of "
+                "lit_credit.utils.foreign_weights."
+            )
+        return found
+
+    def remove_checkpoint(self, path: _PATH) -> None:
+        """Remove the file, if it is there."""
+        super().remove_checkpoint(local_path(path, "ckpt_path"))
 
 
 def read_checkpoint(
@@ -82,7 +100,8 @@ def read_checkpoint(
         ValueError: if the file is truncated, of another kind, or holds what ``weights_only``
             refuses.
     """
-    if not _is_remote(path) and not get_filesystem(path).exists(path):
+    path = local_path(path, "ckpt_path")
+    if not is_remote(path) and not get_filesystem(path).exists(path):
         raise FileNotFoundError(f"Checkpoint file not found: {path}")
     try:
         found = _load(path, map_location=map_location, weights_only=weights_only)
@@ -117,15 +136,11 @@ def _unreadable(path: _PATH, error: Exception) -> str:
         )
     text = str(error).rpartition("WeightsUnpickler error:")[2]  # what is before is for developers
     reason = " ".join(text.strip().split("\n", 1)[0].split())[:120] or type(error).__name__
-    if _is_remote(path):
+    if is_remote(path):
         return f"{path} cannot be read: {reason}"
     others = sorted(other.name for other in place.parent.glob("*.ckpt") if other != place)
     remedy = f"Others in that folder: {', '.join(others)}." if others else "Start anew without it."
     return f"{path}{size} is cut off, or no checkpoint: it cannot be read ({reason}). {remedy}"
-
-
-def _is_remote(path: _PATH) -> bool:
-    return "://" in str(path)
 
 
 def _remove(scratch: Path) -> None:

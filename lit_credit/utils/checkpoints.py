@@ -6,6 +6,7 @@ import torch
 
 from lit_credit.utils.checkpoint_io import read_checkpoint
 from lit_credit.utils.history import Row, read_history
+from lit_credit.utils.paths import local_path
 
 __all__ = ["checkpoint_step", "read_weights", "rows_beside"]
 
@@ -25,6 +26,7 @@ def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: if there is no such file, if it cannot be read, or has no ``state_dict`` in it.
     """
+    path = local_path(path, argument)
     if not Path(path).is_file():
         raise ValueError(f"`{argument}` is {str(path)!r}, which is no file; give a checkpoint.")
     try:
@@ -50,7 +52,7 @@ def rows_beside(checkpoint: str | Path, name: str) -> list[Row]:
     Returns:
         The rows; none if there is no such file.
     """
-    folder = Path(checkpoint).resolve().parent
+    folder = Path(local_path(checkpoint, "ckpt_path")).resolve().parent
     for place in (folder, folder.parent):
         if (file := place / f"{name}.jsonl").is_file():
             return read_history(file)

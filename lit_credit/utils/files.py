@@ -9,6 +9,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from lit_credit.utils.paths import local_path
+
 __all__ = ["check_folder", "reason_of", "save_figure", "spared", "write_files"]
 
 _ANOTHER = "Choose another folder with `Trainer(default_root_dir=...)` or the logger's `save_dir`."
@@ -24,7 +26,7 @@ def check_folder(folder: str | Path, remedy: str = _ANOTHER) -> None:
     Raises:
         ValueError: if it, or the nearest folder above it that exists, is a file or read-only.
     """
-    path = Path(folder).absolute()
+    path = Path(local_path(folder, "folder")).absolute()
     nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
     if not nearest.is_dir():
         trouble = f"{nearest} is no folder"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_credit.utils.files import check_folder, reason_of
+from lit_credit.utils.paths import local_path
 
 __all__ = ["History", "Row", "read_history"]
 
@@ -41,6 +42,7 @@ class History:
     """
 
     def __init__(self, path: Path | None = None, rows: list[Row] | None = None) -> None:
+        path = None if path is None else Path(local_path(path))
         self.path = path
         self.rows: list[Row] = list(rows or [])
         self._in_file = self._end = 0  # rows and bytes that the file holds for certain
@@ -110,7 +112,7 @@ def read_history(path: str | Path) -> list[Row]:
     Raises:
         ValueError: if any other line is not a row.
     """
-    data = Path(path).read_bytes()
+    data = Path(local_path(path)).read_bytes()
     lines = data.rstrip().split(b"\n") if data.strip() else []
     cut_off = not data.endswith(b"\n")
     rows: list[Row] = []

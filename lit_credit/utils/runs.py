@@ -2,17 +2,19 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from lit_credit.utils.files import reason_of
 from lit_credit.utils.history import Row, read_history
+from lit_credit.utils.paths import local_path
 from lit_credit.utils.yaml_files import read_yaml
 
-__all__ = ["HISTORIES", "Run", "find_runs", "read_run"]
+__all__ = ["HISTORIES", "Run", "config_number", "find_runs", "newest_config", "read_run"]
 
 HISTORIES = ("metrics", "residual_norms", "gradient_norms", "credit_alignment", "circuit_matching")
 """The histories that a comparison reads, by the names of their files."""
@@ -70,7 +72,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
         ValueError: if a path is not a folder, or holds no run.
     """
     found: dict[Path, Path] = {}
-    for path in map(Path, paths):
+    for path in (Path(local_path(path, "RUN")) for path in paths):
         if not path.is_dir():
             raise ValueError(
                 f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
@@ -92,12 +94,13 @@ def read_run(folder: Path) -> Run:
     """Read a run folder.
 
     Args:
-        folder: with ``config.yaml``, the full configuration of a LightningCLI, and histories.
+        folder: with ``config.yaml``, the full configuration of a LightningCLI, and histories. Of a
+            run that was resumed with another one, ``config-N.yaml``, the newest counts.
 
     Raises:
         ValueError: if the configuration does not name the rule, or a history has no rows.
     """
-    path = folder / "config.yaml"
+    path = newest_config(folder)
     config = _read_config(path)
     model, data, trainer = (_mapping(config, key, path) for key in ("model", "data", "trainer"))
     rule = model["class_path"].rpartition(".")[2]
@@ -126,6 +129,17 @@ def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         raise ValueError(f"RUN: {error.filename} cannot be read: {reason_of(error)}. Leave it out.")
 
     return os.walk(path, onerror=refuse)
+
+
+def newest_config(folder: Path) -> Path:
+    """The configuration that a run has gone on with last: ``config-N.yaml``, or ``config.yaml``."""
+    return max([folder / "config.yaml", *folder.glob("config-*.yaml")], key=config_number)
+
+
+def config_number(path: Any) -> int:
+    """N of a path ``config-N.yaml``, and 0 of any other."""
+    found = re.fullmatch(r"config-(\d+)\.yaml", PurePath(path).name)
+    return int(found[1]) if found else 0
 
 
 def _history_files(folder: Path) -> Iterator[Path]:

@@ -6,6 +6,9 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lit_credit.utils.paths import is_remote, local_path
 
 __all__ = [
     "callbacks_of",
@@ -99,7 +102,8 @@ def run_folder(trainer: Trainer) -> Path | None:
 
     That of the first logger, as ``trainer.log_dir``, if it has one for each run. One that keeps all
     runs in one place, as those of W&B and MLflow, or no files, as on a server, has histories beside
-    the checkpoints that Lightning saves then: ``<save_dir>/<name>/<version>``.
+    the checkpoints that Lightning saves then: ``<save_dir>/<name>/<version>``. A URL, such as
+    ``s3://``, is no folder: nobody can append to a file there, so there is one warning.
 
     Must be called on every rank: Lightning broadcasts the folder's name.
     """
@@ -108,7 +112,18 @@ def run_folder(trainer: Trainer) -> Path | None:
         return None
     logger = trainer.loggers[0] if trainer.loggers else None
     if logger is None or getattr(logger, "log_dir", None) is not None:
-        return None if log_dir is None else Path(log_dir)
+        return None if log_dir is None else _local_folder(log_dir)
     version = logger.version
     version = version if isinstance(version, str) else f"version_{version}"
-    return Path(logger.save_dir or trainer.default_root_dir, str(logger.name), version)
+    root = _local_folder(logger.save_dir or trainer.default_root_dir)
+    return None if root is None else Path(root, str(logger.name), version)
+
+
+def _local_folder(folder: str) -> Path | None:
+    if is_remote(folder):
+        rank_zero_warn(
+            f"{folder} is no local folder, so histories, figures and tables are not written there. "
+            "The rows are kept in memory and in checkpoints."
+        )
+        return None
+    return Path(local_path(folder, "save_dir"))
