@@ -117,7 +117,7 @@ def add_feedback(
             layer.register_buffer(buffer_name, drawn[id(getattr(layer, weight_name))])
         # The class changes, not the object: hooks and references to it hold. torch's own lazy
         # modules and parametrizations do the same.
-        layer.__class__ = _feedback_class(type(layer))  # type: ignore[arg-type]
+        layer.__class__ = _feedback_class(type(layer))
         vars(layer)["recipe"] = recipe
     return module
 

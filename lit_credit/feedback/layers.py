@@ -1,7 +1,6 @@
 """Linear and convolutional layers that send the error back through fixed random weights."""
 
 import copyreg
-from functools import cache
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -53,11 +52,13 @@ class FeedbackLayer(nn.Module):
         What ``torch.jit.trace`` records is the plain layer: a trace holds no Python, as a backward
         of one's own is.
         """
-        return self.feedback_backward and torch.is_grad_enabled() and not torch.jit.is_tracing()
+        tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        return self.feedback_backward and torch.is_grad_enabled() and not tracing
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle an instance of a class that was made on the fly by what the class was made of."""
-        make, args, *state = super().__reduce_ex__(protocol)
+        reduced: Any = super().__reduce_ex__(protocol)
+        make, args, *state = reduced
         made_of = vars(type(self)).get("made_of")
         if made_of is None or make is not copyreg.__newobj__:  # type: ignore[attr-defined]
             return (make, args, *state)
@@ -68,11 +69,15 @@ class FeedbackLayer(nn.Module):
         return weight.detach() if self.recipe.sign == "weight" else None
 
 
-@cache
+_MADE: dict[tuple[type[FeedbackLayer], type[nn.Module]], type[FeedbackLayer]] = {}
+
+
 def feedback_class(counterpart: type[FeedbackLayer], cls: type[nn.Module]) -> type[FeedbackLayer]:
     """The class that is derived from a feedback layer and from a class that a net has."""
     parts = counterpart, cls
-    return type(f"Feedback{cls.__name__}", parts, {"made_of": parts})
+    if parts not in _MADE:
+        _MADE[parts] = type(f"Feedback{cls.__name__}", parts, {"made_of": parts})
+    return _MADE[parts]
 
 
 def _blank(counterpart: type[FeedbackLayer], cls: type[nn.Module]) -> FeedbackLayer:
