@@ -22,7 +22,9 @@ from lit_credit.tasks import Classification
 UNITS = ["conv1+relu+pool", "conv2+relu+pool", "fc1+relu"]
 OPTIMIZERS = {
     "AdamW 1e-3": partial(torch.optim.AdamW, lr=1e-3),
+    "SGD 0.001": partial(torch.optim.SGD, lr=0.001),
     "SGD 0.01": partial(torch.optim.SGD, lr=0.01),
+    "SGD 0.1": partial(torch.optim.SGD, lr=0.1),
 }
 RULES = {
     "BP": BP,
