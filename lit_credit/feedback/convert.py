@@ -91,9 +91,10 @@ def add_feedback(
         Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
         backpropagation for deep learning, 2016, doi:10.1038/ncomms13276. Sign symmetry: Liao,
         Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016,
-        arXiv:1510.05067. The scale of uSF: Xiao, Chen, Liao, Poggio, Biologically-plausible
-        learning algorithms can scale to large datasets, 2018, arXiv:1811.03567; Liao et al. use
-        sign(W) alone, whose scale their batch normalisation and normalised updates take out.
+        arXiv:1510.05067; they use sign(W) alone, whose scale their batch normalisation and
+        normalised updates take out. A scale of uSF by the layer's initialization: Sanfiz, Akrout,
+        Benchmarking the Accuracy and Robustness of Feedback Alignment Algorithms, 2021,
+        arXiv:2108.13446.
     """
     _check(module, sign)
     exact = _left_exact(module, leave_exact)

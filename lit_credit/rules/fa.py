@@ -20,6 +20,9 @@ class FA(CreditRule):
     Where backpropagation has ``delta W``, feedback alignment has ``delta B``; everything without a
     weight matrix (activations, norms, attention scores) keeps its exact backward.
 
+    Whatever else differentiates the net goes back through B too, as attributions of other libraries
+    do: run them inside ``with exact_backward(rule.net):`` of :mod:`lit_credit.feedback`.
+
     Args:
         *args: see :class:`lit_credit.rules.CreditRule`.
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
@@ -40,8 +43,8 @@ class FA(CreditRule):
         Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
         backpropagation for deep learning, 2016, doi:10.1038/ncomms13276. Sign-symmetric family:
         Liao, Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016, arXiv
-        1510.05067; uSF's scale: Xiao, Chen, Liao, Poggio, Biologically-plausible learning
-        algorithms can scale to large datasets, 2018, arXiv 1811.03567.
+        1510.05067. A scale of uSF by the layer's initialization: Sanfiz, Akrout, Benchmarking
+        the Accuracy and Robustness of Feedback Alignment Algorithms, 2021, arXiv 2108.13446.
     """
 
     def __init__(
