@@ -62,8 +62,8 @@ def report(error: Exception) -> int:
     if os.environ.get("LIT_CREDIT_TRACEBACK"):
         raise error
     cli = _cli_of(error)
-    trainer = getattr(cli, "trainer", None)
-    if trainer is not None and _is_bug(error, trainer):
+    under_way = _is_under_way(getattr(cli, "trainer", None))
+    if under_way and _is_bug(error):
         traceback.print_exception(error)
         part = "" if cli is None else blamed_part(error, cli)
         print(
@@ -74,7 +74,9 @@ def report(error: Exception) -> int:
             file=sys.stderr,
         )
     else:
-        print(f"lit-credit: error: {_line(error, cli)}", file=sys.stderr)
+        # What stops a run that is under way is not an argument's fault.
+        line = _line(error, None if under_way else cli)
+        print(f"lit-credit: error: {line}", file=sys.stderr)
     return 1
 
 
@@ -133,10 +135,18 @@ def _each(value: Any) -> list[Any]:
     return value if type(value) is list else [value]
 
 
-def _is_bug(error: Exception, trainer: Trainer) -> bool:
-    """Whether the traceback is wanted: after the first step, unless a person wrote the message."""
-    if not any(isinstance(c, FirstStep) and c.is_over for c in callbacks_of(trainer)):
-        return False
+def _is_under_way(trainer: Trainer | None) -> bool:
+    """Whether the first step is over."""
+    return trainer is not None and any(
+        isinstance(c, FirstStep) and c.is_over for c in callbacks_of(trainer)
+    )
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether the traceback of an error after the first step is wanted.
+
+    It is not, where a person wrote the message.
+    """
     if isinstance(error, MisconfigurationException | OSError) or _is_out_of_memory(error):
         return False
     packages = [_package(frame) for frame in _frames(error)]

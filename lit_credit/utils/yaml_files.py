@@ -47,7 +47,7 @@ def parse_yaml(text: str) -> Any:
     """
     try:
         check_yaml(text)
-        return yaml.load(text, Loader=_Loader)
+        return _plain_data(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = "" if mark is None else f"line {mark.line + 1}: "
@@ -57,6 +57,14 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}.") from error
     except (KeyError, AttributeError) as error:  # as of `!!bool maybe`, `!!timestamp soon`
         raise ValueError(f"a value does not fit its tag: {error}.") from error
+
+
+def _plain_data(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def checked_loader(load: Callable[[str], Any]) -> Callable[..., Any]:
