@@ -33,9 +33,9 @@ class DFA(LocalRule):
         shared_feedback: True gives all units the same matrix; a dict names for some units the
             unit whose matrix they use, for example ``{embed: blocks.0}``.
         error: shape of the error that the units see; see
-            :class:`lit_credit.feedback.DirectFeedback`. For feature maps under SGD take
-            ``feedback`` xavier: with the default the credit of a convolution is so large that a
-            LeNet diverges; docs/other_projects.md has the numbers.
+            :class:`lit_credit.feedback.DirectFeedback`. For feature maps under plain SGD take
+            ``feedback`` xavier, or a tenth of BP's learning rate: with the default at SGD 0.01 a
+            LeNet diverges. Under AdamW it learns; docs/other_projects.md has the numbers.
         **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:
