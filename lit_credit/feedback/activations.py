@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from lit_credit.utils.compiled import clean_name, submodule
+from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.unit_names import parse_unit
 
 __all__ = ["ActivationWatch", "ends_bare", "followed_by_activation"]
@@ -24,15 +25,21 @@ _BARE = (nn.Linear, nn.Bilinear, _ConvNd, *_NORMS)
 _BETWEEN = (*_NORMS, nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)
 _BETWEEN_NAMES = ("Pool1d", "Pool2d", "Pool3d", "RMSNorm")
 
-# The names of torch's functions and methods.
+# The names of torch's functions and methods, without underscores at their ends.
 _ACTIVATION_CALL = re.compile(
     r"relu6?|(leaky_|p|r)relu|[csg]?elu|silu|mish|hard(tanh|swish|sigmoid|shrink)|softplus|softsign"
-    r"|softshrink|tanh(shrink)?|(log)?sigmoid|threshold|clamp(_min)?|sin"
+    r"|softshrink|tanh(shrink)?|(log)?sigmoid|threshold|clamp(_min|_max)?|clip|(arc|a)?(sin|cos|tan)h?"
+    r"|glu|square|abs(olute)?|r?pow|float_power|exp(2|m1)?|log(1p|addexp)?|r?sqrt|erf|expit"
+    r"|(log_)?soft(max|min)|where|(maxi|mini)mum"
 )
 _CALL_BETWEEN = re.compile(
-    r"\w+_norm|(alpha_)?dropout|(adaptive_)?(max|avg)_pool[123]d|flatten|view|reshape|permute"
-    r"|transpose|(un)?squeeze|contiguous|clone|detach|to"
+    r"\w+_norm|(alpha_)?dropout|(adaptive_)?(max|avg)_pool[123]d|(un)?flatten|view|reshape|permute"
+    r"|transpose|(un)?squeeze|contiguous|clone|detach|to|float|double|type_as|getitem|get|chunk|split"
+    r"|unbind|cat|stack|repeat|expand|[gl][te]|sign|neg|r?sub|sub|add|radd|r?mul|i?(true)?div(ide)?"
 )
+_SUM = re.compile(r"i?(r?add|r?sub)|cat|stack")
+_PRODUCT = re.compile(r"i?(r?mul|multiply|(true)?div(ide)?)|masked_fill")
+_OF_TWO = re.compile(r"max|min")
 
 
 def ends_bare(module: nn.Module, unit: str) -> bool:
@@ -132,14 +139,26 @@ class ActivationWatch(TorchFunctionMode):
     ) -> Any:
         """Call the function, and see whether it is an activation of a unit's output."""
         result = func(*args, **(kwargs or {}))
-        first = next(iter((*args, *(kwargs or {}).values())), None)
-        unit, _ = self._outputs.get(id(first), ("", None))
-        if unit and not self._hidden:
-            name = getattr(func, "__name__", "").rstrip("_")
-            if _ACTIVATION_CALL.fullmatch(name):
-                self.followed.setdefault(unit, name)
-            elif _CALL_BETWEEN.fullmatch(name) and isinstance(result, Tensor):
-                self.follow(unit, result)
-            elif result is first:  # changed in place, as by `+=`
-                del self._outputs[id(first)]
+        if self._outputs and not self._hidden:
+            self._look(getattr(func, "__name__", "").strip("_"), args, kwargs or {}, result)
         return result
+
+    def _look(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        given = tensors_of((args, kwargs))
+        units = [self._outputs[id(x)][0] for x in given if id(x) in self._outputs]
+        for unit in dict.fromkeys(units):
+            # A sum with another tensor than a bias is no longer this unit's output alone.
+            others = [x for x in given if id(x) not in self._outputs]
+            mixed = any(not isinstance(x, nn.Parameter) for x in others)
+            twice = units.count(unit) > 1
+            if (
+                _ACTIVATION_CALL.fullmatch(name)
+                or (_PRODUCT.fullmatch(name) and twice)
+                or (_OF_TWO.fullmatch(name) and len(given) > 1)
+            ):
+                self.followed.setdefault(unit, name)
+            elif _CALL_BETWEEN.fullmatch(name) and not (_SUM.fullmatch(name) and mixed):
+                for tensor in tensors_of(result):
+                    self.follow(unit, tensor)
+            elif given and result is given[0]:  # changed in place, as by `+=`
+                self._outputs.pop(id(result), None)

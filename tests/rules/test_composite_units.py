@@ -262,6 +262,44 @@ def test_an_activation_that_is_a_function_is_seen_at_the_first_batch_and_once():
         assert not warnings_of(lambda kind=kind: kind(Functional(), TASK, **bare), batch)
 
 
+@pytest.mark.parametrize(
+    ("activation", "seen"),
+    [
+        (lambda z: z**2, "pow"),
+        (lambda z: z * z, "mul"),
+        (lambda z: z * (z > 0), "mul"),
+        (lambda z: torch.maximum(z, torch.zeros(())), "maximum"),
+        (lambda z: torch.max(z, 0.1 * z), "max"),
+        (lambda z: torch.where(z > 0, z, 0.1 * z), "where"),
+        (lambda z: z.masked_fill(z < 0, 0.0), "masked_fill"),
+        (lambda z: torch.exp(-z), "exp"),
+        (lambda z: torch.erf(z), "erf"),
+        (lambda z: z.atan(), "atan"),
+        (lambda z: F.softmax(z, -1), "softmax"),
+        (lambda z: F.glu(torch.cat([z, z], -1)), "glu"),
+        (lambda z: torch.cat([z[:, :3].relu(), z[:, 3:]], -1), "relu"),
+        (lambda z: 2 * F.relu(z / 2), "relu"),
+        (lambda z: z.clip(0, 1), "clip"),
+        (lambda z: 2 * z - 1, None),
+        (lambda z: z.view(-1, 3, 4).sum(1).repeat(1, 3), None),
+        (lambda z: z + torch.randn(12).relu(), None),
+        (lambda z: F.layer_norm(z, (12,)), None),
+    ],
+)
+def test_activations_of_every_making_are_seen(activation, seen):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.head = nn.Linear(20, 12), nn.Linear(12, 5)
+
+        def forward(self, x):
+            return self.head(activation(self.fc(x.flatten(1))))
+
+    batch = torch.randn(4, 20), torch.arange(4)
+    found = warnings_of(lambda: DFA(Functional(), TASK, units=["fc"], readout=["head"]), batch)
+    assert [f"in front of {seen}," in text for text in found] == ([] if seen is None else [True])
+
+
 def test_nets_of_ours_and_units_without_activation_are_not_warned_of():
     linear = nn.Sequential(nn.Linear(20, 12), nn.Linear(12, 5))
     for net, names in (
