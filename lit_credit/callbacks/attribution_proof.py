@@ -10,11 +10,9 @@ from torch import Tensor
 from lit_credit.callbacks.head_logits import Reading, head_logits
 from lit_credit.callbacks.head_targets import prove_targets, targets_of
 from lit_credit.utils.batch_loss import batch_loss
-from lit_credit.utils.compiled import submodule
 from lit_credit.utils.direct_path import arrivals
 from lit_credit.utils.few_rows import few_rows
-from lit_credit.utils.head_projections import find_output
-from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance
+from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance, writing_points
 from lit_credit.utils.head_weights import read_heads
 
 __all__ = ["prove_attribution"]
@@ -65,12 +63,8 @@ def _arrival(
     module: LightningModule, few: Any, reading: Reading, proved: ProvedHeads
 ) -> dict[str, float]:
     """That the outputs of all attention arrive at the stream."""
-    points, attention = {}, {}
-    for name, runs in proved.runs.items():
-        if name in proved.found and runs.written:
-            output = find_output(submodule(module, name))
-            points[name] = name if output is None else f"{name}.{output}".lstrip(".")
-            attention[points[name]] = name
+    points = writing_points(module, proved)
+    attention = {point: name for name, point in points.items()}
 
     def of_added(point: str, added: Tensor) -> Tensor:
         rows = added[None] if added.dim() == 2 else added

@@ -1,7 +1,7 @@
 """Proof that the circuits of heads as read are those of the net."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,13 +9,15 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from lit_credit.utils.attention_heads import AttentionHeads
 from lit_credit.utils.attention_streams import side_by_side, streams
 from lit_credit.utils.batch_loss import batch_loss
-from lit_credit.utils.capture import capture
+from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.direct_path import arrivals
 from lit_credit.utils.few_rows import few_rows
-from lit_credit.utils.head_proof import prove_heads
+from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance, writing_points
 from lit_credit.utils.head_weights import attention_names
 from lit_credit.utils.norms_in_front import NormInFront, find_norms_in_front, norm_points
 from lit_credit.utils.probe import probe_batch
@@ -25,6 +27,8 @@ __all__ = ["ProvedCircuits", "prove_circuits"]
 
 _WHO = "CircuitMatching"
 _ROWS = 4
+_LEAST = 1e-2
+"""Of a factor by which what heads write arrives."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,74 @@ def prove_circuits(
         {
             **proved.statements,
             "all heads write to and read from one stream": 0.0,
+            **_several_runs(proved),
+            **_arrival(module, run, proved, norms),
             **_folded(layers, norms, fold_norm),
         },
         norms,
     )
+
+
+def _several_runs(proved: ProvedHeads) -> dict[str, float]:
+    return {
+        f"not proved: heads of {name!r} after the first of {len(runs.written)} runs": math.nan
+        for name, runs in proved.runs.items()
+        if len(runs.written) > 1
+    }
+
+
+def _arrival(
+    module: LightningModule,
+    run: Callable[[], object],
+    proved: ProvedHeads,
+    norms: Mapping[str, NormInFront],
+) -> dict[str, float]:
+    """Whether the last attention finds in its stream what all before it wrote, but for a factor."""
+    *writers, reader = proved.runs
+    points = {n: p for n, p in writing_points(module, proved).items() if n in writers}
+    if not points:
+        return {}
+    place = norms[reader].name if reader in norms else reader
+    point = Point(place, "input")
+    with capture(module, [point]) as passed:
+        run()
+
+    def of_added(_: str, added: Tensor) -> Tensor:
+        """As the stream has samples and positions."""
+        turned = added.transpose(0, 1) if added.dim() == 3 else added
+        stream = passed[point].shape if point in passed else added.shape
+        fits = added.shape == stream or turned.shape != stream
+        return added if fits else turned
+
+    through = []
+    try:
+        errors = arrivals(
+            module,
+            run,
+            {point: proved.runs[name].written[0] for name, point in points.items()},
+            {point: len(proved.runs[name].written) for name, point in points.items()},
+            point,
+            of_added,
+            lambda x: x,
+        )
+    except (MisconfigurationException, KeyError):  # no two passes alike, or nothing at the point
+        errors = {"": (math.nan, math.nan)}
+    largest = 0.0
+    for name, written in points.items():
+        error, factor = errors.get(written, errors[""])
+        # Of the error, what no factor explains.
+        left = math.sqrt(max(error**2 - (factor - 1) ** 2, 0.0)) / max(abs(factor), 1e-12)
+        if abs(factor) > _LEAST and left <= tolerance(proved.runs[name].written[0]):
+            largest = max(largest, left)
+        else:
+            through.append(name)
+    said = "the last attention reads directly what the others write, but for a factor"
+    if not through:
+        return {said: largest}
+    more = f" and {len(through) - 3} more" if len(through) > 3 else ""
+    some = ", ".join(map(repr, through[:3])) + more
+    between = f"a norm, gain or layer lies between {some} and {reader!r}"
+    return {f"not proved: {said}; {between}": math.nan}
 
 
 def _few(trainer: Trainer | None, module: LightningModule) -> Any:

@@ -62,6 +62,12 @@ def head_outputs(
         mixed = [torch.unflatten(recorded[0], -1, (count, size)).transpose(1, 2)]
     elif all(call.value is not None for call in own):
         mixed = [_mixed(call, count) for call in own]
+    elif len(own) > 1:
+        raise MisconfigurationException(
+            f"{heads.name!r} computed attention {len(own)} times in one forward pass, as a layer "
+            "that is used more than once does, so that what its heads add is no single tensor. "
+            "Leave it out by `units`."
+        )
     else:
         raise MisconfigurationException(
             f"what the heads of {heads.name!r} add does not show: neither the input of their output"

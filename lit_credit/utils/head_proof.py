@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.attention_heads import AttentionHeads
+from lit_credit.utils.compiled import submodule
+from lit_credit.utils.head_projections import find_output
 from lit_credit.utils.head_recompute import Reproduction, reproduce
 from lit_credit.utils.head_runs import HeadRuns, amplified, watched_heads
 
-__all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance"]
+__all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance", "writing_points"]
 
 _SPREAD = 12.0
 """Standard deviation of the scores to which inputs are amplified: what caps scores then shows."""
@@ -112,6 +114,16 @@ def calls_of(layer: AttentionHeads, calls: Sequence[AttentionCall]) -> list[Atte
     """Those that ran inside of an attention."""
     prefix = f"{layer.name}." if layer.name else ""
     return [c for c in calls if c.module == layer.name or c.module.startswith(prefix)]
+
+
+def writing_points(module: nn.Module, proved: ProvedHeads) -> dict[str, str]:
+    """By name of an attention that ran, the submodule whose output is what its heads write."""
+    points = {}
+    for name, runs in proved.runs.items():
+        if name in proved.found and runs.written:
+            output = find_output(submodule(module, name))
+            points[name] = name if output is None else f"{name}.{output}".lstrip(".")
+    return points
 
 
 def _amplified(

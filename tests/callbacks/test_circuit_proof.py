@@ -33,6 +33,7 @@ from tests.callbacks import helpers
 from tests.callbacks.test_attribution_proof import (
     VOCAB,
     WIDTH,
+    Block,
     Net,
     Trained,
     encoder,
@@ -90,6 +91,35 @@ def test_right_circuits_are_proved_and_folded_gains_named(make):
     assert "all heads write to and read from one stream" in found
     unfolded, _ = proved(perturbed(Trained(make())), fold_norm=False)
     assert not folded(unfolded)
+
+
+class Through(nn.Module):
+    """What attention writes goes through it before it comes to the stream."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+_DIRECT = "the last attention reads directly what the others write, but for a factor"
+
+
+@pytest.mark.parametrize(
+    ("through", "direct"),
+    [
+        (lambda y: y, True),
+        (lambda y: -0.3 * y, True),
+        (lambda y: y * torch.linspace(0.1, 2, WIDTH), False),  # LayerScale
+        (lambda y: F.layer_norm(y, (WIDTH,)), False),  # sandwich norms
+        (lambda y: F.gelu(y), False),
+        (lambda y: y.roll(1, 1), False),
+    ],
+)
+def test_what_lies_between_writing_and_reading_heads_is_told(through, direct):
+    torch.manual_seed(0)
+    found, _ = proved(perturbed(Trained(Net(lambda: Block(behind=Through(through))))))
+    assert (found.get(_DIRECT, 1.0) < 1e-3) == direct
+    assert any(n.startswith(f"not proved: {_DIRECT}") for n in found) == (not direct)
 
 
 def test_mixtrals_gains_are_folded_as_llamas_are():

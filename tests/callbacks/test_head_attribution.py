@@ -243,6 +243,10 @@ def test_what_does_not_belong_together_is_named():
     with pytest.raises(MisconfigurationException, match=r"'stack\.blocks\.0\.1' add does not show"):
         measured(own, data)
 
+    tied = Sequences(head_nets.Stack(*[OwnAttention()] * 2))
+    with pytest.raises(MisconfigurationException, match="computed attention 2 times"):
+        measured(tied, data)
+
     class Odd(nn.LayerNorm):
         def forward(self, x):
             return super().forward(x) ** 2
