@@ -24,6 +24,7 @@ __all__ = ["AtomicCheckpointIO", "check_is_of_lightning", "read_checkpoint", "sa
 
 _CODE = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)")
 """How torch names what a file would import."""
+_SHOWN = 4
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -96,12 +97,15 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if the file is truncated, of another kind, or holds what ``weights_only``
+        ValueError: if it is a folder, or the file is truncated, of another kind, or holds what ``weights_only``
             refuses.
     """
     path = local_path(path, "ckpt_path")
     if not is_remote(path) and not get_filesystem(path).exists(path):
         raise FileNotFoundError(f"Checkpoint file not found: {path}")
+    if Path(path).is_dir():
+        files = ", ".join(sorted(map(str, Path(path).rglob("*.ckpt")))[:_SHOWN]) or "none"
+        raise ValueError(f"{path} is a folder, expected a file. Checkpoints in it: {files}.")
     try:
         found = _load(path, map_location=map_location, weights_only=weights_only)
     except (MemoryError, torch.cuda.OutOfMemoryError):
