@@ -97,8 +97,8 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is a folder, or the file is truncated, of another kind, or holds what ``weights_only``
-            refuses.
+        ValueError: if it is a folder, or the file is truncated, of another kind, or holds what
+            ``weights_only`` refuses.
     """
     path = local_path(path, "ckpt_path")
     if not is_remote(path) and not get_filesystem(path).exists(path):
