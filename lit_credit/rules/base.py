@@ -29,6 +29,7 @@ from lit_credit.rules.optimization import (
 )
 from lit_credit.tasks import Task
 from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.checkpoint_io import save_atomically
 from lit_credit.utils.device_search import skip_device_search
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
 from lit_credit.utils.logging import declare_hyperparameters, logger_due
@@ -221,8 +222,12 @@ class CreditRule(CheckpointedRule):
     # Optimizer, start and end
 
     def configure_callbacks(self) -> list[Any]:
-        """Refuse Trainer options that manual optimization has no use for, before any work."""
+        """Refuse Trainer options that manual optimization has no use for, before any work.
+
+        From here on checkpoints are whole or not there, and of a run or refused.
+        """
         check_options(self.trainer, type(self).__name__)
+        save_atomically(self.trainer)
         return []
 
     def configure_optimizers(self) -> Any:

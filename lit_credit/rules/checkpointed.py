@@ -20,7 +20,7 @@ import lit_credit
 from lit_credit.rules.described import describe_groups, describe_scheduler
 from lit_credit.rules.resume import configuration, reconcile
 from lit_credit.rules.run_length import check_length
-from lit_credit.utils.checkpoint_io import read_checkpoint
+from lit_credit.utils.checkpoint_io import check_is_of_lightning, read_checkpoint
 from lit_credit.utils.paths import local_path
 from lit_credit.utils.random_state import random_state
 from lit_credit.utils.trusted_classes import check_code
@@ -177,6 +177,7 @@ class CheckpointedRule(LightningModule):
             checkpoint_path = local_path(checkpoint_path, "checkpoint_path")
         if weights_only is not False:
             checkpoint = _contents(checkpoint_path)
+            check_is_of_lightning(checkpoint, checkpoint_path)
             # The arguments of another rule are no arguments.
             origin = _origin_of(checkpoint)
             if strict is not False and origin.rule not in (None, *_ancestors(cls), *_family(cls)):

@@ -87,6 +87,16 @@ def saved_with(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
         kind = imported(known.get("class_path"))
         names = inspect.signature(kind).parameters if isinstance(kind, type) else ()
         state = {k: v for k, v in arguments_of(schedulers[0]).items() if k in names}
+        added = (known.get("init_args") or {}).get("groups") or []
+        if len(added) == len(groups):  # what OneCycleLR and CyclicLR keep in the groups
+            raw = _groups(states[0])
+            state["groups"] = [
+                {name: old[name] for name in new if name in old and name not in moved}
+                for new, old in zip(added, raw, strict=True)
+            ]
+            for group, new in zip(groups, added, strict=True):
+                if "initial_lr" in new:  # written over the optimizer's own rate
+                    group.pop("lr", None)
         path = _class_path(arguments.get("lr_scheduler")) or known.get("class_path") or "unknown"
         scheduler = {"class_path": path, "init_args": state}
     path = _class_path(arguments.get("optimizer")) or now["optimizer"]["class_path"]

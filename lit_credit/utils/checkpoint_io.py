@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,17 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import _load, get_filesystem
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import Strategy
 
 from lit_credit.utils.files import reason_of
 from lit_credit.utils.paths import is_remote, local_path
 
-__all__ = ["AtomicCheckpointIO", "read_checkpoint", "save_atomically"]
+__all__ = ["AtomicCheckpointIO", "check_is_of_lightning", "read_checkpoint", "save_atomically"]
+
+
+_CODE = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)")
+"""How torch names what a file would import."""
+_SHOWN = 4
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -71,13 +77,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ValueError: what :func:`read_checkpoint` raises, and if the file is not of Lightning.
         """
         found = read_checkpoint(path, map_location, weights_only is not False)
-        if "pytorch-lightning_version" not in found:
-            raise ValueError(
-                f"{path} holds weights that Lightning has not saved, and no state of a run, so no "
-                "run can go on from it. To start from its weights, give it as `--init_from` in "
-                "place of `--ckpt_path`; in Python call `load_weights(rule.net, FILE)` of "
-                "lit_credit.utils.foreign_weights."
-            )
+        check_is_of_lightning(found, path)
         return found
 
     def remove_checkpoint(self, path: _PATH) -> None:
@@ -97,12 +97,15 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if the file is truncated, of another kind, or holds what ``weights_only``
-            refuses.
+        ValueError: if it is a folder, or the file is truncated, of another kind, or holds what
+            ``weights_only`` refuses.
     """
     path = local_path(path, "ckpt_path")
     if not is_remote(path) and not get_filesystem(path).exists(path):
         raise FileNotFoundError(f"Checkpoint file not found: {path}")
+    if Path(path).is_dir():
+        files = ", ".join(sorted(map(str, Path(path).rglob("*.ckpt")))[:_SHOWN]) or "none"
+        raise ValueError(f"{path} is a folder, expected a file. Checkpoints in it: {files}.")
     try:
         found = _load(path, map_location=map_location, weights_only=weights_only)
     except (MemoryError, torch.cuda.OutOfMemoryError):
@@ -118,16 +121,39 @@ def read_checkpoint(
     return found
 
 
+def check_is_of_lightning(found: Mapping[str, Any], source: Any) -> None:
+    """Refuse a file that Lightning has not saved, which it would say by a KeyError.
+
+    Args:
+        found: the contents of the file.
+        source: the file, for the error.
+
+    Raises:
+        ValueError: with the two ways to start from its weights.
+    """
+    if "pytorch-lightning_version" not in found:
+        raise ValueError(
+            f"{source} holds weights that Lightning has not saved, and no state of a run, so no "
+            "run can go on from it. To start from its weights, give it as `--init_from` in "
+            "place of `--ckpt_path`; in Python call `load_weights(rule.net, FILE)` of "
+            "lit_credit.utils.foreign_weights."
+        )
+
+
 def save_atomically(trainer: Trainer) -> None:
     """Have a Trainer use :class:`AtomicCheckpointIO`, unless it has a checkpoint IO of its own."""
-    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    strategy = trainer.strategy
+    takes_any = type(strategy).checkpoint_io is Strategy.checkpoint_io
+    if takes_any and type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()
 
 
 def _unreadable(path: _PATH, error: Exception) -> str:
     place = Path(path)
     size = f" ({place.stat().st_size} bytes)" if place.is_file() else ""
-    code = re.search(r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+([\w.]+)", str(error))
+    code = re.search(
+        r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)", str(error)
+    )
     if code is not None:
         return (
             f"{path}{size} is no checkpoint of tensors and plain data: it holds {code[1]}, and "

@@ -19,10 +19,12 @@ def load_weights(net: nn.Module, path: str | Path, argument: str = "path") -> No
     """Start a net from the weights in a file of any project.
 
     The file holds a ``state_dict`` as ``torch.save`` writes it, bare or below the key
-    ``state_dict``, ``model_state_dict`` or ``model``. A prefix that all tensors of the net have
-    there, such as ``net.``, ``model.`` or ``module.``, is left out; what does not have it belongs
-    to no net and is ignored. Every tensor of the net must be there in its shape. Fixed feedback
-    matrices may be missing: they stay as drawn.
+    ``state_dict``, ``model_state_dict`` or ``model``, or below any other if there is but one. A
+    prefix that all tensors of the net have there, such as ``net.``, ``model.`` or ``module.``, is
+    left out; what does not have it belongs to no net and is ignored. Of two nets that fit alike,
+    such as a student and its teacher, none is taken. Every tensor of the net must be there in its
+    shape; of tensors that the net shares, one. Fixed feedback matrices may be missing: they stay
+    as drawn.
 
     Args:
         net: whose parameters and buffers are replaced.
@@ -31,7 +33,7 @@ def load_weights(net: nn.Module, path: str | Path, argument: str = "path") -> No
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds no such weights, naming the tensors that do not fit.
+        ValueError: if it holds no such weights, naming the tensors that do not fit, or several.
 
     Example:
         >>> import tempfile, torch
@@ -45,13 +47,14 @@ def load_weights(net: nn.Module, path: str | Path, argument: str = "path") -> No
     """
     path = local_path(path, argument)
     try:
-        given = _tensors(read_checkpoint(path))
+        given = _without_prefix(_tensors(read_checkpoint(path)), net.state_dict())
     except ValueError as error:
         raise ValueError(f"`{argument}`: {error}") from error
-    own = net.state_dict()
-    given = _without_prefix(given, own)
+    own = net.state_dict(keep_vars=True)
     parameters = dict(net.named_parameters())
+    filled = {id(own[name]) for name in given if name in own}  # under any of a tensor's names
     missing = [n for n in own if n not in given and (n in parameters or not _is_feedback(n))]
+    missing = [name for name in missing if id(own[name]) not in filled]
     unexpected = [name for name in given if name not in own]
     shapes = [
         f"{name} {tuple(given[name].shape)} there, {tuple(own[name].shape)} here"
@@ -69,17 +72,29 @@ def load_weights(net: nn.Module, path: str | Path, argument: str = "path") -> No
 
 
 def _tensors(found: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state_dict of a file; raises ValueError if there is none."""
+    """The state_dict of a file; raises ValueError if there is none, or no way to tell which."""
     for inner in (*(found.get(name) for name in _WRAPPERS), found):
-        if isinstance(inner, Mapping):
-            tensors = {str(n): value for n, value in inner.items() if isinstance(value, Tensor)}
-            if tensors:
-                return tensors
+        if tensors := _by_name(inner):
+            return tensors
+    others = {str(key): tensors for key, inner in found.items() if (tensors := _by_name(inner))}
+    if len(others) == 1:
+        return others.popitem()[1]
     keys = ", ".join(map(str, list(found)[:_SHOWN])) or "nothing"
+    if others:
+        raise ValueError(
+            f"the file holds {len(others)} nets ({_some(list(others))}), and nothing says which is "
+            "meant. Save the one that is meant in a file of its own."
+        )
     raise ValueError(
         f"the file holds {keys}, and no tensors by name: expected a `state_dict`, bare or below "
         f"one of the keys {', '.join(_WRAPPERS)}."
     )
+
+
+def _by_name(inner: Any) -> dict[str, Tensor]:
+    if not isinstance(inner, Mapping):
+        return {}
+    return {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
 
 
 def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -90,12 +105,23 @@ def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Any]) -> dict[st
         parts = name.split(".")
         if parts[-1] in ends:
             candidates |= {".".join([*parts[:n], ""]) for n in range(1, len(parts))}
+    found = {prefix: _fit(given, prefix, own) for prefix in candidates}
     # Of prefixes that find as many names, the one that leaves out least.
-    best = max(
-        sorted(candidates, key=len),
-        key=lambda prefix: sum(f"{prefix}{name}" in given for name in own),
-    )
+    best = max(sorted(candidates, key=lambda prefix: (len(prefix), prefix)), key=found.__getitem__)
+    alike = sorted(prefix for prefix in candidates if found[prefix] == found[best])
+    needed = sum(not _is_feedback(name) for name in own)
+    if "" not in alike and len(alike) > 1 and found[best][1] >= needed:
+        raise ValueError(
+            f"the file holds {len(alike)} nets that fit ({_some(alike)}), and nothing says which "
+            "is meant. Save the tensors of one in a file of their own."
+        )
     return {name[len(best) :]: value for name, value in given.items() if name.startswith(best)}
+
+
+def _fit(given: Mapping[str, Tensor], prefix: str, own: Mapping[str, Any]) -> tuple[int, int]:
+    """How many names of a net are found below a prefix, and how many of them in their shape."""
+    names = [name for name in own if f"{prefix}{name}" in given]
+    return len(names), sum(given[f"{prefix}{n}"].shape == own[n].shape for n in names)
 
 
 def _is_feedback(name: str) -> bool:

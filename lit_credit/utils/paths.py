@@ -17,7 +17,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]+)\})")
 # `Path("s3://x")` is `s3:/x`; one letter is a drive of Windows.
 _REMOTE = re.compile(r"^(?!file:)([A-Za-z][\w+.-]+):(?:/|:)")
 # Lightning takes `file:///x` for a relative path and puts the working directory before it.
-_FILE_URL = re.compile(r"^(?:.*/)?file:(?://(?:localhost(?=/))?|(?=/))")
+_FILE_URL = re.compile(r"^(?:.*/)?file:(?://(?:localhost(?=/))?|(?=/))|^file:")
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

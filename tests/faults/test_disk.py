@@ -200,6 +200,12 @@ def test_a_checkpoint_never_passes_through_another_file_system(tmp_path, monkeyp
     assert read_checkpoint(tmp_path / "new" / "a.ckpt") == {"a": 1}
 
 
+def test_a_folder_is_no_checkpoint(tmp_path):
+    AtomicCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "checkpoints" / "a.ckpt")
+    with pytest.raises(ValueError, match=r"is a folder, expected a file\..*checkpoints/a\.ckpt"):
+        read_checkpoint(tmp_path)
+
+
 def test_another_checkpoint_io_is_left_alone():
     from lightning.fabric.plugins import TorchCheckpointIO
 

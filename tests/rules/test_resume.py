@@ -267,3 +267,35 @@ def test_an_optimizer_of_a_subclass_is_compared_too(tmp_path):
     resume(path, of(make, 0.1))
     with pytest.raises(ValueError, match=r"optimizer\.lr 0\.1 there, 0\.2 here"):
         resume(path, of(make, 0.2))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        of(schedules.OneCycleLR, max_lr=0.2, total_steps=30),
+        of(schedules.OneCycleLR, max_lr=0.2, total_steps=30, cycle_momentum=False),
+        of(schedules.CyclicLR, base_lr=0.01, max_lr=0.2),
+    ],
+)
+def test_an_older_checkpoint_of_an_unchanged_cycle_goes_on(scheduler, tmp_path):
+    """The state of such a schedule keeps its own rates where the optimizer's was."""
+    path = saved_by(tmp_path, of(rule, scheduler=scheduler, **ONE), old=True)
+    _, trainer = resume(path, of(rule, scheduler=scheduler, **ONE))
+    assert trainer.global_step == 3 * STEPS
+
+
+def test_an_older_checkpoint_of_another_cycle_is_refused(tmp_path):
+    cycle = of(schedules.OneCycleLR, total_steps=30)
+    path = saved_by(tmp_path, of(rule, scheduler=of(cycle, max_lr=0.2), **ONE), old=True)
+    with pytest.raises(ValueError, match="max_lr"):
+        resume(path, of(rule, scheduler=of(cycle, max_lr=0.3), **ONE))
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_weights_of_another_project_are_no_checkpoint_of_a_run(wrapper, tmp_path):
+    state = rule().net.state_dict()
+    torch.save({wrapper: state} if wrapper else state, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"holds weights that Lightning has not saved"):
+        resume(tmp_path / "last.ckpt", rule)
+    with pytest.raises(ValueError, match=r"holds weights that Lightning has not saved"):
+        BP.load_from_checkpoint(tmp_path / "last.ckpt", net=rule().net, task=Classification(5))

@@ -1,5 +1,7 @@
 """Weights of other projects into a net."""
 
+import argparse
+
 import pytest
 import torch
 
@@ -99,3 +101,47 @@ def test_the_command_line_starts_from_them(tmp_path, capsys):
     capsys.readouterr()
     assert main([*fit, *start, f"--ckpt_path={saved}"]) == 1
     assert "Leave one of them out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["net", "weights", "params", "generator"])
+def test_the_only_state_dict_of_a_file_is_taken_whatever_its_key(key, tmp_path):
+    state, net = mlp().state_dict(), mlp()
+    torch.save({key: state, "optimizer": {"state": {}}, "epoch": 3}, tmp_path / "a.pt")
+    load_weights(net, tmp_path / "a.pt")
+    same(net.state_dict(), state)
+
+
+def test_of_two_nets_none_is_guessed(tmp_path):
+    """A student and its teacher: which one was taken hung on the hash of their names."""
+    net, state = mlp(), mlp().state_dict()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    both = {f"{who}.{n}": v for who in ("student", "teacher") for n, v in state.items()}
+    for holds in ({"state_dict": both}, {"student": state, "teacher": state}):
+        torch.save(holds, tmp_path / "a.pt")
+        with pytest.raises(ValueError, match=r"2 nets.*student.*teacher"):
+            load_weights(net, tmp_path / "a.pt")
+        same(net.state_dict(), before)
+    other = {f"teacher.{n}": v for n, v in mlp(width=9).state_dict().items()}
+    torch.save({f"student.{n}": v for n, v in state.items()} | other, tmp_path / "a.pt")
+    load_weights(net, tmp_path / "a.pt")  # the other one is of other shapes
+    same(net.state_dict(), state)
+
+
+def test_of_a_shared_tensor_one_name_is_enough(tmp_path):
+    def tied():
+        net = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 3)})
+        net["b"].weight = net["a"].weight
+        return net
+
+    source, net = tied(), tied()
+    state = source.state_dict()
+    del state["b.weight"]
+    torch.save(state, tmp_path / "a.pt")
+    load_weights(net, tmp_path / "a.pt")
+    same(net.state_dict(), source.state_dict())
+
+
+def test_code_in_a_file_is_named(tmp_path):
+    torch.save({"model": mlp().state_dict(), "of": argparse.Namespace(a=1)}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"holds argparse\.Namespace, and reading that can run"):
+        load_weights(mlp(), tmp_path / "a.pt")

@@ -70,6 +70,8 @@ def test_every_spelling_is_one_place(spelling, home):
         ("C:/x", "C:/x"),
         ("file:///a%20b", "/a b"),
         ("file://a/b", "a/b"),
+        ("file:a/b", "a/b"),
+        ("a/file:b", "a/file:b"),
         ("s3://bucket/~/$X", "s3://bucket/~/$X"),
         ("memory:/x", "memory://x"),
         (Path("s3://bucket/x"), "s3://bucket/x"),
