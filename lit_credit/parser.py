@@ -19,7 +19,7 @@ __all__ = ["ShortErrorParser", "short_reason"]
 _NOISE = re.compile(
     r"^(Does not validate against|Subtypes: |Errors:$|Expected a <class 'NoneType'>"
     r"|Expected a path but |Given value type: |The subcommand's "
-    r"|Subclass types expect one of|a class path \(str\)$|a dict with)"
+    r"|Subclass types expect one of|a class path \(str\)$|a dict with|Not a valid subclass of )"
 )
 _LONGEST = 500
 _REWRITTEN = (
@@ -27,6 +27,7 @@ _REWRITTEN = (
     (r"^Problem with given class_path '([^']+)':", r"\1:"),
     (r"Expected a dot import path string: (.+)", r"no class \1 is known"),
     (r"Expected a <class '([^']+)'>", r"expected \1"),
+    (r"Expected a typing\.Literal\[(.+?)\]", r"expected one of \1"),
     (r"Type typing\.Callable\S*\[.*\] expects a function or a callable class: ", ""),
     (
         r"Option 'class_path' is not accepted",
@@ -113,6 +114,7 @@ def short_reason(message: Any) -> str:
         kept = kept[:1]
     for pattern, text in _REWRITTEN:
         kept = [re.sub(pattern, text, line) for line in kept]
+        given = [re.sub(pattern, text, line) for line in given]
     reason = re.sub(r"(expected \w+) (?=expected )", r"\1 or ", " ".join(kept))
     if given and re.search(r"expected [\w.]+$", reason):
         reason += f". Got: {given[0].removeprefix('Given value: ')}"
