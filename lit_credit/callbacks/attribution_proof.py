@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lit_credit.callbacks.head_logits import Reading, head_logits
-from lit_credit.callbacks.head_targets import prove_targets, targets_of
+from lit_credit.callbacks.head_targets import prove_targets, slope_at_held_logits, targets_of
 from lit_credit.utils.batch_loss import batch_loss
-from lit_credit.utils.direct_path import arrivals
+from lit_credit.utils.direct_path import added_to_outputs, arrivals
 from lit_credit.utils.few_rows import few_rows
+from lit_credit.utils.frozen_forward import plain_attention_path
 from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance, writing_points
 from lit_credit.utils.head_weights import read_heads
 
@@ -56,7 +58,36 @@ def prove_attribution(
         **proved.statements,
         **arrived,
         **prove_targets(module, few, unembedding, reading.picked),
+        **_alone(module, few, unembedding, proved),
     }
+
+
+def _alone(
+    module: LightningModule, few: Any, unembedding: str, proved: ProvedHeads
+) -> dict[str, float]:
+    """That the loss joins these logits with no others, as the mean over two heads does.
+
+    With the logits held, all attention is disturbed: the slope of the loss at them must stay.
+    """
+    generator = torch.Generator().manual_seed(0)
+    noise = {}
+    for name, point in writing_points(module, proved).items():
+        written = proved.runs[name].written[0]
+        size = written.float().square().mean().sqrt().clamp(min=1e-6).cpu()
+        noise[point] = (size * torch.randn(written.shape, generator=generator)).to(written)
+    before = slope_at_held_logits(module, few, unembedding)
+    with plain_attention_path(), added_to_outputs(module, noise):
+        after = slope_at_held_logits(module, few, unembedding, before.logits)
+    error = float((after.slope - before.slope).norm() / before.slope.norm().clamp(min=1e-30))
+    if not error <= tolerance(before.logits):
+        raise MisconfigurationException(
+            f"HeadAttribution: the loss of {type(module).__name__} does not take the logits of "
+            f"{unembedding!r} alone: its slope at them changes by {error:.2g} where other parts of "
+            "the net change, as where the logits of two heads are averaged. So the logits of the "
+            "net are not those that heads add to here. Leave HeadAttribution out, or give it a "
+            "`loss` of these logits."
+        )
+    return {f"the loss takes the logits of {unembedding!r} alone": error}
 
 
 def _arrival(

@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.compiled import submodule
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.nested import first_tensor, map_tensors
 
-__all__ = ["prove_targets", "targets_of"]
+__all__ = ["HeldSlope", "prove_targets", "slope_at_held_logits", "targets_of"]
 
 _MOST = 0.9
 """Share of rows that must agree; a loss with smoothed labels may name another symbol in a few."""
@@ -125,6 +126,40 @@ def prove_targets(
             "`unembedding` to the nn.Linear that is trained on these targets."
         )
     return {f"the loss asks {unembedding!r} for the targets": wrong, **_scale(rows, logits[asked])}
+
+
+class HeldSlope(NamedTuple):
+    """The slope of the loss at logits that are held, and these logits."""
+
+    slope: Tensor
+    logits: Tensor
+
+
+def slope_at_held_logits(
+    module: LightningModule, batch: Any, unembedding: str, logits: Tensor | None = None
+) -> HeldSlope:
+    """The slope dL / d logits with the output of an unembedding held at what it is, or was.
+
+    Args:
+        module: the module.
+        batch: few rows.
+        unembedding: name of the ``nn.Linear`` that makes the logits.
+        logits: what it is held at; None takes what it returns.
+    """
+    held: list[Tensor] = []
+
+    def hold(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        held.append((output if logits is None else logits).detach().clone().requires_grad_())
+        return held[-1]
+
+    with torch.enable_grad(), exact_backward(module):
+        handle = submodule(module, unembedding).register_forward_hook(hold)
+        try:
+            loss = batch_loss(module, batch)
+        finally:
+            handle.remove()
+        (slope,) = torch.autograd.grad(loss, held[-1:], allow_unused=True)
+    return HeldSlope(torch.zeros_like(held[-1]) if slope is None else slope, held[-1].detach())
 
 
 def _slope(

@@ -333,6 +333,25 @@ def test_targets_of_another_head_are_refused():
     assert max(proved(module, data, "net.head").values()) < 1e-4
 
 
+class MeanOfTwoHeads(TwoHeads):
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        h = self.net.final(self.net.blocks(self.net.embed(x)))
+        logits = (self.net.head(h) + self.other(h)) / 2
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+
+@pytest.mark.parametrize("head", ["other", "net.head"])
+def test_one_of_two_heads_whose_logits_are_averaged_is_refused(head):
+    torch.manual_seed(0)
+    module, data = MeanOfTwoHeads().eval(), (tokens(), tokens(1))
+    with torch.no_grad():
+        module.other.weight.mul_(3.0)
+        module.net.head.weight.mul_(3.0)
+    with pytest.raises(MisconfigurationException, match=f"logits of '{head}' alone"):
+        proved(module, data, head)
+
+
 def mean_square(logits, y):
     return (logits - F.one_hot(y, VOCAB)).square().mean()
 
@@ -387,6 +406,6 @@ def test_the_first_row_of_a_run_says_what_was_proved(tmp_path):
     module = helpers.rule(FA, helpers.SymbolNet)
     helpers.fit(tmp_path, module, HeadAttribution(n_samples=9, figure=False), max_epochs=1)
     first, *others = read_history(tmp_path / "head_attribution.jsonl")
-    assert len(first["proved"]) == 4
+    assert len(first["proved"]) == 5
     assert max(first["proved"].values()) < 1e-4
     assert not any("proved" in row for row in others)
