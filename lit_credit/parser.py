@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Callable
+from difflib import get_close_matches
 from inspect import signature
 from typing import Any, NoReturn
 
@@ -10,7 +12,7 @@ from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
-from lit_credit.class_rules import OwnClassRules, replaced_classes
+from lit_credit.class_rules import OwnClassRules, exported_classes, replaced_classes
 from lit_credit.utils.jsonargparse_internals import install, without_class_defaults
 from lit_credit.utils.yaml_files import checked_loader
 
@@ -22,10 +24,21 @@ _NOISE = re.compile(
     r"|Subclass types expect one of|a class path \(str\)$|a dict with|Not a valid subclass of )"
 )
 _LONGEST = 500
-_REWRITTEN = (
+
+
+def _unknown(match: re.Match[str]) -> str:
+    name = match[1]
+    names = {path.rpartition(".")[2] for path in exported_classes()}
+    if name in names:
+        return f"{name} is no class of the kind that is expected here"
+    close = get_close_matches(name, names, n=1)
+    return f"no class {name} is known" + (f"; did you mean {close[0]}?" if close else "")
+
+
+_REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^Parser key \"([^\"]+)\":", r"\1:"),
     (r"^Problem with given class_path '([^']+)':", r"\1:"),
-    (r"Expected a dot import path string: (.+)", r"no class \1 is known"),
+    (r"Expected a dot import path string: (.+)", _unknown),
     (r"Expected a <class '([^']+)'>", r"expected \1"),
     (r"Expected a typing\.Literal\[(.+?)\]", r"expected one of \1"),
     (r"Type typing\.Callable\S*\[.*\] expects a function or a callable class: ", ""),

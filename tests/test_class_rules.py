@@ -254,3 +254,17 @@ def test_foreign_classes_of_one_name_are_listed(parser, foreign, capsys):
     assert "another_library.Net" in error
     cfg = parser.parse_args(words_of(with_value(NET, "a_foreign_library.MLP")))
     assert found_at(NET, cfg).class_path == "a_foreign_library.MLP"
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "message"),
+    [
+        (NET, "ResidualMPL", "no class ResidualMPL is known; did you mean ResidualMLP?"),
+        (TASK, "Qqqqqqqq", "no class Qqqqqqqq is known ("),
+        ("data", "ResidualMLP", "ResidualMLP is no class of the kind that is expected here"),
+    ],
+)
+def test_a_name_that_is_not_known_is_told_with_the_closest(place, name, message, capsys):
+    with pytest.raises(SystemExit):
+        run(words_of(with_value(place, name)))
+    assert message in capsys.readouterr().err

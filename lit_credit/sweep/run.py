@@ -11,6 +11,7 @@ import yaml
 from lightning.pytorch import Trainer
 
 from lit_credit import __main__, cli
+from lit_credit.boundary import report
 from lit_credit.callbacks import MetricHistory
 from lit_credit.sweep.cell import Cell
 from lit_credit.utils.history import History
@@ -71,7 +72,10 @@ def _run(cell: Cell) -> None:
         words += ["--ckpt_path", str(checkpoint)]
     sys.argv = [str(__main__.__file__), *words]  # which Lightning calls for further ranks
     start = time.perf_counter()
-    trainer = cli.run(words).trainer
+    try:
+        trainer = cli.run(words).trainer
+    except Exception as error:
+        sys.exit(report(error))  # the log ends in the line that `fit` would print
     seconds = time.perf_counter() - start
     epoch, step = trainer.current_epoch, trainer.global_step
     values = _last_values(trainer)

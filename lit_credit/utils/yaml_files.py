@@ -1,6 +1,6 @@
 """Reading YAML that may be broken or hostile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +89,39 @@ def checked_loader(load: Callable[[str], Any]) -> Callable[..., Any]:
         except ValueError as error:
             raise ValueError(f"{at}{error}") from error
         try:
-            return load(text)
+            found = load(text)
         except yaml.YAMLError as error:
             raise yaml.YAMLError(f"{at}{error}") from error
         except (KeyError, AttributeError, ValueError) as error:
             raise yaml.YAMLError(f"{at}a value does not fit its tag: {error}") from error
+        _refuse_two_spellings(found, at)
+        return found
 
     return checked
+
+
+def _refuse_two_spellings(config: Any, at: str) -> None:
+    """``a: {b: 1}`` and ``a.b: 2`` set one argument, as ``b: [x]`` and ``b+: [y]`` do."""
+    spellings: dict[str, str] = {}
+    for spelling in _arguments(config):
+        first = spellings.setdefault(spelling.removesuffix("+"), spelling)
+        if first is not spelling:
+            raise ValueError(
+                f"{at}`{first}` and `{spelling}` set one argument, and one of them would be lost. "
+                "Leave one of the two out."
+            )
+
+
+def _arguments(value: Any, path: str = "") -> Iterator[str]:
+    """The dotted names that a configuration gives values to; ``+`` where it adds to a list."""
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        own = f"{path}.{key}" if path else str(key)
+        if isinstance(item, dict) and item and not own.endswith("+"):
+            yield from _arguments(item, own)
+        elif not (own.endswith("+") and isinstance(item, int | float)):  # a count of a "C+"
+            yield own
 
 
 def check_yaml(text: str) -> None:

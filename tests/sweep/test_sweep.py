@@ -119,7 +119,10 @@ def test_a_run_of_a_sweep_is_the_run_alone(done, tmp_path):
 def test_logs_hold_what_a_run_printed(done, capfd):
     logs = {path.parts[-3]: text for path, text in done.files("log.txt").items()}
     assert b"max_epochs=1` reached" in logs["exact,lr=0.01"]
-    assert b"`in_features` is 63, but a sample of the data has 64" in logs["narrow,lr=0.01"]
+    narrow = logs["narrow,lr=0.01"]
+    assert b"`in_features` is 63, but a sample of the data has 64" in narrow.splitlines()[-1]
+    assert narrow.splitlines()[-1].startswith(b"lit-credit: error: ")
+    assert b"Traceback" not in narrow
     assert b"about to die" in logs["killed,lr=0.01"]
 
 

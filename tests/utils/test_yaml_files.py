@@ -5,7 +5,7 @@ import yaml
 
 from lit_credit.cli import main
 from lit_credit.sweep.grid import read_grid
-from lit_credit.utils.yaml_files import check_yaml, parse_yaml
+from lit_credit.utils.yaml_files import check_yaml, checked_loader, parse_yaml
 
 TENFOLD = [",".join([f"*a{i - 1}"] * 10) for i in range(40)]
 LISTS = "a0: &a0 x\n" + "".join(f"a{i}: &a{i} [{TENFOLD[i]}]\n" for i in range(1, 40))
@@ -99,3 +99,45 @@ def test_numbers_are_those_of_the_parser(tmp_path, capsys):
     assert stop.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)["trainer"]
     assert (printed["gradient_clip_val"], printed["max_epochs"]) == (0.001, 1000)
+
+
+TWICE = {
+    "one argument in two forms": (
+        "trainer: {max_epochs: 5}\ntrainer.max_epochs: 3\n",
+        "`trainer.max_epochs` and `trainer.max_epochs` set one argument",
+    ),
+    "a list and an addition": (
+        "trainer: {callbacks: [GradientNorms], callbacks+: [ResidualNorms]}\n",
+        "`trainer.callbacks` and `trainer.callbacks+` set one argument",
+    ),
+    "an addition first, and of one class": (
+        "trainer: {callbacks+: {class_path: ResidualNorms}, callbacks: [GradientNorms]}\n",
+        "`trainer.callbacks+` and `trainer.callbacks` set one argument",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_one_argument_in_two_spellings_is_refused(name, tmp_path, capsys):
+    text, message = TWICE[name]
+    path = tmp_path / "some.yaml"
+    path.write_text(text)
+    try:
+        code = main(["fit", f"--config={path}"])
+    except SystemExit as stop:
+        code = stop.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code in (1, 2)
+    assert f"some.yaml: {message}" in line
+
+
+def test_different_arguments_may_look_alike():
+    load = checked_loader(parse_yaml)
+    for text in (
+        "{a: {b: 1}, a.c: 2}",
+        "{optimizer: SGD, optimizer.lr: 0.1}",
+        "{dict_kwargs: {C: 1, C+: 2}}",
+        "{x: {}, x.y: 1}",
+        "[{a: 1}, {a: 2}]",
+    ):
+        assert load(text) == parse_yaml(text)
