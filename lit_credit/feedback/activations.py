@@ -148,8 +148,9 @@ class ActivationWatch(TorchFunctionMode):
         units = [self._outputs[id(x)][0] for x in given if id(x) in self._outputs]
         for unit in dict.fromkeys(units):
             # A sum with another tensor than a bias is no longer this unit's output alone.
+            # Neither is a sum of two units, as where the branches of a residual block meet.
             others = [x for x in given if id(x) not in self._outputs]
-            mixed = any(not isinstance(x, nn.Parameter) for x in others)
+            mixed = len(set(units)) > 1 or any(not isinstance(x, nn.Parameter) for x in others)
             twice = units.count(unit) > 1
             if (
                 _ACTIVATION_CALL.fullmatch(name)
