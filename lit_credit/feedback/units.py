@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from lit_credit.feedback.activations import ActivationWatch
 from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.nested import first_tensor, map_tensors, replace_first
-from lit_credit.utils.unit_names import Passage, passage_at
+from lit_credit.utils.unit_passage import Passage, passage_at
 
 __all__ = ["UnitGraphs", "local_units"]
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from lit_credit.utils.compiled import submodule
 from lit_credit.utils.nested import first_tensor, replace_first
-from lit_credit.utils.unit_names import Passage, is_composite, parse_unit, passage_at
+from lit_credit.utils.unit_names import is_composite, parse_unit
+from lit_credit.utils.unit_passage import Passage, passage_at
 
 __all__ = ["Point", "capture"]
 

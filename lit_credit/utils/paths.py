@@ -64,7 +64,7 @@ def local_path(path: str | os.PathLike[str], argument: str = "path") -> str:
         else _VARIABLE.sub(value, part)
         for n, part in enumerate(parts)
     ]
-    # What Lightning has made absolute, `/work/$DATA`, means $DATA, not a folder below /work.
+    # Lightning puts the working directory in front: `FOLDER/$DATA` means $DATA.
     anew = [n for n, part in enumerate(filled) if n and part.startswith("/") and parts[n] != part]
     text = "/".join(filled[anew[-1] if anew else 0 :])
     if text.startswith("~"):

@@ -78,5 +78,7 @@ def test_names_are_checked_when_the_class_is_made(names, expected):
 
 def test_a_base_class_needs_no_names_and_a_subclass_inherits_them():
     base = type("Base", (ScheduledDiagnostic,), {})
-    type("Own", (base,), {"measure": measured, "name": "own", "section": "own"})
-    type("Derived", (GradientNorms,), {})
+    own = type("Own", (base,), {"measure": measured, "name": "own", "section": "parts"})
+    derived = type("Derived", (GradientNorms,), {})
+    assert (own.name, own.section) == ("own", "parts")
+    assert (derived.name, derived.section) == (GradientNorms.name, GradientNorms.section)

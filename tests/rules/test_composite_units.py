@@ -183,7 +183,9 @@ def test_units_that_do_not_lie_in_a_row_are_refused(net, arguments, message):
 
 
 def test_around_is_taken_where_the_units_hand_on_nothing_but_their_outputs():
-    DFA(Around(), TASK, units=["fc1+relu", "fc2+relu"], readout=["head"]).surrogate(images())
+    rule = DFA(Around(), TASK, units=["fc1+relu", "fc2+relu"], readout=["head"])
+    rule.surrogate(images())[1].backward()
+    assert all(p.grad.abs().sum() > 0 for p in rule.net.parameters())
 
 
 @pytest.mark.parametrize(
