@@ -27,7 +27,7 @@ class MeasurementClock(Callback):
     """Before training, repeats a diagnostic's measurement, in turns with a bare training step."""
 
     def __init__(
-        self, diagnostic: callbacks.ScheduledDiagnostic, steps: Callable[[], None], rounds: int
+        self, diagnostic: callbacks.Diagnostic, steps: Callable[[], None], rounds: int
     ) -> None:
         self.diagnostic, self.steps, self.rounds = diagnostic, steps, rounds
         self.seconds: dict[str, list[float]] = {}
@@ -90,7 +90,7 @@ def report_callbacks(options: argparse.Namespace) -> None:
     print(f"{'callback':24}{'rows':>6}{'ms a measurement':>18}{'of an epoch':>13}")
     kinds = [getattr(callbacks, name) for name in options.names or callbacks.__all__]
     for kind in kinds:
-        if not issubclass(kind, callbacks.ScheduledDiagnostic) or inspect.isabstract(kind):
+        if not issubclass(kind, callbacks.Diagnostic) or inspect.isabstract(kind):
             continue
         diagnostic = kind(figure=False)
         clock = MeasurementClock(
@@ -104,7 +104,8 @@ def report_callbacks(options: argparse.Namespace) -> None:
         epoch = statistics.median(clock.seconds["steps"]) / len(batches) * options.epoch_steps
         ms = 1e3 * statistics.median(clock.seconds["measurement"])
         share = ms / (1e3 * epoch * (diagnostic.every_n_epochs or 1))
-        print(f"{kind.__name__:24}{diagnostic.n_samples:6}{ms:18.1f}{100 * share:12.2f}%")
+        rows = getattr(diagnostic, "n_samples", 0)
+        print(f"{kind.__name__:24}{rows:6}{ms:18.1f}{100 * share:12.2f}%")
 
 
 def main(args: Sequence[str] | None = None) -> None:

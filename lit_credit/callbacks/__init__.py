@@ -2,6 +2,9 @@
 
 from lit_credit.callbacks.adder_anatomy import AdderAnatomy
 from lit_credit.callbacks.attention_maps import AttentionMaps
+from lit_credit.callbacks.base.contexts import ContextDiagnostic
+from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.circuit_matching import CircuitMatching
 from lit_credit.callbacks.credit_alignment import CreditAlignment
 from lit_credit.callbacks.embedding_geometry import EmbeddingGeometry
@@ -17,7 +20,6 @@ from lit_credit.callbacks.part_freezing import PartFreezing
 from lit_credit.callbacks.reference_validity import ReferenceValidity
 from lit_credit.callbacks.residual_norms import ResidualNorms
 from lit_credit.callbacks.scale_stability import ScaleStability
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.callbacks.softmax_jacobian import SoftmaxJacobian
 from lit_credit.callbacks.staged_training import StagedTraining
 from lit_credit.callbacks.subspace_distance import SubspaceDistance
@@ -29,7 +31,9 @@ __all__ = [
     "AdderAnatomy",
     "AttentionMaps",
     "CircuitMatching",
+    "ContextDiagnostic",
     "CreditAlignment",
+    "Diagnostic",
     "EmbeddingGeometry",
     "ExactDivergence",
     "FiniteGuard",
@@ -40,10 +44,10 @@ __all__ = [
     "MemberCheckpoints",
     "MetricHistory",
     "PartFreezing",
+    "ProbeDiagnostic",
     "ReferenceValidity",
     "ResidualNorms",
     "ScaleStability",
-    "ScheduledDiagnostic",
     "SoftmaxJacobian",
     "StagedTraining",
     "SubspaceDistance",

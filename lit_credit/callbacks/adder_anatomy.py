@@ -10,14 +10,15 @@ from torch import Tensor
 
 from lit_credit.callbacks.adder_measures import SumProbe, adder_findings, draw_probe
 from lit_credit.callbacks.adder_tables import adder_tables
-from lit_credit.callbacks.scheduled import missing
-from lit_credit.callbacks.tested import TestedDiagnostic
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.tested import TestedDiagnostic
 from lit_credit.functional import best_ratio
 from lit_credit.plotting import AdderFindings, adder_sheet
 from lit_credit.utils.checkpoints import read_weights, rows_beside
 from lit_credit.utils.history import Row
-from lit_credit.utils.names import matched_units, submodule_names
-from lit_credit.utils.ranges import check_sizes
+from lit_credit.utils.names import check_units, matched_units, submodule_names
+from lit_credit.utils.ranges import check_range, check_sizes
 from lit_credit.utils.table import TableRow
 
 __all__ = ["AdderAnatomy"]
@@ -56,10 +57,10 @@ class AdderAnatomy(TestedDiagnostic):
         n_chains: sums with a forced run of carries, of each length.
         ratios: those to force.
         reference: checkpoint of another run, whose gains of the norms are shown beside.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` names the net,
-            None takes the first submodule that has ``layout``, ``parts()`` (see
+        units: names the net; None takes the first submodule that has ``layout``, ``parts()`` (see
             :class:`lit_credit.utils.adder_parts.AdderParts`) and ``logits_with(tokens,
             attention)``.
+        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if an argument is out of range, or, in ``setup``, if ``reference`` is no
@@ -74,22 +75,26 @@ class AdderAnatomy(TestedDiagnostic):
     name = "adder_anatomy"
     section = "adder"
     charts = ("error", "run", "ratio")
-    options = ("n_chains", "ratios", "reference")
-    uses_loss = False
-    uses_samples = True
+    options = ("n_samples", "units", "n_chains", "ratios", "reference")
 
     def __init__(
         self,
+        *,
         n_samples: int = 10_000,
         n_chains: int = 100,
         ratios: list[float] | None = None,
         reference: str | None = None,
+        units: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(n_samples=n_samples, **kwargs)
+        super().__init__(**kwargs)
+        check_units(units)
+        check_range(1, n_samples=n_samples)
         check_sizes(n_chains=n_chains)
         if ratios is not None and (not ratios or not all(0 <= r < math.inf for r in ratios)):
             raise ValueError(f"`ratios` is {ratios}, expected one or more numbers from 0 up.")
+        self.n_samples = n_samples
+        self.units = units
         self.n_chains = n_chains
         self.ratios = list(_RATIOS if ratios is None else ratios)
         self.reference = reference
@@ -106,12 +111,17 @@ class AdderAnatomy(TestedDiagnostic):
             gains = module.get_submodule(self._net).parts().gains  # type: ignore[operator]
             self._gains = _reference_gains(self.reference, gains)
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """All of it."""
-        net: Any = module.get_submodule(self._net)
+    def update(self, chunk: Chunk) -> None:
+        """Run the net on the sums."""
+        net: Any = chunk.module.get_submodule(self._net)
         if self._sums is None:
             self._sums = draw_probe(net.layout, self.n_samples, self.n_chains)
-        self.findings = found = adder_findings(net, self._sums, self.ratios, self._gains)
+        self.findings = adder_findings(net, self._sums, self.ratios, self._gains)
+
+    def compute(self) -> dict[str, float]:
+        """All of it."""
+        if (found := self.findings) is None:
+            return {}
         wrong = found.differences[:, 1:]
         return {
             "exact": found.exact,

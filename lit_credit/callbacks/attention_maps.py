@@ -1,28 +1,26 @@
 """Where every head looks."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
 from lit_credit.callbacks.attention_proof import prove_attention
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.samples import over_samples
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import attention_entropy
 from lit_credit.plotting import attention_grid
-from lit_credit.utils.attention import recorded_attention
-from lit_credit.utils.batch_loss import batch_loss
+from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.history import Row
 
 __all__ = ["AttentionMaps"]
 
 
-class AttentionMaps(ScheduledDiagnostic):
+class AttentionMaps(ProbeDiagnostic):
     """The attention of every module and head: images of the probe's first sample, and entropies.
 
     Logs ``attention/entropy/<module>/H00`` ..: nats, the mean over the samples and queries of the
@@ -31,15 +29,13 @@ class AttentionMaps(ScheduledDiagnostic):
     largest weight, by the square root.
 
     Costs one forward on ``n_samples`` rows, and holds A of all modules: 4 n H T S bytes each in
-    float32. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
+    float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
-        *args: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``n_samples`` is 16 unless
-            given.
         draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
             them by step, the folder the last one.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
-            modules to look at, None takes all that are seen.
+        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`; ``units`` are the attention
+            modules to look at, None takes all that are seen; ``n_samples`` is 16 unless given.
 
     Raises:
         ValueError: if one of ``units`` matches no attention that was seen.
@@ -56,33 +52,41 @@ class AttentionMaps(ScheduledDiagnostic):
     charts = ("entropy",)
     default_n_samples = 16
 
-    def __init__(self, *args: Any, draw_each: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, draw_each: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.draw_each = draw_each
         self._maps: dict[str, Tensor] = {}
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """That A is heads, queries, keys."""
         with torch.no_grad():
-            run = partial(batch_loss, module, batch)
-            return prove_attention(self, module, run, self.units).proved
+            return prove_attention(self, chunk.module, chunk.loss, self.units).proved
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``entropy/<module>/H..``; keeps the maps of the first sample."""
+    def reset(self) -> None:
+        """Forget the chunks; the maps of the measurement before stay until there are new ones."""
+        super().reset()
+        self._is_first = True
+
+    def update(self, chunk: Chunk) -> None:
+        """Entropies (N, H, T) of a chunk; keeps the maps of the probe's first sample."""
+        module = chunk.module
         with torch.no_grad(), recorded_attention(module) as calls:
-            batch_loss(module, batch)
-        self._maps, values = {}, {}
-        for label, call in attention_by_label(module, calls, self.units).items():
+            chunk.loss()
+        seen = attention_by_label(module, calls, self.units)
+        for label, call in seen.items():
             weights = softmax_or_nan(call.weights, call.allowed)
-            entropy = attention_entropy(weights, call.allowed)  # (N, H, T)
-            for index, head in enumerate(entropy.unbind(1)):
-                values[f"entropy/{label}/{head_tag(index)}"] = over_samples(head.flatten()).mean
-            first = call.weights[0].float()
-            if call.allowed is not None:
-                seen = call.allowed.expand_as(call.weights)[0]
-                first = first.masked_fill(~seen, torch.nan)
-            self._maps[label] = first.cpu()
-        return values
+            self.gathered.add(label, attention_entropy(weights, call.allowed))
+        if self._is_first:
+            self._maps = {label: _first_map(call) for label, call in seen.items()}
+            self._is_first = False
+
+    def compute(self) -> dict[str, float]:
+        """``entropy/<module>/H..``."""
+        return {
+            f"entropy/{label}/{head_tag(index)}": over_samples(head.flatten()).mean
+            for label, entropy in self.gathered.items()
+            for index, head in enumerate(entropy.unbind(1))
+        }
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Maps of the last measurement, layer by head."""
@@ -90,3 +94,11 @@ class AttentionMaps(ScheduledDiagnostic):
             return None
         title = f"Attention of the probe's first sample, step {rows[-1]['step']}"
         return attention_grid(self._maps, title=title)
+
+
+def _first_map(call: AttentionCall) -> Tensor:
+    """A (H, T, S) of the first sample, NaN where a key is masked."""
+    first = call.weights[0].float()
+    if call.allowed is not None:
+        first = first.masked_fill(~call.allowed.expand_as(call.weights)[0], torch.nan)
+    return first.cpu()

@@ -1,18 +1,16 @@
 """Proof that what heads are said to add to the logits is what they add."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.head_logits import Reading, head_logits
 from lit_credit.callbacks.head_targets import prove_targets, slope_at_held_logits, targets_of
-from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.direct_path import added_to_outputs, arrivals
-from lit_credit.utils.few_rows import few_rows
 from lit_credit.utils.frozen_forward import plain_attention_path
 from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance, writing_points
 from lit_credit.utils.head_weights import read_heads
@@ -21,8 +19,7 @@ __all__ = ["prove_attribution"]
 
 
 def prove_attribution(
-    module: LightningModule,
-    batch: Any,
+    chunk: Chunk,
     units: Sequence[str] | None,
     unembedding: str,
     position: int,
@@ -33,8 +30,7 @@ def prove_attribution(
     front of the final norm, and that the loss asks the unembedding for the targets.
 
     Args:
-        module: the module.
-        batch: the probe.
+        chunk: rows of the probe.
         units: attention modules, None takes all.
         unembedding: name of the ``nn.Linear`` that makes the logits.
         position: the one that predicts, where there is one target a sample.
@@ -45,39 +41,35 @@ def prove_attribution(
     Raises:
         MisconfigurationException: if one of these is not so.
     """
-    few = few_rows(batch)
-    if not (targets_of(module, few) >= 0).any():
-        few = batch
-    reading = head_logits(module, few, units, unembedding, position).reading
+    module, few = chunk.module, chunk.few()
+    if not (targets_of(module, few.batch) >= 0).any():
+        few = replace(chunk, share=1.0)
+    reading = head_logits(few, units, unembedding, position).reading
     layers = read_heads(module, units)
-    proved = prove_heads(
-        module, layers, lambda: batch_loss(module, few), who="HeadAttribution", scores=False
-    )
-    arrived = _arrival(module, few, reading, proved)
+    proved = prove_heads(module, layers, few.loss, who="HeadAttribution", scores=False)
+    arrived = _arrival(few, reading, proved)
     return {
         **proved.statements,
         **arrived,
-        **prove_targets(module, few, unembedding, reading.picked),
-        **_alone(module, few, unembedding, proved),
+        **prove_targets(few, unembedding, reading.picked),
+        **_alone(few, unembedding, proved),
     }
 
 
-def _alone(
-    module: LightningModule, few: Any, unembedding: str, proved: ProvedHeads
-) -> dict[str, float]:
+def _alone(few: Chunk, unembedding: str, proved: ProvedHeads) -> dict[str, float]:
     """That the loss joins these logits with no others, as the mean over two heads does.
 
     With the logits held, all attention is disturbed: the slope of the loss at them must stay.
     """
-    generator = torch.Generator().manual_seed(0)
+    module, generator = few.module, torch.Generator().manual_seed(0)
     noise = {}
     for name, point in writing_points(module, proved).items():
         written = proved.runs[name].written[0]
         size = written.float().square().mean().sqrt().clamp(min=1e-6).cpu()
         noise[point] = (size * torch.randn(written.shape, generator=generator)).to(written)
-    before = slope_at_held_logits(module, few, unembedding)
+    before = slope_at_held_logits(few, unembedding)
     with plain_attention_path(), added_to_outputs(module, noise):
-        after = slope_at_held_logits(module, few, unembedding, before.logits)
+        after = slope_at_held_logits(few, unembedding, before.logits)
     error = float((after.slope - before.slope).norm() / before.slope.norm().clamp(min=1e-30))
     if not error <= tolerance(before.logits):
         raise MisconfigurationException(
@@ -90,10 +82,9 @@ def _alone(
     return {f"the loss takes the logits of {unembedding!r} alone": error}
 
 
-def _arrival(
-    module: LightningModule, few: Any, reading: Reading, proved: ProvedHeads
-) -> dict[str, float]:
+def _arrival(few: Chunk, reading: Reading, proved: ProvedHeads) -> dict[str, float]:
     """That the outputs of all attention arrive at the stream."""
+    module = few.module
     points = writing_points(module, proved)
     attention = {point: name for name, point in points.items()}
 
@@ -107,7 +98,7 @@ def _arrival(
     stream = reading.stream
     errors = arrivals(
         module,
-        lambda: batch_loss(module, few),
+        few.loss,
         written,
         times,
         stream,

@@ -1,7 +1,7 @@
 """Do the circuits of two layers meet in one subspace?"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,17 @@ from lightning.pytorch.utilities import rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.circuit_nulls import expected_best, null_levels
 from lit_credit.callbacks.circuit_pairs import CircuitPairs, float64
-from lit_credit.callbacks.circuit_proof import ProvedCircuits, prove_circuits
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.circuit_proof import PROVED_ON, ProvedCircuits, prove_circuits
 from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
 from lit_credit.utils.head_weights import read_embedding, read_heads
 from lit_credit.utils.history import Row, read_history
+from lit_credit.utils.names import check_units
 from lit_credit.utils.numbers import number_text
+from lit_credit.utils.probe import take_probe
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.series import match_ranks
 from lit_credit.utils.short_text import choice
@@ -28,7 +31,7 @@ __all__ = ["CircuitMatching"]
 _RANKS = (5, 10, 15, 20)
 
 
-class CircuitMatching(ScheduledDiagnostic):
+class CircuitMatching(Diagnostic):
     r"""Does what a head writes meet what a head of a later layer looks for?
 
     From the weights alone, whatever rule trained them: with
@@ -87,8 +90,8 @@ class CircuitMatching(ScheduledDiagnostic):
         n_tokens: symbols, evenly spread over the vocabulary, among which the mismatch is taken.
         fold_norm: let the gain of the norm that a head reads through be a part of its weights,
             which is the one whose output the attention reads.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
-            modules, in forward order, None takes all; ``n_samples`` plays no part.
+        units: names or patterns of the attention modules, in forward order; None takes all.
+        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if a rank is above what a head has, a pair, a unit or the embedding is unknown,
@@ -110,9 +113,7 @@ class CircuitMatching(ScheduledDiagnostic):
 
     name = "circuit_matching"
     section = "circuits"
-    options = ("ranks", "distances", "pairs", "embedding", "n_tokens", "fold_norm")
-    uses_loss = False
-    uses_probe = False
+    options = ("units", "ranks", "distances", "pairs", "embedding", "n_tokens", "fold_norm")
 
     def __init__(
         self,
@@ -123,9 +124,12 @@ class CircuitMatching(ScheduledDiagnostic):
         embedding: str | None = None,
         n_tokens: int = 128,
         fold_norm: bool = True,
+        units: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_units(units)
+        self.units = units
         if ranks is not None and (not ranks or min(ranks) < 1):
             raise ValueError(f"`ranks` is {ranks}, expected whole numbers of at least 1.")
         check_range(2, n_tokens=n_tokens)
@@ -139,12 +143,13 @@ class CircuitMatching(ScheduledDiagnostic):
         self._readers: list[str] = []
         self._writers: list[str] = []
         self._rank = 0
-        self._trainer: Trainer | None = None
+        self._few: Any = None
+        self._no_rows = ""
         self._proof: ProvedCircuits | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Read the heads once, so that what does not fit is known before training."""
-        self._trainer, self._proof = trainer, None
+        self._proof = None
         pairs = self._read(module)
         if unknown := [pair for pair in self.pairs if pair not in pairs.names]:
             raise ValueError(
@@ -167,21 +172,37 @@ class CircuitMatching(ScheduledDiagnostic):
                 f"more than {width // 2} dimensions cannot avoid each other."
             )
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take a few rows for the proof, which is left out where there are none."""
+        self._few, self._no_rows = None, ""
+        try:
+            self._few = take_probe(trainer, module, PROVED_ON).chunks[0]
+        except Exception as error:  # of the person's own data
+            self._no_rows = f"{type(error).__name__}: {error}"
+
+    def chunks(self, module: LightningModule) -> Iterable[Chunk]:
+        """The module, with a few rows for the proof."""
+        return [Chunk(module, self._few)]
+
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check on a few rows of data that pairs of heads as read are pairs of the net."""
-        layers = read_heads(module, self.units)
-        self._proof = prove_circuits(self._trainer, module, layers, self.fold_norm)
-        self._trainer = None
+        layers = read_heads(chunk.module, self.units)
+        self._proof = prove_circuits(chunk, layers, self.fold_norm, self._no_rows)
+        self._few = None
         return self._proof.statements
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``<quantity>/<pair>`` at distance 0, ``D+05/<quantity>/<pair>`` at others."""
+    def update(self, chunk: Chunk) -> None:
+        """All pairs of the weights as they are now."""
         with torch.inference_mode():
-            pairs = self._read(module)
+            pairs = self._read(chunk.module)
             width = pairs.layers[0].query.shape[1]
-            return self._measured(pairs, self._embedding(module, width))
+            self._values = self._of_pairs(pairs, self._embedding(chunk.module, width))
 
-    def _measured(self, pairs: CircuitPairs, embedding: Tensor | None) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
+        """``<quantity>/<pair>`` at distance 0, ``D+05/<quantity>/<pair>`` at others."""
+        return self._values
+
+    def _of_pairs(self, pairs: CircuitPairs, embedding: Tensor | None) -> dict[str, float]:
         width, size = pairs.layers[0].query.shape[1:]
         ranks = self._ranks(width, size)
         symbols = None if embedding is None else float64(_spread(embedding, self.n_tokens))

@@ -3,30 +3,26 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.utils.attention_heads import AttentionHeads
 from lit_credit.utils.attention_streams import side_by_side, streams
-from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.direct_path import arrivals
-from lit_credit.utils.few_rows import few_rows
 from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance, writing_points
 from lit_credit.utils.head_weights import attention_names
 from lit_credit.utils.norms_in_front import NormInFront, find_norms_in_front, norm_points
-from lit_credit.utils.probe import probe_batch
-from lit_credit.utils.trainer import callbacks_of
 
-__all__ = ["ProvedCircuits", "prove_circuits"]
+__all__ = ["PROVED_ON", "ProvedCircuits", "prove_circuits"]
 
 _WHO = "CircuitMatching"
-_ROWS = 4
+PROVED_ON = 4
 _LEAST = 1e-2
 """Of a factor by which what heads write arrives."""
 
@@ -58,10 +54,7 @@ class ProvedCircuits:
 
 
 def prove_circuits(
-    trainer: Trainer | None,
-    module: LightningModule,
-    layers: Sequence[AttentionHeads],
-    fold_norm: bool,
+    chunk: Chunk, layers: Sequence[AttentionHeads], fold_norm: bool, no_rows: str = ""
 ) -> ProvedCircuits:
     """Check on a few rows that pairs of heads as read are pairs of the net.
 
@@ -70,18 +63,20 @@ def prove_circuits(
     probe has nothing proved, which a warning and the statement say.
 
     Args:
-        trainer: of the fit, whose data are the probe.
-        module: the module.
-        layers: its heads.
+        chunk: rows of the data, of which a few are taken.
+        layers: the module's heads.
         fold_norm: whether gains are folded, for the statement.
+        no_rows: why there are none.
 
     Raises:
         MisconfigurationException: if it is not so.
     """
+    module, few = chunk.module, chunk.few(PROVED_ON)
     try:
-        few = _few(trainer, module)
+        if no_rows:
+            raise MisconfigurationException(no_rows)
         with torch.no_grad():
-            batch_loss(module, few)
+            few.loss()
     except Exception as error:  # of the person's own code, or the data
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         rank_zero_warn(
@@ -90,18 +85,15 @@ def prove_circuits(
         )
         return ProvedCircuits({"not proved: the loss could not be run on a probe": math.nan})
 
-    def run() -> object:
-        return batch_loss(module, few)
-
     with capture(module, norm_points(module, layers)) as passed:
-        proved = prove_heads(module, layers, run, who=_WHO)
+        proved = prove_heads(module, layers, few.loss, who=_WHO)
     norms = find_norms_in_front(module, layers, proved.runs, passed)
     cuts = attention_names(module)
-    groups = streams(module, run, layers, proved.runs, cuts)
+    groups = streams(module, few.loss, layers, proved.runs, cuts)
     if len(groups) > 1:
         raise _several(module, [(group[0], group[-1]) for group in groups], "in different streams")
     _check_order(module, layers, list(proved.runs))
-    pair = side_by_side(module, run, layers, proved.runs, cuts)
+    pair = side_by_side(module, few.loss, layers, proved.runs, cuts)
     if pair is not None:
         raise _several(module, [pair], "side by side")
     return ProvedCircuits(
@@ -109,7 +101,7 @@ def prove_circuits(
             **proved.statements,
             "all heads write to and read from one stream": 0.0,
             **_several_runs(proved),
-            **_arrival(module, run, proved, norms),
+            **_arrival(module, few.loss, proved, norms),
             **_folded(layers, norms, fold_norm),
         },
         norms,
@@ -176,16 +168,6 @@ def _arrival(
     some = ", ".join(map(repr, through[:3])) + more
     between = f"a norm, gain or layer lies between {some} and {reader!r}"
     return {f"not proved: {said}; {between}": math.nan}
-
-
-def _few(trainer: Trainer | None, module: LightningModule) -> Any:
-    known = () if trainer is None else callbacks_of(trainer)
-    probes = [probe for c in known if (probe := getattr(c, "probe", None)) is not None]
-    if probes:
-        return few_rows(probes[0], _ROWS)
-    if trainer is None:
-        raise MisconfigurationException("there is no Trainer that has data.")
-    return few_rows(probe_batch(trainer, module, _ROWS), _ROWS)
 
 
 def _check_order(

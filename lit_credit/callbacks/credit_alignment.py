@@ -7,29 +7,27 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.points import (
-    exact_gradients,
     gradients_of,
     layer_tag,
-    own_scalar,
     unit_names,
 )
 from lit_credit.callbacks.samples import over_samples
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
 from lit_credit.functional import gradient_cosine
 from lit_credit.plotting import layer_curves, parameter_bars
-from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point
 from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.history import Row
-from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.short_text import choice
 
 __all__ = ["CreditAlignment"]
 
 
-class CreditAlignment(ScheduledDiagnostic):
+class CreditAlignment(ProbeDiagnostic):
     """Does the credit point where the gradient points? ``mean_n cos(a_l(x_n), dL/df_l(x_n))``.
 
     From a module with ``credit(batch)`` (every rule of lit_credit has it), per unit in forward
@@ -49,12 +47,11 @@ class CreditAlignment(ScheduledDiagnostic):
     The cosine of a vanished or infinite gradient is undefined. Means and spread are over the
     samples where it is defined, and NaN where it is for none; that of a parameter without a
     gradient is NaN. NaN shows as a gap. Costs two to four forwards and backwards on ``n_samples``
-    rows. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments.
+    rows. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
 
     Args:
-        *args: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
         parameters: also compare updates parameter by parameter.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
+        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`.
 
     Raises:
         ValueError: if one of ``units`` receives no credit.
@@ -67,8 +64,8 @@ class CreditAlignment(ScheduledDiagnostic):
     charts = ("cosine", "cosine_input")
     options = ("parameters",)
 
-    def __init__(self, *args: Any, parameters: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, parameters: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.parameters = parameters
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
@@ -79,30 +76,43 @@ class CreditAlignment(ScheduledDiagnostic):
             raise missing(self, module, "`credit(batch)`", remedy)
         self.names = unit_names(self, module, self.units) if self.has_credit else []
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``cosine/L..``, ``cosine_sd/L..``, ``cosine_input/L..`` and ``update/<parameter>``."""
-        values = self._credit_cosines(module, batch) if self.has_credit else {}
+    def reset(self) -> None:
+        """Forget the chunks."""
+        super().reset()
+        self._updates: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def update(self, chunk: Chunk) -> None:
+        """Cosines of a chunk's samples, and its part of the parameters' gradients."""
+        if self.has_credit:
+            self._gather_credit(chunk)
         if self.parameters:
-            values |= self._update_cosines(module, batch)
+            self._add_updates(chunk)
+
+    def compute(self) -> dict[str, float]:
+        """``cosine/L..``, ``cosine_sd/L..``, ``cosine_input/L..`` and ``update/<parameter>``."""
+        values: dict[str, float] = {}
+        for tag, cosines in self.gathered.items():
+            over = over_samples(cosines)
+            values[tag] = over.mean
+            if tag.startswith("cosine/"):
+                values[f"cosine_sd/{tag.removeprefix('cosine/')}"] = over.sd
+        for name, (own, exact) in self._updates.items():
+            cosine = gradient_cosine(own.reshape(1, -1), exact.reshape(1, -1))
+            values[f"update/{clean_name(name).removeprefix('net.')}"] = float(cosine)
         return values
 
-    def _credit_cosines(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        # The same random numbers for the credit and, in `batch_loss`, for the gradient.
-        with preserved_rng():
-            credit: dict[str, Tensor] = module.credit(batch)  # type: ignore[operator]
+    def _gather_credit(self, chunk: Chunk) -> None:
+        credit = chunk.credit()
         self._check_credited(credit)
         points = [Point(name, side) for name in self.names for side in ("input", "output")]
-        exact = exact_gradients(module, batch, points)
-        values: dict[str, float] = {}
+        exact = chunk.gradients(points)
         for index, name in enumerate(self.names):
             a, layer = credit[name], layer_tag(index)
-            over = over_samples(gradient_cosine(a, exact[Point(name, "output")][1]))
-            values[f"cosine/{layer}"] = over.mean
-            values[f"cosine_sd/{layer}"] = over.sd
+            cosine = gradient_cosine(a, exact[Point(name, "output")][1])
+            self.gathered.add(f"cosine/{layer}", cosine)
             _, g = exact.get(Point(name, "input"), (None, None))
             if g is not None and g.shape == a.shape:
-                values[f"cosine_input/{layer}"] = over_samples(gradient_cosine(a, g)).mean
-        return values
+                self.gathered.add(f"cosine_input/{layer}", gradient_cosine(a, g))
 
     def _check_credited(self, credit: dict[str, Tensor]) -> None:
         without = [name for name in self.names if name not in credit]
@@ -112,18 +122,16 @@ class CreditAlignment(ScheduledDiagnostic):
                 f"{choice(credit, without[0])}."
             )
 
-    def _update_cosines(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        named = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    def _add_updates(self, chunk: Chunk) -> None:
+        named = {n: p for n, p in chunk.module.named_parameters() if p.requires_grad}
         parameters = list(named.values())
-        own = gradients_of(own_scalar(module, batch), parameters)
-        with exact_backward(module):
-            exact = gradients_of(batch_loss(module, batch), parameters)
-        return {
-            f"update/{clean_name(name).removeprefix('net.')}": float(
-                gradient_cosine(a.reshape(1, -1), b.reshape(1, -1))
-            )
-            for name, a, b in zip(named, own, exact, strict=True)
-        }
+        own = gradients_of(chunk.surrogate(), parameters)
+        with exact_backward(chunk.module):
+            exact = gradients_of(chunk.loss(), parameters)
+        for name, *pair in zip(named, own, exact, strict=True):
+            before = self._updates.get(name)
+            a, b = pair if before is None else (x + y for x, y in zip(before, pair, strict=True))
+            self._updates[name] = a, b
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Cosines over epochs, one curve a unit; without units, bars of the last updates."""

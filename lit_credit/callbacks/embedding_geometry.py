@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.contexts import ContextDiagnostic
+from lit_credit.callbacks.base.missing import missing
 from lit_credit.functional import (
     feature_dimensionality,
     mean_squared_cosine,
@@ -18,7 +20,6 @@ from lit_credit.functional import (
 )
 from lit_credit.plotting import SignedMap, signed_heatmaps
 from lit_credit.utils.capture import Point
-from lit_credit.utils.contexts import Contexts, has_contexts, read_contexts, run_contexts
 from lit_credit.utils.head_weights import find_embedding
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding, read_matrices
@@ -29,7 +30,7 @@ __all__ = ["EmbeddingGeometry"]
 _MOST_SHOWN = 128
 
 
-class EmbeddingGeometry(ScheduledDiagnostic):
+class EmbeddingGeometry(ContextDiagnostic):
     r"""How do more vectors than dimensions share the stream? Superposition, weight by weight.
 
     Of every matrix, whose rows are the vectors (an embedding (V, d), an unembedding (V, d)):
@@ -55,9 +56,8 @@ class EmbeddingGeometry(ScheduledDiagnostic):
 
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are names or
-            patterns of matrices, None takes the token embedding and the unembedding;
-            no ``n_samples``.
+        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` are names or
+            patterns of matrices, None takes the token embedding and the unembedding.
 
     Raises:
         ValueError: if a name matches nothing.
@@ -76,16 +76,13 @@ class EmbeddingGeometry(ScheduledDiagnostic):
     section = "geometry"
     charts = ("cos2", "welch", "dimensionality", "norm")
     options = ("unembedding",)
-    uses_loss = False
-    uses_probe = False
+    needs_contexts = False
 
     def __init__(self, *, unembedding: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.unembedding = unembedding
         self._names: list[str] = []
         self._point: Point | None = None
-        self._trainer: Trainer | None = None
-        self._contexts: Contexts | None = None
         self._shown: dict[str, SignedMap] = {}
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
@@ -96,16 +93,33 @@ class EmbeddingGeometry(ScheduledDiagnostic):
             raise missing(self, module, "an nn.Embedding or an nn.Linear", "Set `units`.")
         read_matrices(module, self._names)
         self._point = None if out is None else Point(out, "input")
-        # Contexts are read at the first measurement: a resumed run gives its seed later than this.
-        self._trainer, self._contexts = trainer, None
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def reset(self) -> None:
+        """Forget vectors and matrices."""
+        super().reset()
+        self._matrices: dict[str, Tensor] = {}
+        self._weight = torch.empty(0)
+
+    def update(self, chunk: Chunk) -> None:
+        """The vectors of some contexts, and the matrices."""
+        self._matrices = read_matrices(chunk.module, self._names)
+        if self._point is None or not len(chunk.contexts.x):
+            return
+        _, vectors = chunk.logits(self._point)
+        weight = chunk.module.get_submodule(self._point.module).weight
+        if vectors is not None and isinstance(weight, Tensor):
+            self._weight = weight.detach()
+            self.gathered.add("vectors", vectors)
+
+    def compute(self) -> dict[str, float]:
         """``<quantity>/<name>`` and ``target_..``."""
         self._shown = {}
         values: dict[str, float] = {}
-        for name, vectors in read_matrices(module, self._names).items():
+        for name, vectors in self._matrices.items():
             values |= self._of_vectors(name, vectors, "vector")
-        return values | self._of_contexts(module)
+        if "vectors" in self.gathered:
+            values |= self._of_contexts(self.gathered["vectors"], self._weight)
+        return values
 
     def _of_vectors(self, name: str, vectors: Tensor, what: str) -> dict[str, float]:
         w = vectors.double()
@@ -125,18 +139,9 @@ class EmbeddingGeometry(ScheduledDiagnostic):
         self._shown[panel] = SignedMap(some @ some.mT, what, what)
         return {f"{quantity}/{name}": value for quantity, value in found.items()}
 
-    def _of_contexts(self, module: LightningModule) -> dict[str, float]:
-        if self._trainer is None or self._point is None or not has_contexts(self._trainer):
-            return {}
-        if self._contexts is None:
-            found = read_contexts(self._trainer)
-            self._contexts = Contexts(*(part[found.prior > 0] for part in found))
-        _, vectors = run_contexts(module, self._contexts, self._point)
-        weight = module.get_submodule(self._point.module).weight
-        if vectors is None or not isinstance(weight, Tensor):
-            return {}
-        target = self._contexts.rows.argmax(1).to(vectors.device)
-        prior = self._contexts.prior.to(vectors.device).double()
+    def _of_contexts(self, vectors: Tensor, weight: Tensor) -> dict[str, float]:
+        target = self.contexts.rows.argmax(1).to(vectors.device)
+        prior = self.contexts.prior.to(vectors.device).double()
         cosines = F.normalize(vectors.double(), eps=0) @ F.normalize(weight.double(), eps=0).mT
         own = cosines.gather(1, target[:, None])[:, 0]
         values = self._of_vectors("contexts", vectors[target.argsort(stable=True)], "context")

@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.functional import (
     accuracy_bound,
     association_bound,
@@ -19,7 +20,6 @@ from lit_credit.functional import (
     top_probability,
 )
 from lit_credit.plotting import divergence_figure
-from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts
 from lit_credit.utils.head_proof import prove_heads
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import Row
@@ -27,7 +27,7 @@ from lit_credit.utils.history import Row
 __all__ = ["ExactDivergence"]
 
 
-class ExactDivergence(ScheduledDiagnostic):
+class ExactDivergence(ContextDiagnostic):
     r"""What the module makes of all contexts of a distribution that is known.
 
     The datamodule offers them by ``contexts()``, which returns (x, prior, rows): see
@@ -52,8 +52,8 @@ class ExactDivergence(ScheduledDiagnostic):
     Costs one forward on all contexts.
 
     Args:
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` names the
-            attention that the bound is of, None takes the only one; no ``n_samples``.
+        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` names the
+            attention that the bound is of, None takes the only one.
 
     Raises:
         ValueError: if one of ``units`` matches nothing.
@@ -71,52 +71,49 @@ class ExactDivergence(ScheduledDiagnostic):
     name = "exact_divergence"
     section = "divergence"
     charts = ("kl", "accuracy", "margin", "memorized")
-    uses_loss = False
-    uses_probe = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._trainer: Trainer | None = None
-        self._contexts: Contexts | None = None
         self._associations: int | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Check that there are contexts, and find what the bound is of."""
-        read_contexts(trainer)
+        super().prepare(trainer, module)
         self._associations = self._bound(module)
-        # Read at the first measurement: a resumed run gives its seed later than this.
-        self._trainer, self._contexts = trainer, None
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check that the heads that the bound counts are those of the net; else leave it out."""
-        if self._associations is None or self._trainer is None:
+        few = chunk.few()
+        if self._associations is None:
             return {}
-        few = Contexts(*(part[:4] for part in read_contexts(self._trainer)))
-
-        def run() -> object:
-            return run_contexts(module, few)
-
+        module = chunk.module
         try:
             layers = read_heads(module, self.units)
-            return prove_heads(module, layers, run, who="ExactDivergence").statements
+            return prove_heads(module, layers, few.logits, who="ExactDivergence").statements
         except MisconfigurationException as error:
             if self.units is not None:
                 raise
             self._associations = None
             return {f"not proved, so there is no bound: {error}": math.nan}
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def update(self, chunk: Chunk) -> None:
+        """What the softmax makes of some contexts."""
+        logits, _ = chunk.logits()
+        prior, rows = (part.to(logits.device).double() for part in chunk.contexts[1:])
+        self._symbols = rows.shape[1]
+        for name, values in _measured(logits, prior, rows).items():
+            self.gathered.add(name, values)
+
+    def compute(self) -> dict[str, float]:
         """All of it."""
-        if self._contexts is None and self._trainer is not None:
-            self._contexts = read_contexts(self._trainer)
-        if self._contexts is None:
-            raise RuntimeError("ExactDivergence was not set up.")
-        logits, _ = run_contexts(module, self._contexts)
-        prior, rows = (part.to(logits.device).double() for part in self._contexts[1:])
-        live = prior > 0
-        return self._bounds(int(live.sum()), rows.shape[1]) | _measured(
-            logits[live], prior[live], rows[live]
-        )
+        of = dict(self.gathered.items())
+        prior = of["prior"]
+        values = self._bounds(len(prior), self._symbols)
+        for name in ("kl", "kl_uniform", "accuracy", "accuracy_max", "margin"):
+            values[name] = float(prior @ of[name])
+        values["kl_max"], values["margin_min"] = float(of["kl"].amax()), float(of["margin"].amin())
+        values["memorized"], values["contexts"] = float(of["memorized"].sum()), float(len(prior))
+        return values
 
     def _bound(self, module: LightningModule) -> int | None:
         try:
@@ -146,20 +143,16 @@ class ExactDivergence(ScheduledDiagnostic):
         return divergence_figure({"this run": [rows]}, section=section)
 
 
-def _measured(logits: Tensor, prior: Tensor, rows: Tensor) -> dict[str, float]:
+def _measured(logits: Tensor, prior: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    """Every quantity, (M,), of contexts."""
     target = rows.argmax(1)
-    divergence, top = softmax_divergence(logits, rows), top_probability(logits, rows)
-    margin, best = logit_margins(logits, target), rows.amax(1)
-    uniform = softmax_divergence(torch.zeros_like(rows), rows)
-    values = {
-        "kl": prior @ divergence,
-        "kl_max": divergence.amax(),
-        "kl_uniform": prior @ uniform,
-        "accuracy": prior @ top,
-        "accuracy_max": prior @ best,
-        "margin": prior @ margin,
-        "margin_min": margin.amin(),
-        "memorized": (top == best).double().where(top.isfinite(), math.nan).sum(),
-        "contexts": torch.tensor(len(rows)),
+    top, best = top_probability(logits, rows), rows.amax(1)
+    return {
+        "prior": prior,
+        "kl": softmax_divergence(logits, rows),
+        "kl_uniform": softmax_divergence(torch.zeros_like(rows), rows),
+        "accuracy": top,
+        "accuracy_max": best,
+        "margin": logit_margins(logits, target),
+        "memorized": (top == best).double().where(top.isfinite(), math.nan),
     }
-    return {tag: float(value) for tag, value in values.items()}

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
-from lit_credit.callbacks.points import own_scalar
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.utils.dry_step import dry_step
 from lit_credit.utils.finite import NonFinite, non_finite
 from lit_credit.utils.finite_trace import finite_trace
@@ -181,7 +181,7 @@ def _run(module: LightningModule, taken: Taken) -> None:
         batch = map_tensors(taken.batch, Tensor.clone)
         dry_step(module, batch, *([taken.batch_idx] if indexed else []))
         return
-    scalar = own_scalar(module, taken.batch, taken.batch_idx)
+    scalar = Chunk(module, taken.batch, index=taken.batch_idx).surrogate()
     parameters = [p for p in module.parameters() if p.requires_grad]
     torch.autograd.grad(scalar, parameters, allow_unused=True)
 

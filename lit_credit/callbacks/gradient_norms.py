@@ -1,13 +1,13 @@
 """Norms of the exact gradient along the residual stream."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.points import exact_gradients, layer_tag, stream_points
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.points import layer_tag, stream_points
 from lit_credit.functional import frobenius_norm, sample_norms
 from lit_credit.plotting import layer_curves
 from lit_credit.utils.history import Row
@@ -15,7 +15,7 @@ from lit_credit.utils.history import Row
 __all__ = ["GradientNorms"]
 
 
-class GradientNorms(ScheduledDiagnostic):
+class GradientNorms(ProbeDiagnostic):
     """How much gradient backpropagation would deliver, layer by layer: ``|dL/dh_l|``.
 
     L is the module's loss, a mean over the ``n_samples`` rows of the probe: norms scale with
@@ -26,7 +26,7 @@ class GradientNorms(ScheduledDiagnostic):
     - ``gradient/frobenius/L00`` ..: the norm over the whole probe.
 
     Costs one forward and one backward on ``n_samples`` rows. See
-    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments.
+    :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
 
     Raises:
         MisconfigurationException: if the module declares no units and none are given.
@@ -40,13 +40,18 @@ class GradientNorms(ScheduledDiagnostic):
         """Find the stream."""
         self.points = stream_points(self, module, self.units)
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def update(self, chunk: Chunk) -> None:
+        """The norms of a chunk's samples, and over the chunk."""
+        for index, (_, g) in enumerate(chunk.gradients(self.points).values()):
+            self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(g))
+            self.gathered.add(f"frobenius/{layer_tag(index)}", frobenius_norm(g)[None])
+
+    def compute(self) -> dict[str, float]:
         """``norm/L..`` and ``frobenius/L..``."""
-        values = {}
-        for index, (_, g) in enumerate(exact_gradients(module, batch, self.points).values()):
-            values[f"norm/{layer_tag(index)}"] = float(sample_norms(g).median())
-            values[f"frobenius/{layer_tag(index)}"] = float(frobenius_norm(g))
-        return values
+        return {
+            tag: float(norms.median() if tag.startswith("norm/") else frobenius_norm(norms))
+            for tag, norms in self.gathered.items()
+        }
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Norms over epochs, one curve a layer."""

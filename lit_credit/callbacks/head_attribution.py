@@ -10,8 +10,10 @@ from torch import Tensor
 
 from lit_credit.callbacks.attention import head_tag
 from lit_credit.callbacks.attribution_proof import prove_attribution
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.head_logits import HeadLogits, head_logits
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
 from lit_credit.functional import logit_margins, shared_work
 from lit_credit.plotting import SignedMap, attribution_figure, signed_heatmaps
 from lit_credit.utils.head_weights import read_heads
@@ -22,10 +24,11 @@ from lit_credit.utils.short_names import short_names
 
 __all__ = ["HeadAttribution"]
 
+_TARGET = "target"
 _MOST_EXAMPLES, _MOST_SYMBOLS = 200, 30
 
 
-class HeadAttribution(ScheduledDiagnostic):
+class HeadAttribution(ProbeDiagnostic):
     r"""What does each head add to the logits, and is it right by itself?
 
     Direct logit attribution: a head adds :math:`y_h = A_h V_h W_{O,h}^\top` to the stream, and so
@@ -57,7 +60,7 @@ class HeadAttribution(ScheduledDiagnostic):
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
         position: the one that predicts, where batches have one target a sample: -1, the last, or
             0 for a class token in front.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
+        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`; ``units`` are the attention
             modules, None takes all.
 
     Raises:
@@ -100,15 +103,30 @@ class HeadAttribution(ScheduledDiagnostic):
             raise missing(self, module, "an nn.Linear that makes the logits", "Give it one.")
         self._point = found
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check that heads add to the stream what they are said to add."""
-        return prove_attribution(module, batch, self.units, self._point, self.position)
+        return prove_attribution(chunk, self.units, self._point, self.position)
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``margin/<part>``, ``accuracy/<part>`` and how samples are shared."""
-        found = head_logits(module, batch, self.units, self._point, self.position)
+    def reset(self) -> None:
+        """Forget the margins; the last picture stays until there is another."""
+        super().reset()
+        self._is_first = True
+
+    def update(self, chunk: Chunk) -> None:
+        """Margins (M,) of each part; keeps the logits of the probe's first sample."""
+        found = head_logits(chunk, self.units, self._point, self.position)
         parts = _parts(found)
-        margins = {name: logit_margins(part, found.target) for name, part in parts.items()}
+        for name, part in parts.items():
+            self.gathered.add(name, logit_margins(part, found.target))
+        self.gathered.add(_TARGET, found.target)
+        if self._is_first:
+            self._is_first = False
+            self._example = _example(parts, found.target)
+
+    def compute(self) -> dict[str, float]:
+        """``margin/<part>``, ``accuracy/<part>`` and how samples are shared."""
+        margins = dict(self.gathered.items())
+        target = margins.pop(_TARGET)
         work = shared_work(torch.stack(list(margins.values())[:-3]))
         values = {f"margin/{name}": margin.mean().item() for name, margin in margins.items()}
         each = shared_work(torch.stack(list(margins.values()))).solo
@@ -116,21 +134,10 @@ class HeadAttribution(ScheduledDiagnostic):
             f"accuracy/{name}": one for name, one in zip(margins, each.tolist(), strict=True)
         }
         values["all_right"], values["none_right"] = work.all_right.item(), work.none_right.item()
-        self._keep(parts, torch.stack(list(margins.values())), found.target)
-        return values
-
-    def _keep(self, parts: Mapping[str, Tensor], margins: Tensor, target: Tensor) -> None:
-        """Keep what the figures show."""
         some = torch.linspace(0, len(target) - 1, min(len(target), _MOST_EXAMPLES)).long()
         order = target.argsort(stable=True)[some.to(target.device)]
-        self._margins = margins[:, order].cpu()
-        first = torch.stack([part[0] for part in parts.values()], 1).cpu()  # (N, parts)
-        shown = first[:, -1].clone()
-        shown[int(target[0])] = torch.inf  # the correct symbol is always among those shown
-        best = shown.topk(min(len(first), _MOST_SYMBOLS)).indices.sort().values
-        symbols = [f"{s}*" if s == int(target[0]) else str(s) for s in best.tolist()]
-        ylabel = "symbol, * the correct one"
-        self._example = SignedMap(first[best], "part", ylabel, _short(list(parts)), symbols)
+        self._margins = torch.stack(list(margins.values()))[:, order].cpu()
+        return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Mapping[str, Figure]:
         """Margins and accuracies, and one example, of the last measurement."""
@@ -147,6 +154,16 @@ class HeadAttribution(ScheduledDiagnostic):
             "figure": attribution_figure(self._margins, accuracy, title=f"Heads, {step}"),
             "example": signed_heatmaps({"logits": self._example}, title=f"First sample, {step}"),
         }
+
+
+def _example(parts: Mapping[str, Tensor], target: Tensor) -> SignedMap:
+    """The logits that each part adds for the first sample, of the symbols with the largest ones."""
+    first = torch.stack([part[0] for part in parts.values()], 1).cpu()  # (N, parts)
+    shown = first[:, -1].clone()
+    shown[int(target[0])] = torch.inf  # the correct symbol is always among those shown
+    best = shown.topk(min(len(first), _MOST_SYMBOLS)).indices.sort().values
+    symbols = [f"{s}*" if s == int(target[0]) else str(s) for s in best.tolist()]
+    return SignedMap(first[best], "part", "symbol, * the correct one", _short(list(parts)), symbols)
 
 
 def _short(names: Sequence[str]) -> list[str]:

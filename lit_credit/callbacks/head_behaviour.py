@@ -18,7 +18,9 @@ from lit_credit.callbacks.attention import (
     without_sinks,
 )
 from lit_credit.callbacks.attention_proof import prove_attention
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.callbacks.base.missing import missing
 from lit_credit.functional import (
     duplicate_token_score,
     induction_score,
@@ -29,6 +31,7 @@ from lit_credit.plotting import HeadPanel, head_heatmaps
 from lit_credit.utils.attention import AttentionCall, recorded_attention
 from lit_credit.utils.head_weights import read_embedding
 from lit_credit.utils.history import Row
+from lit_credit.utils.names import check_units
 from lit_credit.utils.ranges import check_parts, check_range
 
 __all__ = ["HeadBehaviour"]
@@ -40,7 +43,7 @@ _PANELS = {
 }
 
 
-class HeadBehaviour(ScheduledDiagnostic):
+class HeadBehaviour(Diagnostic):
     """Which heads look at the token before, and which ones copy by induction?
 
     The module runs on random tokens of its vocabulary: each sequence is a block of ``period``
@@ -70,8 +73,8 @@ class HeadBehaviour(ScheduledDiagnostic):
             in the module's first ``nn.Embedding`` of tokens.
         input_name: the module is called as ``module(tokens)``, or as
             ``module(**{input_name: tokens})`` if this is given, such as ``input_ids``.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
-            modules to look at, None takes all that are seen.
+        units: names or patterns of the attention modules to look at; None takes all that are seen.
+        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if an argument is out of range, or one of ``units`` matches no attention that
@@ -91,10 +94,7 @@ class HeadBehaviour(ScheduledDiagnostic):
     name = "head_behaviour"
     section = "behaviour"
     charts = tuple(_PANELS)
-    options = ("period", "repeats", "seed", "vocab_size", "input_name")
-    uses_loss = False
-    uses_probe = False
-    uses_samples = True
+    options = ("n_samples", "units", "period", "repeats", "seed", "vocab_size", "input_name")
 
     def __init__(
         self,
@@ -105,12 +105,17 @@ class HeadBehaviour(ScheduledDiagnostic):
         seed: int = 0,
         vocab_size: int | None = None,
         input_name: str | None = None,
+        units: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(n_samples=n_samples, **kwargs)
+        super().__init__(**kwargs)
+        check_units(units)
+        check_range(1, n_samples=n_samples)
         check_parts(2, period=period, repeats=repeats)
         check_range(2, vocab_size=vocab_size)
         check_range(seed=seed)
+        self.n_samples = n_samples
+        self.units = units
         self.period = period
         self.repeats = repeats
         self.seed = seed
@@ -132,23 +137,28 @@ class HeadBehaviour(ScheduledDiagnostic):
             self.n_samples, self.period, self.repeats, vocab_size, generator
         )
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """That A is heads, queries, keys, and which keys are no tokens."""
         with torch.no_grad():
-            run, length = partial(self._run, module), self._tokens.shape[1]
-            proof = prove_attention(self, module, run, self.units, keys=length)
+            run, length = partial(self._run, chunk.module), self._tokens.shape[1]
+            proof = prove_attention(self, chunk.module, run, self.units, keys=length)
         self._sinks = proof.sinks
         return proof.proved
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``<score>/<module>/H..`` and ``<score>/best``."""
-        with torch.no_grad(), recorded_attention(module) as calls:
-            self._run(module)
-        values: dict[str, float] = {}
-        for label, call in attention_by_label(module, calls, self.units).items():
+    def update(self, chunk: Chunk) -> None:
+        """The scores (H,) of each module on the sequences."""
+        with torch.no_grad(), recorded_attention(chunk.module) as calls:
+            self._run(chunk.module)
+        for label, call in attention_by_label(chunk.module, calls, self.units).items():
             for score, numbers in self._scores(label, call).items():
-                for index, value in enumerate(numbers.tolist()):
-                    values[f"{score}/{label}/{head_tag(index)}"] = value
+                self.gathered.add(f"{score}/{label}", numbers)
+
+    def compute(self) -> dict[str, float]:
+        """``<score>/<module>/H..`` and ``<score>/best``."""
+        values: dict[str, float] = {}
+        for tag, numbers in self.gathered.items():
+            for index, value in enumerate(numbers.tolist()):
+                values[f"{tag}/{head_tag(index)}"] = value
         for score in _PANELS:
             heads = [v for tag, v in values.items() if tag.startswith(f"{score}/")]
             values[f"{score}/best"] = max(filter(math.isfinite, heads), default=math.nan)

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.head_targets import targets_of
 from lit_credit.functional import logit_attribution, through_frozen_norm
 from lit_credit.utils.attention import recorded_attention
 from lit_credit.utils.attention_check import check_recorded
-from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.compiled import submodule
 from lit_credit.utils.final_norm import find_final_norm, norm_names
@@ -44,17 +44,15 @@ class HeadLogits(NamedTuple):
 
 @torch.no_grad()
 def head_logits(
-    module: LightningModule,
-    batch: Any,
+    chunk: Chunk,
     units: Sequence[str] | None,
     unembedding: str,
     position: int,
 ) -> HeadLogits:
-    """Run the module's loss on a batch, and take the logits apart.
+    """Run the module's loss on a chunk, and take the logits apart.
 
     Args:
-        module: the module.
-        batch: the batch.
+        chunk: rows of the probe.
         units: attention modules, None takes all.
         unembedding: name of the ``nn.Linear`` that makes the logits.
         position: the one that predicts, where there is one target a sample.
@@ -62,19 +60,20 @@ def head_logits(
     Raises:
         MisconfigurationException: if the unembedding did not run, or shapes do not belong together.
     """
+    module = chunk.module
     layers, norms = read_heads(module, units), norm_names(module)
     points = [Point(unembedding, "input"), Point(unembedding, "output")]
     points += [Point(name, side) for name in norms for side in _SIDES]
     points += [point for layer in layers for point in head_points(module, layer)]
     with recorded_attention(module) as calls, capture(module, points) as passed:
-        batch_loss(module, batch)
+        chunk.loss()
     check_recorded(module, calls)
     if points[0] not in passed or points[1] not in passed:
         raise MisconfigurationException(
             f"HeadAttribution: {unembedding!r} did not run in the forward pass of the probe. Set "
             "`unembedding` to the nn.Linear that makes the logits."
         )
-    target = targets_of(module, batch).to(passed[points[1]].device)
+    target = targets_of(module, chunk.batch).to(passed[points[1]].device)
     reading = Reading(module, unembedding, passed, norms, position, per_sample=target.ndim == 1)
     keep = target.flatten() >= 0
     found = {}

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lit_credit.utils.batch_loss import batch_loss
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.compiled import submodule
 from lit_credit.utils.exact_backward import exact_backward
@@ -72,7 +72,7 @@ def _next(labels: Tensor) -> Tensor:
 
 
 def prove_targets(
-    module: LightningModule, batch: Any, unembedding: str, picked: Callable[[Tensor], Tensor]
+    chunk: Chunk, unembedding: str, picked: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
     """Check that the loss asks the logits of an unembedding for the targets of the batch.
 
@@ -81,8 +81,7 @@ def prove_targets(
     are exchanged: the gradient must change in favour of the new ones.
 
     Args:
-        module: the module.
-        batch: few rows.
+        chunk: few rows.
         unembedding: name of the ``nn.Linear`` that makes the logits.
         picked: logits (..., V) to (M, V), of those that have a target.
 
@@ -93,8 +92,9 @@ def prove_targets(
         MisconfigurationException: if the loss does not depend on these logits, or has other
             targets.
     """
+    module, batch = chunk.module, chunk.batch
     target = targets_of(module, batch).flatten()
-    slope, logits = _slope(module, batch, unembedding, picked)
+    slope, logits = _slope(chunk, unembedding, picked)
     size = slope.abs().amax(-1)
     asked = (target.to(size.device) >= 0) & (size > 1e-3 * size.amax()) & slope.isfinite().all(-1)
     if size.isnan().any():
@@ -111,7 +111,7 @@ def prove_targets(
         exchanged = None if _like_cross_entropy(rows) else _exchanged(module, batch)
         if exchanged is not None:
             other = targets_of(module, exchanged).flatten().to(size.device)[asked]
-            change = rows - _slope(module, exchanged, unembedding, picked)[0][asked]
+            change = rows - _slope(chunk.on(exchanged), unembedding, picked)[0][asked]
             differ = (other != target) & (other >= 0)
             if differ.any() and change[differ].abs().amax() > 0:
                 named = change[differ].argmin(-1)
@@ -135,14 +135,11 @@ class HeldSlope(NamedTuple):
     logits: Tensor
 
 
-def slope_at_held_logits(
-    module: LightningModule, batch: Any, unembedding: str, logits: Tensor | None = None
-) -> HeldSlope:
+def slope_at_held_logits(chunk: Chunk, unembedding: str, logits: Tensor | None = None) -> HeldSlope:
     """The slope dL / d logits with the output of an unembedding held at what it is, or was.
 
     Args:
-        module: the module.
-        batch: few rows.
+        chunk: few rows.
         unembedding: name of the ``nn.Linear`` that makes the logits.
         logits: what it is held at; None takes what it returns.
     """
@@ -152,10 +149,10 @@ def slope_at_held_logits(
         held.append((output if logits is None else logits).detach().clone().requires_grad_())
         return held[-1]
 
-    with torch.enable_grad(), exact_backward(module):
-        handle = submodule(module, unembedding).register_forward_hook(hold)
+    with torch.enable_grad(), exact_backward(chunk.module):
+        handle = submodule(chunk.module, unembedding).register_forward_hook(hold)
         try:
-            loss = batch_loss(module, batch)
+            loss = chunk.loss()
         finally:
             handle.remove()
         (slope,) = torch.autograd.grad(loss, held[-1:], allow_unused=True)
@@ -163,12 +160,12 @@ def slope_at_held_logits(
 
 
 def _slope(
-    module: LightningModule, batch: Any, unembedding: str, picked: Callable[[Tensor], Tensor]
+    chunk: Chunk, unembedding: str, picked: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The slope dL / d logits and the logits, (M, V)."""
-    point = Point(unembedding, "output")
+    point, module = Point(unembedding, "output"), chunk.module
     with torch.enable_grad(), exact_backward(module), capture(module, [point]) as passed:
-        loss = batch_loss(module, batch)
+        loss = chunk.loss()
     logits = passed[point]
     gradient = None
     if loss.requires_grad:

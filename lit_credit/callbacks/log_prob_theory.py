@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.linalg import pinv
 
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.contexts import ContextDiagnostic
+from lit_credit.callbacks.base.missing import missing
 from lit_credit.functional import (
     gradient_cosine,
     log_ratio_fluctuation,
@@ -22,7 +24,7 @@ from lit_credit.functional import (
 from lit_credit.plotting import theory_figure
 from lit_credit.utils.capture import Point
 from lit_credit.utils.compiled import named_submodules
-from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts
+from lit_credit.utils.contexts import Contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding
 from lit_credit.utils.names import matched_units
@@ -31,7 +33,7 @@ from lit_credit.utils.short_text import choice
 __all__ = ["LogProbTheory"]
 
 
-class LogProbTheory(ScheduledDiagnostic):
+class LogProbTheory(ContextDiagnostic):
     r"""Logits of low rank, W_U w + b, against the best there are for the unembedding.
 
     The datamodule offers a known distribution p by ``contexts()``: see
@@ -62,7 +64,7 @@ class LogProbTheory(ScheduledDiagnostic):
     some such matrices of all contexts in memory.
 
     Args:
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` names the
+        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` names the
             ``nn.Linear`` that makes the logits, None takes the module's last; no
             ``n_samples``.
 
@@ -83,21 +85,20 @@ class LogProbTheory(ScheduledDiagnostic):
     name = "log_prob_theory"
     section = "theory"
     charts = ("kl", "kl_best", "cosine")
-    uses_loss = False
-    uses_probe = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._unembedding = ""
-        self._trainer: Trainer | None = None
-        self._contexts: Contexts | None = None
+        self._head: nn.Linear | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the unembedding, and see that there are contexts."""
         self._unembedding = self._named(module)
-        # Read again at the first measurement: a resumed run gives its seed later than this.
-        self._trainer, self._contexts = trainer, None
-        symbols = read_contexts(trainer).rows.shape[1]
+        super().prepare(trainer, module)
+
+    def check(self, module: LightningModule, contexts: Contexts) -> None:
+        """Refuse contexts of other symbols than those that the unembedding knows."""
+        symbols = contexts.rows.shape[1]
         made = module.get_parameter(f"{self._unembedding}.weight").shape[0]
         if made != symbols:
             raise MisconfigurationException(
@@ -106,24 +107,32 @@ class LogProbTheory(ScheduledDiagnostic):
                 "the logits."
             )
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """All of it."""
-        if self._contexts is None and self._trainer is not None:
-            self._contexts = read_contexts(self._trainer)
-        if self._contexts is None:
-            raise RuntimeError("LogProbTheory was not set up.")
-        point = Point(self._unembedding, "input")
-        logits, vectors = run_contexts(module, self._contexts, point)
+    def reset(self) -> None:
+        """Forget the contexts, and whose they were."""
+        super().reset()
+        self._head = None
+
+    def update(self, chunk: Chunk) -> None:
+        """Run some contexts."""
+        logits, vectors = chunk.logits(Point(self._unembedding, "input"))
         if vectors is None:
             raise MisconfigurationException(
                 f"LogProbTheory: {self._unembedding!r} did not run in the forward pass of the "
                 "contexts. Set `units` to the nn.Linear that makes the logits."
             )
-        head = cast(nn.Linear, module.get_submodule(self._unembedding))
-        prior, rows = (part.to(logits.device).double() for part in self._contexts[1:])
-        live = prior > 0
-        values = _measured(head, logits[live], vectors[live], rows[live])
-        return {tag: float(prior[live] @ value) for tag, value in values.items()}
+        self._head = cast(nn.Linear, chunk.module.get_submodule(self._unembedding))
+        prior, rows = (part.to(logits.device).double() for part in chunk.contexts[1:])
+        found = {"logits": logits, "vectors": vectors, "prior": prior, "rows": rows}
+        for name, values in found.items():
+            self.gathered.add(name, values)
+
+    def compute(self) -> dict[str, float]:
+        """All of it; the decomposition cut to a rank is one of all contexts."""
+        of = dict(self.gathered.items())
+        if self._head is None:
+            return {}
+        values = _measured(self._head, of["logits"], of["vectors"], of["rows"])
+        return {tag: float(of["prior"] @ value) for tag, value in values.items()}
 
     def _named(self, module: LightningModule) -> str:
         linears = [n for n, child in named_submodules(module) if isinstance(child, nn.Linear)]

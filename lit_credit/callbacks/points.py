@@ -1,28 +1,21 @@
 """Where in a module a diagnostic looks."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from lit_credit.callbacks.scheduled import missing
-from lit_credit.utils.batch_loss import batch_loss
-from lit_credit.utils.capture import Point, capture
-from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.utils.capture import Point
 from lit_credit.utils.names import matched_units, submodule_names
-from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.unfrozen import unfrozen
 from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
 
 __all__ = [
     "check_passed",
-    "exact_gradients",
     "gradients_of",
     "layer_tag",
-    "own_scalar",
     "stream_points",
     "unit_names",
 ]
@@ -85,50 +78,12 @@ def layer_tag(index: int) -> str:
     return f"L{index:02d}"
 
 
-def exact_gradients(
-    module: LightningModule, batch: Any, points: Sequence[Point]
-) -> dict[Point, tuple[Tensor, Tensor]]:
-    """The value at each point and the true gradient of the loss there.
-
-    The gradient is zero where none arrives, and NaN where the module runs the point without
-    autograd, as in ``with torch.no_grad()``. The input of an embedding, whole numbers, is left out
-    if the embedding's output is a point too.
-
-    Raises:
-        ValueError: if a point is not passed in the forward pass.
-    """
-    with exact_backward(module), unfrozen(module), capture(module, points) as values:
-        loss = batch_loss(module, batch)
-        ran = {point.module for point in values if point.side == "output"}
-        due = [point for point in points if point in values or point.module not in ran]
-        passed = check_passed(due, values)
-        found = [point for point, value in passed.items() if value.requires_grad]
-        gradients = dict(zip(found, gradients_of(loss, [passed[p] for p in found]), strict=True))
-    return {
-        point: (value.detach(), gradients.get(point, torch.full_like(value, torch.nan)))
-        for point, value in passed.items()
-    }
-
-
 def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of a scalar, dense, and zero where it does not depend on the tensor."""
     if not tensors:
         return []
     found = torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)
     return [gradient.to_dense() for gradient in found]
-
-
-def own_scalar(module: LightningModule, batch: Any, batch_idx: int = 0) -> Tensor:
-    """The scalar whose gradient is the module's own update: a rule's surrogate, or the loss.
-
-    Random numbers are those of :func:`lit_credit.utils.batch_loss.batch_loss`, and restored.
-    """
-    surrogate = getattr(module, "surrogate", None)
-    if not callable(surrogate):
-        return batch_loss(module, batch, batch_idx)
-    with preserved_rng():
-        scalar: Tensor = surrogate(batch)[1]
-    return scalar
 
 
 def check_passed(points: Sequence[Point], values: dict[Point, Tensor]) -> dict[Point, Tensor]:

@@ -6,23 +6,20 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lit_credit.callbacks.points import exact_gradients
+from lit_credit.callbacks.base.chunk import Chunk, Gradients
 from lit_credit.functional import gradient_cosine
-from lit_credit.utils.capture import Point
 from lit_credit.utils.compiled import named_submodules
 from lit_credit.utils.double_mode import raised
 from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.nested import map_tensors
 
-__all__ = ["PROVED", "DoubleReference", "Reference"]
+__all__ = ["PROVED", "DoubleReference", "Reference", "worst"]
 
 PROVED = "the reference is float64; share of operations below it"
-
-Gradients = dict[Point, tuple[Tensor, Tensor]]
 
 
 class Reference(NamedTuple):
@@ -49,14 +46,14 @@ class DoubleReference:
         self._name = type(callback).__name__
         self._told = False
 
-    def compare(self, module: LightningModule, batch: Any, gradients: Gradients) -> Reference:
+    def compare(self, chunk: Chunk, gradients: Gradients) -> Reference:
         """Compare gradients with those of float64.
 
         Args:
-            module: the module.
-            batch: the batch that ``gradients`` were computed on.
-            gradients: what :func:`lit_credit.callbacks.points.exact_gradients` returned.
+            chunk: what ``gradients`` were computed on.
+            gradients: what ``chunk.gradients`` returned.
         """
+        module = chunk.module
         undefined = Reference(
             [torch.full((len(g),), torch.nan) for _, g in gradients.values()], math.nan
         )
@@ -66,7 +63,7 @@ class DoubleReference:
         mode = None
         try:
             with double_precision(module) as mode:
-                double = exact_gradients(module, map_tensors(batch, raised), list(gradients))
+                double = chunk.on(map_tensors(chunk.batch, raised)).gradients(list(gradients))
             cosines = [gradient_cosine(g, double[point][1]) for point, (_, g) in gradients.items()]
         except Exception as error:  # whatever it is: in its own precision the module has just run
             self._tell(_reason(module, error, mode.failed if mode else None))
@@ -77,6 +74,11 @@ class DoubleReference:
         if not self._told:
             self._told = True
             rank_zero_info(f"{self._name}: the float64 reference is n/a, because {reason}.")
+
+
+def worst(one: float, other: float) -> float:
+    """The larger of two shares below float64; NaN, where there was none, if one is."""
+    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
 
 
 def _reason(module: nn.Module, error: Exception, operation: str | None) -> str:

@@ -1,22 +1,22 @@
 """Can the exact gradient be trusted in its precision?"""
 
 from collections.abc import Sequence
-from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.points import exact_gradients, layer_tag, stream_points
-from lit_credit.callbacks.reference import PROVED, DoubleReference
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.points import layer_tag, stream_points
+from lit_credit.callbacks.reference import PROVED, DoubleReference, worst
 from lit_credit.callbacks.samples import over_samples
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.plotting import layer_curves
 from lit_credit.utils.history import Row
 
 __all__ = ["ReferenceValidity"]
 
 
-class ReferenceValidity(ScheduledDiagnostic):
+class ReferenceValidity(ProbeDiagnostic):
     """Is the reference of every cosine a gradient, or rounding noise? ``cos(g_32, g_64)``.
 
     The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms`, computed in the
@@ -34,7 +34,7 @@ class ReferenceValidity(ScheduledDiagnostic):
     it.
 
     Costs two forwards and two backwards on ``n_samples`` rows, half of them in float64, and a
-    float64 copy of the weights. See :class:`lit_credit.callbacks.ScheduledDiagnostic` for the
+    float64 copy of the weights. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the
     arguments.
 
     Raises:
@@ -53,20 +53,30 @@ class ReferenceValidity(ScheduledDiagnostic):
         self.points = stream_points(self, module, self.units)
         self._reference = DoubleReference(self)
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """That nothing in the float64 pass is computed in less."""
-        gradients = exact_gradients(module, batch, self.points)
-        return {PROVED: self._reference.compare(module, batch, gradients).share_below}
+        gradients = chunk.gradients(self.points)
+        return {PROVED: self._reference.compare(chunk, gradients).share_below}
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``cosine/L..``, ``cosine_min/L..`` and ``share_below``."""
-        gradients = exact_gradients(module, batch, self.points)
-        reference = self._reference.compare(module, batch, gradients)
-        values = {"share_below": reference.share_below}
+    def reset(self) -> None:
+        """Forget the chunks."""
+        super().reset()
+        self._share_below = 0.0
+
+    def update(self, chunk: Chunk) -> None:
+        """The cosines of a chunk's samples."""
+        reference = self._reference.compare(chunk, chunk.gradients(self.points))
+        self._share_below = worst(self._share_below, reference.share_below)
         for index, cosines in enumerate(reference.cosines):
+            self.gathered.add(layer_tag(index), cosines)
+
+    def compute(self) -> dict[str, float]:
+        """``cosine/L..``, ``cosine_min/L..`` and ``share_below``."""
+        values = {"share_below": self._share_below}
+        for layer, cosines in self.gathered.items():
             over = over_samples(cosines)
-            values[f"cosine/{layer_tag(index)}"] = over.mean
-            values[f"cosine_min/{layer_tag(index)}"] = over.min
+            values[f"cosine/{layer}"] = over.mean
+            values[f"cosine_min/{layer}"] = over.min
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:

@@ -8,10 +8,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.points import exact_gradients, stream_points
-from lit_credit.callbacks.reference import PROVED, DoubleReference
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.points import layer_tag, stream_points
+from lit_credit.callbacks.reference import PROVED, DoubleReference, worst
 from lit_credit.callbacks.samples import over_samples
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.plotting import layer_curves
 from lit_credit.utils.history import Row
@@ -20,7 +21,7 @@ from lit_credit.utils.ranges import check_range
 __all__ = ["ScaleStability"]
 
 
-class ScaleStability(ScheduledDiagnostic):
+class ScaleStability(ProbeDiagnostic):
     """Three flags, each 1 (raised) or 0, with the thresholds of the paper as defaults.
 
     - ``stability/norm``: median ``|h_L|`` of the probe, and ``stability/growth``: the same over its
@@ -36,16 +37,15 @@ class ScaleStability(ScheduledDiagnostic):
       :class:`lit_credit.callbacks.ReferenceValidity`.
 
     Costs what :class:`lit_credit.callbacks.ReferenceValidity` costs. See
-    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the other arguments.
+    :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
-        *args: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
         growth_limit: largest factor of growth that passes.
         frozen_accuracy: accuracy of the net with frozen units, a fraction; None if not known.
         accuracy_margin: smallest gain over it that passes, a fraction.
         reference_limit: smallest cosine that passes.
         metric: the logged metric to compare with ``frozen_accuracy``.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`.
+        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`.
 
     Raises:
         ValueError: if a threshold is out of its range; accuracies are fractions.
@@ -69,7 +69,7 @@ class ScaleStability(ScheduledDiagnostic):
 
     def __init__(
         self,
-        *args: Any,
+        *,
         growth_limit: float = 50.0,
         frozen_accuracy: float | None = None,
         accuracy_margin: float = 0.02,
@@ -77,7 +77,7 @@ class ScaleStability(ScheduledDiagnostic):
         metric: str = "val/accuracy",
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(**kwargs)
         if not growth_limit >= 0:  # inf sets no limit
             raise ValueError(f"`growth_limit` is {growth_limit}, expected at least 0.")
         check_range(0, 1, frozen_accuracy=frozen_accuracy, accuracy_margin=accuracy_margin)
@@ -93,24 +93,36 @@ class ScaleStability(ScheduledDiagnostic):
         self.points = stream_points(self, module, self.units)
         self._reference = DoubleReference(self)
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """That nothing in the float64 pass is computed in less."""
-        gradients = exact_gradients(module, batch, self.points)
-        return {PROVED: self._reference.compare(module, batch, gradients).share_below}
+        gradients = chunk.gradients(self.points)
+        return {PROVED: self._reference.compare(chunk, gradients).share_below}
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def reset(self) -> None:
+        """Forget the chunks."""
+        super().reset()
+        self._share_below = 0.0
+
+    def update(self, chunk: Chunk) -> None:
+        """The norms and the cosines of a chunk's samples."""
+        gradients = chunk.gradients(self.points)
+        self.gathered.add("norm", sample_norms(gradients[self.points[-1]][0]))
+        double = self._reference.compare(chunk, gradients)
+        self._share_below = worst(self._share_below, double.share_below)
+        for index, cosines in enumerate(double.cosines):
+            self.gathered.add(layer_tag(index), cosines)
+
+    def compute(self) -> dict[str, float]:
         """The quantities and their flags."""
-        gradients = exact_gradients(module, batch, self.points)
-        norm = float(sample_norms(gradients[self.points[-1]][0]).median())
+        norm = float(self.gathered["norm"].median())
         grown = float(growth(norm, self._first_norm(norm)))
-        double = self._reference.compare(module, batch, gradients)
         # Not `min`, which drops a NaN or not, depending on where it stands.
-        means = [over_samples(cosine).mean for cosine in double.cosines]
+        means = [over_samples(of).mean for tag, of in self.gathered.items() if tag != "norm"]
         reference = float(torch.tensor(means).min())
         flags = scale_flags(
             grown,
             # Metrics are float32: 0.37 is there a little less than 0.35 + 0.02.
-            round(float(module.trainer.callback_metrics.get(self.metric, math.nan)), 7),
+            round(self._metric, 7),
             self.frozen_accuracy,
             reference,
             growth_limit=self.growth_limit,
@@ -121,14 +133,14 @@ class ScaleStability(ScheduledDiagnostic):
             "norm": norm,
             "growth": grown,
             "reference_cosine": reference,
-            "reference_share_below": double.share_below,
+            "reference_share_below": self._share_below,
             **flags._asdict(),
         }
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         # On every rank: to read a metric of an epoch reduces it over the processes, and rank zero,
         # which alone measures, would wait for the others for ever.
-        _ = trainer.callback_metrics
+        self._metric = float(trainer.callback_metrics.get(self.metric, math.nan))
         super()._measure(trainer, module, epoch)
 
     def _first_norm(self, now: float) -> float:

@@ -1,18 +1,19 @@
 """How much of the softmax's backward is local, head by head."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import torch
 from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
 from lit_credit.callbacks.attention_proof import prove_attention
-from lit_credit.callbacks.points import gradients_of, own_scalar
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.points import gradients_of
 from lit_credit.callbacks.samples import over_samples
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
 from lit_credit.callbacks.softmax_reading import by_head, softmax_reading
 from lit_credit.functional import (
     SoftmaxGradients,
@@ -25,7 +26,6 @@ from lit_credit.functional import (
 )
 from lit_credit.plotting import HeadPanel, head_heatmaps
 from lit_credit.utils.attention import recorded_attention
-from lit_credit.utils.batch_loss import batch_loss
 from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.history import Row
 from lit_credit.utils.table import TableRow
@@ -49,7 +49,7 @@ class _Head(NamedTuple):
     allowed: Tensor | None
 
 
-class SoftmaxJacobian(ScheduledDiagnostic):
+class SoftmaxJacobian(ProbeDiagnostic):
     """Could the backward pass of the attention's softmax do without its lateral sum?
 
     The gradient at the scores is J g with J = diag(A) - A A^T for every query's attention A and
@@ -76,7 +76,7 @@ class SoftmaxJacobian(ScheduledDiagnostic):
     gradient. Costs one forward and backward on ``n_samples`` rows, twice where there is an exact
     gradient apart, and holds A and dL/dA of all modules: 8 n H T S bytes each in float32, and for
     one module at a time about ten times that, in float64. See
-    :class:`lit_credit.callbacks.ScheduledDiagnostic` for the arguments; ``units`` are the attention
+    :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments; ``units`` are the attention
     modules to look at, None takes all that are seen, and ``n_samples`` is 16 unless given.
 
     Raises:
@@ -94,18 +94,27 @@ class SoftmaxJacobian(ScheduledDiagnostic):
     charts = ("r_diag", "r_off", "cosine_diag", "cosine_ste", "entropy", "credit_cosine")
     default_n_samples = 16
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """That A is heads, queries, keys."""
-        run = partial(batch_loss, module, batch)
-        return prove_attention(self, module, run, self.units).proved
+        return prove_attention(self, chunk.module, chunk.loss, self.units).proved
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
-        """``<quantity>/<module>/H..``."""
-        own = self._captured(module, lambda: own_scalar(module, batch))
-        exact = {}
+    def reset(self) -> None:
+        """Forget the chunks."""
+        super().reset()
+        self._heads: list[dict[str, _Head]] = []
+        self._exact: list[dict[str, _Head]] = []
+
+    def update(self, chunk: Chunk) -> None:
+        """Attention and credit of a chunk, own and exact."""
+        module = chunk.module
+        self._heads.append(self._captured(module, chunk.surrogate))
         if _differs_from_exact(module):
             with exact_backward(module):
-                exact = self._captured(module, lambda: batch_loss(module, batch))
+                self._exact.append(self._captured(module, chunk.loss))
+
+    def compute(self) -> dict[str, float]:
+        """``<quantity>/<module>/H..``."""
+        own, exact = _joined(self._heads), _joined(self._exact)
         values: dict[str, float] = {}
         for label, head in own.items():
             for quantity, numbers in _measured(head, exact.get(label)).items():
@@ -156,6 +165,31 @@ def _differs_from_exact(module: LightningModule) -> bool:
     ruled = callable(getattr(module, "surrogate", None))
     inexact = ruled and not getattr(module, "exact_credit", False)
     return inexact or any(hasattr(child, "feedback_backward") for child in module.modules())
+
+
+def _joined(parts: Sequence[dict[str, _Head]]) -> dict[str, _Head]:
+    """What several chunks have brought of each attention, as one."""
+    if len(parts) < 2:
+        return parts[0] if parts else {}
+    return {label: _of_all([part[label] for part in parts]) for label in parts[0]}
+
+
+def _of_all(heads: Sequence[_Head]) -> _Head:
+    masks = [head.allowed for head in heads]
+    allowed = None
+    if any(mask is not None for mask in masks):
+        seen = [
+            torch.ones_like(head.attention, dtype=torch.bool)
+            if head.allowed is None
+            else head.allowed.expand_as(head.attention)
+            for head in heads
+        ]
+        allowed = torch.cat(seen)
+    return _Head(
+        torch.cat([head.attention for head in heads]),
+        torch.cat([head.credit for head in heads]),
+        allowed,
+    )
 
 
 def _measured(head: _Head, exact: _Head | None) -> dict[str, list[float]]:

@@ -10,7 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic, missing
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.callbacks.base.missing import missing
 from lit_credit.functional import (
     centred_log_probs,
     leading_directions,
@@ -22,12 +24,13 @@ from lit_credit.plotting import layer_curves
 from lit_credit.utils.contexts import read_contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.matrices import find_unembedding, read_matrices
+from lit_credit.utils.names import check_units
 from lit_credit.utils.ranges import check_range
 
 __all__ = ["SubspaceDistance"]
 
 
-class SubspaceDistance(ScheduledDiagnostic):
+class SubspaceDistance(Diagnostic):
     r"""How far is what a weight's columns span from a reference?
 
     Of a weight (n, d), such as an unembedding with a row for each of n symbols, and a reference
@@ -53,8 +56,8 @@ class SubspaceDistance(ScheduledDiagnostic):
             columns, whichever are fewer.
         centred: take out the all-ones direction first, in which the softmax sees nothing; give
             False for weights whose rows are no symbols.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are names or
-            patterns of weights, None takes the last ``nn.Linear``; no ``n_samples``.
+        units: names or patterns of weights; None takes the last ``nn.Linear``.
+        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if both references are given, a name matches nothing, or ``rank`` is below 1, or
@@ -72,9 +75,7 @@ class SubspaceDistance(ScheduledDiagnostic):
     name = "subspace_distance"
     section = "subspace"
     charts = ("distance", "angle_max", "angle_mean")
-    options = ("reference", "data_reference", "rank", "centred")
-    uses_loss = False
-    uses_probe = False
+    options = ("units", "reference", "data_reference", "rank", "centred")
 
     def __init__(
         self,
@@ -83,9 +84,12 @@ class SubspaceDistance(ScheduledDiagnostic):
         data_reference: str | None = None,
         rank: int | None = None,
         centred: bool = True,
+        units: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_units(units)
+        self.units = units
         if reference is not None and data_reference is not None:
             raise ValueError(
                 f"`reference` is {reference!r} and `data_reference` is {data_reference!r}; give "
@@ -111,9 +115,13 @@ class SubspaceDistance(ScheduledDiagnostic):
         # Once more at the first measurement: a resumed run gives its seed later than this.
         self._fixed = None
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def update(self, chunk: Chunk) -> None:
+        """Compare the weights as they are now."""
+        self._values = self._compare(chunk.module)
+
+    def compute(self) -> dict[str, float]:
         """``distance/<name>``, ``angle_max/<name>``, ``angle_mean/<name>``."""
-        return self._compare(module)
+        return self._values
 
     def _compare(self, module: LightningModule) -> dict[str, float]:
         values, random = {}, set()

@@ -1,7 +1,6 @@
 """What of two symbols decides how much a head looks back."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +16,12 @@ from lit_credit.callbacks.attention import (
     without_sinks,
 )
 from lit_credit.callbacks.attention_proof import prove_attention
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.functional import participation_ratio
 from lit_credit.plotting import symbol_maps
 from lit_credit.utils.attention import AttentionCall, recorded_attention
-from lit_credit.utils.contexts import Contexts, read_contexts, run_contexts, split_contexts
+from lit_credit.utils.contexts import Contexts
 from lit_credit.utils.history import Row
 from lit_credit.utils.numbers import number_text
 from lit_credit.utils.ranges import check_range
@@ -45,7 +45,7 @@ class _Head(NamedTuple):
     singular: list[float]
 
 
-class SymbolAttention(ScheduledDiagnostic):
+class SymbolAttention(ContextDiagnostic):
     r"""How much the last position attends to a position, by the symbols that stand in both.
 
     .. math:: P_{ab} = \mathbb{E}[A_{\text{last}, \text{key}} \,|\,
@@ -72,7 +72,7 @@ class SymbolAttention(ScheduledDiagnostic):
         key: position that is attended to, from 0.
         all_pairs: run the module on every pair of symbols, whether or not it occurs, so that no
             pair is missing; of contexts of two symbols.
-        **kwargs: see :class:`lit_credit.callbacks.ScheduledDiagnostic`; ``units`` are the attention
+        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` are the attention
             modules to look at, None takes all that are seen; no ``n_samples``.
 
     Raises:
@@ -94,43 +94,48 @@ class SymbolAttention(ScheduledDiagnostic):
     section = "symbol_attention"
     charts = ("mean", "std", "rank")
     options = ("key", "all_pairs")
-    uses_loss = False
-    uses_probe = False
 
     def __init__(self, *, key: int = 0, all_pairs: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_range(0, key=key)
         self.key = key
         self.all_pairs = all_pairs
-        self._trainer: Trainer | None = None
-        self._contexts: Contexts | None = None
         self._heads: dict[tuple[str, str], _Head] = {}
         self._sinks: dict[str, set[int]] = {}
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Check that there are contexts of symbols."""
-        self._check(read_contexts(trainer).x)
-        # Read again at the first measurement: a resumed run gives its seed later than this.
-        self._trainer, self._contexts = trainer, None
+        super().prepare(trainer, module)
         self._heads = {}
 
-    def prove(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Read the contexts."""
+        super().begin(trainer, module)
+        if self.all_pairs:
+            self.contexts = _of_all_pairs(self.contexts)
+
+    def prove(self, chunk: Chunk) -> dict[str, float]:
         """That A is heads, queries, keys, and which keys are no positions of the context."""
-        some = Contexts(*(part[:_PROVED_ON] for part in self._read()))
-        run, length = partial(run_contexts, module, some), some.x.shape[1]
+        some, length = chunk.few(_PROVED_ON), chunk.contexts.x.shape[1]
         with torch.no_grad():
-            proof = prove_attention(self, module, run, self.units, keys=length)
+            proof = prove_attention(self, chunk.module, some.logits, self.units, keys=length)
         self._sinks = proof.sinks
         return proof.proved
 
-    def measure(self, module: LightningModule, batch: Any) -> dict[str, float]:
+    def update(self, chunk: Chunk) -> None:
+        """Attention from the last position to the key, (M, H) float64 of each module."""
+        with recorded_attention(chunk.module) as calls:
+            chunk.logits()
+        for label, call in attention_by_label(chunk.module, calls, self.units).items():
+            self.gathered.add(label, self._at_key(label, call, chunk.contexts.x.shape).mT)
+
+    def compute(self) -> dict[str, float]:
         """``mean/<module>/H..``, ``std/..`` and ``rank/..``; keeps the maps."""
-        contexts = self._read()
-        pairs = _Pairs(contexts, self.key)
+        pairs = _Pairs(self.contexts, self.key)
         self._heads = {
             (label, head_tag(index)): pairs.described(attention)
-            for label, heads in self._attention(module, contexts).items()
-            for index, attention in enumerate(heads)
+            for label, heads in self.gathered.items()
+            for index, attention in enumerate(heads.mT)
         }
         return {
             f"{quantity}/{label}/{tag}": getattr(head, quantity)
@@ -138,16 +143,9 @@ class SymbolAttention(ScheduledDiagnostic):
             for quantity in ("mean", "std", "rank")
         }
 
-    def _read(self) -> Contexts:
-        if self._contexts is None:
-            if self._trainer is None:
-                raise RuntimeError("SymbolAttention was not set up.")
-            found = read_contexts(self._trainer)
-            live = Contexts(*(part[found.prior > 0] for part in found))
-            self._contexts = _of_all_pairs(live) if self.all_pairs else live
-        return self._contexts
-
-    def _check(self, x: Tensor) -> None:
+    def check(self, module: LightningModule, contexts: Contexts) -> None:
+        """Refuse contexts that are not symbols, or have no such ``key``."""
+        x = contexts.x
         whole = not (x.is_floating_point() or x.is_complex()) and x.numel() > 0
         if x.ndim != 2 or x.shape[1] < 2 or not whole or int(x.min()) < 0:
             raise MisconfigurationException(
@@ -164,16 +162,6 @@ class SymbolAttention(ScheduledDiagnostic):
                 f"`key` is {self.key}, but contexts have {x.shape[1]} symbols; expected from 0 to "
                 f"{x.shape[1] - 2}, a position before the last."
             )
-
-    def _attention(self, module: LightningModule, contexts: Contexts) -> dict[str, Tensor]:
-        """Name of an attention to A (H, M) float64, from the last position to the key."""
-        found: dict[str, list[Tensor]] = {}
-        for part in split_contexts(contexts):
-            with recorded_attention(module) as calls:
-                run_contexts(module, part)
-            for label, call in attention_by_label(module, calls, self.units).items():
-                found.setdefault(label, []).append(self._at_key(label, call, part.x.shape))
-        return {label: torch.cat(parts, 1) for label, parts in found.items()}
 
     def _at_key(self, label: str, call: AttentionCall, shape: Sequence[int]) -> Tensor:
         last = call.weights[:, :, -1:]

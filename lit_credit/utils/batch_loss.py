@@ -1,8 +1,6 @@
 """The training loss of any LightningModule, outside of its training."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial
 from inspect import Parameter, signature
 from typing import Any
@@ -16,7 +14,7 @@ from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.preserved_state import preserved_state
 from lit_credit.utils.probing import preserved_rng
 
-__all__ = ["LossFunction", "batch_loss", "check_batch_loss", "given_loss", "name_of"]
+__all__ = ["LossFunction", "batch_loss", "check_batch_loss", "check_loss_function", "name_of"]
 
 LossFunction = Callable[[LightningModule, Any], Any]
 """``loss(module, batch)``, a scalar tensor. Not declared as one: jsonargparse would then refuse a
@@ -26,21 +24,6 @@ _REMEDY = (
     "Give the module a method `batch_loss(batch)` that returns its scalar loss, or the callback "
     "`loss`, a function of (module, batch)."
 )
-_GIVEN: ContextVar[LossFunction | None] = ContextVar("loss", default=None)
-
-
-@contextmanager
-def given_loss(loss: LossFunction | None) -> Iterator[None]:
-    """Have :func:`batch_loss` take ``loss(module, batch)`` while the ``with`` lasts.
-
-    Args:
-        loss: the function; None leaves the loss to the module.
-    """
-    token = _GIVEN.set(loss)
-    try:
-        yield
-    finally:
-        _GIVEN.reset(token)
 
 
 def name_of(loss: LossFunction) -> str:
@@ -93,19 +76,21 @@ def check_batch_loss(module: LightningModule) -> None:
         )
 
 
-def batch_loss(module: LightningModule, batch: Any, batch_idx: int = 0) -> Tensor:
+def batch_loss(
+    module: LightningModule, batch: Any, batch_idx: int = 0, given: LossFunction | None = None
+) -> Tensor:
     """The training loss of any LightningModule on a batch, a scalar that leaves no trace.
 
-    That of :func:`given_loss` if there is one; else ``module.batch_loss(batch)`` where it exists,
-    as in lit_credit's rules; else what ``training_step`` returns. The first and the last run on a
-    copy of the batch, with nothing logged through ``self.log`` and buffers and attributes
+    That of ``given(module, batch)`` if there is one; else ``module.batch_loss(batch)`` where it
+    exists, as in lit_credit's rules; else what ``training_step`` returns. The first and the last
+    run on a copy of the batch, with nothing logged through ``self.log`` and buffers and attributes
     (torchmetrics, lists of outputs) as they were. Random numbers are restored always, so that two
     losses of one batch see the same ones.
 
     Raises:
         MisconfigurationException: if it is no scalar.
     """
-    given, own = _GIVEN.get(), _own_loss(module)
+    own = _own_loss(module)
     with preserved_rng():
         if given is not None:
             source, loss = "the given `loss`", _traceless(module, batch, lambda x: given(module, x))

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from lit_credit.utils.capture import Point, capture
 
-__all__ = ["Contexts", "has_contexts", "read_contexts", "run_contexts", "split_contexts"]
+__all__ = [
+    "NO_CONTEXTS",
+    "Contexts",
+    "has_contexts",
+    "live_contexts",
+    "read_contexts",
+    "run_contexts",
+    "split_contexts",
+]
 
 _AT_ONCE = 8192
 
@@ -27,6 +35,10 @@ class Contexts(NamedTuple):
     x: Tensor
     prior: Tensor
     rows: Tensor
+
+
+NO_CONTEXTS = Contexts(torch.empty(0, 0), torch.empty(0), torch.empty(0, 0))
+"""Where there are none."""
 
 
 def has_contexts(trainer: Trainer) -> bool:
@@ -72,6 +84,11 @@ def read_contexts(trainer: Trainer) -> Contexts:
                 "entry below 0."
             )
     return found
+
+
+def live_contexts(contexts: Contexts) -> Contexts:
+    """Those that occur, with a prior above 0."""
+    return Contexts(*(part[contexts.prior > 0] for part in contexts))
 
 
 def split_contexts(contexts: Contexts) -> Iterator[Contexts]:

@@ -56,6 +56,19 @@ def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) ->
     return found
 
 
+def check_units(units: Sequence[str] | None) -> None:
+    """Refuse ``units`` that are not a list of names, or an empty one.
+
+    Raises:
+        ValueError: naming the value and what was expected.
+    """
+    if units is not None and (isinstance(units, str) or not units):
+        raise ValueError(
+            f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], or "
+            "None for what the module declares."
+        )
+
+
 def matched_units(
     patterns: Sequence[str], names: Sequence[str], argument: str = "units"
 ) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -19,7 +19,43 @@ from lit_credit.utils.nested import first_tensor, items_of, with_items
 from lit_credit.utils.probing import preserved_rng
 from lit_credit.utils.updates import batches_of
 
-__all__ = ["check_size", "probe_batch"]
+__all__ = ["Probe", "take_probe"]
+
+
+class Probe(NamedTuple):
+    """The rows that diagnostics look at, in pieces."""
+
+    chunks: list[Any]
+    rows: list[int]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all chunks."""
+        return sum(self.rows)
+
+    def check_size(self, n_samples: int) -> None:
+        """Refuse a probe that is smaller than what was asked for.
+
+        Raises:
+            ValueError: if it has fewer rows than ``n_samples``.
+        """
+        if self.n_rows < n_samples:
+            raise ValueError(
+                f"`n_samples` is {n_samples}, but the data have only {self.n_rows} rows. Set it to "
+                f"at most {self.n_rows}, or leave it out."
+            )
+
+
+def take_probe(
+    trainer: Trainer,
+    module: LightningModule,
+    n_samples: int,
+    chunk_size: int | None = None,
+    source: str = "val",
+) -> Probe:
+    """The probe in one piece, for now."""
+    batch = probe_batch(trainer, module, n_samples)
+    return Probe([batch], [_rows(batch)])
 
 
 def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> Any:
@@ -58,20 +94,6 @@ def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> An
             "Give the Trainer data."
         )
     return _joined(batches, [_rows(batch) for batch in batches], n_samples)
-
-
-def check_size(probe: Any, n_samples: int) -> None:
-    """Refuse a probe that is smaller than what was asked for.
-
-    Raises:
-        ValueError: if it has fewer rows than ``n_samples``.
-    """
-    rows = _rows(probe)
-    if rows < n_samples:
-        raise ValueError(
-            f"`n_samples` is {n_samples}, but the data have only {rows} rows. Set it to at most "
-            f"{rows}, or leave it out."
-        )
 
 
 def _validation_loaders(trainer: Trainer) -> Any:

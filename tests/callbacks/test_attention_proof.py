@@ -6,8 +6,15 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lit_credit.callbacks import AttentionMaps, HeadBehaviour, SoftmaxJacobian, SymbolAttention
+from lit_credit.callbacks import (
+    AttentionMaps,
+    HeadBehaviour,
+    ProbeDiagnostic,
+    SoftmaxJacobian,
+    SymbolAttention,
+)
 from lit_credit.callbacks.attention import without_sinks
+from lit_credit.callbacks.base.chunk import Chunk
 from tests.callbacks import attention_shapes as shapes
 
 DIAGNOSTICS = [
@@ -28,9 +35,14 @@ def data():
 def proved(make, attention):
     """What the diagnostic proves of a net, and measures."""
     module, callback = shapes.Net(attention).eval(), make()
-    callback.prepare(SimpleNamespace(datamodule=data()), module)
-    found = callback.prove(module, shapes.tokens())
-    return found, callback.measure(module, shapes.tokens())
+    trainer = SimpleNamespace(datamodule=data())
+    callback.prepare(trainer, module)
+    if isinstance(callback, ProbeDiagnostic):
+        chunks = [Chunk(module, shapes.tokens())]
+    else:
+        callback.begin(trainer, module)
+        chunks = list(callback.chunks(module))
+    return callback.prove(chunks[0]), callback.measure(module, chunks)
 
 
 @pytest.mark.parametrize("make", DIAGNOSTICS, ids=NAMES)
@@ -77,15 +89,15 @@ def test_units_that_pass_are_named_and_taken():
     module = shapes.Net(torch.nn.Identity())
     module.attention = Both()
     with pytest.raises(MisconfigurationException, match=r"such as attention\.attention, or"):
-        AttentionMaps().prove(module, shapes.tokens())
-    assert AttentionMaps(units=["attention.attention"]).prove(module, shapes.tokens())
+        AttentionMaps().prove(Chunk(module, shapes.tokens()))
+    assert AttentionMaps(units=["attention.attention"]).prove(Chunk(module, shapes.tokens()))
 
 
 def test_weights_and_hooks_are_as_before_and_outputs_too():
     module = shapes.Net(shapes.Written()).eval()
     state = {name: value.clone() for name, value in module.state_dict().items()}
     expected = module(shapes.tokens())
-    AttentionMaps().prove(module, shapes.tokens())
+    AttentionMaps().prove(Chunk(module, shapes.tokens()))
     assert torch.equal(module(shapes.tokens()), expected)
     assert all(torch.equal(state[name], value) for name, value in module.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
@@ -98,20 +110,20 @@ def test_a_sink_has_its_share_and_no_score(kind):
     attention = kind()
     module, callback = shapes.Net(attention).eval(), HeadBehaviour(period=shapes.T // 2)
     callback.prepare(SimpleNamespace(), module)
-    callback.prove(module, None)
+    callback.prove(Chunk(module))
     with torch.no_grad():
         attention.score.fill_(-40.0)  # it takes no part
-    alone = callback.measure(module, None)
+    alone = callback.measure(module)
     with torch.no_grad():
         attention.score.fill_(40.0)  # it takes it all
-    values = callback.measure(module, None)
+    values = callback.measure(module)
     plain = shapes.Written()
     plain.load_state_dict(attention.state_dict(), strict=False)
     module.attention = plain
     without = HeadBehaviour(period=shapes.T // 2)
     without.prepare(SimpleNamespace(), module)
-    without.prove(module, None)
-    assert alone == pytest.approx(without.measure(module, None), abs=1e-5)
+    without.prove(Chunk(module))
+    assert alone == pytest.approx(without.measure(module), abs=1e-5)
     assert all(value < 1e-6 for value in values.values())
 
 

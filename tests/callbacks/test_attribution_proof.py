@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from lit_credit.callbacks import HeadAttribution
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.models import AttentionOnly, RotaryTransformer
 from lit_credit.rules import BP, DFA, FA
 from lit_credit.tasks import Classification, NextToken
@@ -65,7 +66,7 @@ def perturbed(module):
 def proved(module, data, unembedding=None, position=-1):
     callback = HeadAttribution(unembedding=unembedding, position=position)
     callback.prepare(helpers.trainer(None, logger=False), module)
-    return callback.prove(module, data)
+    return callback.prove(Chunk(module, data))
 
 
 def hugging_face(config, model, **options):
@@ -309,7 +310,7 @@ def test_heads_of_an_encoder_are_not_the_decoders():
         proved(module, data)
     callback = HeadAttribution(units=["net.decoder.*_attn"])
     callback.prepare(helpers.trainer(None, logger=False), module)
-    assert max(callback.prove(module, data).values()) < 1e-4
+    assert max(callback.prove(Chunk(module, data)).values()) < 1e-4
 
 
 class TwoHeads(LightningModule):

@@ -29,7 +29,7 @@ def measured(net, **options):
     callback = CircuitMatching(**options)
     module = BP(net, NextToken())
     callback.prepare(None, module)
-    return callback.measure(module, None)
+    return callback.measure(module)
 
 
 def array(tensor):
@@ -141,7 +141,7 @@ def test_a_planted_bridge_is_found_and_only_there():
     callback = CircuitMatching(ranks=[SIZE])
     module = BP(net, NextToken())
     callback.prepare(None, module)
-    values = callback.measure(module, None)
+    values = callback.measure(module)
     # Z is the projection on `read`, whose diagonal has a score of about sqrt(SIZE).
     assert values["z/best"] == pytest.approx(math.sqrt(SIZE), rel=0.1)
     assert values[f"match_rms/R{SIZE:02d}/best"] == pytest.approx(1.0)
@@ -198,7 +198,7 @@ def test_a_net_without_rotation_or_symbols_has_what_it_has():
 
     callback, module = CircuitMatching(), Encoder()
     callback.prepare(None, module)
-    values = callback.measure(module, None)
+    values = callback.measure(module)
     assert -4 < values["z/best"] < 4
     assert not any(tag.startswith(("mismatch", "embedding", "read")) for tag in values)
 

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from lit_credit.callbacks import CircuitMatching, ExactDivergence, HeadAttribution
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import AttentionOnly, RotaryTransformer
 from lit_credit.rules import BP, DFA
@@ -45,23 +46,11 @@ from tests.utils import head_nets
 from tests.utils import wrong_heads as wrong
 
 
-class Probed(CircuitMatching):
-    """Which has a probe without a fit."""
-
-    def __init__(self, probe, **options):
-        super().__init__(**options)
-        self.given = probe
-
-    def prepare(self, trainer, module):
-        trainer = helpers.trainer(None, self, logger=False)
-        self.probe = self.given
-        super().prepare(trainer, module)
-
-
 def proved(module, data=None, **options):
-    callback = Probed((tokens(), tokens(1)) if data is None else data, **options)
+    callback = CircuitMatching(**options)
     callback.prepare(None, module)
-    return callback.prove(module, None), callback
+    given = (tokens(), tokens(1)) if data is None else data
+    return callback.prove(Chunk(module, given)), callback
 
 
 def folded(found):
@@ -134,7 +123,7 @@ def test_mixtrals_gains_are_folded_as_llamas_are():
             nn.init.uniform_(layer.input_layernorm.weight, 0.5, 2.0)
         found, callback = proved(module.eval())
         assert len(folded(found)) == 2
-        values.append(callback.measure(module, None)["z/best"])
+        values.append(callback.measure(module)["z/best"])
         (name,) = (n for n in found if "layers.1." in n)
         assert name == (
             "gain of 'net.model.layers.1.input_layernorm' is folded into "
@@ -339,4 +328,4 @@ def test_a_net_of_the_rules_keeps_its_numbers():
     plain = CircuitMatching(ranks=[3])
     plain.prepare(None, module)
     _, callback = proved(module, ranks=[3])
-    assert callback.measure(module, None) == plain.measure(module, None)
+    assert callback.measure(module) == plain.measure(module)

@@ -14,6 +14,7 @@ from lit_credit.callbacks import (
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
+    Diagnostic,
     EmbeddingGeometry,
     ExactDivergence,
     FiniteGuard,
@@ -24,10 +25,10 @@ from lit_credit.callbacks import (
     MemberCheckpoints,
     MetricHistory,
     PartFreezing,
+    ProbeDiagnostic,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
-    ScheduledDiagnostic,
     SoftmaxJacobian,
     StagedTraining,
     SubspaceDistance,
@@ -62,7 +63,7 @@ CALLBACKS = [
 ]
 RULES = [BP, FA, DFA]
 
-SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, ScheduledDiagnostic)]
+SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, Diagnostic)]
 ON_ATTENTION = (
     AttentionMaps,
     CircuitMatching,
@@ -85,7 +86,7 @@ ON_SYMBOLS = (
 )
 WITHOUT_UNITS = (AdderAnatomy, CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
 """They have something to look at in any module."""
-WITH_LOSS = [kind for kind in SCHEDULED if kind.uses_loss]
+WITH_LOSS = [kind for kind in SCHEDULED if issubclass(kind, ProbeDiagnostic)]
 # WeightAlignment is refused under BP, which has no feedback.
 PAIRS = [(c, r) for c in CALLBACKS for r in RULES if (c, r) != (WeightAlignment, BP)]
 UNITS = ["model.embed", "model.blocks.*"]
@@ -98,9 +99,18 @@ def make(kind, **kwargs):
     return kind(**({"figure": False} | counted(kind, 7) | kwargs))
 
 
+def takes(kind, argument):
+    """Whether the diagnostic has this argument."""
+    return any(
+        argument in inspect.signature(base.__init__).parameters
+        for base in kind.__mro__
+        if issubclass(base, Diagnostic)
+    )
+
+
 def counted(kind, n_samples):
-    """The argument, for those that make use of it."""
-    return {"n_samples": n_samples} if kind.uses_probe or kind.uses_samples else {}
+    """The argument, for those that have it."""
+    return {"n_samples": n_samples} if takes(kind, "n_samples") else {}
 
 
 def net_for(kind):
@@ -111,7 +121,7 @@ def net_for(kind):
 
 
 def on_foreign(kind, **kwargs):
-    needs_units = kind in SCHEDULED and kind.uses_units and kind not in WITHOUT_UNITS
+    needs_units = kind in SCHEDULED and takes(kind, "units") and kind not in WITHOUT_UNITS
     return make(kind, **({"units": UNITS} if needs_units else {}), **kwargs)
 
 
@@ -202,20 +212,23 @@ def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path
 def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
     module = helpers.rule(FA, net_for(kind))
     before = helpers.hooks(module)
-    if kind.uses_units:
+    if takes(kind, "units"):
         callback = make(kind, units=["blocks.7"])
         on_attention = kind in (ExactDivergence, *ON_ATTENTION)
         choice = r"embed\.3\.attention" if on_attention else r"blocks\.1"
         with pytest.raises(ValueError, match=f"`units`: 'blocks.7' matches nothing.*{choice}"):
             fit(tmp_path, module, callback)
     assert helpers.hooks(module) == before
+    own = [
+        ({"n_samples": 0}, "n_samples"),
+        ({"units": "blocks.*"}, "units"),
+        ({"units": []}, "units"),
+    ]
     for arguments, name in (
         ({"every_n_epochs": 0}, "every_n_epochs"),
         ({"every_n_steps": -1}, "every_n_steps"),
         ({"every_n_epochs": 1, "every_n_steps": 1}, "every_n_steps"),
-        ({"n_samples": 0}, "n_samples"),
-        ({"units": "blocks.*"}, "units"),
-        ({"units": []}, "units"),
+        *(case for case in own if takes(kind, case[1])),
     ):
         with pytest.raises(ValueError, match=f"`{name}`"):
             kind(**arguments)

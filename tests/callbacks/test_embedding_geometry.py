@@ -30,8 +30,9 @@ def measured(module, data=None, **options):
     trainer.datamodule = data
     module.eval()
     callback.prepare(trainer, module)
+    callback.begin(trainer, module)
     with torch.no_grad():
-        return callback.measure(module, None), callback
+        return callback.measure(module), callback
 
 
 def test_embedding_and_unembedding_of_a_net_by_default():

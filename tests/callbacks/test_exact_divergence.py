@@ -35,8 +35,9 @@ def measured(module, data=None, **options):
     trainer.datamodule = data or helpers.Data()
     module.eval()
     callback.prepare(trainer, module)
+    callback.begin(trainer, module)
     with torch.no_grad():
-        return callback.measure(module, None)
+        return callback.measure(module)
 
 
 def test_against_a_loop_over_contexts():
@@ -155,4 +156,5 @@ def test_a_resumed_run_reads_the_contexts_of_its_seed():
     trainer.datamodule = data
     callback.prepare(trainer, module)
     data.contexts = lambda: (*helpers.Data.contexts(data)[:2], torch.full((12, 4), 0.25))
-    assert callback.measure(module, None)["kl_uniform"] == pytest.approx(0)
+    callback.begin(trainer, module)
+    assert callback.measure(module)["kl_uniform"] == pytest.approx(0)

@@ -33,7 +33,7 @@ def fit(folder, module, *callbacks, loaders=None, **kwargs):
 def probe(folder, module, n_samples=7, **kwargs):
     callback = ResidualNorms(units=UNITS, n_samples=n_samples)
     fit(folder, module, callback, **kwargs)
-    return callback.probe
+    return callback.probe.chunks[0]
 
 
 class OneArgument(Validated):
@@ -144,7 +144,7 @@ class Careless(Foreign):
 def test_a_training_step_that_changes_its_batch_does_not_change_the_probe(tmp_path):
     callbacks = [CreditAlignment(n_samples=7), GradientNorms(n_samples=7, units=UNITS)]
     fit(tmp_path, Careless(), *callbacks, loaders=(helpers.shuffled("dict"),))
-    first = callbacks[0].probe
+    first = callbacks[0].probe.chunks[0]
     assert set(first) == {"x", "y", "id"}
     assert len(first["x"]) == len(first["id"]) == 7
     rows = [{int(name.split()[1]) for name in first["id"]}, set(range(32))]
@@ -268,8 +268,8 @@ def test_other_precisions(precision, tmp_path):
 def test_diagnostics_of_one_size_share_one_probe(tmp_path):
     callbacks = [ResidualNorms(), GradientNorms(), GradientNorms(n_samples=5)]
     fit(tmp_path, helpers.rule(BP), *callbacks)
-    assert callbacks[0].probe[0] is callbacks[1].probe[0]
-    assert len(callbacks[2].probe[0]) == 5
+    assert callbacks[0].probe.chunks[0][0] is callbacks[1].probe.chunks[0][0]
+    assert len(callbacks[2].probe.chunks[0][0]) == 5
 
 
 def test_a_callback_used_again_takes_a_new_probe_and_keeps_the_old_history(tmp_path):
@@ -278,6 +278,6 @@ def test_a_callback_used_again_takes_a_new_probe_and_keeps_the_old_history(tmp_p
     old = (tmp_path / "residual_norms.jsonl").read_text()
     other = DataLoader(helpers.Rows(8, "tuple"), batch_size=8)
     fit(tmp_path, helpers.rule(BP), callback, loaders=(train_loader(), other))
-    assert torch.equal(callback.probe[0], helpers.tensors(8)[0][:7])
+    assert torch.equal(callback.probe.chunks[0][0], helpers.tensors(8)[0][:7])
     assert (tmp_path / "residual_norms.1.jsonl").read_text() == old
     assert len(read_history(tmp_path / "residual_norms.jsonl")) == 2

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_credit.callbacks import HeadAttribution
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.head_logits import head_logits
 from lit_credit.models import GPT, AttentionOnly
 from lit_credit.rules import BP, FA
@@ -54,7 +55,7 @@ def batch(per_position=True):
 
 def taken_apart(module, data, units=None, out="out", position=-1):
     module.eval()
-    return head_logits(module, data, units, out, position)
+    return head_logits(Chunk(module, data), units, out, position)
 
 
 MAKES = {
@@ -163,7 +164,7 @@ def measured(module, data, **options):
     callback = HeadAttribution(**options)
     module.eval()
     callback.prepare(helpers.trainer(None, logger=False), module)
-    return callback.measure(module, data), callback
+    return callback.measure(module, [Chunk(module, data)]), callback
 
 
 def test_numbers_against_loops():

@@ -53,7 +53,8 @@ def measured(module, data=None, **options):
     trainer.datamodule = data or helpers.Data()
     module.eval()
     callback.prepare(trainer, module)
-    return callback.measure(module, None)
+    callback.begin(trainer, module)
+    return callback.measure(module)
 
 
 def kl(p, f):

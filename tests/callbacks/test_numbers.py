@@ -14,6 +14,7 @@ from lit_credit.callbacks import (
     ResidualNorms,
     WeightAlignment,
 )
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.feedback import add_feedback
 from lit_credit.models import MLP
@@ -274,7 +275,7 @@ def test_a_unit_that_takes_whole_numbers_has_no_gradient_at_its_input():
     module = helpers.rule(BP, Symbols)
     callback = CreditAlignment(parameters=False)
     callback.prepare(None, module)
-    values = callback.measure(module, (x, y))
+    values = callback.measure(module, [Chunk(module, (x, y))])
     assert set(values) == {
         "cosine/L00",
         "cosine_sd/L00",

@@ -37,7 +37,7 @@ def measured(module, data=None, **options):
     trainer = helpers.trainer(None, logger=False)
     trainer.datamodule = data
     callback.prepare(trainer, module)
-    return callback.measure(module, None)
+    return callback.measure(module)
 
 
 def module():

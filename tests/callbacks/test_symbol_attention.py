@@ -101,7 +101,8 @@ def measured(module, data=None, **options):
     trainer.datamodule = data or Known()
     module.eval()
     callback.prepare(trainer, module)
-    return callback.measure(module, None), callback
+    callback.begin(trainer, module)
+    return callback.measure(module), callback
 
 
 def test_maps_are_the_weights_of_multihead_attention():

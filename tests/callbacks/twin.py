@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.models import ResidualMLP
 from lit_credit.tasks import Classification
 from tests.callbacks.helpers import seed_everything, trainer
@@ -35,7 +36,7 @@ def measured(callback, module, data):
     """The callback's values on a module that is not being trained."""
     module.eval()
     callback.prepare(trainer(None, logger=False), module)
-    return callback.measure(module, data)
+    return callback.measure(module, [Chunk(module, data)])
 
 
 def linear(h, p, name, feedback):

@@ -5,10 +5,10 @@ import pytest
 from lit_credit.callbacks import (
     AttentionMaps,
     CreditAlignment,
+    Diagnostic,
     GradientNorms,
     ReferenceValidity,
     ResidualNorms,
-    ScheduledDiagnostic,
     SoftmaxJacobian,
 )
 from tests.callbacks import helpers
@@ -27,15 +27,17 @@ def diagnostics(units=UNITS, **kwargs):
     ]
 
 
-class WeightSum(ScheduledDiagnostic):
+class WeightSum(Diagnostic):
     """The sum of all weights: which ones a diagnostic sees."""
 
     name = "weight_sum"
     section = "weight"
-    uses_loss = uses_probe = False
 
-    def measure(self, module, batch):
-        return {"sum": float(sum(p.detach().double().sum() for p in module.parameters()))}
+    def update(self, chunk):
+        self.sum = float(sum(p.detach().double().sum() for p in chunk.module.parameters()))
+
+    def compute(self):
+        return {"sum": self.sum}
 
 
 def loaders():

@@ -96,7 +96,7 @@ def as_tuples(tmp_path_factory):
 def test_a_format_is_taken_and_gives_what_a_tuple_gives(kind, as_tuples, tmp_path):
     found = watched(tmp_path, Opening, data=lambda: [loader(FORMATS[kind])])
     assert same_values(as_tuples, found)
-    probe = found[0].probe
+    probe = found[0].probe.chunks[0]
     assert type(probe) is type(FORMATS[kind](torch.zeros(1), torch.zeros(1)))
     assert len(first_tensor(probe)) == 7
 
@@ -109,13 +109,13 @@ def test_a_checkpoint_beside_a_probe_of_a_special_type_loads_with_weights_only(t
     run = fit(tmp_path, Opening(), callback, data=data)
     run.save_checkpoint(tmp_path / "saved.ckpt")
     state = torch.load(tmp_path / "saved.ckpt", weights_only=True)["callbacks"][callback.state_key]
-    assert state["probe"] is None
+    assert "probe" not in state
     resumed = ResidualNorms(units=UNITS, n_samples=7)
     again = helpers.trainer(tmp_path, resumed, logger=False, max_epochs=2)
     again.fit(Opening(), *data(), ckpt_path=tmp_path / "saved.ckpt")
     assert [row["epoch"] for row in resumed.history.rows] == [0, 1, 2]
-    assert isinstance(resumed.probe, Record)
-    assert resumed.probe.note == "kept"
+    assert isinstance(resumed.probe.chunks[0], Record)
+    assert resumed.probe.chunks[0].note == "kept"
 
 
 class OfGraphs(Foreign):

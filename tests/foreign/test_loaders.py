@@ -33,7 +33,7 @@ def test_combined_loaders_give_a_probe_of_all(validates, tmp_path):
         both = (combined(helpers.shuffled()), combined(train_loader()))
         fit(tmp_path, modules[-1], *callbacks, data=lambda both=both: both, **options)
     assert helpers.same_state(*modules)
-    found = callbacks[0].probe
+    found = callbacks[0].probe.chunks[0]
     assert set(found) == {"a", "b"}
     assert found["b"][0].equal(helpers.tensors(20, seed=1)[0][: len(found["b"][0])])
 
@@ -59,7 +59,7 @@ def test_a_stream_of_batches_that_begin_with_a_number(tmp_path):
     callback = GradientNorms(units=UNITS, n_samples=7)
     stream = DataLoader(Stream(), batch_size=None)
     fit(tmp_path, Scaled(), callback, data=lambda: (train_loader(), stream))
-    scale, x, _ = callback.probe
+    scale, x, _ = callback.probe.chunks[0]
     assert float(scale) == 0.5
     assert x.equal(helpers.tensors(20, seed=1)[0][:7])
 

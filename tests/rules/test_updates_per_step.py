@@ -138,7 +138,7 @@ def test_a_probe_of_training_data_is_one_batch(tmp_path):
     norms = ResidualNorms(n_samples=50)
     trainer = quiet_trainer(max_epochs=1, callbacks=[norms], default_root_dir=tmp_path)
     trainer.fit(make(BP, 2), TensorLoader([x, y], batch_size=16, updates=2))
-    assert norms.probe[0].shape == (50, 64)
+    assert norms.probe.chunks[0][0].shape == (50, 64)
 
 
 @pytest.mark.parametrize(

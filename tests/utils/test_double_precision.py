@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lit_credit.callbacks.points import exact_gradients
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.reference import DoubleReference
 from lit_credit.callbacks.reference_validity import ReferenceValidity
 from lit_credit.utils.capture import Point
@@ -139,7 +139,7 @@ def test_the_gradient_is_that_of_float64_throughout(name):
     part, exact = PARTS[name]
     module, (x, y) = Casting(part).eval(), batch()
     with double_precision(module) as mode:
-        found = exact_gradients(module, (x.double(), y), POINTS)[POINTS[0]][1]
+        found = Chunk(module, (x.double(), y)).gradients(POINTS)[POINTS[0]][1]
     assert found.dtype is torch.float64
     assert mode.share_below == 0 < mode.count
     assert {p.dtype for p in module.parameters()} == {torch.float32, torch.complex64}
@@ -159,8 +159,8 @@ def test_the_gradient_is_that_of_float64_throughout(name):
 )
 def test_random_numbers_are_those_of_the_lower_precision(draw):
     module = Casting(lambda m, h: draw(h)).eval()
-    gradients = exact_gradients(module, batch(), POINTS)
-    reference = DoubleReference(module).compare(module, batch(), gradients)
+    gradients = Chunk(module, batch()).gradients(POINTS)
+    reference = DoubleReference(module).compare(Chunk(module, batch()), gradients)
     assert float(reference.cosines[0].min()) > 0.999999
     assert reference.share_below == 0
 
@@ -175,8 +175,8 @@ def test_random_numbers_are_those_of_the_lower_precision(draw):
 )
 def test_what_stays_below_float64_is_counted(part):
     module = Casting(part).eval()
-    gradients = exact_gradients(module, batch(), POINTS)
-    assert 0 < DoubleReference(module).compare(module, batch(), gradients).share_below < 0.5
+    gradients = Chunk(module, batch()).gradients(POINTS)
+    assert 0 < DoubleReference(module).compare(Chunk(module, batch()), gradients).share_below < 0.5
 
 
 class Saturated(LightningModule):
@@ -199,8 +199,8 @@ def test_rounding_that_both_passes_would_share_is_seen():
     )
     with torch.no_grad():
         y = module.head(module.read(x).tanh()).argmax(1)
-    gradients = exact_gradients(module, (x, y), POINTS)
-    found = DoubleReference(module).compare(module, (x, y), gradients)
+    gradients = Chunk(module, (x, y)).gradients(POINTS)
+    found = DoubleReference(module).compare(Chunk(module, (x, y)), gradients)
     weights = [p.detach().double() for p in module.parameters()]
     h = F.linear(x.double(), *weights[:2]).requires_grad_()
     loss = F.cross_entropy(40 * F.linear(h.tanh(), *weights[2:]), y)
@@ -226,8 +226,8 @@ def test_what_has_no_float64_is_said_once_with_its_name(monkeypatch):
     module.single = Single()
     reference = DoubleReference(ReferenceValidity())
     for _ in range(2):
-        gradients = exact_gradients(module, batch(), POINTS)
-        found = reference.compare(module, batch(), gradients)
+        gradients = Chunk(module, batch()).gradients(POINTS)
+        found = reference.compare(Chunk(module, batch()), gradients)
         assert found.cosines[0].isnan().all()
         assert found.cosines[0].shape == (N,)
         assert math.isnan(found.share_below)
@@ -264,8 +264,8 @@ def test_nets_of_hugging_face_are_float64_or_not_applicable(name, monkeypatch):
     )
     module = LanguageModel(getattr(transformers, f"{name}ForCausalLM")(config)).eval()
     tokens, points = torch.arange(12).view(2, 6), [Point("net.model.layers.0", "input")]
-    gradients = exact_gradients(module, tokens, points)
-    found = DoubleReference(module).compare(module, tokens, gradients)
+    gradients = Chunk(module, tokens).gradients(points)
+    found = DoubleReference(module).compare(Chunk(module, tokens), gradients)
     if lines:  # whether the experts run as a grouped product depends on the version
         assert "mlp.experts' does not run in float64 (aten._grouped_mm" in lines[0]
         assert found.cosines[0].isnan().all()

@@ -1,9 +1,8 @@
-"""What the class of a diagnostic declares: its names, and the arguments that it makes use of."""
+"""The names that the class of a diagnostic declares."""
 
 import re
-from typing import Any
 
-__all__ = ["check_class_names", "refuse_unused"]
+__all__ = ["check_class_names"]
 
 _EXAMPLES = {
     "name": "the stem of its files, such as 'weight_sum' for weight_sum.jsonl",
@@ -24,22 +23,4 @@ def check_class_names(kind: type) -> None:
             raise TypeError(
                 f"class {kind.__name__}: `{attribute}` {found}, expected a class attribute of "
                 f"letters, digits and `_`: {example}."
-            )
-
-
-def refuse_unused(kind: type, **arguments: tuple[Any, bool]) -> None:
-    """Refuse arguments that are given to a diagnostic which makes no use of them.
-
-    Args:
-        kind: class of the diagnostic.
-        **arguments: by name the value, None if it is not given, and whether the class uses it.
-
-    Raises:
-        ValueError: if one is given and not used.
-    """
-    for argument, (value, is_used) in arguments.items():
-        if value is not None and not is_used:
-            raise ValueError(
-                f"`{argument}` has no meaning for {kind.__name__}, which makes no use of it. "
-                "Leave it out."
             )

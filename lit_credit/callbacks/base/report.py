@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.declared import check_class_names
+from lit_credit.callbacks.base.declared import check_class_names
 from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_figure, log_text
@@ -31,8 +31,8 @@ class ReportedDiagnostic(Callback):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        measure = getattr(cls, "measure", None)
-        if measure is not None and not getattr(measure, "__isabstractmethod__", False):
+        compute = getattr(cls, "compute", None)
+        if compute is not None and not getattr(compute, "__isabstractmethod__", False):
             check_class_names(cls)
 
     def __init__(self, figure: bool) -> None:

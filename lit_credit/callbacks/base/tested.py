@@ -4,24 +4,22 @@ from collections.abc import Sequence
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_credit.callbacks.scheduled import ScheduledDiagnostic
+from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.utils.checkpoints import checkpoint_step, rows_beside
 from lit_credit.utils.history import History, Row
 
 __all__ = ["TestedDiagnostic"]
 
 
-class TestedDiagnostic(ScheduledDiagnostic):
+class TestedDiagnostic(Diagnostic):
     """A scheduled diagnostic that measures once more at the end of ``trainer.test``.
 
     Scalars, tables and figures go where the test writes; the history of the run is read, for the
     curves over training, and not written: from the checkpoint that is tested if the diagnostic was
-    there when it was saved, else from the files of its folder. The measurement must not need a
-    batch of the data.
+    there when it was saved, else from the files of its folder.
     """
 
     __test__ = False  # pytest takes the name for that of a test
-    uses_probe = False
 
     def earlier_rows(self, checkpoint: str, section: str) -> list[Row]:
         """The rows that the run of a checkpoint has left in its folder."""

@@ -1,0 +1,128 @@
+"""A piece of the probe, and what can be asked of a module on it."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lit_credit.callbacks.points import check_passed, gradients_of
+from lit_credit.utils.batch_loss import LossFunction, batch_loss
+from lit_credit.utils.capture import Point, capture
+from lit_credit.utils.contexts import NO_CONTEXTS, Contexts, run_contexts
+from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.utils.few_rows import few_rows
+from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.unfrozen import unfrozen
+
+__all__ = ["Chunk", "Gradients"]
+
+Gradients = dict[Point, tuple[Tensor, Tensor]]
+"""The value at each point, and the gradient there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Rows of the probe, in the form of a batch, or contexts, and the module that is measured.
+
+    The probe's loss is the mean over its rows, and passes in chunks so that memory stays bounded.
+    What a chunk gives is its part of it: summed over chunks, losses and gradients are those of the
+    whole probe.
+
+    Attributes:
+        module: the module.
+        batch: the rows, as the module receives a batch; None of a diagnostic that needs no data.
+        rows: how many rows.
+        share: ``rows`` over those of the whole probe.
+        given: the diagnostic's ``loss``, a function of (module, batch); None asks the module.
+        index: the ``batch_idx`` that the module's ``training_step`` gets.
+        contexts: of a :class:`lit_credit.callbacks.ContextDiagnostic`, some of the datamodule's
+            contexts in place of a batch.
+    """
+
+    module: LightningModule
+    batch: Any = None
+    rows: int = 1
+    share: float = 1.0
+    given: LossFunction | None = None
+    index: int = 0
+    contexts: Contexts = NO_CONTEXTS
+
+    def loss(self) -> Tensor:
+        """The loss on these rows, times ``share``: a scalar with a graph, which leaves no trace.
+
+        It is that of the diagnostic's ``loss`` if there is one; else ``module.batch_loss(batch)``
+        where it exists, as in lit_credit's rules; else what ``training_step`` returns. Random
+        numbers are the same ones at every call.
+
+        Raises:
+            MisconfigurationException: if it is not a scalar, or training cannot be run for it.
+        """
+        return self._part(batch_loss(self.module, self.batch, self.index, self.given))
+
+    def surrogate(self) -> Tensor:
+        """The scalar whose gradient is the module's own update, times ``share``.
+
+        That is the surrogate of a rule, and the loss of any other module. Random numbers are those
+        of :meth:`loss`.
+        """
+        surrogate = getattr(self.module, "surrogate", None)
+        if not callable(surrogate):
+            return self.loss()
+        with preserved_rng():
+            return self._part(surrogate(self.batch)[1])
+
+    def gradients(self, points: list[Point]) -> Gradients:
+        """The value at each point and the true gradient of the probe's loss there.
+
+        The gradient is zero where none arrives, and NaN where the module runs the point without
+        autograd, as in ``with torch.no_grad()``. The input of an embedding, whole numbers, is left
+        out if the embedding's output is a point too.
+
+        Raises:
+            ValueError: if a point is not passed in the forward pass.
+        """
+        module = self.module
+        with exact_backward(module), unfrozen(module), capture(module, points) as values:
+            loss = self.loss()
+            ran = {point.module for point in values if point.side == "output"}
+            due = [point for point in points if point in values or point.module not in ran]
+            passed = check_passed(due, values)
+            found = [point for point, value in passed.items() if value.requires_grad]
+            tensors = [passed[point] for point in found]
+            gradients = dict(zip(found, gradients_of(loss, tensors), strict=True))
+        return {
+            point: (value.detach(), gradients.get(point, torch.full_like(value, torch.nan)))
+            for point, value in passed.items()
+        }
+
+    def credit(self) -> dict[str, Tensor]:
+        """The credit a_l (N, ...) that each unit's output receives, by the unit's name.
+
+        Of a module with ``credit(batch)``, as all rules of lit_credit; random numbers are those of
+        :meth:`loss`.
+        """
+        with preserved_rng():
+            found: dict[str, Tensor] = self.module.credit(self.batch)  # type: ignore[operator]
+        return {name: self._part(credit) for name, credit in found.items()}
+
+    def logits(self, point: Point | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits (M, N) after these contexts, and what passed a point on the way, (M, d).
+
+        See :func:`lit_credit.utils.contexts.run_contexts`.
+        """
+        return run_contexts(self.module, self.contexts, point)
+
+    def few(self, count: int = 4) -> "Chunk":
+        """The first rows, or contexts, as a probe of their own."""
+        contexts = Contexts(*(part[:count] for part in self.contexts))
+        batch = few_rows(self.batch, count)
+        return replace(self, batch=batch, contexts=contexts, rows=count, share=1.0)
+
+    def on(self, batch: Any) -> "Chunk":
+        """The same with another batch in place of these rows."""
+        return replace(self, batch=batch)
+
+    def _part(self, value: Tensor) -> Tensor:
+        return value if self.share == 1.0 else value * self.share

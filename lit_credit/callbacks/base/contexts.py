@@ -1,0 +1,70 @@
+"""Diagnostics that run the module on all contexts of a distribution that is known."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.utils.contexts import (
+    NO_CONTEXTS,
+    Contexts,
+    has_contexts,
+    live_contexts,
+    read_contexts,
+    split_contexts,
+)
+from lit_credit.utils.names import check_units
+
+__all__ = ["ContextDiagnostic"]
+
+
+class ContextDiagnostic(Diagnostic):
+    """A diagnostic of what a module makes of all contexts that a datamodule's ``contexts()`` tells.
+
+    See :class:`lit_credit.utils.contexts.Contexts`. Those that never occur, with a prior of 0, are
+    left out. They pass in chunks of some thousands.
+
+    Args:
+        units: names or glob patterns of submodules; None takes what the diagnostic looks for.
+        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
+
+    Raises:
+        ValueError: if ``units`` is not a list, or an empty one.
+        MisconfigurationException: in ``setup``, if the datamodule has no contexts.
+    """
+
+    needs_contexts: ClassVar[bool] = True
+    """Whether the datamodule must have contexts."""
+
+    def __init__(self, *, units: list[str] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_units(units)
+        self.units = units
+        self.contexts = NO_CONTEXTS
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that bears on the rows, by name."""
+        return super().arguments | {"units": self.units}
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """See that there are contexts."""
+        if self.needs_contexts:
+            self.check(module, read_contexts(trainer))
+
+    def check(self, module: LightningModule, contexts: Contexts) -> None:
+        """Refuse contexts that this module cannot be measured on."""
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Read the contexts; not before, since a resumed run gives its seed after ``setup``."""
+        asked = self.needs_contexts or has_contexts(trainer)
+        self.contexts = live_contexts(read_contexts(trainer)) if asked else NO_CONTEXTS
+
+    def chunks(self, module: LightningModule) -> Iterator[Chunk]:
+        """The contexts, some thousands at a time."""
+        total = len(self.contexts.prior)
+        for part in split_contexts(self.contexts):
+            rows = len(part.prior)
+            yield Chunk(module, rows=rows, share=rows / max(total, 1), contexts=part)

@@ -1,0 +1,121 @@
+"""Diagnostics that run the module on a fixed probe."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule, Trainer
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic, diagnostics_of
+from lit_credit.utils.batch_loss import (
+    LossFunction,
+    check_batch_loss,
+    check_loss_function,
+    name_of,
+)
+from lit_credit.utils.names import check_units
+from lit_credit.utils.probe import Probe, take_probe
+from lit_credit.utils.ranges import check_range
+
+__all__ = ["ProbeDiagnostic"]
+
+
+class ProbeDiagnostic(Diagnostic):
+    """A diagnostic of what a module does with the rows of a fixed probe.
+
+    The probe passes in chunks, by default as large as a batch of training, so that a measurement
+    takes about the memory of a training step. Norms, cosines and whatever else is taken sample by
+    sample do not depend on ``chunk_size``; losses and gradients are those of the mean over the
+    whole probe, in which chunks count by their rows.
+
+    The loss of a module that is no rule of ours is what its ``training_step`` returns in eval mode,
+    with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``, or
+    the callback ``loss``; so does one that waits for other processes (``all_gather``).
+
+    Args:
+        n_samples: rows of the probe, the first ones of the data, at most as many as there are; None
+            takes ``default_n_samples``, or all if there are fewer.
+        chunk_size: rows that pass at once; None takes those of a training batch.
+        units: names or glob patterns of submodules, in forward order; None takes what the module
+            declares. Names are those of the LightningModule or of its ``net``.
+        loss: ``loss(module, batch)`` with a scalar, where the module's own is not the one to look
+            at, or cannot be had; in YAML the import path of a function. None asks the module. The
+            update that a rule makes stays its own.
+        probe: the data that the probe is of: ``val``, or ``train`` where validation batches are not
+            what the loss takes. Without validation data it is training data in any case.
+        mode: run the module in ``eval`` mode, or as it is in training: where only ``train`` mode
+            has a loss. In it batch norms see each chunk by itself.
+        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
+
+    Raises:
+        ValueError: if ``n_samples`` or ``chunk_size`` is below 1, or ``units`` is not a list or an
+            empty one; when training starts, if ``n_samples`` is given and the data have fewer rows.
+    """
+
+    default_n_samples: int = 1024
+
+    def __init__(
+        self,
+        *,
+        n_samples: int | None = None,
+        chunk_size: int | None = None,
+        units: list[str] | None = None,
+        loss: LossFunction | None = None,
+        probe: Literal["val", "train"] = "val",
+        mode: Literal["eval", "train"] = "eval",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_range(1, n_samples=n_samples, chunk_size=chunk_size)
+        check_units(units)
+        if loss is not None:
+            check_loss_function(loss)
+        self.n_samples = self.default_n_samples if n_samples is None else n_samples
+        self.chunk_size = chunk_size
+        self.units = units
+        self.loss = loss
+        self.source = probe
+        self.mode = mode
+        self.probe: Probe | None = None
+        self._n_samples_given = n_samples is not None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that bears on the rows, by name."""
+        own: dict[str, Any] = {"n_samples": self.n_samples, "units": self.units}
+        unusual = {"chunk_size": (self.chunk_size, None), "probe": (self.source, "val")}
+        for name, (value, usual) in (unusual | {"mode": (self.mode, "eval")}).items():
+            own |= {name: value} if value != usual else {}
+        if self.loss is not None:
+            own["loss"] = name_of(self.loss)
+        return super().arguments | own
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check what can be checked before training."""
+        if stage == "fit":
+            self.probe = None  # what a checkpoint holds is loaded after this
+            if self.loss is None:
+                check_batch_loss(pl_module)
+        super().setup(trainer, pl_module, stage)
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take the probe, or the one that another diagnostic has, so that memory holds it once."""
+        wanted = (self.n_samples, self.chunk_size, self.source)
+        for other in diagnostics_of(trainer):
+            if isinstance(other, ProbeDiagnostic) and other.probe is not None:
+                same = (other.n_samples, other.chunk_size, other.source)
+                if same == wanted:
+                    self.probe = move_data_to_device(other.probe, module.device)
+                    break
+        else:
+            self.probe = take_probe(trainer, module, *wanted)
+        if self._n_samples_given:
+            self.probe.check_size(self.n_samples)
+
+    def chunks(self, module: LightningModule) -> Iterator[Chunk]:
+        """The pieces of the probe."""
+        if self.probe is None:
+            raise RuntimeError(f"{type(self).__name__} was not set up.")
+        for batch, rows in zip(self.probe.chunks, self.probe.rows, strict=True):
+            yield Chunk(module, batch, rows, rows / self.probe.n_rows, self.loss)
