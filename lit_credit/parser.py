@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from lit_credit.class_rules import OwnClassRules, exported_classes, replaced_classes
+from lit_credit.older_configs import without_old_arguments
 from lit_credit.utils.jsonargparse_internals import install, without_class_defaults
 from lit_credit.utils.yaml_files import checked_loader
 
@@ -53,7 +54,14 @@ _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 )
 
 _CHECKED_YAML = "checked yaml"
-set_loader(_CHECKED_YAML, checked_loader(get_loader("yaml")), (yaml.YAMLError,))
+_LOAD = checked_loader(get_loader("yaml"))
+
+
+def _load(text: str, path: Any = "") -> Any:
+    return without_old_arguments(_LOAD(text, path))
+
+
+set_loader(_CHECKED_YAML, _load, (yaml.YAMLError,))
 install(OwnClassRules())
 
 

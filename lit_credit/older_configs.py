@@ -1,0 +1,42 @@
+"""What configurations that earlier versions wrote say otherwise."""
+
+from inspect import signature
+from typing import Any
+
+from lit_credit.class_rules import exported_classes
+
+__all__ = ["without_old_arguments"]
+
+_OLD = ("n_samples", "units", "loss")
+"""Every diagnostic had them once, whether it made use of them or not."""
+
+
+def without_old_arguments(config: Any) -> Any:
+    """A configuration without the empty arguments that a diagnostic of ours no longer has.
+
+    A value that is given stays, for the parser to refuse.
+
+    Args:
+        config: nested mappings and lists, as read from a ``config.yaml``.
+
+    Example:
+        >>> path = "lit_credit.callbacks.WeightAlignment"
+        >>> without_old_arguments({"class_path": path, "init_args": {"loss": None}})["init_args"]
+        {}
+    """
+    if isinstance(config, list):
+        return [without_old_arguments(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    new = {key: without_old_arguments(item) for key, item in config.items()}
+    given, path = new.get("init_args"), new.get("class_path")
+    if isinstance(given, dict) and str(path).startswith("lit_credit.callbacks."):
+        empty = {name for name in _OLD if name in given and given[name] is None}
+        if empty and (kind := exported_classes().get(str(path))) is not None:
+            gone = empty - _arguments(kind)
+            new["init_args"] = {name: item for name, item in given.items() if name not in gone}
+    return new
+
+
+def _arguments(kind: type) -> set[str]:
+    return {name for base in kind.__mro__ for name in signature(base.__init__).parameters}
