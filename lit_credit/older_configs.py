@@ -1,6 +1,6 @@
 """What configurations that earlier versions wrote say otherwise."""
 
-from inspect import signature
+from inspect import isfunction, signature
 from typing import Any
 
 from lit_credit.class_rules import exported_classes
@@ -39,4 +39,5 @@ def without_old_arguments(config: Any) -> Any:
 
 
 def _arguments(kind: type) -> set[str]:
-    return {name for base in kind.__mro__ for name in signature(base.__init__).parameters}
+    inits = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+    return {name for init in inits if isfunction(init) for name in signature(init).parameters}
