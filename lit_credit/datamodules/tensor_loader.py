@@ -79,6 +79,8 @@ class TensorLoader:
 
     # Lightning asks whatever has a `sampler` for this one too.
     batch_sampler: ClassVar[None] = None
+    rows_first: ClassVar[bool] = True
+    """Every tensor of a batch has one entry a row, as a probe need not find out."""
 
     def __init__(
         self,

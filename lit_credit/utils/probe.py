@@ -1,49 +1,83 @@
-"""The fixed batch that diagnostics look at."""
+"""The fixed rows that diagnostics look at."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
-from itertools import chain
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
-from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
-from lit_credit.utils.finite import tensors_of
-from lit_credit.utils.nested import first_tensor, items_of, with_items
+from lit_credit.utils.nested import described, map_tensors
+from lit_credit.utils.probe_loader import ProbeLoader, probe_loader, training_rows
 from lit_credit.utils.probing import preserved_rng
-from lit_credit.utils.updates import batches_of
+from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.rows import (
+    Layout,
+    UnknownRows,
+    can_join,
+    count_rows,
+    cut_rows,
+    first_rows,
+    join_rows,
+    proved_layout,
+    row_layout,
+)
+from lit_credit.utils.undisturbed import undisturbed
 
 __all__ = ["Probe", "take_probe"]
 
 
-class Probe(NamedTuple):
-    """The rows that diagnostics look at, in pieces."""
+@dataclass
+class Probe:
+    """Rows of the data, in batches as the module receives them.
 
-    chunks: list[Any]
-    rows: list[int]
+    Attributes:
+        chunks: the batches.
+        rows: how many rows each has; 1 of a batch that does not say what its rows are, which is
+            then the only one.
+        layout: what of a batch has one entry a row; None where that is not known.
+        limit: the Trainer's argument that kept the probe smaller than the data are, if one did.
+    """
+
+    chunks: list[Any] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    layout: Layout | None = None
+    limit: str | None = None
 
     @property
     def n_rows(self) -> int:
-        """Rows of all chunks."""
+        """The rows of all chunks; 1 of a batch that does not say what its rows are."""
         return sum(self.rows)
 
+    def first(self, count: int) -> Any:
+        """At most so many rows of the first chunk; all of it where rows are not known."""
+        chunk = self.chunks[0]
+        return chunk if self.layout is None else first_rows(chunk, count, self.layout)
+
     def check_size(self, n_samples: int) -> None:
-        """Refuse a probe that is smaller than what was asked for.
+        """Refuse a probe that is smaller than what was asked for, because the data are.
 
         Raises:
             ValueError: if it has fewer rows than ``n_samples``.
         """
-        if self.n_rows < n_samples:
-            raise ValueError(
-                f"`n_samples` is {n_samples}, but the data have only {self.n_rows} rows. Set it to "
-                f"at most {self.n_rows}, or leave it out."
-            )
+        rows = self.n_rows
+        if self.layout is None or rows >= n_samples:
+            return
+        if self.limit is not None:
+            rank_zero_info(f"`{self.limit}` leaves {rows} of {n_samples} rows of `n_samples`.")
+            return
+        raise ValueError(
+            f"`n_samples` is {n_samples}, but the data have only {rows} rows. Set it to at most "
+            f"{rows}, or leave it out."
+        )
 
 
 def take_probe(
@@ -51,101 +85,151 @@ def take_probe(
     module: LightningModule,
     n_samples: int,
     chunk_size: int | None = None,
-    source: str = "val",
+    source: Literal["val", "train"] = "val",
 ) -> Probe:
-    """The probe in one piece, for now."""
-    batch = probe_batch(trainer, module, n_samples)
-    return Probe([batch], [_rows(batch)])
-
-
-def probe_batch(trainer: Trainer, module: LightningModule, n_samples: int) -> Any:
-    """The first rows of the validation data, as ``module`` receives them.
+    """The first rows of the validation or training data, as ``module`` receives them.
 
     They come in the structure of the batches, in the Trainer's precision and on the module's
     device, and have passed the hooks of batch transfer; of several validation loaders from the
     first, of a ``CombinedLoader`` that joins their batches from all. Without validation data they
-    are training data. The loaders' workers, and their and the global random states are left as
-    they were; a dataset that draws from a random state of its own is not.
+    are training data. The limits of batches of the Trainer hold, but for a limit of 0.
+
+    What a row is, is known or not guessed. A loader that asks its dataset for samples by indices is
+    asked for two and for three of them: what grows with them has one entry a row. Other batches
+    must say it themselves, or in comparison to one another; see
+    :func:`lit_credit.utils.rows.row_layout`. If they do not, the probe is one whole batch, and one
+    line says so. Rows of batches that differ in shape, as padded text does, are not joined.
+
+    The loaders, their samplers, workers, datasets and random states are left as they were; see
+    :func:`lit_credit.utils.undisturbed.undisturbed`. Global random numbers are those of the run's
+    seed, and the order is that of the first epoch, so that a resumed run takes the same probe.
 
     Args:
         trainer: a Trainer whose fit has started.
         module: the module that it trains.
         n_samples: rows to take; fewer if the data have fewer.
+        chunk_size: most rows of a chunk; None takes those of a training batch, or, if its loader
+            does not say how many it has, those of the first batch that is read.
+        source: which data.
 
     Raises:
-        MisconfigurationException: if there are no batches to join, if they hold no tensor, or if
-            taking them from the training data would change the training.
+        MisconfigurationException: if there is no batch, or if taking rows would change the
+            training.
     """
-    loader = _first(_validation_loaders(trainer))
-    stage = RunningStage.VALIDATING if loader is not None else RunningStage.TRAINING
-    if loader is None:
-        loader = _training_loader(trainer)
-    batches, rows = [], 0
-    with preserved_rng(), _preserved_generators(loader), _in_stage(trainer, stage):
-        for raw in chain.from_iterable(batches_of(given, 1) for given in _batches(loader)):
-            batch = _received(trainer, module, raw)
-            batches.append(batch)
-            rows += _rows(batch)
-            if rows >= n_samples:
-                break
-    if not batches:
-        raise MisconfigurationException(
-            f"the {stage.dataloader_prefix} data are empty, so the diagnostics have no probe. "
-            "Give the Trainer data."
-        )
-    return _joined(batches, [_rows(batch) for batch in batches], n_samples)
+    loader = probe_loader(trainer, source)
+    with preserved_rng(), undisturbed(loader.loader), _in_stage(trainer, loader.stage):
+        _seed(run_seed())
+        read = (_received(trainer, module, raw) for raw in loader.batches())
+        head = list(islice(read, 1))
+        if not head:
+            raise MisconfigurationException(
+                f"the {loader.stage.dataloader_prefix} data are empty, so the diagnostics have no "
+                "probe. Give the Trainer data."
+            )
+        try:
+            layout = _layout(trainer, module, loader, head, read)
+            chunk_size = chunk_size or training_rows(trainer) or _rows(head[0], layout)
+            cutter = _Cutter(layout, n_samples, chunk_size)
+            for batch in chain(head, read):
+                cutter.add(batch)
+                if cutter.missing == 0:
+                    break
+            probe = Probe(cutter.finished(), cutter.rows, layout)
+        except UnknownRows as reason:
+            rank_zero_info(
+                f"the rows of the {loader.stage.dataloader_prefix} batches are not known: {reason}."
+                " The probe is one whole batch, and `n_samples` and `chunk_size` do not count."
+            )
+            return Probe([map_tensors(head[0], Tensor.clone)], [1])
+    if cutter.missing and loader.is_limited:
+        probe.limit = f"limit_{loader.stage.dataloader_prefix}_batches"
+    return probe
 
 
-def _validation_loaders(trainer: Trainer) -> Any:
-    """Those in use, or those that the Trainer would ask for if it were to validate now."""
-    loop = trainer.fit_loop.epoch_loop.val_loop
-    if _first(trainer.val_dataloaders) is not None:
-        known = loop._combined_loader
-        return trainer.val_dataloaders if known is None else known
-    with preserved_rng():
-        return loop._data_source.dataloader() if loop._data_source.is_defined() else None
+class _Cutter:
+    """Cuts and joins batches to chunks."""
+
+    def __init__(self, layout: Layout, n_samples: int, chunk_size: int) -> None:
+        self.layout = layout
+        self.missing = n_samples
+        self.chunk_size = chunk_size
+        self.chunks: list[Any] = []
+        self.rows: list[int] = []
+        self._parts: list[Any] = []
+        self._waiting = 0
+
+    def add(self, batch: Any) -> None:
+        """Take what is missing of a batch's rows.
+
+        Raises:
+            UnknownRows: if the batch is not of the layout.
+        """
+        rows, start = min(_rows(batch, self.layout), self.missing), 0
+        self.missing -= rows
+        while start < rows:
+            if self._parts and not can_join(self._parts[-1], batch, self.layout):
+                self._finish()
+            stop = min(start + self.chunk_size - self._waiting, rows)
+            self._parts.append(cut_rows(batch, start, stop, self.layout))
+            self._waiting += stop - start
+            if self._waiting == self.chunk_size:
+                self._finish()
+            start = stop
+
+    def finished(self) -> list[Any]:
+        """All chunks, also the last, smaller one."""
+        if self._parts:
+            self._finish()
+        return self.chunks
+
+    def _finish(self) -> None:
+        self.chunks.append(join_rows(self._parts, self.layout))
+        self.rows.append(self._waiting)
+        self._parts, self._waiting = [], 0
 
 
-def _first(loaders: Any) -> Any:
-    if isinstance(loaders, dict):
-        loaders = list(loaders.values())
-    if isinstance(loaders, list | tuple):
-        return next((found for part in loaders if (found := _first(part)) is not None), None)
-    one_by_one = isinstance(loaders, CombinedLoader) and loaders._mode == "sequential"
-    return _first(loaders.iterables) if one_by_one else loaders
+def _layout(
+    trainer: Trainer,
+    module: LightningModule,
+    loader: ProbeLoader,
+    head: list[Any],
+    read: Iterator[Any],
+) -> Layout:
+    """What of the batches has one entry a row.
+
+    Args:
+        trainer: the Trainer.
+        module: that receives the batches.
+        loader: of the batches.
+        head: the first one, to which others are added where they are needed.
+        read: all others.
+    """
+    if loader.holds_rows:
+        return row_layout(head[0])
+    while loader.lacks_samples and (more := list(islice(read, 1))):
+        head += more
+    try:
+        made = [_received(trainer, module, raw) for raw in loader.proofs()]
+    except Exception:  # a collate function or hook that cannot take so few samples
+        made = []
+    if made:
+        layout = proved_layout(*made)
+        _rows(head[0], layout)
+        return layout
+    if len(head) == 1:
+        head += islice(read, 1)
+    layout = row_layout(*head[:2])
+    samples, rows = loader.samples, _rows(head[0], layout)
+    if samples not in (None, rows):
+        raise UnknownRows(f"of {samples} samples are made {rows} rows, {described(head[0])}")
+    return layout
 
 
-def _batches(loader: Any) -> Iterator[Any]:
-    again = _unused(loader)
-    if isinstance(again, CombinedLoader):
-        return (batch for batch, *_ in again)
-    return iter(again)
-
-
-def _unused(loader: Any) -> Any:
-    """A copy, so that a stateful loader stays where it is, and persistent workers draw nothing."""
-    again = copy(loader)
-    if isinstance(again, CombinedLoader):
-        again.flattened = [_unused(part) for part in loader.flattened]
-        again._iterator, again._limits = None, None
-    elif isinstance(again, DataLoader):
-        again._iterator = None
-    return again
-
-
-def _training_loader(trainer: Trainer) -> Any:
-    loader: Any = trainer.train_dataloader
-    if isinstance(loader, dict | list | tuple):
-        raise MisconfigurationException(
-            "without validation data the probe is training data, but these come from several "
-            "loaders. Give the Trainer validation data of the structure of a training batch."
-        )
-    if isinstance(getattr(loader, "dataset", None), IterableDataset):
-        raise MisconfigurationException(
-            "without validation data the probe is training data, but reading an IterableDataset "
-            "would take samples from the training. Give the Trainer validation data."
-        )
-    return loader
+def _rows(batch: Any, layout: Layout) -> int:
+    rows = count_rows(batch, layout)
+    if rows is None:
+        raise UnknownRows(f"a batch is of another form than the others, {described(batch)}")
+    return rows
 
 
 def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
@@ -153,17 +237,6 @@ def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
     batch = trainer.precision_plugin.convert_input(batch)
     batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-
-def _rows(batch: Any) -> int:
-    tensor = next((tensor for tensor in tensors_of(batch) if tensor.dim()), None)
-    if tensor is None:
-        raise MisconfigurationException(
-            "the probe is made of batches that hold tensors (N, ...) in tuples, lists, mappings or "
-            f"dataclasses, but the data yield {type(batch).__name__} without any. Collate batches "
-            "to one of these, or hand out another in `on_before_batch_transfer`."
-        )
-    return len(tensor)
 
 
 @contextmanager
@@ -177,42 +250,10 @@ def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
         trainer.state.stage = before
 
 
-@contextmanager
-def _preserved_generators(loader: Any) -> Iterator[None]:
-    """Restore the generators of a torch DataLoader and its samplers, or of several combined."""
-    holders: list[Any] = []
-    for part in loader.flattened if isinstance(loader, CombinedLoader) else [loader]:
-        batch_sampler = getattr(part, "batch_sampler", None)
-        samplers = (getattr(part, "sampler", None), getattr(batch_sampler, "sampler", None))
-        holders += [part, batch_sampler, *samplers]
-    generators = {id(g): g for h in holders if (g := getattr(h, "generator", None)) is not None}
-    states = [(generator, generator.get_state()) for generator in generators.values()]
-    try:
-        yield
-    finally:
-        for generator, before in states:
-            generator.set_state(before)
-
-
-def _joined(batches: Sequence[Any], rows: Sequence[int], limit: int) -> Any:
-    """Concatenate batches of equal structure along their first dimension, up to ``limit`` rows.
-
-    What has not one entry a row is taken from the first batch.
-    """
-    first = batches[0]
-    if isinstance(first, Tensor):
-        if [len(b) if b.dim() else -1 for b in batches] != list(rows):
-            return first.clone()
-        if len({b.shape[1:] for b in batches}) > 1:
-            raise MisconfigurationException(
-                f"batches of different shapes, {tuple(batches[0].shape)} and "
-                f"{tuple(batches[-1].shape)}, cannot be joined to a probe. Set `n_samples` to at "
-                f"most {rows[0]}, so that one batch is enough, or pad all batches alike."
-            )
-        return torch.cat(list(batches))[:limit].clone()
-    is_sequence = isinstance(first, tuple | list)
-    if is_sequence and first_tensor(first) is None and [len(b) for b in batches] == list(rows):
-        return [item for b in batches for item in b][:limit]
-    columns = zip(*map(items_of, batches), strict=True)
-    joined = [(c[0][0], _joined([part for _, part in c], rows, limit)) for c in columns]
-    return with_items(first, joined) if joined else first
+def _seed(seed: int) -> None:
+    """Seed what :func:`preserved_rng` restores."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)

@@ -1,11 +1,10 @@
 """Several updates in one training step."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from torch import Tensor
-
-from lit_credit.utils.nested import first_tensor, map_tensors
+from lit_credit.utils.rows import UnknownRows, count_rows, cut_rows, row_layout
 
 __all__ = ["Updates", "batches_of"]
 
@@ -20,10 +19,14 @@ def batches_of(batch: Any, updates: int) -> Sequence[Any]:
     Args:
         batch: what the loader hands out: :class:`Updates`, or a batch whose rows are to be split.
         updates: parts of the rows, which are contiguous and differ by at most one row; fewer where
-            there are fewer rows. What has not one entry a row goes into every part.
+            there are fewer rows. Numbers and tensors of one entry go into every part.
 
     Returns:
         One batch an update.
+
+    Raises:
+        ValueError: if the batch does not say what its rows are; see
+            :func:`lit_credit.utils.rows.row_layout`.
 
     Example:
         >>> import torch
@@ -32,18 +35,17 @@ def batches_of(batch: Any, updates: int) -> Sequence[Any]:
     """
     if isinstance(batch, Updates):
         return batch
-    first = first_tensor(batch)
-    if updates == 1 or first is None or first.dim() == 0:
+    if updates == 1:
         return [batch]
-    rows = len(first)
+    try:
+        layout = row_layout(batch, fields=True)  # a last batch may have two rows of two views
+        rows = count_rows(batch, layout) or 0
+    except UnknownRows as reason:
+        raise ValueError(
+            f"`updates_per_step` is {updates}, but the rows of a batch cannot be split: {reason}. "
+            "Leave it at 1, hand out `lit_credit.utils.updates.Updates`, a list of batches, or "
+            "batches whose tensors all have one entry a row."
+        ) from reason
     parts = min(updates, rows)
-
-    def part(index: int) -> Any:
-        start, stop = (rows * i // parts for i in (index, index + 1))
-
-        def cut(tensor: Tensor) -> Tensor:
-            return tensor[start:stop] if tensor.dim() and len(tensor) == rows else tensor
-
-        return map_tensors(batch, cut)
-
-    return [part(index) for index in range(parts)]
+    borders = [rows * i // parts for i in range(parts + 1)]
+    return [cut_rows(batch, *pair, layout) for pair in pairwise(borders)]

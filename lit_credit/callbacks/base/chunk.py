@@ -12,8 +12,8 @@ from lit_credit.utils.batch_loss import LossFunction, batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.contexts import NO_CONTEXTS, Contexts, run_contexts
 from lit_credit.utils.exact_backward import exact_backward
-from lit_credit.utils.few_rows import few_rows
 from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.rows import Layout, first_rows
 from lit_credit.utils.unfrozen import unfrozen
 
 __all__ = ["Chunk", "Gradients"]
@@ -39,6 +39,7 @@ class Chunk:
         index: the ``batch_idx`` that the module's ``training_step`` gets.
         contexts: of a :class:`lit_credit.callbacks.ContextDiagnostic`, some of the datamodule's
             contexts in place of a batch.
+        layout: what of the batch has one entry a row; None asks the batch.
     """
 
     module: LightningModule
@@ -48,6 +49,7 @@ class Chunk:
     given: LossFunction | None = None
     index: int = 0
     contexts: Contexts = NO_CONTEXTS
+    layout: Layout | None = None
 
     def loss(self) -> Tensor:
         """The loss on these rows, times ``share``: a scalar with a graph, which leaves no trace.
@@ -115,10 +117,10 @@ class Chunk:
         return run_contexts(self.module, self.contexts, point)
 
     def few(self, count: int = 4) -> "Chunk":
-        """The first rows, or contexts, as a probe of their own."""
+        """The first rows, or contexts, as a probe of their own; all if rows are not known."""
         contexts = Contexts(*(part[:count] for part in self.contexts))
-        batch = few_rows(self.batch, count)
-        return replace(self, batch=batch, contexts=contexts, rows=count, share=1.0)
+        batch, rows = first_rows(self.batch, count, self.layout), min(count, self.rows)
+        return replace(self, batch=batch, contexts=contexts, rows=rows, share=1.0)
 
     def on(self, batch: Any) -> "Chunk":
         """The same with another batch in place of these rows."""

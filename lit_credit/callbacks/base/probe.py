@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_credit.callbacks.base.chunk import Chunk
@@ -106,7 +105,7 @@ class ProbeDiagnostic(Diagnostic):
             if isinstance(other, ProbeDiagnostic) and other.probe is not None:
                 same = (other.n_samples, other.chunk_size, other.source)
                 if same == wanted:
-                    self.probe = move_data_to_device(other.probe, module.device)
+                    self.probe = other.probe
                     break
         else:
             self.probe = take_probe(trainer, module, *wanted)
@@ -115,7 +114,9 @@ class ProbeDiagnostic(Diagnostic):
 
     def chunks(self, module: LightningModule) -> Iterator[Chunk]:
         """The pieces of the probe."""
-        if self.probe is None:
+        probe = self.probe
+        if probe is None:
             raise RuntimeError(f"{type(self).__name__} was not set up.")
-        for batch, rows in zip(self.probe.chunks, self.probe.rows, strict=True):
-            yield Chunk(module, batch, rows, rows / self.probe.n_rows, self.loss)
+        for batch, rows in zip(probe.chunks, probe.rows, strict=True):
+            share = rows / probe.n_rows
+            yield Chunk(module, batch, rows, share, self.loss, layout=probe.layout)

@@ -1,0 +1,347 @@
+"""The rows of a batch: how many, cut and joined, where they are known."""
+
+from collections import UserDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from enum import Enum
+from numbers import Number
+from pathlib import PurePath
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lit_credit.utils.nested import described, items_of, with_items
+
+__all__ = [
+    "Layout",
+    "UnknownRows",
+    "can_join",
+    "count_rows",
+    "cut_rows",
+    "first_rows",
+    "join_rows",
+    "proved_layout",
+    "row_layout",
+    "split_rows",
+]
+
+Layout = Literal["row", "whole", "count"] | dict[Any, Any]
+"""What of a batch has one entry a row: the layouts of a container's parts by key, or, of a part,
+``row`` (the first dimension, or the items of a list), ``whole`` (the same for all rows), or
+``count`` (the number of rows)."""
+
+_PLAIN = (Number, str, bytes, type(None), np.generic, Enum, PurePath, torch.device, torch.dtype)
+
+_EMPTY = (*_PLAIN, list, tuple, dict)
+
+
+class UnknownRows(ValueError):
+    """A batch does not say what its rows are; the text says why."""
+
+
+def count_rows(batch: Any, layout: Layout | None = None) -> int | None:
+    """How many rows a batch has, or None where it does not say.
+
+    Args:
+        batch: nested tuples, lists, mappings and dataclasses of tensors.
+        layout: of the loader's batches; None takes that of :func:`row_layout`.
+
+    Example:
+        >>> x, y = torch.ones(8, 3), torch.ones(8)
+        >>> count_rows((x, y)), count_rows((x, y, torch.ones(3, 3)))
+        (8, None)
+    """
+    try:
+        found = _sizes(batch, row_layout(batch) if layout is None else layout)
+    except UnknownRows:
+        return None
+    return found.pop() if len(found) == 1 else None
+
+
+def first_rows(batch: Any, count: int, layout: Layout | None = None) -> Any:
+    """At most ``count`` rows of a batch; all of one that does not say what its rows are.
+
+    Example:
+        >>> [len(part) for part in first_rows((torch.ones(9, 2), torch.ones(9)), 4)]
+        [4, 4]
+    """
+    rows = count_rows(batch, layout)
+    return batch if rows is None or rows <= count else cut_rows(batch, 0, count, layout)
+
+
+def split_rows(batch: Any, most: int, layout: Layout | None = None) -> list[Any]:
+    """The batch in pieces of at most ``most`` rows; in one, if it does not say what its rows are.
+
+    Example:
+        >>> [len(x) for (x,) in split_rows((torch.ones(9),), 4)]
+        [4, 4, 1]
+    """
+    rows = count_rows(batch, layout)
+    if rows is None or rows <= most:
+        return [batch]
+    layout = row_layout(batch) if layout is None else layout
+    return [cut_rows(batch, i, min(i + most, rows), layout) for i in range(0, rows, most)]
+
+
+def cut_rows(batch: Any, start: int, stop: int, layout: Layout | None = None) -> Any:
+    """Rows ``start`` to ``stop`` of a batch, as views.
+
+    Raises:
+        UnknownRows: if the batch does not say what its rows are.
+    """
+    layout = row_layout(batch) if layout is None else layout
+    if layout == "row":
+        return batch[start:stop]
+    if layout == "count":
+        return stop - start
+    if layout == "whole" or not layout:
+        return batch
+    parts = [(key, cut_rows(part, start, stop, layout[key])) for key, part in items_of(batch)]
+    return with_items(batch, parts)
+
+
+def can_join(one: Any, other: Any, layout: Layout) -> bool:
+    """Whether rows of two batches may stand in one.
+
+    Their rows must have one shape and type, and what is not of rows must be the same.
+    """
+    if layout == "count":
+        return True
+    if layout == "whole":
+        return same_content(one, other)
+    if layout == "row":
+        if type(one) is not type(other):
+            return False
+        if isinstance(one, Tensor | np.ndarray):
+            return (one.shape[1:], one.dtype) == (other.shape[1:], other.dtype)
+        return True
+    parts, others = dict(items_of(one)), dict(items_of(other))
+    keys = layout.keys()
+    return parts.keys() == others.keys() == keys and all(
+        can_join(parts[key], others[key], layout[key]) for key in keys
+    )
+
+
+def join_rows(batches: Sequence[Any], layout: Layout) -> Any:
+    """One batch of the rows of several that :func:`can_join`, in memory of its own."""
+    first = batches[0]
+    if layout == "count":
+        return sum(batches)
+    if layout == "whole":
+        return first.clone() if isinstance(first, Tensor) else first
+    if layout == "row":
+        if isinstance(first, Tensor):
+            return torch.cat(list(batches)) if len(batches) > 1 else first.clone()
+        if isinstance(first, np.ndarray):
+            return np.concatenate(batches)
+        return type(first)(item for batch in batches for item in batch)
+    columns = {key: [dict(items_of(batch))[key] for batch in batches] for key in layout}
+    joined = [(key, join_rows(parts, layout[key])) for key, parts in columns.items()]
+    return with_items(first, joined) if joined else first
+
+
+def row_layout(batch: Any, other: Any = None, *, fields: bool = False) -> Layout:
+    """What of a batch has one entry a row, if only one answer is possible.
+
+    Every tensor that has a dimension must have N entries in its first one. A list of N things that
+    are not tensors has one a row too. A list of N tensors could be one of rows or one of N views,
+    so that nothing is known; a tuple that is the batch itself is one of fields.
+
+    Two batches of a loader tell more. A tensor of another size that is the same in both, while
+    others differ, belongs to all rows: a mask (T, T), the weights of classes. One of N entries that
+    is the same in both could be either, unless its entries are all alike.
+
+    Args:
+        batch: of a loader.
+        other: another batch of it, of as many rows or of others; None where there is not one.
+        fields: take a list of N tensors for one of N fields in any case.
+
+    Raises:
+        UnknownRows: if several answers are possible, or a part cannot be cut: sparse, nested and
+            packed tensors, objects that do not show their tensors.
+    """
+    twin = batch if other is None or same_content(batch, other) else other
+    compared = twin is not batch
+    columns = list(_columns(batch, twin, compared))
+    sizes = {column.sizes for column in columns if not column.constant}
+    if len(sizes) != 1:
+        begin = sorted({size for size, _ in sizes})
+        found = f"tensors begin with {begin} entries" if begin else "there is not a tensor"
+        raise UnknownRows(f"{found} in {described(batch)}")
+    rows, rows_of_twin = sizes.pop()
+    if rows == rows_of_twin:
+        if any(c.constant and c.sizes[0] == rows and not c.alike for c in columns):
+            raise UnknownRows(
+                f"a tensor of {rows} entries is the same in two batches of {rows} rows, so that it "
+                f"may belong to each row or to all, in {described(batch)}"
+            )
+        if not fields:
+            for part in batch if type(batch) is tuple else [batch]:
+                _check_lists(part, rows)
+    return _layout(batch, twin, (rows, rows_of_twin), compared)
+
+
+def proved_layout(two: Any, three: Any) -> Layout:
+    """What of a batch has one entry a row, seen in batches that are made of 2 and 3 samples.
+
+    Args:
+        two: made of two samples.
+        three: made of the same two and one more.
+
+    Raises:
+        UnknownRows: if a part changes otherwise than with the number of samples.
+    """
+    if isinstance(two, Tensor | np.ndarray):
+        _check_dense(two)
+        sizes = tuple(len(part) if getattr(part, "ndim", 0) else -1 for part in (two, three))
+        if sizes == (2, 3):
+            return "row"
+        if sizes == (-1, -1) or same_content(two, three):
+            return "whole"
+        raise UnknownRows(f"of 2 and 3 samples it has {described(two)} and {described(three)}")
+    if _is_record(two):
+        parts, others = dict(items_of(two)), dict(items_of(three))
+        if type(two) in (list, tuple) and (len(parts), len(others)) == (2, 3):
+            return "row"
+        if parts.keys() != others.keys():
+            raise UnknownRows(f"of 2 and 3 samples it has {described(two)} and {described(three)}")
+        return {key: proved_layout(parts[key], others[key]) for key in parts}
+    if (type(two), two, three) == (int, 2, 3):
+        return "count"
+    if not isinstance(two, _PLAIN):
+        raise UnknownRows(f"a {type(two).__name__} does not show its tensors")
+    return "whole"
+
+
+def same_content(one: Any, other: Any) -> bool:
+    """Whether two values are the same, down to the entries of tensors."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        if one.is_nested or one.layout != torch.strided:
+            return one is other
+        return (one.shape, one.dtype) == (other.shape, other.dtype) and bool(
+            torch.equal(one, other)
+        )
+    if isinstance(one, np.ndarray):
+        return bool(np.array_equal(one, other))
+    if _is_record(one):
+        parts, others = dict(items_of(one)), dict(items_of(other))
+        return parts.keys() == others.keys() and all(
+            same_content(part, others[key]) for key, part in parts.items()
+        )
+    return one is other or (isinstance(one, _PLAIN) and bool(one == other))
+
+
+# What batches say
+
+
+def _sizes(value: Any, layout: Layout) -> set[int]:
+    """The numbers of rows of all parts that have some."""
+    if isinstance(layout, dict):
+        parts = dict(items_of(value))
+        if not _is_record(value) or parts.keys() != layout.keys():
+            raise UnknownRows(f"batches differ in form; one is {described(value)}")
+        return set().union(*(_sizes(part, layout[key]) for key, part in parts.items()))
+    if layout == "row":
+        _check_dense(value)
+        if (
+            not isinstance(value, Tensor | np.ndarray | list | tuple)
+            or getattr(value, "ndim", 1) < 1
+        ):
+            raise UnknownRows(f"batches differ in form; a part is {described(value)}")
+        return {len(value)}
+    return set()
+
+
+class _Column(NamedTuple):
+    """A tensor of one batch, and what became of it in another."""
+
+    sizes: tuple[int, int]
+    constant: bool
+    alike: bool
+
+
+def _columns(value: Any, twin: Any, compared: bool) -> Iterator[_Column]:
+    """All tensors that have a first dimension."""
+    if isinstance(value, Tensor | np.ndarray):
+        _check_dense(value)
+        if value.ndim and getattr(twin, "ndim", 0):
+            constant = compared and same_content(value, twin)
+            dense = torch.as_tensor(value)
+            alike = constant and bool((dense == dense[:1]).all())
+            yield _Column((len(value), len(twin)), constant, alike)
+        elif value.ndim:
+            raise UnknownRows(f"one batch has {described(value)} where another has none")
+    elif _is_record(value):
+        if type(value) in (list, tuple) and _is_bare(value):
+            return
+        parts, others = dict(items_of(value)), dict(items_of(twin))
+        if parts.keys() != others.keys():
+            raise UnknownRows(f"batches differ in form: {described(value)}, {described(twin)}")
+        for key, part in parts.items():
+            yield from _columns(part, others[key], compared)
+    elif not isinstance(value, _PLAIN):
+        raise UnknownRows(f"a {type(value).__name__} does not show its tensors")
+
+
+def _layout(value: Any, twin: Any, rows: tuple[int, int], compared: bool) -> Layout:
+    if isinstance(value, Tensor | np.ndarray):
+        return "row" if value.ndim and (len(value), len(twin)) == rows else "whole"
+    if not _is_record(value):
+        return "whole"
+    if type(value) in (list, tuple) and _is_bare(value):
+        fits = isinstance(twin, list | tuple) and (len(value), len(twin)) == rows
+        if fits and compared and same_content(value, twin):
+            raise UnknownRows(f"a list of {len(value)} is the same in two batches of so many rows")
+        if not fits and not _is_plain(value):
+            raise UnknownRows(f"{described(value)} does not have {rows[0]} entries")
+        return "row" if fits else "whole"
+    others = dict(items_of(twin))
+    return {key: _layout(part, others.get(key), rows, compared) for key, part in items_of(value)}
+
+
+def _check_lists(value: Any, rows: int) -> None:
+    """Refuse lists that may be of rows, though their tensors too have as many entries as rows."""
+    is_list = type(value) in (list, tuple) and not _is_bare(value)
+    if is_list and len(value) == rows and len({_form(part) for part in value}) == 1:
+        raise UnknownRows(f"{described(value)} may have {rows} rows, or {rows} parts with all rows")
+    for _, part in items_of(value):
+        _check_lists(part, rows)
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim, value.dtype
+    return type(value), tuple((key, _form(part)) for key, part in items_of(value))
+
+
+def _is_record(value: Any) -> bool:
+    """A container that can be taken apart and made again."""
+    if isinstance(value, PackedSequence):
+        return False
+    if isinstance(value, Mapping):  # others, as tensordict's, know of rows themselves
+        return isinstance(value, dict | UserDict)
+    return isinstance(value, tuple | list) or (is_dataclass(value) and not isinstance(value, type))
+
+
+def _is_bare(value: Any) -> bool:
+    """Whether a list, or what is in it, shows no tensors: text, numbers, paths, images."""
+    if isinstance(value, Tensor | np.ndarray | PackedSequence):
+        return False
+    return all(_is_bare(part) for _, part in items_of(value))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether no tensor can be hidden in a value."""
+    items = items_of(value)
+    return all(_is_plain(part) for _, part in items) if items else isinstance(value, _EMPTY)
+
+
+def _check_dense(value: Any) -> None:
+    if isinstance(value, Tensor) and (value.is_nested or value.layout != torch.strided):
+        kind = "nested" if value.is_nested else "sparse"
+        raise UnknownRows(f"a {kind} tensor is not cut or joined")

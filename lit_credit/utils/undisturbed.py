@@ -1,0 +1,115 @@
+"""Reading from a loader as if it had not been read."""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+__all__ = ["undisturbed"]
+
+_LONGEST = 1000
+_NOT_ENTERED = (Tensor, np.ndarray, type, ModuleType, Trainer, LightningModule, str, bytes)
+
+
+@contextmanager
+def undisturbed(*roots: Any) -> Iterator[None]:
+    """Restore the state of loaders, and of all that they refer to, on exit.
+
+    Of what is reachable through attributes, short lists and dicts, closures, partials and bound
+    methods (samplers, datasets, transforms, collate functions) these come back: random generators
+    of torch, numpy and python; attributes, as a counter or a file that is opened at first use; the
+    items of lists, dicts and sets. Not entered are tensors and arrays, which a dataset is not
+    expected to write to, containers of more than 1000 items, and the Trainer and its module.
+
+    Args:
+        *roots: loaders.
+
+    Example:
+        >>> draws = np.random.default_rng(0)
+        >>> with undisturbed([draws]):
+        ...     inside = draws.random()
+        >>> draws.random() == inside
+        True
+    """
+    restore = [_restorer(thing) for thing in _reachable(roots)]
+    try:
+        yield
+    finally:
+        for again in restore:
+            again()
+
+
+def _reachable(roots: Any) -> list[Any]:
+    found: dict[int, Any] = {}
+    waiting = deque([roots])
+    while waiting:
+        thing = waiting.popleft()
+        if id(thing) in found or isinstance(thing, _NOT_ENTERED):
+            continue
+        parts = _parts(thing)
+        if parts is not None:
+            found[id(thing)] = thing
+            waiting.extend(parts)
+    return list(found.values())
+
+
+def _parts(thing: Any) -> list[Any] | None:
+    """What a thing refers to; None if nothing of it can be restored."""
+    if isinstance(thing, torch.Generator | np.random.Generator | np.random.RandomState):
+        return []
+    if isinstance(thing, MethodType):
+        return [thing.__self__]
+    if isinstance(thing, partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, FunctionType):
+        return [cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell)]
+    own = [vars(thing)] if isinstance(getattr(thing, "__dict__", None), dict) else []
+    if isinstance(thing, dict | list | tuple | set | deque):
+        if len(thing) > _LONGEST:
+            return own or None
+        return own + list(thing.values() if isinstance(thing, dict) else thing)
+    if isinstance(thing, random.Random):
+        return own
+    return own or None
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _restorer(thing: Any) -> Callable[[], Any]:
+    if isinstance(thing, torch.Generator):
+        return partial(thing.set_state, thing.get_state())
+    if isinstance(thing, np.random.Generator):
+        return partial(setattr, thing.bit_generator, "state", thing.bit_generator.state)
+    if isinstance(thing, np.random.RandomState):
+        return partial(thing.set_state, thing.get_state())
+    if isinstance(thing, random.Random):
+        return partial(thing.setstate, thing.getstate())
+    if isinstance(thing, dict | set | list | deque):
+        return partial(_refill, thing, thing.copy())
+    return lambda: None
+
+
+def _refill(container: Any, before: Any) -> None:
+    pairs = zip(container, before, strict=False)
+    if isinstance(container, dict):
+        pairs = zip(container.items(), before.items(), strict=False)
+        same = all(a is c and b is d for (a, b), (c, d) in pairs)
+    else:
+        same = all(a is b for a, b in pairs)
+    if same and len(container) == len(before):
+        return
+    container.clear()
+    container.update(before) if isinstance(container, dict | set) else container.extend(before)
