@@ -14,9 +14,8 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.utils.dry_step import dry_step
 from lit_credit.utils.finite import NonFinite, non_finite
 from lit_credit.utils.finite_trace import finite_trace
+from lit_credit.utils.guard import guarded
 from lit_credit.utils.nested import map_tensors
-from lit_credit.utils.preserved_state import preserved_state
-from lit_credit.utils.probing import probing
 from lit_credit.utils.unit_names import parse_unit
 
 __all__ = ["Findings", "Taken", "non_finite_by_name", "of_all_processes", "search"]
@@ -124,8 +123,7 @@ def search(
             findings.batch = non_finite(one.batch)
         try:
             with (
-                probing(module, train=True),
-                preserved_state(module),
+                guarded(module, trainer, train=True),
                 trainer.precision_plugin.train_step_context(),
             ):
                 _look(module, one, names, findings)

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
+from lit_credit.utils.guard import guarded
 from lit_credit.utils.logging import log_text
-from lit_credit.utils.probing import probing
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import check_trainer
 
@@ -89,7 +89,7 @@ class TextSamples(Callback):
         """The prompt and its continuation, which is n/a where the net's logits are undefined."""
         data = _datamodule(trainer)
         try:
-            with probing(module), torch.no_grad():
+            with guarded(module, trainer), torch.no_grad():
                 symbols = sample_tokens(
                     lambda x: _defined(module(x)),
                     data.encode(self.prompt).to(module.device),

@@ -10,11 +10,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from lit_credit.utils.guard import isolated
 from lit_credit.utils.nested import map_tensors
-from lit_credit.utils.preserved_state import preserved_state
-from lit_credit.utils.probing import preserved_rng
 
-__all__ = ["LossFunction", "batch_loss", "check_batch_loss", "check_loss_function", "name_of"]
+__all__ = [
+    "LossFunction",
+    "batch_loss",
+    "check_batch_loss",
+    "check_loss_function",
+    "name_of",
+    "own_batch_loss",
+]
 
 LossFunction = Callable[[LightningModule, Any], Any]
 """``loss(module, batch)``, a scalar tensor. Not declared as one: jsonargparse would then refuse a
@@ -82,24 +88,32 @@ def batch_loss(
     """The training loss of any LightningModule on a batch, a scalar that leaves no trace.
 
     That of ``given(module, batch)`` if there is one; else ``module.batch_loss(batch)`` where it
-    exists, as in lit_credit's rules; else what ``training_step`` returns. The first and the last
-    run on a copy of the batch, with nothing logged through ``self.log`` and buffers and attributes
-    (torchmetrics, lists of outputs) as they were. Random numbers are restored always, so that two
-    losses of one batch see the same ones.
+    exists, as in lit_credit's rules; else what ``training_step`` returns. It is run on a copy of
+    the batch, with nothing logged, and :func:`lit_credit.utils.guard.isolated`: two losses of one
+    batch see the same state and the same random numbers.
 
     Raises:
         MisconfigurationException: if it is no scalar.
     """
-    own = _own_loss(module)
-    with preserved_rng():
-        if given is not None:
-            source, loss = "the given `loss`", _traceless(module, batch, lambda x: given(module, x))
-        elif own is not None:
-            source, loss = f"{type(module).__name__}.batch_loss", own(batch)
-        else:
-            check_batch_loss(module)
-            source = f"{type(module).__name__}.training_step"
-            loss = _traceless(module, batch, lambda x: _step_loss(module, x, batch_idx))
+    with isolated(module):
+        return own_batch_loss(module, batch, batch_idx, given)
+
+
+def own_batch_loss(
+    module: LightningModule, batch: Any, batch_idx: int = 0, given: LossFunction | None = None
+) -> Tensor:
+    """:func:`batch_loss` for a caller that isolates the run itself, gradients included."""
+    own, batch = _own_loss(module), map_tensors(batch, Tensor.clone)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        module.all_gather = _waits_forever  # type: ignore[method-assign]
+    if given is not None:
+        source, loss = "the given `loss`", given(module, batch)
+    elif own is not None:
+        source, loss = f"{type(module).__name__}.batch_loss", own(batch)
+    else:
+        check_batch_loss(module)
+        source = f"{type(module).__name__}.training_step"
+        loss = _step_loss(module, batch, batch_idx)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise MisconfigurationException(f"{source} returns {found}, not a scalar loss. {_REMEDY}")
@@ -110,20 +124,6 @@ def _own_loss(module: LightningModule) -> Callable[[Any], Any] | None:
     """The module's method ``batch_loss``; a metric or layer of that name is none."""
     own: Any = getattr(module, "batch_loss", None)
     return own if callable(own) and not isinstance(own, nn.Module) else None
-
-
-def _traceless(module: LightningModule, batch: Any, run: Callable[[Any], Any]) -> Any:
-    with preserved_state(module):
-        replaced = dict.fromkeys(("log", "log_dict"), _says_nothing)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            replaced["all_gather"] = _waits_forever
-        for name, function in replaced.items():
-            setattr(module, name, function)
-        return run(map_tensors(batch, Tensor.clone))
-
-
-def _says_nothing(*_: Any, **__: Any) -> Any:
-    return None
 
 
 def _waits_forever(*_: Any, **__: Any) -> Any:

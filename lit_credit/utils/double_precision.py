@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.utils.double_mode import DoubleMode, raised
+from lit_credit.utils.guard import isolated
 from lit_credit.utils.nested import with_items
-from lit_credit.utils.preserved_state import preserved_state
 
 __all__ = ["double_precision"]
 
@@ -28,7 +28,7 @@ def double_precision(module: nn.Module) -> Iterator[DoubleMode]:
     """
     weights = [p for p in module.parameters() if p.is_floating_point()]
     mode = DoubleMode(weights[0].dtype if weights else torch.get_default_dtype())
-    with preserved_state(module), _raised_parameters(module):
+    with isolated(module), _raised_parameters(module):
         known: dict[int, Any] = {}
         for child in module.modules():
             attributes = vars(child)

@@ -8,11 +8,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lit_credit.callbacks.points import check_passed, gradients_of
-from lit_credit.utils.batch_loss import LossFunction, batch_loss
+from lit_credit.utils.batch_loss import LossFunction, own_batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.contexts import NO_CONTEXTS, Contexts, run_contexts
 from lit_credit.utils.exact_backward import exact_backward
-from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.guard import isolated
 from lit_credit.utils.rows import Layout, first_rows
 from lit_credit.utils.unfrozen import unfrozen
 
@@ -61,7 +61,11 @@ class Chunk:
         Raises:
             MisconfigurationException: if it is not a scalar, or training cannot be run for it.
         """
-        return self._part(batch_loss(self.module, self.batch, self.index, self.given))
+        with isolated(self.module):
+            return self._loss()
+
+    def _loss(self) -> Tensor:
+        return self._part(own_batch_loss(self.module, self.batch, self.index, self.given))
 
     def surrogate(self) -> Tensor:
         """The scalar whose gradient is the module's own update, times ``share``.
@@ -72,7 +76,7 @@ class Chunk:
         surrogate = getattr(self.module, "surrogate", None)
         if not callable(surrogate):
             return self.loss()
-        with preserved_rng():
+        with isolated(self.module):
             return self._part(surrogate(self.batch)[1])
 
     def gradients(self, points: list[Point]) -> Gradients:
@@ -86,8 +90,13 @@ class Chunk:
             ValueError: if a point is not passed in the forward pass.
         """
         module = self.module
-        with exact_backward(module), unfrozen(module), capture(module, points) as values:
-            loss = self.loss()
+        with (
+            exact_backward(module),
+            unfrozen(module),
+            capture(module, points) as values,
+            isolated(module),
+        ):
+            loss = self._loss()
             ran = {point.module for point in values if point.side == "output"}
             due = [point for point in points if point in values or point.module not in ran]
             passed = check_passed(due, values)
@@ -105,7 +114,7 @@ class Chunk:
         Of a module with ``credit(batch)``, as all rules of lit_credit; random numbers are those of
         :meth:`loss`.
         """
-        with preserved_rng():
+        with isolated(self.module):
             found: dict[str, Tensor] = self.module.credit(self.batch)  # type: ignore[operator]
         return {name: self._part(credit) for name, credit in found.items()}
 
@@ -114,7 +123,8 @@ class Chunk:
 
         See :func:`lit_credit.utils.contexts.run_contexts`.
         """
-        return run_contexts(self.module, self.contexts, point)
+        with isolated(self.module):
+            return run_contexts(self.module, self.contexts, point)
 
     def few(self, count: int = 4) -> "Chunk":
         """The first rows, or contexts, as a probe of their own; all if rows are not known."""

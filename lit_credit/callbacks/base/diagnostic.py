@@ -11,9 +11,9 @@ from lit_credit.callbacks.base.gathered import Gathered
 from lit_credit.callbacks.base.report import ReportedDiagnostic
 from lit_credit.callbacks.base.undefined import tell_undefined
 from lit_credit.utils.compiled import check_compiled
+from lit_credit.utils.guard import guarded, isolated
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_charts, log_scalars
-from lit_credit.utils.probing import preserved_rng, probing
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import (
     callbacks_of,
@@ -169,7 +169,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self.history, self._last_step = History(), -1
         self._drawn_step = -1
         self._proved = None
-        self.prepare(trainer, pl_module)
+        with guarded(pl_module, trainer):  # to read a weight may change it: spectral norm
+            self.prepare(trainer, pl_module)
 
     def _find_place(self, trainer: Trainer) -> None:
         siblings = [c for c in diagnostics_of(trainer) if c.name == self.name]
@@ -183,7 +184,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
         self.history = History(path, self.history.rows)
         log_charts(trainer, self._charts(trainer))
-        self.begin(trainer, pl_module)
+        with guarded(pl_module, trainer, train=True):  # hooks of batch transfer may draw
+            self.begin(trainer, pl_module)
         rows, epoch = self.history.rows, trainer.current_epoch
         if rows:
             self._last_step = rows[-1]["step"]
@@ -221,9 +223,9 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_step = step
-        with probing(module, train=self.mode == "train"):
+        with guarded(module, trainer, train=self.mode == "train"):
             if self._proved is None:  # in a resumed run again, whose first row has it already
-                with preserved_rng():
+                with isolated(module):
                     self._proved = self.prove(next(iter(self.chunks(module))))
             values = self.measure(module)
         if not values:
