@@ -16,7 +16,12 @@ from torch import Tensor
 __all__ = ["undisturbed"]
 
 _LONGEST = 1000
-_NOT_ENTERED = (Tensor, np.ndarray, type, ModuleType, Trainer, LightningModule, str, bytes)
+# Iterators are at work, as those of a loader whose workers put batches into queues right now.
+_NOT_ENTERED = (
+    *(Tensor, np.ndarray, type, ModuleType, str, bytes),
+    *(Trainer, LightningModule, Iterator),
+)
+_AT_WORK = ("multiprocessing", "threading", "_thread", "queue", "concurrent", "asyncio", "weakref")
 
 
 @contextmanager
@@ -27,7 +32,8 @@ def undisturbed(*roots: Any) -> Iterator[None]:
     methods (samplers, datasets, transforms, collate functions) these come back: random generators
     of torch, numpy and python; attributes, as a counter or a file that is opened at first use; the
     items of lists, dicts and sets. Not entered are tensors and arrays, which a dataset is not
-    expected to write to, containers of more than 1000 items, and the Trainer and its module.
+    expected to write to, containers of more than 1000 items, iterators, threads and queues, and the
+    Trainer and its module.
 
     Args:
         *roots: loaders.
@@ -63,6 +69,8 @@ def _reachable(roots: Any) -> list[Any]:
 
 def _parts(thing: Any) -> list[Any] | None:
     """What a thing refers to; None if nothing of it can be restored."""
+    if type(thing).__module__.partition(".")[0] in _AT_WORK:
+        return None
     if isinstance(thing, torch.Generator | np.random.Generator | np.random.RandomState):
         return []
     if isinstance(thing, MethodType):

@@ -33,7 +33,12 @@ def fit(folder, module, *callbacks, loaders=None, **kwargs):
 def probe(folder, module, n_samples=7, **kwargs):
     callback = ResidualNorms(units=UNITS, n_samples=n_samples)
     fit(folder, module, callback, **kwargs)
-    return callback.probe.chunks[0]
+    return callback.probe
+
+
+def rows(found):
+    """The columns of a probe of tuples."""
+    return [torch.cat(parts) for parts in zip(*found.chunks, strict=True)]
 
 
 class OneArgument(Validated):
@@ -170,7 +175,8 @@ def test_the_probe_is_the_first_rows_of_the_first_validation_loader(tmp_path):
     for loaders in (val_loader(), [val_loader(), other], {"a": val_loader(), "b": other}):
         module = Several() if isinstance(loaders, list | dict) else Validated()
         found = probe(tmp_path, module, n_samples=15, loaders=(train_loader(), loaders))
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert found.rows == [8, 7]  # as many as training batches have
+        assert all(torch.equal(a, b) for a, b in zip(rows(found), expected, strict=True))
 
 
 class Several(Validated):
@@ -182,12 +188,12 @@ class Several(Validated):
 def test_the_probe_is_validation_data_whatever_the_schedule_of_validation(options, tmp_path):
     module = Validated()
     found = probe(tmp_path, module, **options)
-    assert torch.equal(found[0], helpers.tensors(20, seed=1)[0][:7])
+    assert torch.equal(rows(found)[0], helpers.tensors(20, seed=1)[0][:7])
 
 
 def test_more_samples_than_there_are(tmp_path):
     """All of them unless so many are asked for, also where a sibling has taken the probe."""
-    assert len(probe(tmp_path, Validated(), n_samples=None)[0]) == 20
+    assert probe(tmp_path, Validated(), n_samples=None).n_rows == 20
     default = GradientNorms(units=UNITS)
     asked = ResidualNorms(units=UNITS, n_samples=1024)
     module = Validated()
@@ -206,9 +212,6 @@ def test_a_probe_from_training_data_that_would_lose_samples_is_refused(tmp_path)
     stream = DataLoader(Stream(), batch_size=None)
     with pytest.raises(MisconfigurationException, match=r"IterableDataset.*validation data"):
         probe(tmp_path, Foreign(), loaders=(stream,))
-    pair = {"a": train_loader(), "b": train_loader()}
-    with pytest.raises(MisconfigurationException, match=r"several loaders.*validation data"):
-        probe(tmp_path, Foreign(), loaders=(pair,))
 
 
 class Ragged(Validated):
@@ -219,15 +222,16 @@ class Ragged(Validated):
         pass
 
 
-def test_batches_of_several_lengths_are_refused_with_the_remedy(tmp_path):
+def test_batches_of_several_lengths_are_not_joined(tmp_path):
+    batches = [torch.randn(4, 12), torch.randn(4, 13)]
     loaders = (
-        DataLoader(torch.randn(8, 12), batch_size=4),
-        [torch.randn(4, 12), torch.randn(4, 13)],
+        DataLoader(torch.randn(8, 12), batch_size=8),
+        DataLoader(batches, batch_size=None),
     )
-    loaders = (loaders[0], DataLoader(loaders[1], batch_size=None))
-    assert len(probe(tmp_path, Ragged(), n_samples=4, loaders=loaders)) == 4
-    with pytest.raises(MisconfigurationException, match=r"`n_samples` to at most 4"):
-        probe(tmp_path, Ragged(), n_samples=5, loaders=loaders)
+    assert probe(tmp_path, Ragged(), n_samples=4, loaders=loaders).rows == [4]
+    found = probe(tmp_path, Ragged(), n_samples=7, loaders=loaders)
+    assert found.rows == [4, 3]
+    assert torch.equal(found.chunks[1], batches[1][:3])
 
 
 class Transferred(LightningDataModule):
@@ -251,7 +255,7 @@ def test_the_probe_has_passed_the_hooks_of_batch_transfer(tmp_path):
     module = Validated()
     found = probe(tmp_path, module, loaders=(Transferred(),))
     expected = torch.arange(7 * 12).reshape(7, 12) / 100
-    assert torch.equal(found[0], expected)
+    assert torch.equal(rows(found)[0], expected)
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -122,20 +121,25 @@ class OfGraphs(Foreign):
     """Sizes of its batches are for itself to say, as Lightning asks of such projects."""
 
     def training_step(self, batch, batch_idx):
-        return torch.nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+        return torch.nn.functional.cross_entropy(self.model(batch.x), batch.y)
+
+
+def test_an_object_that_shows_no_tensors_is_a_whole_batch(tmp_path):
+    found = watched(tmp_path, OfGraphs, data=lambda: [loader(Graph)])
+    assert found[0].probe.rows == [1]
+    assert len(found[0].probe.chunks[0].x) == 8
 
 
 class Unpacking(OfGraphs):
-    """The remedy of the error."""
+    """Shows its rows."""
 
     def on_before_batch_transfer(self, batch, dataloader_idx):
-        return batch.x, batch.y
+        return Record(batch.x, batch.y)
 
 
-def test_an_object_that_shows_no_tensors_is_refused_with_a_remedy_that_works(tmp_path):
-    with pytest.raises(MisconfigurationException, match=r"Graph without any.*on_before_batch_tran"):
-        fit(tmp_path, OfGraphs(), ResidualNorms(units=UNITS), data=lambda: [loader(Graph)])
-    watched(tmp_path, Unpacking, data=lambda: [loader(Graph)])
+def test_an_object_that_is_unpacked_has_rows(tmp_path):
+    found = watched(tmp_path, Unpacking, data=lambda: [loader(Graph)])
+    assert found[0].probe.rows == [7]
 
 
 def test_lightning_refuses_a_frozen_dataclass_before_we_see_it(tmp_path):

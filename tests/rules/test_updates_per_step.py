@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from lit_credit.callbacks import ResidualNorms
 from lit_credit.datamodules import Digits, TensorLoader
@@ -133,12 +134,32 @@ def test_a_loader_hands_out_the_same_batches_together():
     assert joined.state_dict() == {"epoch": 0, "batch": 6}
 
 
-def test_a_probe_of_training_data_is_one_batch(tmp_path):
+def test_a_probe_of_training_data_has_the_batches_of_updates(tmp_path):
     x, y = images(n=96, features=64)
     norms = ResidualNorms(n_samples=50)
     trainer = quiet_trainer(max_epochs=1, callbacks=[norms], default_root_dir=tmp_path)
     trainer.fit(make(BP, 2), TensorLoader([x, y], batch_size=16, updates=2))
-    assert norms.probe.chunks[0][0].shape == (50, 64)
+    assert norms.probe.rows == [16, 16, 16, 2]
+
+
+class Weighted(Classification):
+    """With weights of classes in the batch."""
+
+    def loss(self, output, batch):
+        return torch.nn.functional.cross_entropy(output, batch[1], batch[2])
+
+
+def test_rows_that_are_not_known_are_not_split():
+    x, y = images(n=96, features=64)
+    loader = DataLoader(TensorDataset(x, y), 16, collate_fn=weighted)
+    quiet_trainer(max_epochs=1).fit(BP(ResidualMLP(64), Weighted()), loader)
+    rule = BP(ResidualMLP(64), Weighted(), updates_per_step=2)
+    with pytest.raises(ValueError, match=r"`updates_per_step` is 2.*begin with \[10, 16\].*at 1"):
+        quiet_trainer(max_epochs=1).fit(rule, loader)
+
+
+def weighted(rows):
+    return *default_collate(rows), torch.ones(10)
 
 
 @pytest.mark.parametrize(
