@@ -103,23 +103,25 @@ class CreditAlignment(ProbeDiagnostic):
 
     def _gather_credit(self, chunk: Chunk) -> None:
         credit = chunk.credit()
-        self._check_credited(credit)
+        self._check_credited(chunk.module, credit)
         points = [Point(name, side) for name in self.names for side in ("input", "output")]
         exact = chunk.gradients(points)
         for index, name in enumerate(self.names):
-            a, layer = credit[name], layer_tag(index)
-            cosine = gradient_cosine(a, exact[Point(name, "output")][1])
+            layer, (_, b) = layer_tag(index), exact[Point(name, "output")]
+            a = credit.get(name, b.new_empty(0, 1))  # of a unit that did not run, as `b`
+            cosine = gradient_cosine(a, b)
             self.gathered.add(f"cosine/{layer}", cosine)
             _, g = exact.get(Point(name, "input"), (None, None))
-            if g is not None and g.shape == a.shape:
+            if g is not None and g.shape == a.shape and len(g):
                 self.gathered.add(f"cosine_input/{layer}", gradient_cosine(a, g))
 
-    def _check_credited(self, credit: dict[str, Tensor]) -> None:
-        without = [name for name in self.names if name not in credit]
+    def _check_credited(self, module: LightningModule, credit: dict[str, Tensor]) -> None:
+        units = getattr(module, "credit_units", None) or ()  # of which some may not have run
+        without = [name for name in self.names if name not in credit and name not in units]
         if without:
             raise ValueError(
                 f"`units`: {choice(without)} receive no credit. Choose from: "
-                f"{choice(credit, without[0])}."
+                f"{choice(units or credit, without[0])}."
             )
 
     def _add_updates(self, chunk: Chunk) -> None:

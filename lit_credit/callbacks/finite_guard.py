@@ -23,7 +23,7 @@ from lit_credit.callbacks.finite_update import (
     running_statistics,
     take_away,
 )
-from lit_credit.utils.finite import non_finite, seem_finite
+from lit_credit.utils.finite import NonFiniteError, non_finite, seem_finite
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_scalars
 from lit_credit.utils.names import matched_units, submodule_names
@@ -44,10 +44,6 @@ _REMEDY_WEIGHTS = (
     "An update before has made them so, or the checkpoint that was loaded had them: go back to an "
     "earlier checkpoint, and lower the learning rate or clip gradients."
 )
-
-
-class NonFiniteError(FloatingPointError, ValueError):
-    """Training has met NaN or inf; it is the error that numpy and JAX raise, and a ValueError."""
 
 
 class FiniteGuard(Callback):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
@@ -44,14 +45,15 @@ class GradientNorms(ProbeDiagnostic):
         """The norms of a chunk's samples, and over the chunk."""
         for index, (_, g) in enumerate(chunk.gradients(self.points).values()):
             self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(g))
-            self.gathered.add(f"frobenius/{layer_tag(index)}", frobenius_norm(g)[None])
+            total = frobenius_norm(g)[None] if len(g) else sample_norms(g)  # of no rows, none
+            self.gathered.add(f"frobenius/{layer_tag(index)}", total)
 
     def compute(self) -> dict[str, float]:
         """``norm/L..`` and ``frobenius/L..``."""
-        return {
-            tag: float(norms.median() if tag.startswith("norm/") else frobenius_norm(norms))
-            for tag, norms in self.gathered.items()
-        }
+        values = {}
+        for tag, norms in self.gathered.items():
+            values[tag] = float(norms.median() if tag.startswith("norm/") else _total(norms))
+        return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Norms over epochs, one curve a layer."""
@@ -61,3 +63,8 @@ class GradientNorms(ProbeDiagnostic):
             ylabel=r"median $\|\partial L/\partial h_l\|_2$ over the probe",
             title="Size of the exact gradient",
         )
+
+
+def _total(norms: Tensor) -> Tensor:
+    """The norm of what parts have these norms; NaN of no part."""
+    return frobenius_norm(norms) if len(norms) else norms.median()

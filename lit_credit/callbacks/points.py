@@ -13,7 +13,6 @@ from lit_credit.utils.short_text import choice
 from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
 
 __all__ = [
-    "check_passed",
     "gradients_of",
     "layer_tag",
     "stream_points",
@@ -84,18 +83,3 @@ def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
         return []
     found = torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)
     return [gradient.to_dense() for gradient in found]
-
-
-def check_passed(points: Sequence[Point], values: dict[Point, Tensor]) -> dict[Point, Tensor]:
-    """The values of all points, in their order.
-
-    Raises:
-        ValueError: if a point has none.
-    """
-    unseen = dict.fromkeys(point.module for point in points if point not in values)
-    if unseen:
-        raise ValueError(
-            f"`units`: {choice(unseen)} did not run in the forward pass of the probe, or handed "
-            "on no floating-point tensor. Choose submodules that run."
-        )
-    return {point: values[point] for point in points}

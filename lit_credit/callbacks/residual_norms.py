@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
-from lit_credit.callbacks.points import check_passed, layer_tag, stream_points
+from lit_credit.callbacks.points import layer_tag, stream_points
 from lit_credit.functional import sample_norms
 from lit_credit.plotting import layer_curves
-from lit_credit.utils.capture import capture
 from lit_credit.utils.history import Row
 
 __all__ = ["ResidualNorms"]
@@ -45,9 +43,7 @@ class ResidualNorms(ProbeDiagnostic):
 
     def update(self, chunk: Chunk) -> None:
         """The norms of a chunk's samples."""
-        with torch.no_grad(), capture(chunk.module, self.points) as values:
-            chunk.loss()
-        for index, h in enumerate(check_passed(self.points, values).values()):
+        for index, h in enumerate(chunk.values(self.points).values()):
             self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(h))
 
     def compute(self) -> dict[str, float]:

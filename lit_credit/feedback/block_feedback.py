@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Size, Tensor
 
-from lit_credit.feedback.credit import Credits, normalized_credits
+from lit_credit.feedback.credit import Credits, check_rows, normalized_credits
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 from lit_credit.utils.ranges import check_range
@@ -16,6 +16,10 @@ __all__ = ["BlockFeedback"]
 
 class BlockFeedback(LazyBuffers):
     """Fixed random matrices between neighbouring units: ``a_l = B_l a_{l+1}``.
+
+    A unit that is skipped in a pass hands on what it would have received, as a skip connection
+    does: ``a_l = B_l a_{l+2}``. Each matrix is drawn when it is first used; seed and name of the
+    unit decide its values.
 
     Args:
         units: names of the units, in forward order.
@@ -52,15 +56,22 @@ class BlockFeedback(LazyBuffers):
         """Carry the credit of the last unit down to the first.
 
         Args:
-            top: credit of the last unit's output, of its shape.
-            shapes: of each unit's output.
+            top: credit of the output of the last unit that ran, of its shape.
+            shapes: of the output of each unit that ran.
             scale: factor on the loss.
 
         Returns:
             How to get the credit of a unit.
+
+        Raises:
+            ValueError: if the sizes differ from those that the matrices were drawn for, or a unit
+                ran for other rows than the next one.
         """
-        credits = {self.units[-1]: top}
-        for lower, upper in reversed(list(pairwise(self.units))):
+        ran = [name for name in self.units if name in shapes]
+        credits = dict.fromkeys(ran[-1:], top)
+        for lower, upper in reversed(list(pairwise(ran))):
+            above = credits[upper].shape
+            check_rows(lower, shapes[lower], above, f"credit of unit {upper!r}")
             credits[lower] = self._carry(lower, credits[upper], shapes[lower])
 
         chain = Credits(credits.__getitem__)

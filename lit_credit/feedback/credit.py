@@ -16,6 +16,7 @@ __all__ = [
     "Factors",
     "Feedback",
     "channel_dim",
+    "check_rows",
     "in_shape",
     "normalized_credits",
     "rms_normalized",
@@ -69,6 +70,8 @@ class Broadcast:
         self.scale: Tensor | float = 1.0
         self.shapes: dict[str, Size] = {}
         self._credits: Credits | None = None
+        self._top: str | None = None
+        self._link: Tensor | None = None
 
     def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
         """Attach the units.
@@ -96,6 +99,29 @@ class Broadcast:
         ]
         passed: Tensor = _Broadcast.apply(self, value, *receivers)
         return passed
+
+    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """Attach one more unit, the top of those attached until another one is.
+
+        Args:
+            name: of the unit that has just run.
+            value: its output, detached. Where no other unit follows, its gradient is the error.
+            graphs: what the units' forward has left behind so far.
+
+        Returns:
+            A copy of ``value``, attached to the graphs of all units so far.
+        """
+        output = graphs.outputs[name]
+        self.shapes[name], self._top = output.shape, name
+        receivers = [self._receiver(name, graphs)] if output.requires_grad else []
+        below = [] if self._link is None else [self._link]
+        copy, self._link = _Link.apply(self, name, value, *receivers, *below)
+        passed: Tensor = copy
+        return passed
+
+    def is_top(self, name: str) -> bool:
+        """Whether no other unit has been attached after this one."""
+        return name == self._top
 
     def watch(self, loss: Tensor) -> None:
         """Take the scale of the loss from its gradient, for a feedback that is not linear."""
@@ -136,6 +162,34 @@ class _Broadcast(torch.autograd.Function):
         # take no memory: all credits at once would cost as much as the activations of an MLP.
         zero = error.new_zeros(())
         return None, error, *(zero.expand(shape) for shape in ctx.shapes)
+
+
+class _Link(torch.autograd.Function):
+    """One link of a chain of units, the last of which takes the error for all of them.
+
+    Which one is the last is known only after the forward pass: a unit may be skipped. A gradient
+    that arrives at another link, by a path around the units above it, is left out.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, broadcast: Broadcast, name: str, value: Tensor, *receivers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.broadcast, ctx.unit = broadcast, name
+        ctx.shapes = [receiver.shape for receiver in receivers]
+        ctx.set_materialize_grads(False)
+        return value.clone(), value.new_empty(())  # a copy: what follows may work in place
+
+    @staticmethod
+    def backward(
+        ctx: Any, error: Tensor | None, from_above: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        zero = from_above
+        if error is not None and ctx.broadcast.is_top(ctx.unit):
+            ctx.broadcast.send(error)
+            zero = error.new_zeros(())
+        passed = (None if zero is None else zero.expand(shape) for shape in ctx.shapes)
+        return None, None, None, *passed
 
 
 class _Linear(torch.autograd.Function):
@@ -253,6 +307,27 @@ def normalized_credits(
         return Factors(rms_normalized(rows, samples, credit=linear(rows, matrix)), matrix)
 
     return Credits(dense, factors)
+
+
+def check_rows(unit: str, shape: Size, source: Size, what: str) -> None:
+    """Check that a unit ran for the samples of what its credit is made of, one row each.
+
+    Args:
+        unit: its name.
+        shape: of its output.
+        source: shape of what the credit is made of.
+        what: that is, for the error.
+
+    Raises:
+        ValueError: if there are more or fewer rows, as of an expert that runs for some samples.
+    """
+    if not shape or shape[0] != source[0]:
+        raise ValueError(
+            f"unit {unit!r} hands on {tuple(shape)}, but its credit is made of the {what}, "
+            f"{tuple(source)}, row by row: expected {source[0]} rows. A submodule that runs for "
+            "some of the samples, such as an expert, cannot be a unit. Name the submodule that "
+            "contains all of them."
+        )
 
 
 def in_shape(credit: Tensor, shape: Size) -> Tensor:

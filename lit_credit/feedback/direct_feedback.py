@@ -1,7 +1,7 @@
 """Direct feedback: fixed random matrices from the output error to every unit."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Size, Tensor
@@ -11,6 +11,7 @@ from lit_credit.feedback.credit import (
     Credits,
     Factors,
     channel_dim,
+    check_rows,
     in_shape,
     normalized_credits,
 )
@@ -27,8 +28,9 @@ ErrorShape = Literal["auto", "flattened", "per_position"]
 class DirectFeedback(LazyBuffers):
     """Fixed random matrices from the error straight to every unit: ``a_l = e B_l^T``.
 
-    The matrices are drawn when first used, because only then the units' shapes are known; the
-    seed alone decides their values.
+    Each matrix is drawn when its unit first runs, because only then its shape is known; seed and
+    name of the unit decide its values. All of them stand below one another in ``matrix``, in the
+    order of the units; ``widths`` are the rows of each, 0 of those that are not drawn yet.
 
     Args:
         units: names of the units, in forward order.
@@ -53,6 +55,7 @@ class DirectFeedback(LazyBuffers):
     """
 
     matrix: Tensor | None
+    widths: Tensor | None
 
     def __init__(
         self,
@@ -72,12 +75,15 @@ class DirectFeedback(LazyBuffers):
             )
         check_range(scale=scale, seed=seed)
         self.source = _sources(units, shared)
+        self._order = list(dict.fromkeys(self.source.values()))
         self.distribution: Distribution = distribution
         self.scale = scale
         self.seed = seed
         self.error: ErrorShape = error
         self.normalize = normalize
         self.register_buffer("matrix", None)
+        self.register_buffer("widths", None)
+        self._drawn: dict[str, int] | None = None  # `widths`, without a wait for the device
 
     def forward(
         self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float = 1.0
@@ -86,15 +92,18 @@ class DirectFeedback(LazyBuffers):
 
         Args:
             error: e = d loss / d output, (N, ..., C), of a loss that averages over samples.
-            shapes: of each unit's output.
+            shapes: of the output (N, ...) of each unit that ran.
             scale: factor on the loss.
 
         Returns:
             How to compute the credit of a unit.
 
         Raises:
-            ValueError: if the sizes differ from those that the matrices were drawn for.
+            ValueError: if the sizes differ from those that the matrices were drawn for, or a unit
+                ran for other rows than those of the error.
         """
+        for name, shape in shapes.items():
+            check_rows(name, shape, error.shape, "error")
         per_position = {self._per_position(error, shape) for shape in shapes.values()}
         if len(per_position) > 1:
             raise ValueError(
@@ -108,9 +117,7 @@ class DirectFeedback(LazyBuffers):
                 f"`error` is 'per_position', but the error is a feature map {tuple(error.shape)}. "
                 "Set it to 'flattened'."
             )
-        widths = self._widths(shapes, positions)
-        parts = torch.split(self._matrix_for(widths, rows).to(rows.dtype), list(widths.values()))
-        matrices = dict(zip(widths, parts, strict=True))
+        matrices = self._matrices(self._widths_of(shapes, positions), rows)
 
         def factors(name: str) -> Factors:
             return Factors(rows, matrices[self.source[name]])
@@ -121,11 +128,20 @@ class DirectFeedback(LazyBuffers):
         credits = Credits(dense, factors)
         return normalized_credits(credits, shapes, scale) if self.normalize else credits
 
-    def _widths(self, shapes: Mapping[str, Size], positions: bool) -> dict[str, int]:
-        """Rows of each matrix, by the unit that it is named after, in the order of the units."""
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._drawn = None
+
+    def is_drawn(self, unit: str) -> bool:
+        """Whether the matrix that a unit uses has been drawn."""
+        if self.matrix is None or self.widths is None:
+            return self.matrix is not None
+        return bool(self.widths[self._order.index(self.source[unit])])
+
+    def _widths_of(self, shapes: Mapping[str, Size], positions: bool) -> dict[str, int]:
+        """Rows of each matrix that is used, by the unit that it is named after."""
         widths: dict[str, int] = {}
-        for name in self.source:
-            shape = shapes[name]
+        for name, shape in shapes.items():
             width = shape[channel_dim(shape)] if positions else shape[1:].numel()
             if widths.setdefault(self.source[name], width) != width:
                 raise ValueError(
@@ -141,23 +157,62 @@ class DirectFeedback(LazyBuffers):
         # An error of four dimensions is a feature map (N, C, H, W).
         return error.dim() == 3 and shape[:-1] == error.shape[:-1]
 
-    def _matrix_for(self, widths: Mapping[str, int], rows: Tensor) -> Tensor:
-        size = (sum(widths.values()), rows.shape[-1])
-        if self.matrix is None:
-            # Under inference_mode this would be a tensor that training may not use.
-            with torch.inference_mode(False):
-                drawn = [self._draw(name, width, size[1]) for name, width in widths.items()]
-                self.matrix = torch.cat(drawn)
-        if self.matrix.shape != size:
+    def _matrices(self, widths: Mapping[str, int], rows: Tensor) -> dict[str, Tensor]:
+        """The matrices of the units that ran, those that were never used before drawn now."""
+        if not widths:
+            return {}
+        drawn = self._known_widths(widths)
+        needed, errors = {**drawn, **widths}, rows.shape[-1]
+        changed = any(needed[name] != width for name, width in drawn.items())
+        own = (sum(drawn.values()), errors)
+        if self.matrix is not None and (changed or self.matrix.shape != own):
             raise ValueError(
                 f"the feedback matrices are {tuple(self.matrix.shape)}, but the units' outputs and "
-                f"the error need {size}. They were drawn for the first batch or loaded from a "
+                f"the error need {(sum(needed.values()), errors)}. They were drawn for the first batch or loaded from a "
                 "checkpoint: keep the shapes of net and data, or set `error` to 'per_position' "
                 "where the number of positions varies."
             )
+        if self.matrix is None or len(needed) > len(drawn):
+            # Under inference_mode this would be a tensor that training may not use.
+            with torch.inference_mode(False):
+                drawn = self._draw_missing(widths, drawn, errors)
         if self.matrix.device != rows.device:
             self.matrix = self.matrix.to(rows.device)
-        return self.matrix
+        parts = torch.split(self.matrix.to(rows.dtype), list(drawn.values()))
+        return dict(zip(drawn, parts, strict=True))
+
+    def _known_widths(self, widths: Mapping[str, int]) -> dict[str, int]:
+        """Rows of the matrices that are drawn, in the order of the units."""
+        if self.matrix is None:
+            return {}
+        if self._drawn is None and self.widths is not None:
+            saved = dict(zip(self._order, self.widths.tolist(), strict=True))
+            self._drawn = {name: width for name, width in saved.items() if width}
+        if self._drawn is None or sum(self._drawn.values()) != len(self.matrix):
+            # Of a checkpoint that does not tell them: all units ran when they were drawn.
+            idle = [name for name in self._order if name not in widths]
+            if idle:
+                raise ValueError(
+                    f"units {choice(idle)} did not run in this step, and the feedback matrices "
+                    "come from a checkpoint that does not tell which rows are theirs, as of "
+                    "lit_credit 0.3. Begin this run anew."
+                )
+            self._drawn = {name: widths[name] for name in self._order}
+        return self._drawn
+
+    def _draw_missing(
+        self, widths: Mapping[str, int], drawn: Mapping[str, int], errors: int
+    ) -> dict[str, int]:
+        parts: dict[str, Tensor] = {}
+        if self.matrix is not None:
+            parts = dict(zip(drawn, self.matrix.split(list(drawn.values())), strict=True))
+        for name in widths.keys() - parts.keys():
+            matrix = self._draw(name, widths[name], errors)
+            parts[name] = matrix if self.matrix is None else matrix.to(self.matrix)
+        self._drawn = {name: len(parts[name]) for name in self._order if name in parts}
+        self.matrix = torch.cat([parts[name] for name in self._drawn])
+        self.widths = torch.tensor([self._drawn.get(name, 0) for name in self._order])
+        return self._drawn
 
     def _draw(self, name: str, width: int, errors: int) -> Tensor:
         return draw_feedback(

@@ -139,7 +139,7 @@ def _reached(value: Any) -> set[Any]:
     while waiting:
         node = waiting.pop()
         # Behind a broadcast of credit lie the units, on purpose.
-        if node is None or node in found or node.name() == "_BroadcastBackward":
+        if node is None or node in found or node.name() in ("_BroadcastBackward", "_LinkBackward"):
             continue
         found.add(node)
         waiting.extend(following for following, _ in node.next_functions)

@@ -12,13 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_credit.feedback.activations import ActivationWatch
 from lit_credit.utils.finite import tensors_of
-from lit_credit.utils.nested import first_tensor, map_tensors, replace_first
+from lit_credit.utils.nested import described, first_tensor, map_tensors, replace_first
 from lit_credit.utils.unit_passage import Passage, passage_at
 
 __all__ = ["UnitGraphs", "local_units"]
 
-Tap = tuple[str, Callable[[Tensor], Tensor]]
-"""A unit, and what its detached output is put through before the net goes on with it."""
+Tap = Callable[[str, Tensor], Tensor]
+"""From a unit and its detached output to what the net goes on with."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,18 @@ class UnitGraphs:
         linear: for units that are one linear layer, its input and the layer.
         inside: for units of several submodules, or that end at an input, the nodes of the graph
             where its members hand on their outputs, member by member.
+        begun: units of which a member has run, in order or out of it.
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
     linear: dict[str, tuple[Tensor, nn.Linear]] = field(default_factory=dict)
     inside: dict[str, list[list[Any]]] = field(default_factory=dict)
+    begun: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Units that ran in part, so that their output is not known."""
+        return [name for name in self.begun if name not in self.outputs]
 
 
 class _Options(NamedTuple):
@@ -68,7 +75,7 @@ def local_units(
             learn from the credit of the unit that follows.
         recompute: keep only the inputs of each submodule of a unit, and run it a second time in
             the backward pass: less memory for one more forward.
-        tap: a unit, and a function of its detached output with whose result the net goes on.
+        tap: the net goes on with what it makes of a unit's name and detached output.
         watch: told where units run, and what they hand on.
 
     Yields:
@@ -105,6 +112,8 @@ def _local_forward(
     run = forward if options.watch is None else options.watch.unseen(forward)
     ending = [passage for passage in passages if passage.until is part]
     members = [passage for passage in passages if passage.has_member(part)]
+    # A submodule without parameters, such as a ReLU, may also run outside of its units.
+    learns = any(True for _ in part.parameters())
     end = partial(_end, graphs, options)
 
     def local(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +122,9 @@ def _local_forward(
                 args, kwargs = _end_at_input(end, passage, args, kwargs)
         unit = passage_at(part, members)
         if unit is None:
+            graphs.begun.update(dict.fromkeys(member.name for member in members if learns))
             return forward(*args, **kwargs)
+        graphs.begun[unit.name] = None
         if options.detach_inputs and unit.step == 1:
             args, kwargs = _detached(args), _detached(kwargs)
         if options.recompute and is_grad_enabled():
@@ -129,13 +140,13 @@ def _local_forward(
         output = first_tensor(result)
         if output is None or not output.is_floating_point():
             raise ValueError(
-                f"unit {unit.name!r} returns no floating-point tensor, but "
-                f"{type(result).__name__}. Choose another submodule as a unit."
+                f"unit {unit.name!r} returns {described(result)}, expected a floating-point tensor, "
+                "or a container that begins with one. Choose another submodule as a unit."
             )
-        handed_on = end(unit, output)
         linear = type(part) is nn.Linear and not unit.is_composite
         if isinstance(part, nn.Linear) and linear and args and args[0].dtype == output.dtype:
             graphs.linear[unit.name] = args[0], part
+        handed_on = end(unit, output)
         return handed_on if result is output else replace_first(_detached(result), handed_on)
 
     return local
@@ -160,8 +171,8 @@ def _end(graphs: UnitGraphs, options: _Options, passage: Passage, output: Tensor
     passage.is_open = False
     graphs.outputs[passage.name] = _WithoutValues.apply(output) if options.recompute else output
     handed_on = _detached_tensor(output)
-    if options.tap is not None and options.tap[0] == passage.name:
-        handed_on = options.tap[1](handed_on).clone()  # what follows may work in place
+    if options.tap is not None:
+        handed_on = options.tap(passage.name, handed_on)
     if options.watch is not None and passage.until is None:
         options.watch.follow(passage.name, handed_on)
     return handed_on

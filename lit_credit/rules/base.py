@@ -133,10 +133,12 @@ class CreditRule(CheckpointedRule):
         return loss, loss
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
-        """The credit that each unit's output receives, of the output's shape (N, ...)."""
+        """The credit that the output of each unit that ran receives, of the output's shape."""
         with capture(self, [Point(name, "output") for name in self.credit_units]) as outputs:
             loss = self.batch_loss(batch)
-        gradients = torch.autograd.grad(loss, list(outputs.values()))
+        gradients = torch.autograd.grad(
+            loss, list(outputs.values()), allow_unused=True, materialize_grads=True
+        )
         return {point.module: g for point, g in zip(outputs, gradients, strict=True)}
 
     def feedback_matrices(self) -> dict[str, FeedbackPair] | None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Size, Tensor
 
 from lit_credit.feedback.block_feedback import BlockFeedback
-from lit_credit.feedback.credit import Credits
+from lit_credit.feedback.credit import Credits, check_rows
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
@@ -23,7 +23,8 @@ class BlockFA(LocalRule):
     One fixed matrix per unit carries the credit past the whole unit, without an identity path for
     the skip connection; inside of a unit the gradient is exact. This is a rule of its own, not the
     feedback alignment of Lillicrap et al. (:class:`lit_credit.rules.FA`), whose matrices stand for
-    single weights. As under every local rule a unit of a flat net is a layer with its activation:
+    single weights. Past a unit that is skipped in a step the credit goes as past an identity:
+    ``a_l = B_l a_{l+2}``. As under every local rule a unit of a flat net is a layer with its activation:
     ``fc1+act1``.
 
     Args:
@@ -62,15 +63,17 @@ class BlockFA(LocalRule):
         )
 
     @property
-    def error_at(self) -> str | None:
-        """The last unit, unless the credit of the last unit is random too."""
-        return self.units[-1] if self.top_feedback is None else None
+    def error_at_unit(self) -> bool:
+        """At the last unit, unless the credit of the last unit is random too."""
+        return self.top_feedback is None
 
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
         """The credits of the chain."""
-        if self.top_feedback is not None:
+        if self.top_feedback is not None and shapes:
             last = self.units[-1]
-            error = self.top_feedback(error, {last: shapes[last]}).dense(last)
+            top = next(name for name in reversed(self.units) if name in shapes)
+            check_rows(top, shapes[top], error.shape, "error")
+            error = self.top_feedback(error, {last: shapes[top]}).dense(last)
         credits: Credits = self.feedback(error, shapes, scale)
         return credits
 

@@ -78,7 +78,7 @@ class DFA(LocalRule):
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
         """The matrix of all units; the last unit's beside the readout, where that is one Linear."""
         matrix = self.feedback.matrix
-        if matrix is None:
+        if matrix is None or not self.feedback.is_drawn(self.units[-1]):
             return {}
         last = self.net.get_submodule(self.readout[-1]) if len(self.readout) == 1 else None
         # The rows at the end are those of the last unit, unless it shares another's.

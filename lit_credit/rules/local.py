@@ -1,7 +1,7 @@
 """Rules under which no gradient passes from one unit to another."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -41,6 +41,11 @@ class LocalRule(CreditRule):
     stopgrad(a_l)>``, with f_l the output of unit l on detached inputs and a_l its credit. The sum
     is never computed: the credits enter the backward pass of the loss, where they are due.
 
+    A unit that does not run in a step, as a layer that is dropped at random, gets no credit in it,
+    and its parameters no gradient (None), as under backpropagation. One that has not run by the
+    end of the first epoch is told in a warning. With several processes such nets need the strategy
+    ``ddp_find_unused_parameters_true``, as they do under backpropagation.
+
     Args:
         *args: see :class:`lit_credit.rules.CreditRule`.
         normalize_credit: scale each sample's credit to unit root mean square when it is delivered;
@@ -56,7 +61,8 @@ class LocalRule(CreditRule):
     Raises:
         ValueError: if there are no units, if units or readout overlap, if a trainable parameter is
             in neither (and ``stray`` is ``error``), if the net is compiled, or, at the first batch,
-            if a unit of several submodules does not lie in a row or is used around its end.
+            if no unit runs, or one in part, or a unit of several submodules does not lie in a row
+            or is used around its end, or if a unit has not one row a sample.
     """
 
     chained: ClassVar[bool] = False
@@ -74,7 +80,9 @@ class LocalRule(CreditRule):
         self.normalize_credit = normalize_credit
         self.stray = stray
         self.recompute = recompute
-        self._has_run = False
+        self._ran: set[str] = set()  # in any pass; those that were looked at; those in training
+        self._watched: set[str] = set()
+        self._trained: set[str] = set()
         self._check_units()
         if recompute:
             check_recompute(self.net, self.units)
@@ -89,85 +97,98 @@ class LocalRule(CreditRule):
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
         """The units' credits, made of the error; see :data:`lit_credit.feedback.credit.Feedback`.
 
-        The error is the gradient at the net's output, or at that of the unit :attr:`error_at`.
-        ``normalize_credit`` is applied to what this returns.
+        The error is the gradient at the net's output, or, with :attr:`error_at_unit`, at that of
+        the last unit that ran. ``normalize_credit`` is applied to what this returns.
         """
 
     @property
-    def error_at(self) -> str | None:
-        """The unit whose output's true gradient is the error; None for the output of the net."""
-        return None
+    def error_at_unit(self) -> bool:
+        """Whether the error is the true gradient at the last unit, not that at the net's output."""
+        return False
+
+    def on_train_epoch_end(self) -> None:
+        """Say of units that have never run that they have not."""
+        super().on_train_epoch_end()
+        idle = [name for name in self.units if name not in self._trained]
+        if idle and self.trainer.current_epoch == 0:
+            rank_zero_warn(
+                f"{type(self).__name__}: units {choice(idle)} did not run in the first epoch, so "
+                "nothing in them has learned. Take them out of `units` if they are not meant to."
+            )
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, whose gradient is the rule's update where the units are cut apart."""
         broadcast = Broadcast(self._deliver)
-        loss = self.run_units(batch, broadcast)
+        loss, graphs = self.run_units(batch, broadcast)
+        if self.training:
+            self._trained.update(graphs.outputs)
         if self.normalize_credit:
             broadcast.watch(loss)
         return loss, loss
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
-        """The credit that each unit's output receives, of the output's shape (N, ...)."""
-        leaves: list[Tensor] = []
-        shapes: dict[str, Size] = {}
-
-        def cut(value: Tensor, graphs: UnitGraphs) -> Tensor:
-            shapes.update({name: output.shape for name, output in graphs.outputs.items()})
-            leaves.append(value.detach().requires_grad_())
-            return leaves[0]
-
-        (error,) = torch.autograd.grad(self.run_units(batch, cut), leaves)
+        """The credit that the output of each unit that ran receives, of the output's shape."""
+        cut = _Cut()
+        loss, graphs = self.run_units(batch, cut)
+        shapes = {name: output.shape for name, output in graphs.outputs.items()}
+        if not shapes:
+            return {}
+        (error,) = torch.autograd.grad(loss, cut.leaf)
         credits = self._deliver(error, shapes, 1.0)
         return {with_prefix(name, "net."): credits.dense(name) for name in shapes}
 
-    def run_units(self, batch: Any, pass_on: Callable[[Tensor, UnitGraphs], Tensor]) -> Tensor:
+    def run_units(self, batch: Any, error: "Broadcast | _Cut") -> tuple[Tensor, UnitGraphs]:
         """Run the net with its units cut apart.
 
         Args:
             batch: what the task takes.
-            pass_on: called with the tensor whose gradient is the error, and what the units
-                left behind; the net goes on with what it returns.
+            error: given the tensor whose gradient is the error, and what the units have left
+                behind; the net goes on with what it returns.
 
         Returns:
-            The loss.
+            The loss, and what the units have left behind.
         """
         # What becomes of the units' outputs is looked at once; it does not depend on the numbers.
-        watch = None if self._has_run else ActivationWatch()
+        watch = None if self._watched >= self._ran and self._watched else ActivationWatch()
         graphs: UnitGraphs
-        tap = (
-            None if self.error_at is None else (self.error_at, lambda value: pass_on(value, graphs))
-        )
         with (
             local_units(
                 self.net,
                 self.units,
                 detach_inputs=self.stray != "train",
                 recompute=self.recompute,
-                tap=tap,
+                tap=(lambda *unit: error.extend(*unit, graphs)) if self.error_at_unit else None,
                 watch=watch,
             ) as graphs,
             watch or nullcontext(),
         ):
             output = self(*self.task.inputs(batch))
-        missing = [name for name in self.units if name not in graphs.outputs]
-        if missing:
+        self._check_passages(graphs)
+        if not self._ran >= graphs.outputs.keys():
+            check_cut(graphs, output)
+            self._ran.update(graphs.outputs)
+        if watch is not None:
+            self._warn_of_activations(watch.followed)
+            self._watched.update(graphs.outputs)
+        if not self.error_at_unit:
+            output = error(output, graphs)
+        return self.task.loss(output, batch), graphs
+
+    def _check_passages(self, graphs: UnitGraphs) -> None:
+        """Refuse units that ran in part, or in another order than that of their names."""
+        if graphs.unfinished:
             raise ValueError(
-                f"units {choice(missing)} did not run in the forward pass, or not to their end. "
-                "Take them out of `units`, or join what runs one after the other. Where an "
-                "activation is a function and not a submodule, write 'fc1->', not 'fc1+act1'."
+                f"units {choice(graphs.unfinished)} did not run to their end in the forward pass, "
+                "or not in the order of their members. Take them out of `units`, or join what runs "
+                "one after the other. Where an activation is a function and not a submodule, write "
+                "'fc1->', not 'fc1+act1'."
             )
-        if self.chained and list(graphs.outputs) != self.units:
+        ran = list(graphs.outputs)
+        if self.chained and ran != [name for name in self.units if name in graphs.outputs]:
             raise ValueError(
                 f"`units` are {self.units}, but they ran in another order. "
-                f"Give them in forward order: {list(graphs.outputs)}."
+                f"Give them in forward order: {ran}."
             )
-        if watch is not None:
-            check_cut(graphs, output)
-            self._warn_of_activations(watch.followed)
-            self._has_run = True
-        if self.error_at is None:
-            output = pass_on(output, graphs)
-        return self.task.loss(output, batch)
 
     def _deliver(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
         credits = self.send(error, shapes, scale)
@@ -227,6 +248,19 @@ class LocalRule(CreditRule):
                 "`readout` is empty, so that the net's last layer is a unit and would learn from "
                 "random feedback. Name in `readout` what follows the last unit."
             )
+
+
+class _Cut:
+    """Puts a leaf in the place of the tensor whose gradient is the error."""
+
+    leaf: Tensor
+
+    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        self.leaf = value.detach().requires_grad_()
+        return self.leaf
+
+    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        return self(value, graphs).clone()  # what follows may work in place
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

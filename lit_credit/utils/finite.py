@@ -8,7 +8,11 @@ from torch import Tensor
 
 from lit_credit.utils.nested import map_tensors
 
-__all__ = ["NonFinite", "non_finite", "seem_finite", "tensors_of"]
+__all__ = ["NonFinite", "NonFiniteError", "non_finite", "seem_finite", "tensors_of"]
+
+
+class NonFiniteError(FloatingPointError, ValueError):
+    """Training has met NaN or inf; it is the error that numpy and JAX raise, and a ValueError."""
 
 
 class NonFinite(NamedTuple):

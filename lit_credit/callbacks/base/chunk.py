@@ -1,13 +1,14 @@
 """A piece of the probe, and what can be asked of a module on it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_credit.callbacks.points import check_passed, gradients_of
+from lit_credit.callbacks.points import gradients_of
 from lit_credit.utils.batch_loss import LossFunction, own_batch_loss
 from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.contexts import NO_CONTEXTS, Contexts, run_contexts
@@ -40,6 +41,7 @@ class Chunk:
         contexts: of a :class:`lit_credit.callbacks.ContextDiagnostic`, some of the datamodule's
             contexts in place of a batch.
         layout: what of the batch has one entry a row; None asks the batch.
+        passed: the points that were looked at so far, and whether a tensor passed them.
     """
 
     module: LightningModule
@@ -50,6 +52,7 @@ class Chunk:
     index: int = 0
     contexts: Contexts = NO_CONTEXTS
     layout: Layout | None = None
+    passed: dict[Point, bool] = field(default_factory=dict)
 
     def loss(self) -> Tensor:
         """The loss on these rows, times ``share``: a scalar with a graph, which leaves no trace.
@@ -79,15 +82,19 @@ class Chunk:
         with isolated(self.module):
             return self._part(surrogate(self.batch)[1])
 
-    def gradients(self, points: list[Point]) -> Gradients:
+    def values(self, points: Sequence[Point]) -> dict[Point, Tensor]:
+        """What passes each point, outside of any graph; see :meth:`gradients`."""
+        with torch.no_grad(), capture(self.module, points) as values:
+            self.loss()
+        return self._completed(points, values)
+
+    def gradients(self, points: Sequence[Point]) -> Gradients:
         """The value at each point and the true gradient of the probe's loss there.
 
         The gradient is zero where none arrives, and NaN where the module runs the point without
         autograd, as in ``with torch.no_grad()``. The input of an embedding, whole numbers, is left
-        out if the embedding's output is a point too.
-
-        Raises:
-            ValueError: if a point is not passed in the forward pass.
+        out if the embedding's output is a point too. A point that is not passed, as at an expert
+        that has nothing to do, has no rows: value and gradient are empty.
         """
         module = self.module
         with (
@@ -97,9 +104,7 @@ class Chunk:
             isolated(module),
         ):
             loss = self._loss()
-            ran = {point.module for point in values if point.side == "output"}
-            due = [point for point in points if point in values or point.module not in ran]
-            passed = check_passed(due, values)
+            passed = self._completed(points, values)
             found = [point for point, value in passed.items() if value.requires_grad]
             tensors = [passed[point] for point in found]
             gradients = dict(zip(found, gradients_of(loss, tensors), strict=True))
@@ -109,7 +114,7 @@ class Chunk:
         }
 
     def credit(self) -> dict[str, Tensor]:
-        """The credit a_l (N, ...) that each unit's output receives, by the unit's name.
+        """The credit a_l (N, ...) that the output of each unit that ran receives, by its name.
 
         Of a module with ``credit(batch)``, as all rules of lit_credit; random numbers are those of
         :meth:`loss`.
@@ -135,6 +140,17 @@ class Chunk:
     def on(self, batch: Any) -> "Chunk":
         """The same with another batch in place of these rows."""
         return replace(self, batch=batch)
+
+    def _completed(
+        self, points: Sequence[Point], values: Mapping[Point, Tensor]
+    ) -> dict[Point, Tensor]:
+        """The values of the points in their order, with no rows at one that was not passed."""
+        ran = {point.module for point in values if point.side == "output"}
+        due = [point for point in points if point in values or point.module not in ran]
+        for point in due:
+            self.passed[point] = self.passed.get(point, False) or point in values
+        nothing = torch.empty(0, 1, device=self.module.device)
+        return {point: values.get(point, nothing) for point in due}
 
     def _part(self, value: Tensor) -> Tensor:
         return value if self.share == 1.0 else value * self.share

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lit_credit.callbacks.base.attempts import Attempts
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.gathered import Gathered
 from lit_credit.callbacks.base.report import ReportedDiagnostic
@@ -49,6 +50,9 @@ class Diagnostic(ReportedDiagnostic, ABC):
     ``history`` of the callback that was given stays empty: read the files. Strategies that shard
     weights are refused.
 
+    The first measurement of a run may raise, before any work could be lost. A later one that does
+    is a row of NaN, and one warning; the run goes on.
+
     Args:
         every_n_epochs: measure after every so many epochs.
         every_n_steps: measure after every so many optimizer steps instead.
@@ -86,6 +90,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         )
         self.every_n_steps = every_n_steps
         self.gathered = Gathered()
+        self.attempts = Attempts(type(self).__name__)
         self._proved: dict[str, float] | None = None
 
     # What a diagnostic defines
@@ -139,11 +144,12 @@ class Diagnostic(ReportedDiagnostic, ABC):
             Values by tag, without the section.
         """
         self.reset()
-        for chunk in self.chunks(module) if chunks is None else chunks:
-            self.update(chunk)
-        values = self.compute()
-        self.reset()
-        return values
+        try:
+            for chunk in self.chunks(module) if chunks is None else chunks:
+                self.update(chunk)
+            return self.compute()
+        finally:
+            self.reset()
 
     # Schedule
 
@@ -169,6 +175,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self.history, self._last_step = History(), -1
         self._drawn_step = -1
         self._proved = None
+        self.attempts = Attempts(type(self).__name__)
         with guarded(pl_module, trainer):  # to read a weight may change it: spectral norm
             self.prepare(trainer, pl_module)
 
@@ -223,21 +230,25 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_step = step
-        with guarded(module, trainer, train=self.mode == "train"):
-            if self._proved is None:  # in a resumed run again, whose first row has it already
-                with isolated(module):
-                    self._proved = self.prove(next(iter(self.chunks(module))))
-            values = self.measure(module)
-        if not values:
+        tagged = self.attempts.values(lambda: self._tagged(module), self.history.rows, step)
+        if not tagged:
             return
-        section = self._numbered(self.section)
-        tagged = {f"{section}/{tag}": value for tag, value in values.items()}
-        tell_undefined(self.history.rows, step, tagged)
+        if self.attempts.told_at != step:
+            tell_undefined(self.history.rows, step, tagged)
         proved = {} if self.history.rows else self._proved
         self.history.append(step, epoch, self.name, tagged, proved)
         log_scalars(trainer, tagged, step)
         if self.draw_each:
             self._draw(trainer)
+
+    def _tagged(self, module: LightningModule) -> dict[str, float]:
+        with guarded(module, module.trainer, train=self.mode == "train"):
+            if self._proved is None:  # in a resumed run again, whose first row has it already
+                with isolated(module):
+                    self._proved = self.prove(next(iter(self.chunks(module))))
+            values = self.measure(module)
+        section = self._numbered(self.section)
+        return {f"{section}/{tag}": value for tag, value in values.items()}
 
     # State
 

@@ -1,6 +1,6 @@
 """Diagnostics that run the module on a fixed probe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
@@ -13,9 +13,11 @@ from lit_credit.utils.batch_loss import (
     check_loss_function,
     name_of,
 )
+from lit_credit.utils.capture import Point
 from lit_credit.utils.names import check_units
 from lit_credit.utils.probe import Probe, take_probe
 from lit_credit.utils.ranges import check_range
+from lit_credit.utils.short_text import choice
 
 __all__ = ["ProbeDiagnostic"]
 
@@ -77,6 +79,7 @@ class ProbeDiagnostic(Diagnostic):
         self.source = probe
         self.mode = mode
         self.probe: Probe | None = None
+        self._passed: dict[Point, bool] = {}
         self._n_samples_given = n_samples is not None
 
     @property
@@ -118,5 +121,30 @@ class ProbeDiagnostic(Diagnostic):
         if probe is None:
             raise RuntimeError(f"{type(self).__name__} was not set up.")
         for batch, rows in zip(probe.chunks, probe.rows, strict=True):
-            share = rows / probe.n_rows
-            yield Chunk(module, batch, rows, share, self.loss, layout=probe.layout)
+            yield Chunk(
+                module,
+                batch,
+                rows,
+                share=rows / probe.n_rows,
+                given=self.loss,
+                layout=probe.layout,
+                passed=self._passed,
+            )
+
+    def measure(
+        self, module: LightningModule, chunks: Iterable[Chunk] | None = None
+    ) -> dict[str, float]:
+        """One measurement; what did not run in any chunk is told."""
+        self._passed.clear()
+        values = super().measure(module, chunks)
+        if not all(self._passed.values()):
+            self._tell_idle()
+        return values
+
+    def _tell_idle(self) -> None:
+        idle = dict.fromkeys(point.module for point, passed in self._passed.items() if not passed)
+        text = f"{choice(idle)} did not run in the forward pass of the probe, or handed on no "
+        is_choice = self.units is not None and self.attempts.is_first(self.history.rows)
+        if is_choice or not any(self._passed.values()):
+            raise ValueError(f"`units`: {text}floating-point tensor. Choose submodules that run.")
+        self.attempts.tell(max(self._last_step, 0), f"{text}floating-point tensor")
