@@ -11,8 +11,8 @@ from torch import nn
 
 from lit_credit.utils.compiled import eager
 from lit_credit.utils.held_state import HeldState
-from lit_credit.utils.probing import preserved_rng
-from lit_credit.utils.refused import silenced
+from lit_credit.utils.random_state import preserved_rng
+from lit_credit.utils.stand_ins import silenced
 
 __all__ = ["guarded", "isolated"]
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from lit_credit.utils.nested import described, map_tensors
 from lit_credit.utils.probe_loader import ProbeLoader, probe_loader, training_rows
-from lit_credit.utils.probing import preserved_rng
-from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.random_state import preserved_rng, run_seed
 from lit_credit.utils.rows import (
     Layout,
     UnknownRows,

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
-from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.updates import batches_of
 
 __all__ = ["ProbeLoader", "probe_loader", "training_rows"]

@@ -2,12 +2,14 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["generator_of", "random_state", "run_seed", "set_random_state"]
+__all__ = ["generator_of", "preserved_rng", "random_state", "run_seed", "set_random_state"]
 
 
 def run_seed() -> int:
@@ -54,3 +56,18 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([device.cpu() for device in state["cuda"]])
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Restore the random states of python, numpy, torch and every used CUDA device on exit."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    # A device that was never used has no state to lose, and asking for it would initialise CUDA.
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if used else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002

@@ -38,7 +38,7 @@ def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
             copies.append(tensor.clone())
             continue
         if key not in memory:
-            memory[key] = tensor.untyped_storage().clone()
+            memory[key] = tensor.untyped_storage().clone()  # type: ignore[no-untyped-call]
         empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         place = tensor.storage_offset(), tensor.shape, tensor.stride()
         copies.append(empty.set_(memory[key], *place))

@@ -63,8 +63,8 @@ class _Silent:
     def __init__(self, kept: Any) -> None:
         object.__setattr__(self, "_kept", kept)
 
-    @property
-    def __class__(self) -> Any:  # `isinstance(self.logger, TensorBoardLogger)` in a user's step
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # for `isinstance(self.logger, TensorBoardLogger)` in a step
         return type(object.__getattribute__(self, "_kept"))
 
     def __getattr__(self, name: str) -> Any:
