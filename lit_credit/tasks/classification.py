@@ -1,5 +1,6 @@
 """One class per sample."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,9 +9,20 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.tasks.base import Task
 from lit_credit.tasks.checks import entry, tensor_output
-from lit_credit.utils.ranges import check_sizes
+from lit_credit.utils.nested import described
+from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["Classification"]
+
+_MAIN = ("logits", "out")
+
+
+class _MainAccuracy(MulticlassAccuracy):
+    """Of the first head of a net that has several."""
+
+    def update(self, output: Any, target: Tensor) -> None:
+        """Add outputs (N, C), alone or with those of auxiliary heads."""
+        super().update(_heads(output)[0], target)
 
 
 class Classification(Task):
@@ -22,6 +34,14 @@ class Classification(Task):
             cross-entropy.
         one_hot: hand the loss one-hot rows (N, C) in the output's dtype instead of class indices,
             as ``torch.nn.MSELoss`` wants.
+        aux_weight: weight w of auxiliary heads, for nets that return their outputs beside the main
+            one, all (N, C), in training or always: a tuple ``(output, aux, ...)``, as torchvision's
+            GoogLeNet and Inception, or a mapping ``{"out": output, "aux": aux}``. The loss is
+            ``loss(output) + w * sum of loss(aux)``; metrics look at the main output. None refuses
+            such outputs.
+
+    Raises:
+        ValueError: if ``num_classes`` is below 1 or ``aux_weight`` below 0.
 
     Example:
         >>> import torch
@@ -31,11 +51,17 @@ class Classification(Task):
     """
 
     def __init__(
-        self, num_classes: int = 10, loss: nn.Module | None = None, one_hot: bool = False
+        self,
+        num_classes: int = 10,
+        loss: nn.Module | None = None,
+        one_hot: bool = False,
+        aux_weight: float | None = None,
     ) -> None:
         super().__init__()
         check_sizes(num_classes=num_classes)
+        check_range(0, aux_weight=aux_weight)
         self.num_classes = num_classes
+        self.aux_weight = aux_weight
         self.one_hot = one_hot
         self.criterion = loss or nn.CrossEntropyLoss()
 
@@ -43,13 +69,30 @@ class Classification(Task):
         """``(x,)``."""
         return (entry(batch, 0, self),)
 
-    def loss(self, output: Tensor, batch: Any) -> Tensor:
+    def loss(self, output: Any, batch: Any) -> Tensor:
         """The loss of outputs (N, C) on the batch.
 
         Raises:
-            ValueError: if the outputs are not (N, C) with C = ``num_classes``.
+            ValueError: if the outputs are not (N, C) with C = ``num_classes``, or if there are
+                several and ``aux_weight`` is None.
         """
-        target, output = entry(batch, 1, self), tensor_output(output, self)
+        target = entry(batch, 1, self)
+        if self.aux_weight is None:
+            if not isinstance(output, Tensor) and len(_heads(output)) > 1:
+                raise ValueError(
+                    f"Classification compares a tensor, but the net returns {described(output)}. "
+                    "If the others are auxiliary heads, set the task's `aux_weight`, the weight of "
+                    "their losses, such as 0.3. If not, wrap the net in a module that returns the "
+                    "logits alone."
+                )
+            return self._loss(tensor_output(output, self), target)
+        main, *others = _heads(output) or [tensor_output(output, self)]
+        loss = self._loss(main, target)
+        for aux in others:
+            loss = loss + self.aux_weight * self._loss(aux, target)
+        return loss
+
+    def _loss(self, output: Tensor, target: Tensor) -> Tensor:
         expected = (len(target), self.num_classes)
         if output.shape != expected:
             raise ValueError(
@@ -63,12 +106,21 @@ class Classification(Task):
 
     def metrics(self) -> dict[str, Metric]:
         """``accuracy``: the fraction of samples whose largest output is their class."""
+        kind = MulticlassAccuracy if self.aux_weight is None else _MainAccuracy
         # validate_args costs a device synchronisation per batch.
-        return {
-            "accuracy": MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
-        }
+        return {"accuracy": kind(self.num_classes, average="micro", validate_args=False)}
 
     def target(self, batch: Any) -> Tensor:
         """``y`` (N,)."""
         target: Tensor = batch[1]
         return target
+
+
+def _heads(output: Any) -> list[Tensor]:
+    """The main output and those of auxiliary heads, of a net that has some."""
+    if isinstance(output, Mapping):
+        aux = [name for name in output if "aux" in str(name)]
+        main = [name for name in (*_MAIN, *output) if name in output and name not in aux]
+        output = [output[name] for name in (*main[:1], *aux)]
+    parts = output if isinstance(output, tuple | list) else [output]
+    return [part for part in parts if isinstance(part, Tensor)]
