@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lit_credit.utils.activation_checkpoints import checkpoints
 from lit_credit.utils.compiled import eager
 
 __all__ = ["preserved_rng", "probing"]
@@ -35,7 +36,8 @@ def probing(module: nn.Module, *, train: bool = False) -> Iterator[None]:
     Inside, autograd records (also where Lightning validates under ``inference_mode``). Buffers are
     not copied: in eval mode a module has no reason to write to them. Modes are set without a call
     of ``eval`` or ``train``, which may do more, as LoRA layers that merge their weights. What is
-    compiled runs eagerly, for compiled code does not see hooks.
+    compiled runs eagerly, for compiled code does not see hooks; reentrant checkpoints run as
+    torch's other variant, for ``torch.autograd.grad`` refuses them.
 
     Args:
         module: the module about to be run.
@@ -50,7 +52,13 @@ def probing(module: nn.Module, *, train: bool = False) -> Iterator[None]:
         True
     """
     modes = [(child, child.training) for child in module.modules()]
-    with preserved_rng(), torch.inference_mode(False), torch.enable_grad(), eager():
+    with (
+        preserved_rng(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        eager(),
+        checkpoints("probed"),
+    ):
         try:
             for child, mode in modes:
                 child.training = mode and train
