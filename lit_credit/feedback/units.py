@@ -11,6 +11,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_credit.feedback.activations import ActivationWatch
+from lit_credit.utils.activation_checkpoints import checkpoints, with_checkpoints
 from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.nested import described, first_tensor, map_tensors, replace_first
 from lit_credit.utils.unit_passage import Passage, passage_at
@@ -65,7 +66,8 @@ def local_units(
     """Cut the graph of a forward pass inside the ``with`` at the borders of the units.
 
     Each unit runs on detached inputs, and the rest of the net sees its output detached, so no
-    credit passes through it or around it, skip connections included.
+    credit passes through it or around it, skip connections included. What the net checkpoints
+    (``torch.utils.checkpoint``) inside of a unit stays so; around units its activations are kept.
 
     Args:
         module: the net.
@@ -96,7 +98,8 @@ def local_units(
             attributes = vars(part)
             replaced.append((attributes, attributes.get("forward")))
             attributes["forward"] = _local_forward(part, passages, graphs, options)
-        yield graphs
+        with checkpoints("direct"):
+            yield graphs
     finally:
         for attributes, before in reversed(replaced):
             if before is None:
@@ -127,10 +130,12 @@ def _local_forward(
         graphs.begun[unit.name] = None
         if options.detach_inputs and unit.step == 1:
             args, kwargs = _detached(args), _detached(kwargs)
-        if options.recompute and is_grad_enabled():
-            result = checkpoint(run, *args, use_reentrant=False, **kwargs)
-        else:
-            result = run(*args, **kwargs)
+        with checkpoints("kept"):
+            if options.recompute and is_grad_enabled():
+                again = with_checkpoints("kept", run)
+                result = checkpoint(again, *args, use_reentrant=False, **kwargs)
+            else:
+                result = run(*args, **kwargs)
         if unit.is_composite:
             graphs.inside.setdefault(unit.name, []).append(
                 [t.grad_fn for t in tensors_of(result) if t.grad_fn is not None]

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from lit_credit.utils.activation_checkpoints import is_second_run
 from lit_credit.utils.attention_functions import listened_to
 from lit_credit.utils.compiled import named_submodules
 
@@ -133,7 +134,7 @@ class _Recorder:
 
         In the latter, of autograd for CUDA, a block may run again.
         """
-        return get_ident() == self._thread or torch._C._current_graph_task_id() != -1
+        return get_ident() == self._thread or is_second_run()
 
     def attach(self, place: _Place, undo: ExitStack) -> None:
         """Follow a submodule's forward until ``undo`` is closed."""
@@ -180,7 +181,7 @@ class _Recorder:
         shown = _with_heads(weights, heads)
         if allowed is not None:
             allowed = _with_heads(allowed.expand(weights.shape), heads)
-        if torch._C._current_graph_task_id() == -1:  # else a second run, in a backward pass
+        if not is_second_run():
             if self.replace is not None:
                 shown = self.replace(len(self.calls), shown)
             call = AttentionCall(place.name, shown, allowed, *(_with_heads(x, heads) for x in qkv))

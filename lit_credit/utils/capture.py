@@ -7,7 +7,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_credit.utils.activation_checkpoints import is_second_run
 from lit_credit.utils.compiled import submodule
+from lit_credit.utils.finite import has_fractions
 from lit_credit.utils.nested import first_tensor, replace_first
 from lit_credit.utils.unit_names import is_composite, parse_unit
 from lit_credit.utils.unit_passage import Passage, passage_at
@@ -42,7 +44,8 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
 
     Yields:
         A dict that fills as the forward pass runs; a point not passed has no entry. Where a
-        submodule runs several times, the first passage counts.
+        submodule runs several times, the first passage counts. The second run of what is checkpointed
+    (``torch.utils.checkpoint``) takes the same path, while the ``with`` lasts.
 
     Raises:
         AttributeError: if ``module`` has no submodule of such a name.
@@ -52,11 +55,13 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
 
     def record(point: Point, value: Any) -> Any:
         tensor = first_tensor(value)
-        if point in tensors or tensor is None or not tensor.is_floating_point():
+        again = point in tensors
+        if (again and not is_second_run()) or tensor is None or not has_fractions(tensor):
             return None
         if torch.is_grad_enabled() and not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()
-        tensors[point] = tensor
+        if not again:
+            tensors[point] = tensor
         return replace_first(value, tensor.clone())
 
     with ExitStack() as hooks:
@@ -86,7 +91,7 @@ def _unit_hooks(part: nn.Module, passages: Sequence[Passage], record: Any) -> li
 
     def at_input(value: Any) -> Any:
         changed = None
-        for passage in ending:
+        for passage in [] if is_second_run() else ending:
             if passage.may_end:
                 passage.is_open = False
                 changed = record(Point(passage.name, "output"), value)
@@ -94,7 +99,7 @@ def _unit_hooks(part: nn.Module, passages: Sequence[Passage], record: Any) -> li
         return changed
 
     def after(_: nn.Module, __: Any, output: Any) -> Any:
-        passage = passage_at(part, members)
+        passage = None if is_second_run() else passage_at(part, members)
         if passage is None or passage.until is not None or not passage.has_run:
             return None
         passage.is_open = False

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_credit.utils.nested import map_tensors
 
-__all__ = ["NonFinite", "NonFiniteError", "non_finite", "seem_finite", "tensors_of"]
+__all__ = ["NonFinite", "NonFiniteError", "has_fractions", "non_finite", "seem_finite", "tensors_of"]
 
 
 class NonFiniteError(FloatingPointError, ValueError):
@@ -57,7 +57,7 @@ def non_finite(value: Any) -> NonFinite | None:
         >>> str(found), found.share
         ('2 of 4 NaN, 1 inf', 0.75)
     """
-    tensors = [_values(t.detach()) for t in tensors_of(value) if _has_fractions(t)]
+    tensors = [_values(t.detach()) for t in tensors_of(value) if has_fractions(t)]
     nans = sum(int(t.isnan().sum()) for t in tensors)
     infinities = sum(int(t.isinf().sum()) for t in tensors)
     if not nans and not infinities:
@@ -100,5 +100,6 @@ def _values(tensor: Tensor) -> Tensor:
     return tensor.coalesce().values() if tensor.is_sparse else tensor
 
 
-def _has_fractions(tensor: Tensor) -> bool:
+def has_fractions(tensor: Tensor) -> bool:
+    """Whether it holds real or complex numbers, and not whole ones."""
     return tensor.is_floating_point() or tensor.is_complex()

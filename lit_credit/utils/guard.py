@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from lit_credit.utils.activation_checkpoints import checkpoints
 from lit_credit.utils.compiled import eager
 from lit_credit.utils.held_state import HeldState
 from lit_credit.utils.random_state import preserved_rng
@@ -34,7 +35,8 @@ def guarded(
     Inside, autograd records (also where Lightning validates under ``inference_mode``) and ``grad``
     of every parameter is None. Modes are set without a call of ``eval`` or ``train``, which may do
     more, as LoRA layers that merge their weights. What is compiled runs eagerly, for compiled code
-    does not see hooks.
+    does not see hooks; reentrant checkpoints run as torch's other variant, for
+    ``torch.autograd.grad`` refuses them.
 
     Costs a copy of all parameters, buffers and other tensors that the module holds, until the exit.
     Not looked into: datasets, loaders, the Trainer and its callbacks.
@@ -62,6 +64,7 @@ def guarded(
         torch.inference_mode(False),
         torch.enable_grad(),
         eager(),
+        checkpoints("probed"),
         _silent(module, trainer),
         _held(module, trainer, functions=True),
     ):
