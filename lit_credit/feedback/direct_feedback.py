@@ -93,8 +93,10 @@ class DirectFeedback(LazyBuffers):
             How to compute the credit of a unit.
 
         Raises:
-            ValueError: if the sizes differ from those that the matrices were drawn for.
+            ValueError: if the sizes differ from those that the matrices were drawn for, or a unit's
+                rows are not those of the error.
         """
+        _check_rows(error, shapes)
         per_position = {self._per_position(error, shape) for shape in shapes.values()}
         if len(per_position) > 1:
             raise ValueError(
@@ -168,6 +170,18 @@ class DirectFeedback(LazyBuffers):
             scale=self.scale,
             seed=derive_seed(self.seed, name),
         )
+
+
+def _check_rows(error: Tensor, shapes: Mapping[str, Size]) -> None:
+    for name, shape in shapes.items():
+        if shape[:1] != error.shape[:1]:
+            raise ValueError(
+                f"unit {name!r} returns {tuple(shape)}, but the error is {tuple(error.shape)}: "
+                "direct feedback sends each row of the error to the same row of a unit, and cannot "
+                "know which nodes, tokens or parts belong to which sample. Put the batch first "
+                "(`batch_first=True`), choose as units what has a row a sample, or train such a "
+                "net by BlockFA or FA."
+            )
 
 
 def _sources(units: Sequence[str], shared: bool | Mapping[str, str]) -> dict[str, str]:
