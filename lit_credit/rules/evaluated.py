@@ -12,8 +12,8 @@ from lit_credit.rules.checkpointed import CheckpointedRule
 from lit_credit.rules.first_batch import EXPLAINED, check_loss, explain
 from lit_credit.rules.metrics import check_computed, collection, compared, loader_metrics
 from lit_credit.rules.monitors import check_monitors
+from lit_credit.rules.rows import evaluated_rows
 from lit_credit.tasks import Task
-from lit_credit.utils.batch_rows import evaluated_rows
 from lit_credit.utils.logging import declare_metrics, log_hyperparameters
 from lit_credit.utils.trainer import evaluation_loaders
 

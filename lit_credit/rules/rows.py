@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lit_credit.utils.nested import first_tensor, items_of
+from lit_credit.utils.nested import first_tensor
 
-__all__ = ["evaluated_rows", "splittable_rows"]
+__all__ = ["evaluated_rows"]
 
 
 def evaluated_rows(inputs: Any, target: Any, output: Any) -> int:
@@ -34,23 +34,3 @@ def evaluated_rows(inputs: Any, target: Any, output: Any) -> int:
         if tensor is not None and tensor.dim():
             return len(tensor)
     return 1
-
-
-def splittable_rows(batch: Any) -> int | None:
-    """The rows by which a batch can be cut, those of its first tensor.
-
-    None if it shows no tensor with rows, or has a packed or nested sequence in it.
-
-    Example:
-        >>> import torch
-        >>> splittable_rows((torch.zeros(4, 2), torch.zeros(4))), splittable_rows({"x": 1})
-        (4, None)
-    """
-    first = first_tensor(batch)
-    return None if first is None or first.dim() == 0 or _is_packed(batch) else len(first)
-
-
-def _is_packed(value: Any) -> bool:
-    if isinstance(value, PackedSequence) or (isinstance(value, Tensor) and value.is_nested):
-        return True
-    return any(_is_packed(part) for _, part in items_of(value))
