@@ -15,6 +15,7 @@ from lit_credit.feedback.unit_checks import (
     check_coverage,
     check_cut,
     check_recompute,
+    check_sent,
     stray_parameters,
 )
 from lit_credit.feedback.units import UnitGraphs, local_units
@@ -101,7 +102,11 @@ class LocalRule(CreditRule):
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, whose gradient is the rule's update where the units are cut apart."""
         broadcast = Broadcast(self._deliver)
+        has_run = self._has_run
         loss = self.run_units(batch, broadcast)
+        if not has_run and isinstance(loss, Tensor):
+            unit = self.error_at
+            check_sent(loss, "the net's output" if unit is None else f"the output of unit {unit!r}")
         if self.normalize_credit:
             broadcast.watch(loss)
         return loss, loss
