@@ -25,13 +25,14 @@ __all__ = ["compare", "main"]
 
 BASELINE = "FrozenUnits"
 _ORDER = ["BP", "FA", "BlockFA", "DFA"]
+_OF_LOADERS = dict.fromkeys(("accuracy", "loss"), ".3f")
 _ENDS = {
-    **dict.fromkeys(("accuracy", "loss", "ood_error", "id_error", "cosine"), ".3f"),
+    **_OF_LOADERS,
+    **dict.fromkeys(("ood_error", "id_error", "cosine"), ".3f"),
     **dict.fromkeys(("z", "match", "mismatch"), ".2f"),
 }
 """Quantities of which the end of training is shown, mean and spread over runs, and in what form."""
-_COLUMNS = [
-    *(f"{name}{part}" for name in _ENDS for part in ("", "_sd")),
+_SCALES = [
     *("h_first", "h_last", "h_last_sd", "growth", "g_first", "g_last", "g_last_sd"),
     *("above_frozen", "scale_unstable", "depth_unused"),
 ]
@@ -75,11 +76,12 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     subjects = list(dict.fromkeys(run.subject for s in summaries for run in s.runs))
     title = subjects[0] if len(subjects) == 1 else ""
     histories = {s.label: [run.histories for run in s.runs] for s in summaries}
+    ends = _ends([run for summary in summaries for run in summary.runs])
     notes = [note for summary in summaries for note in _notes(summary)]
     if any("circuit_matching" in seed for seeds in histories.values() for seed in seeds):
         notes.append("circuits over steps: circuits.png, circuits_log.png")
-    text = "\n".join([*_table(summaries), *_legend(summaries), *notes])
-    files = {"comparison.csv": _csv(summaries), **_figures(histories, title)}
+    text = "\n".join([*_table(summaries, ends), *_legend(summaries), *notes])
+    files = {"comparison.csv": _csv(summaries, ends), **_figures(histories, title)}
     try:
         write_files(folder, files)
     except OSError as error:
@@ -190,7 +192,24 @@ def _labels(rule: str, groups: Sequence[Sequence[Run]]) -> list[str]:
     return [f"{rule} ({name})" for name in names]
 
 
+def _ends(runs: Sequence[Run]) -> dict[str, str]:
+    """What is shown of these runs' ends: further loaders (``accuracy/ood``) stand after the first.
+
+    Each loader logs a loss, so the losses tell their names; those of metrics may have slashes too.
+    """
+    tags = {
+        tag: None
+        for run in runs
+        for row in run.histories.get("metrics", [])
+        for tag in row["values"]
+    }
+    loaders = [tag.removeprefix("val/loss") for tag in tags if tag.startswith("val/loss/")]
+    further = {f"{name}{end}": form for end in loaders for name, form in _OF_LOADERS.items()}
+    return _OF_LOADERS | further | _ENDS
+
+
 def _summarise(groups: dict[str, list[Run]]) -> list[Summary]:
+    shown = _ends([run for runs in groups.values() for run in runs])
     accuracy = {label: _end(runs, "accuracy") for label, runs in groups.items()}
     baselines: dict[str, list[str]] = {}
     for label, runs in groups.items():
@@ -201,12 +220,14 @@ def _summarise(groups: dict[str, list[Run]]) -> list[Summary]:
         # Of two baselines for one net neither is the baseline.
         same = baselines.get(runs[0].setting, []) if runs[0].rule != BASELINE else []
         frozen = accuracy[same[0]].mean.item() if len(same) == 1 else math.nan
-        summaries.append(Summary(label, runs, _values(runs, accuracy[label], frozen)))
+        summaries.append(Summary(label, runs, _values(runs, shown, accuracy[label], frozen)))
     return summaries
 
 
-def _values(runs: Sequence[Run], accuracy: MeanAndSd, frozen: float) -> dict[str, float]:
-    ends = [_end(runs, quantity) for quantity in _ENDS]
+def _values(
+    runs: Sequence[Run], shown: Mapping[str, str], accuracy: MeanAndSd, frozen: float
+) -> dict[str, float]:
+    ends = [_end(runs, quantity) for quantity in shown]
     h, g = (_end(runs, quantity) for quantity in ("h", "g"))
     h_first, g_first = (_start(runs, quantity) for quantity in ("h", "g"))
     grown = growth(h.mean, h_first.mean).item()
@@ -214,7 +235,7 @@ def _values(runs: Sequence[Run], accuracy: MeanAndSd, frozen: float) -> dict[str
     above = accuracy.mean - frozen
     cells = (*(x for end in ends for x in end), h_first.mean, *h, grown, g_first.mean, *g, above)
     numbers = [*map(float, cells), flags.scale_unstable, flags.depth_unused]
-    return dict(zip(_COLUMNS, numbers, strict=True))
+    return dict(zip(_columns(shown), numbers, strict=True))
 
 
 def _end(runs: Sequence[Run], quantity: str) -> MeanAndSd:
@@ -229,24 +250,29 @@ def _start(runs: Sequence[Run], quantity: str) -> MeanAndSd:
     return mean_and_sd([curve.get(0, math.nan) for curve in curves if curve])
 
 
-def _csv(summaries: Sequence[Summary]) -> bytes:
+def _columns(shown: Mapping[str, str]) -> list[str]:
+    return [*(f"{name}{part}" for name in shown for part in ("", "_sd")), *_SCALES]
+
+
+def _csv(summaries: Sequence[Summary], shown: Mapping[str, str]) -> bytes:
+    columns = _columns(shown)
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["rule", "n", *_COLUMNS, "epochs", "seeds"])
+    writer.writerow(["rule", "n", *columns, "epochs", "seeds"])
     for s in summaries:
-        cells = ["" if math.isnan(s.values[c]) else f"{s.values[c]:.8g}" for c in _COLUMNS]
+        cells = ["" if math.isnan(s.values[c]) else f"{s.values[c]:.8g}" for c in columns]
         epochs = min(run.last_epoch for run in s.runs)
         seeds = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
         writer.writerow([s.label, len(s.runs), *cells, epochs, seeds])
     return file.getvalue().encode()
 
 
-def _table(summaries: Sequence[Summary]) -> list[str]:
+def _table(summaries: Sequence[Summary], shown: Mapping[str, str]) -> list[str]:
     """Lines of equal width; columns that are undefined for every rule are left out."""
     rows: list[dict[str, str]] = []
     for s in summaries:
         v = s.values
-        ends = {n.replace("_", " "): _pair(v[n], v[f"{n}_sd"], form) for n, form in _ENDS.items()}
+        ends = {_head(n): _pair(v[n], v[f"{n}_sd"], form) for n, form in shown.items()}
         row = {
             **ends,
             "|h_L| start": number_text(v["h_first"]),
@@ -268,6 +294,10 @@ def _table(summaries: Sequence[Summary]) -> list[str]:
         ).rstrip()
         for line in lines
     ]
+
+
+def _head(quantity: str) -> str:
+    return quantity.replace("_", " ", 1) if quantity in _ENDS else quantity.replace("/", " ", 1)
 
 
 def _raised(summary: Summary) -> list[str]:

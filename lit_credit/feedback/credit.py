@@ -325,8 +325,9 @@ def check_rows(unit: str, shape: Size, source: Size, what: str) -> None:
         raise ValueError(
             f"unit {unit!r} hands on {tuple(shape)}, but its credit is made of the {what}, "
             f"{tuple(source)}, row by row: expected {source[0]} rows. A submodule that runs for "
-            "some of the samples, such as an expert, cannot be a unit. Name the submodule that "
-            "contains all of them."
+            "some of the samples, such as an expert, cannot be a unit, nor one whose rows are "
+            "nodes, tokens or parts of samples. Name the submodule that contains all of them, put "
+            "the batch first (`batch_first=True`), or train the net by FA."
         )
 
 

@@ -3,14 +3,23 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.unit_names import parse_unit, unit_modules
 
-__all__ = ["check_coverage", "check_cut", "check_recompute", "stray_parameters"]
+__all__ = [
+    "check_coverage",
+    "check_cut",
+    "check_recompute",
+    "check_sent",
+    "stray_parameters",
+]
+
+_ENTRY = ("_BroadcastBackward", "_LinkBackward")
+"""Names of the graph's nodes at which credit enters; see :class:`lit_credit.feedback.credit`."""
 
 
 def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:
@@ -132,15 +141,34 @@ def check_cut(graphs: UnitGraphs, output: Any) -> None:
                 )
 
 
+def check_sent(loss: Tensor, where: str) -> None:
+    """Check that the backward pass of the loss comes to where the units get their credit.
+
+    Args:
+        loss: that is about to be differentiated.
+        where: the tensor whose gradient is the error, for the error.
+
+    Raises:
+        ValueError: if the loss does not depend on that tensor, so that no unit would learn.
+    """
+    if not any(node.name() in _ENTRY for node in _reached(loss)):
+        raise ValueError(
+            f"the loss does not depend on {where}, whose gradient is the error, so no unit would "
+            "learn. A unit that returns several tensors, as an LSTM its outputs and its state, "
+            "hands on the first one alone: use that one, or wrap the unit so that it returns the "
+            "one in use."
+        )
+
+
 def _reached(value: Any) -> set[Any]:
     """All nodes of the graph that a tensor comes from, up to where credit enters."""
     found: set[Any] = set()
     waiting = [tensor.grad_fn for tensor in tensors_of(value)]
     while waiting:
         node = waiting.pop()
-        # Behind a broadcast of credit lie the units, on purpose.
-        if node is None or node in found or node.name() in ("_BroadcastBackward", "_LinkBackward"):
+        if node is None or node in found:
             continue
         found.add(node)
-        waiting.extend(following for following, _ in node.next_functions)
+        if node.name() not in _ENTRY:  # behind it lie the units, on purpose
+            waiting.extend(following for following, _ in node.next_functions)
     return found

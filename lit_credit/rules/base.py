@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -11,14 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MetricCollection
 
 from lit_credit.feedback.matrices import FeedbackPair
-from lit_credit.rules.checkpointed import CheckpointedRule
 from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
 from lit_credit.rules.described import describe_groups
-from lit_credit.rules.first_batch import EXPLAINED, check_loss, explain
-from lit_credit.rules.monitors import check_monitor, check_monitors
+from lit_credit.rules.evaluated import EvaluatedRule
+from lit_credit.rules.first_batch import check_loss
+from lit_credit.rules.monitors import check_monitor
 from lit_credit.rules.optimization import (
     check_numbers,
     check_options,
@@ -32,9 +31,8 @@ from lit_credit.utils.capture import Point, capture
 from lit_credit.utils.checkpoint_io import save_atomically
 from lit_credit.utils.device_search import skip_device_search
 from lit_credit.utils.hyperparameters import save_plain_hyperparameters
-from lit_credit.utils.logging import declare_hyperparameters, logger_due
+from lit_credit.utils.logging import logger_due
 from lit_credit.utils.names import match_names, submodule_names
-from lit_credit.utils.nested import first_tensor
 from lit_credit.utils.random_state import set_random_state
 from lit_credit.utils.ranges import check_parts
 from lit_credit.utils.trainer import count_updates, is_at_epoch_start
@@ -44,7 +42,7 @@ from lit_credit.utils.updates import batches_of
 __all__ = ["CreditRule"]
 
 
-class CreditRule(CheckpointedRule):
+class CreditRule(EvaluatedRule):
     """A network, a task, and a rule that assigns credit to the network's units.
 
     A rule supplies one scalar whose autograd gradient is its update: :meth:`surrogate`. One
@@ -104,12 +102,10 @@ class CreditRule(CheckpointedRule):
         readout: list[str] | None = None,
         updates_per_step: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(net, task)
         save_plain_hyperparameters(self)
         check_parts(updates_per_step=updates_per_step)
         self.automatic_optimization = False
-        self.net = net
-        self.task = task
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lr_interval = lr_interval
@@ -118,12 +114,6 @@ class CreditRule(CheckpointedRule):
         self.units = self._units(units)
         self.clip_norm = positive(clip_norm, "clip_norm")
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
-        # Compute groups would join two metrics whose counts agree on the first batch.
-        self.val_metrics = MetricCollection(
-            dict(task.metrics()), prefix="val/", compute_groups=False
-        )
-        self.test_metrics = self.val_metrics.clone(prefix="test/")
-        self._passed: set[str] = set()  # "training" and "evaluation" once a batch has come through
 
     # What a rule defines, and what diagnostics ask for by name
 
@@ -188,13 +178,10 @@ class CreditRule(CheckpointedRule):
         """One step of the optimizer on a batch, and of a scheduler that is stepped so; the loss."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        try:
+        with self._explaining(batch, "training"):
             loss, scalar = self.surrogate(batch)
             check_loss(loss, type(self.task).__name__)
             self.manual_backward(scalar)
-        except EXPLAINED as error:
-            self._explain(error, batch, "training")
-        self._passed.add("training")
         optimizer.step()
         if self.lr_interval == "step":
             self._step_scheduler()
@@ -208,18 +195,6 @@ class CreditRule(CheckpointedRule):
         """Step an epoch-wise scheduler, which Lightning leaves to manual optimization."""
         if self.lr_interval == "epoch":
             self._step_scheduler()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Loss and metrics on a validation batch."""
-        self._evaluation_step(batch, self.val_metrics, "val/loss")
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Loss and metrics on a test batch."""
-        self._evaluation_step(batch, self.test_metrics, "test/loss")
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        """The net's output."""
-        return self(*self.task.inputs(batch))
 
     # Optimizer, start and end
 
@@ -264,12 +239,11 @@ class CreditRule(CheckpointedRule):
         if self._loaded_random_state is not None:
             set_random_state(self._loaded_random_state)
             self._loaded_random_state = None
-        check_monitors(self.trainer, self)
-        names = self.val_metrics.keys(keep_base=False)
-        declare_hyperparameters(self, [_compared(str(name)) for name in names])
+        super().on_fit_start()
 
     def on_train_start(self) -> None:
         """Make up for the end of an epoch that a resumed run has skipped."""
+        super().on_train_start()
         scheduler: Any = self.lr_schedulers()
         if (
             self.lr_interval == "epoch"
@@ -313,33 +287,5 @@ class CreditRule(CheckpointedRule):
             patterns = declared
         return expand_units(patterns, names, "units", after, all_names(self.net))
 
-    def _explain(self, error: Exception, batch: Any, what: str) -> NoReturn:
-        names = type(self.net).__name__, type(self.task).__name__
-        explain(error, batch, *names, first=what not in self._passed)
-
     def _step_scheduler(self) -> None:
         step_scheduler(self.lr_schedulers(), self.trainer.callback_metrics)
-
-    def _evaluation_step(self, batch: Any, metrics: MetricCollection, loss_name: str) -> None:
-        try:
-            inputs = self.task.inputs(batch)
-            output = self(*inputs)
-            loss = self.task.loss(output, batch)
-            check_loss(loss, type(self.task).__name__)
-            metrics.update(output, self.task.target(batch))
-        except EXPLAINED as error:
-            self._explain(error, batch, "evaluation")
-        self._passed.add("evaluation")
-        # Samples weight the mean over batches; an ensemble's output has the members first.
-        rows = first_tensor(inputs)
-        count = len(output if rows is None else rows)
-        self.log(loss_name, loss, batch_size=count, sync_dist=True)
-        self.log_dict(dict(metrics.items()), on_epoch=True, prog_bar=True)
-        if metrics is self.val_metrics and not self.trainer.sanity_checking:
-            hp = {_compared(name): metric for name, metric in metrics.items()}
-            self.log_dict(hp, on_epoch=True)
-
-
-def _compared(name: str) -> str:
-    """The tag under which TensorBoard's HPARAMS shows a validation metric."""
-    return f"hp/{name.removeprefix('val/')}"

@@ -15,6 +15,7 @@ from lit_credit.feedback.unit_checks import (
     check_coverage,
     check_cut,
     check_recompute,
+    check_sent,
     stray_parameters,
 )
 from lit_credit.feedback.units import UnitGraphs, local_units
@@ -119,9 +120,13 @@ class LocalRule(CreditRule):
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, whose gradient is the rule's update where the units are cut apart."""
         broadcast = Broadcast(self._deliver)
+        known = set(self._ran)
         loss, graphs = self.run_units(batch, broadcast)
         if self.training:
             self._trained.update(graphs.outputs)
+        if not known >= graphs.outputs.keys() and isinstance(loss, Tensor):
+            last = list(graphs.outputs)[-1]
+            check_sent(loss, f"unit {last!r}" if self.error_at_unit else "the net's output")
         if self.normalize_credit:
             broadcast.watch(loss)
         return loss, loss

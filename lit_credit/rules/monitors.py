@@ -1,6 +1,7 @@
 """Metrics that callbacks and schedulers watch, checked before training."""
 
 import re
+from collections.abc import Iterator
 from inspect import getsource
 from typing import TYPE_CHECKING
 
@@ -8,11 +9,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
+from lit_credit.rules.metrics import compared
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run
+from lit_credit.utils.trainer import callbacks_of, evaluation_loaders, is_fast_dev_run
 
 if TYPE_CHECKING:
-    from lit_credit.rules.base import CreditRule
+    from lit_credit.rules.evaluated import EvaluatedRule
 
 __all__ = ["check_monitor", "check_monitors"]
 
@@ -20,8 +22,8 @@ _KNOWN = ("lit_credit", "lightning", "torch", "torchmetrics", "builtins", "abc")
 _LOGS = re.compile(r"\blog(_dict)?\(|_metrics\b")
 
 
-def check_monitors(trainer: Trainer, rule: "CreditRule") -> None:
-    """Refuse checkpoints and early stopping that watch what is never logged.
+def check_monitors(trainer: Trainer, rule: "EvaluatedRule") -> None:
+    """Refuse checkpoints, early stopping and schedulers that watch what is never logged.
 
     Lightning finds this out after an epoch.
 
@@ -35,13 +37,17 @@ def check_monitors(trainer: Trainer, rule: "CreditRule") -> None:
         monitor, strict = callback.monitor, getattr(callback, "strict", True)
         if monitor is not None and strict and monitor not in own:
             check_monitor(type(callback).__name__, monitor, trainer, rule)
+    for config in trainer.lr_scheduler_configs:
+        monitor = getattr(config.scheduler, "monitor", None)
+        if monitor is not None:
+            check_monitor("`lr_scheduler`", monitor, trainer, rule)
 
 
-def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "CreditRule") -> None:
+def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "EvaluatedRule") -> None:
     """Refuse the name of a metric that is never logged.
 
     A class from outside of lit_credit and Lightning whose source logs may log anything; beside
-    one, no name is refused.
+    one, no name is refused. Before the loaders are known any of them may be meant.
 
     Args:
         who: what watches the metric, for the error.
@@ -55,15 +61,24 @@ def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "CreditRule") 
     others = [rule, rule.task, *callbacks_of(trainer)]
     if is_fast_dev_run(trainer) or any(_may_log(type(other)) for other in others):
         return
-    logged = ["train/loss"]
-    if trainer.limit_val_batches != 0:
-        names = [str(name) for name in rule.val_metrics.keys(keep_base=False)]
-        logged += ["val/loss", *names, *(f"hp/{name.removeprefix('val/')}" for name in names)]
-    if re.sub(r"/dataloader_idx_\d+$", "", monitor) not in logged:
+    validated = list(_validated(rule)) if trainer.limit_val_batches != 0 else []
+    endings = evaluation_loaders(trainer)
+    if endings is None and monitor.startswith(tuple(f"{name}/" for name in validated)):
+        return
+    logged = ["train/loss", *(f"{name}{end}" for end in endings or [""] for name in validated)]
+    if monitor not in logged:
         raise MisconfigurationException(
             f"{who} watches {monitor!r}, which is not logged. Set its `monitor` to one of: "
             f"{choice(logged, monitor)}."
         )
+
+
+def _validated(rule: "EvaluatedRule") -> Iterator[str]:
+    """What the first loader logs."""
+    yield "val/loss"
+    names = list(map(str, rule.val_metrics.keys(keep_base=False)))
+    yield from names
+    yield from map(compared, names)
 
 
 def _may_log(kind: type) -> bool:

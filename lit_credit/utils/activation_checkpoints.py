@@ -23,7 +23,7 @@ _GENERATORS = (
 _STATE = local()
 
 
-class checkpoints:  # noqa: N801 - a context, written as a class because it is entered a unit a step
+class checkpoints:
     """How a net that checkpoints its activations is run inside of the ``with``, in this thread.
 
     torch's reentrant variant runs its function without autograd, and once more in ``.backward()``

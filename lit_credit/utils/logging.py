@@ -9,9 +9,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
 __all__ = [
-    "declare_hyperparameters",
+    "declare_metrics",
     "log_charts",
     "log_figure",
+    "log_hyperparameters",
     "log_scalars",
     "log_text",
     "logger_due",
@@ -61,17 +62,35 @@ def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) 
             logger.experiment.add_custom_scalars(layout)
 
 
-def declare_hyperparameters(module: LightningModule, metrics: Sequence[str]) -> None:
-    """Send the hyperparameters to the loggers, with the metrics that compare runs.
+def log_hyperparameters(module: LightningModule) -> None:
+    """Send the hyperparameters to the loggers; TensorBoard gets them with :func:`declare_metrics`.
+
+    Args:
+        module: attached to a Trainer.
+    """
+    for logger in module.trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.hparams.update(_hyperparameters(module))  # for its file `hparams.yaml`
+        else:
+            logger.log_hyperparams(_hyperparameters(module))
+
+
+def declare_metrics(module: LightningModule, metrics: Sequence[str]) -> None:
+    """Name the metrics that compare runs, once in a run.
 
     TensorBoard's HPARAMS tab shows only metrics that were declared together with the
     hyperparameters.
+
+    Args:
+        module: attached to a Trainer.
+        metrics: the names under which they are logged.
     """
-    # Keys with an underscore are LightningCLI's own.
-    plain = {name: value for name, value in module.hparams.items() if not name.startswith("_")}
-    parameters = {"rule": type(module).__name__, **plain}
     for logger in module.trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(parameters, dict.fromkeys(metrics, math.nan))
-        else:
-            logger.log_hyperparams(parameters)
+            logger.log_hyperparams(_hyperparameters(module), dict.fromkeys(metrics, math.nan))
+
+
+def _hyperparameters(module: LightningModule) -> dict[str, Any]:
+    # Keys with an underscore are LightningCLI's own.
+    plain = {name: value for name, value in module.hparams.items() if not name.startswith("_")}
+    return {"rule": type(module).__name__, **plain}

@@ -99,15 +99,16 @@ def run_curve(histories: Histories, quantity: str) -> Curve:
         histories: of one run.
         quantity: ``h`` (residual norm at the last point of the stream), ``g`` (exact gradient
             there), ``cosine`` (credit against exact gradient, mean over units), ``accuracy``,
-            ``loss``, ``ood_error`` or ``id_error`` (of the validation), ``z``, ``mismatch`` or
-            ``match`` (of the best pair of heads, the match at the rank nearest to 10).
+            ``loss``, ``ood_error`` or ``id_error`` (of the validation; of a further loader
+            ``accuracy/ood``), ``z``, ``mismatch`` or ``match`` (of the best pair of heads, the
+            match at the rank nearest to 10).
 
     Example:
         >>> row = {"step": 0, "epoch": 0, "name": "", "values": {"val/accuracy": 0.1}}
         >>> run_curve({"metrics": [row]}, "accuracy"), run_curve({"metrics": [row]}, "h")
         ({0: 0.1}, {})
     """
-    if quantity in ("accuracy", "loss", "ood_error", "id_error"):
+    if quantity.partition("/")[0] in ("accuracy", "loss", "ood_error", "id_error"):
         return series(histories.get("metrics", []), f"val/{quantity}")
     if quantity == "cosine":
         return layer_mean(histories.get("credit_alignment", []), "credit/cosine/")

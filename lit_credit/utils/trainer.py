@@ -1,11 +1,13 @@
 """What Lightning's Trainer knows but does not declare."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_credit.utils.paths import is_remote, local_path
@@ -15,6 +17,7 @@ __all__ = [
     "check_trainer",
     "count_updates",
     "epochs_completed",
+    "evaluation_loaders",
     "is_at_epoch_start",
     "is_fast_dev_run",
     "is_last_epoch",
@@ -65,6 +68,41 @@ def count_updates(trainer: Trainer, updates: int) -> None:
 def epochs_completed(trainer: Trainer) -> int:
     """Epochs whose every batch has been trained on, at the end of a batch or in a validation."""
     return trainer.current_epoch + int(trainer.is_last_batch)
+
+
+def evaluation_loaders(trainer: Trainer) -> list[str] | None:
+    """What the names of loaders end in that are validated, or tested, one after the other.
+
+    The first one, and several whose batches are joined, have no ending. Others end in a slash and
+    their key in a mapping, or their position in a list: ``["", "/ood"]``.
+
+    Args:
+        trainer: that fits, validates or tests.
+
+    Returns:
+        One ending a loader; None as long as Lightning has not asked for the loaders.
+    """
+    loops = {TrainerFn.VALIDATING: trainer.validate_loop, TrainerFn.TESTING: trainer.test_loop}
+    fn = trainer.state.fn or TrainerFn.FITTING
+    combined: Any = loops.get(fn, trainer.fit_loop.epoch_loop.val_loop)._combined_loader
+    if combined is None:
+        return None
+    if combined._mode != "sequential":
+        return [""]
+    keys = list(_keys(combined.iterables))
+    if len(keys) != len(combined.flattened):  # containers that Lightning takes for a loader
+        keys = [f"/{index}" for index in range(len(combined.flattened))]
+    return ["", *keys[1:]]
+
+
+def _keys(loaders: Any, above: str = "") -> Iterator[str]:
+    """The way to each loader in nested mappings and lists."""
+    if isinstance(loaders, Mapping | list | tuple):
+        pairs = loaders.items() if isinstance(loaders, Mapping) else enumerate(loaders)
+        for key, part in pairs:
+            yield from _keys(part, f"{above}/{key}")
+    else:
+        yield above
 
 
 def is_fast_dev_run(trainer: Trainer) -> bool:

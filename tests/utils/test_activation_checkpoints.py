@@ -10,7 +10,7 @@ from lit_credit.callbacks import CreditAlignment, GradientNorms, ReferenceValidi
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
 from lit_credit.utils.activation_checkpoints import checkpoints, is_second_run
-from lit_credit.utils.probing import probing
+from lit_credit.utils.guard import guarded
 from tests.callbacks.helpers import CLASSES, FEATURES, WIDTH, Foreign, fit, same_state, train_loader
 from tests.rules.helpers import seeded
 
@@ -104,7 +104,7 @@ def test_training_and_measurements_are_those_without_checkpoints(module, net, pl
 
 def test_what_learns_nothing_in_training_has_no_gradient():
     layer, x = nn.Linear(3, 3), torch.ones(2, 3)
-    with probing(layer):
+    with guarded(layer):
         assert not checkpoint(layer, x, use_reentrant=True).requires_grad
         assert checkpoint(layer, x, use_reentrant=False).requires_grad
         assert checkpoint(layer, x.requires_grad_(), use_reentrant=True).requires_grad

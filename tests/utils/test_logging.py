@@ -8,7 +8,12 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_credit.utils.logging import declare_hyperparameters, log_scalars, logger_due
+from lit_credit.utils.logging import (
+    declare_metrics,
+    log_hyperparameters,
+    log_scalars,
+    logger_due,
+)
 from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run, run_folder
 from tests.callbacks.helpers import trainer
 
@@ -34,7 +39,8 @@ def test_hyperparameters_are_declared_with_their_metrics(tmp_path):
     board = TensorBoardLogger(tmp_path / "board", name="", version="", default_hp_metric=False)
     csv = CSVLogger(tmp_path / "csv", name="", version="")
     module = SimpleNamespace(hparams={"lr": 0.1}, trainer=SimpleNamespace(loggers=[board, csv]))
-    declare_hyperparameters(module, ["hp/accuracy"])
+    log_hyperparameters(module)
+    declare_metrics(module, ["hp/accuracy"])
     board.experiment.flush()
     csv.save()
     events = EventAccumulator(str(tmp_path / "board")).Reload()

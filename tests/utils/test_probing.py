@@ -6,14 +6,14 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
+from lit_credit.utils.preserved_state import preserved_state
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.feedback import add_feedback
 from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.exact_backward import exact_backward
-from lit_credit.utils.preserved_state import preserved_state
-from lit_credit.utils.probing import preserved_rng, probing
+from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.unfrozen import unfrozen
 
 

@@ -1,0 +1,148 @@
+"""Losses and metrics of a rule on validation and test data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+from lit_credit.rules.checkpointed import CheckpointedRule
+from lit_credit.rules.first_batch import EXPLAINED, check_loss, explain
+from lit_credit.rules.metrics import check_computed, collection, compared, loader_metrics
+from lit_credit.rules.monitors import check_monitors
+from lit_credit.rules.rows import evaluated_rows
+from lit_credit.tasks import Task
+from lit_credit.utils.logging import declare_metrics, log_hyperparameters
+from lit_credit.utils.trainer import evaluation_loaders
+
+__all__ = ["EvaluatedRule"]
+
+
+class EvaluatedRule(CheckpointedRule):
+    """The validation and the test of a net by a task.
+
+    Logs ``val/loss`` and the task's metrics as ``val/accuracy``; the latter also as
+    ``hp/accuracy``, by which TensorBoard's HPARAMS compares runs; in a test ``test/loss`` and
+    ``test/accuracy``.
+
+    Several loaders are evaluated one after the other. The first one keeps these names, so that runs
+    with one loader and with several compare. The names of the others end in their key, or in their
+    position: of ``{"id": ..., "ood": ...}`` the second loader logs ``val/loss/ood``,
+    ``val/accuracy/ood`` and ``hp/accuracy/ood``, of a list ``val/accuracy/1``.
+
+    Args:
+        net: any module.
+        task: what a batch means.
+
+    Raises:
+        ValueError: if a metric of the task computes several numbers.
+    """
+
+    def __init__(self, net: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.net = net
+        self.task = task
+        self.val_metrics = collection(task, "val/")
+        self.test_metrics = self.val_metrics.clone(prefix="test/")
+        # Not registered: a checkpoint is the same however many loaders there are.
+        self._loader_metrics: dict[str, MetricCollection] = {}
+        self._passed: set[str] = set()  # "training" and "evaluation" once a batch has come through
+        self._knows_loaders = False
+        self._before_training: dict[str, Metric] = {}
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loss and metrics on a validation batch."""
+        self._evaluation_step(batch, "val", batch_idx, dataloader_idx)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loss and metrics on a test batch."""
+        self._evaluation_step(batch, "test", batch_idx, dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """The net's output."""
+        return self(*self.task.inputs(batch))
+
+    # Names that are watched, and under which runs are compared
+
+    def on_fit_start(self) -> None:
+        """Refuse monitors of what no loader logs."""
+        self._knows_loaders = False
+        check_monitors(self.trainer, self)
+        log_hyperparameters(self)
+
+    def on_validation_start(self) -> None:
+        """Refuse monitors of loaders that are not there."""
+        self._check_loaders()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the sanity check of several loaders; Lightning forgets what its steps have logged."""
+        for name, metric in self._before_training.items():
+            self.log(name, metric, metric_attribute=name)
+        self._before_training = {}
+
+    def on_train_start(self) -> None:
+        """Declare the metrics of all loaders, which are known now."""
+        self._check_loaders()
+        endings = evaluation_loaders(self.trainer) or [""]
+        names = [compared(str(name)) for name in self.val_metrics.keys(keep_base=False)]
+        declare_metrics(self, [f"{name}{ending}" for ending in endings for name in names])
+
+    def _check_loaders(self) -> None:
+        """Check monitors once more in a fit, as soon as the names of the loaders are known."""
+        fits = self.trainer.state.fn == TrainerFn.FITTING
+        if fits and not self._knows_loaders and evaluation_loaders(self.trainer) is not None:
+            self._knows_loaders = True
+            check_monitors(self.trainer, self)
+
+    # One batch
+
+    def _evaluation_step(self, batch: Any, stage: str, batch_idx: int, dataloader_idx: int) -> None:
+        metrics, ending = self._metrics_of(stage, batch_idx, dataloader_idx)
+        with self._explaining(batch, "evaluation"):
+            inputs = self.task.inputs(batch)
+            output = self(*inputs)
+            loss = self.task.loss(output, batch)
+            check_loss(loss, type(self.task).__name__)
+            target = self.task.target(batch)
+            metrics.update(output, target)
+            if "evaluation" not in self._passed:
+                check_computed(dict(metrics.items()), type(self.task).__name__)
+        # The names of loaders are distinct; Lightning would add `/dataloader_idx_1`.
+        options: dict[str, Any] = {"on_epoch": True, "add_dataloader_idx": False}
+        # Samples weight the mean over batches.
+        rows = evaluated_rows(inputs, target, output)
+        self.log(f"{stage}/loss{ending}", loss, batch_size=rows, sync_dist=True, **options)
+        for name, metric in metrics.items():
+            options["metric_attribute"] = name  # so that Lightning does not look for it
+            self.log(name, metric, prog_bar=not ending, **options)
+            if stage == "val" and not self.trainer.sanity_checking:
+                self.log(compared(name), metric, **options)
+        if self.trainer.sanity_checking and len(evaluation_loaders(self.trainer) or ()) > 1:
+            losses = self._before_training.setdefault(f"val/loss{ending}", MeanMetric())
+            losses.to(self.device).update(loss, rows)
+            self._before_training.update(metrics.items())
+
+    def _metrics_of(self, stage: str, batch_idx: int, index: int) -> tuple[MetricCollection, str]:
+        """The metrics of a loader, and what its names end in."""
+        first = self.val_metrics if stage == "val" else self.test_metrics
+        if index == 0:
+            return first, ""
+        endings = evaluation_loaders(self.trainer) or []
+        ending = endings[index] if index < len(endings) else f"/{index}"
+        key = f"{stage}{ending}"
+        if key not in self._loader_metrics:
+            self._loader_metrics[key] = loader_metrics(first, ending)
+        metrics = self._loader_metrics[key]
+        return (metrics.to(self.device) if batch_idx == 0 else metrics), ending
+
+    @contextmanager
+    def _explaining(self, batch: Any, what: str) -> Iterator[None]:
+        """Tell errors of a first batch in the user's terms."""
+        try:
+            yield
+        except EXPLAINED as error:
+            names = type(self.net).__name__, type(self.task).__name__
+            explain(error, batch, *names, first=what not in self._passed)
+        self._passed.add(what)

@@ -1,0 +1,98 @@
+"""The metrics of a task, one collection for each loader."""
+
+import warnings
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from lit_credit.tasks import Task
+from lit_credit.utils.nested import described
+
+__all__ = ["check_computed", "collection", "compared", "loader_metrics"]
+
+
+def collection(task: Task, prefix: str) -> MetricCollection:
+    """Fresh metrics of a task.
+
+    Args:
+        task: what a batch means.
+        prefix: what their names begin with.
+
+    Raises:
+        ValueError: if one computes several numbers.
+    """
+    metrics: dict[str, Any] = dict(task.metrics())
+    check_computed(metrics, type(task).__name__, fresh=True)
+    # Disable compute groups: torchmetrics would merge metrics whose states happen to match on the
+    # first batch.
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)
+
+
+def loader_metrics(first: MetricCollection, ending: str) -> MetricCollection:
+    """The metrics of a further loader.
+
+    Args:
+        first: the metrics of the first loader.
+        ending: what the names of the others end in.
+
+    Raises:
+        ValueError: if a metric of the first loader has such a name.
+    """
+    metrics = first.clone(postfix=ending)
+    metrics.reset()
+    known = set(map(str, first.keys(keep_base=False)))
+    twice = known & set(map(str, metrics.keys(keep_base=False)))
+    if twice:
+        raise ValueError(
+            f"the loader {ending[1:]!r} and the task both name a metric {min(twice)!r}. Give the "
+            "loader another name."
+        )
+    return metrics
+
+
+def compared(name: str) -> str:
+    """The tag under which TensorBoard's HPARAMS shows a validation metric."""
+    return f"hp/{name.removeprefix('val/')}"
+
+
+def check_computed(metrics: Mapping[str, Metric], task: str, fresh: bool = False) -> None:
+    """Refuse metrics that are not one number, which Lightning does after a whole validation.
+
+    Args:
+        metrics: by name; none of them is changed.
+        task: that they are of, for the error.
+        fresh: they have seen no batch, so an empty or failing computation proves nothing.
+
+    Raises:
+        ValueError: naming the metric, what it computes, and the remedy.
+    """
+    for name, metric in metrics.items():
+        value = _computed(metric)
+        if value is None or (isinstance(value, Tensor) and value.numel() == 1):
+            continue
+        if fresh and not (isinstance(value, Tensor) and value.numel()):
+            continue
+        raise ValueError(
+            f"the metric {name!r} of {task} ({type(metric).__name__}) computes "
+            f"{described(value, 200)}, expected a tensor with one number. Reduce it, as "
+            "`average='macro'` does, or return one metric for each number from `metrics`: "
+            "`{f'accuracy/{i}': metric()[i] for i in range(C)}`, where `metric()` makes a fresh "
+            "one and `[i]` takes entry i of what it computes."
+        )
+
+
+def _computed(metric: Metric) -> Any:
+    """What a metric computes now, in this process alone; None where it cannot yet."""
+    twin = deepcopy(metric)
+    for part in twin.modules():
+        if isinstance(part, Metric):
+            part.sync_on_compute = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few samples, or none
+        try:
+            return twin.compute()
+        except Exception:  # such as that of too few samples
+            return None
