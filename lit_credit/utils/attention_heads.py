@@ -69,6 +69,7 @@ class ScoreNorm:
         key_gain: (H, d_head), or None.
         query_shift: (H, d_head), added behind the gain, or None.
         key_shift: (H, d_head), or None.
+        epsilon: what is added to the mean square.
     """
 
     centred: bool
@@ -77,6 +78,7 @@ class ScoreNorm:
     key_gain: Tensor | None = None
     query_shift: Tensor | None = None
     key_shift: Tensor | None = None
+    epsilon: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -21,6 +21,8 @@ __all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance", "writing_point
 _SPREAD = 12.0
 """Standard deviation of the scores to which inputs are amplified: what caps scores then shows."""
 _LARGEST_FACTOR = 1e3
+_SURE = 0.05
+"""Of the tolerance: with a smaller error no better way is looked for."""
 
 
 @dataclass(frozen=True)
@@ -144,23 +146,25 @@ class _Ways:
     def search(
         self, module: nn.Module, layer: AttentionHeads, seen: Sequence[_Pass]
     ) -> tuple[float, bool] | None:
-        """The error with the first way that gives the scores of all passes; None without any."""
+        """The error with the best way that gives the scores of all passes; None without any."""
         attention, path = submodule(module, layer.name), layer.name.split(".")
         around = [submodule(module, ".".join(path[:i])) for i in reversed(range(len(path)))]
         one = seen[0]
         tried = score_ways(layer, attention, around, one.runs, one.calls)
+        best: tuple[float, bool] | None = None
         for way in (*dict.fromkeys(reversed(self.found.values())), *tried):
             heads = way.applied(layer, attention)
-            error, apart = math.inf, False
+            error, apart = 0.0, False
             for p in seen:  # the first one rules out most
-                again = reproduce(heads, p.runs, p.calls)
-                error, apart = _score_error(layer, [again])
-                if error > tolerance(layer.query):
+                own, by_position = _score_error(layer, [reproduce(heads, p.runs, p.calls)])
+                error, apart = max(error, own), apart or by_position
+                if error > (tolerance(layer.query) if best is None else best[0]):
                     break
             else:
-                self.found[layer.name] = way
-                return error, apart
-        return None
+                self.found[layer.name], best = way, (error, apart)
+                if error <= _SURE * tolerance(layer.query):
+                    break
+        return best
 
     def described(self) -> dict[str, list[str]]:
         """What was found, to the attention that it was found of."""

@@ -156,7 +156,7 @@ def normed(q: Tensor, k: Tensor, heads: AttentionHeads) -> tuple[Tensor, Tensor]
     sides = (q, norm.query_gain, norm.query_shift), (k, norm.key_gain, norm.key_shift)
     made = []
     for x, gain, shift in sides:
-        y = normalised(x, norm.centred, norm.joint)
+        y = normalised(x, norm)
         y = y if gain is None else y * gain.to(y)[:, None]
         made.append(y if shift is None else y + shift.to(y)[:, None])
     return made[0], made[1]

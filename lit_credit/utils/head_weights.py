@@ -138,9 +138,7 @@ def _own(attention: nn.Module) -> Callable[[], object] | None:
     return method if callable(method) else None
 
 
-def _read(
-    module: nn.Module, name: str, attention: nn.Module, proved_later: bool
-) -> AttentionHeads:
+def _read(module: nn.Module, name: str, attention: nn.Module, proved_later: bool) -> AttentionHeads:
     path = name.split(".")
     ancestors = [submodule(module, ".".join(path[:i])) for i in reversed(range(len(path)))]
     try:

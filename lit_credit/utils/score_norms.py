@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.utils.attention_heads import AttentionHeads, ScoreNorm
+from lit_credit.utils.norm_forms import norm_epsilon
 from lit_credit.utils.preserved_state import preserved_state
 
 __all__ = ["find_score_norm", "normalised", "per_head"]
@@ -62,10 +63,8 @@ def find_score_norm(attention: nn.Module, heads: AttentionHeads) -> ScoreNorm | 
     if query.centred != key.centred:
         raise ValueError(f"`{query_name}` and `{key_name}` are norms of two kinds")
     gains = [per_head(x, count, size) for x in (query.gain, key.gain)]
-    shifts = [
-        None if x is None else per_head(x, count, size) for x in (query.shift, key.shift)
-    ]
-    return ScoreNorm(query.centred, joint, *gains, *shifts)
+    shifts = [None if x is None else per_head(x, count, size) for x in (query.shift, key.shift)]
+    return ScoreNorm(query.centred, joint, *gains, *shifts, norm_epsilon(found[query_name]))
 
 
 def per_head(x: Tensor, count: int, size: int) -> Tensor:
@@ -80,11 +79,12 @@ def per_head(x: Tensor, count: int, size: int) -> Tensor:
     return own.repeat_interleave(count // len(own), 0)
 
 
-def normalised(x: Tensor, centred: bool, joint: bool) -> Tensor:
+def normalised(x: Tensor, norm: ScoreNorm) -> Tensor:
     """Queries or keys (N, H, T, d_head), each divided by its root mean square."""
-    over = (1, 3) if joint else (3,)
-    x = x - x.mean(over, keepdim=True) if centred else x
-    return x / x.square().mean(over, keepdim=True).sqrt().clamp(min=torch.finfo(x.dtype).tiny)
+    over = (1, 3) if norm.joint else (3,)
+    x = x - x.mean(over, keepdim=True) if norm.centred else x
+    size = (x.square().mean(over, keepdim=True) + norm.epsilon).sqrt()
+    return x / size.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _form(norm: nn.Module, size: int) -> _Form | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ _LAYOUTS: tuple[RopeLayout, ...] = ("half", "interleaved")
 _BASES = (1e4, 5e5, 1e6)
 """Of frequencies base^(-2 i / k), where no table shows them."""
 _MOST_GAINS = 2
+_EPSILONS = (0.0, 1e-6, 1e-5)
 _FAINTEST = 1e-20
 
 
@@ -33,17 +34,18 @@ class _NormByFunction:
     gains: tuple[str, str] | None = None
     """Names of parameters below the attention, for queries and keys."""
     plus_one: bool = False
+    epsilon: float = 0.0
 
     def read(self, attention: nn.Module, heads: AttentionHeads) -> ScoreNorm:
         """The norm with its gains as they are now."""
         if self.gains is None:
-            return ScoreNorm(self.centred, self.joint)
+            return ScoreNorm(self.centred, self.joint, epsilon=self.epsilon)
         count, _, size = heads.query.shape
         found = [
             per_head(attention.get_parameter(name) + self.plus_one, count, size)
             for name in self.gains
         ]
-        return ScoreNorm(self.centred, self.joint, *found)
+        return ScoreNorm(self.centred, self.joint, *found, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -131,18 +133,21 @@ def _norms(heads: AttentionHeads, attention: nn.Module) -> Iterator[_NormByFunct
     gains = [
         name
         for name, p in attention.named_parameters()
-        if p.is_floating_point() and p.ndim <= 2 and p.numel() % size == 0
+        if p.is_floating_point()
+        and p.ndim <= 2
+        and p.numel() % size == 0
         # Not the projections and their biases.
-        and p.numel() <= count * size and not name.endswith(("bias", "b_Q", "b_K", "b_V", "b_O"))
+        and p.numel() <= count * size
+        and not name.endswith(("bias", "b_Q", "b_K", "b_V", "b_O"))
     ]
     pairs: list[tuple[str, str] | None] = [None]
     if 0 < len(gains) <= _MOST_GAINS:
         pairs.append((gains[0], gains[-1]))
     for pair in pairs:
-        for plus_one in [False] if pair is None else [False, True]:
-            for joint in (False, True):
-                for centred in (False, True):
-                    yield _NormByFunction(centred, joint, pair, plus_one)
+        ones = [False] if pair is None else [False, True]
+        for plus_one, joint, centred in product(ones, (False, True), (False, True)):
+            for epsilon in _EPSILONS:
+                yield _NormByFunction(centred, joint, pair, plus_one, epsilon)
 
 
 def _projections(
@@ -157,7 +162,9 @@ def _projections(
                 (y, heads.key, heads.key_bias),
             ):
                 rows = in_rows(stream, transposed).float()
-                sides.append(projected(rows, weight.float(), None if bias is None else bias.float()))
+                sides.append(
+                    projected(rows, weight.float(), None if bias is None else bias.float())
+                )
             q, k = normed(sides[0], sides[1], heads)
             if q.shape[2] > 1 and (shape is None or q.shape == shape):
                 yield q, k
@@ -212,7 +219,9 @@ def _from_scores(
             known = (q_now * k_before)[..., rest].sum(-1)
             matrix = torch.cat([product.real, -product.imag], -1)[shown].double()
             wanted = (target - known)[shown].double()[:, None]
-            if len(matrix) < matrix.shape[1] or not (matrix.isfinite().all() and wanted.isfinite().all()):
+            if len(matrix) < matrix.shape[1] or not (
+                matrix.isfinite().all() and wanted.isfinite().all()
+            ):
                 continue
             cos, sin = torch.linalg.lstsq(matrix.cpu(), wanted.cpu()).solution[:, 0].chunk(2)
             yield Rope(torch.atan2(sin, cos).to(heads.query), layout)
