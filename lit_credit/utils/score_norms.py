@@ -62,9 +62,15 @@ def find_score_norm(attention: nn.Module, heads: AttentionHeads) -> ScoreNorm | 
     joint = query.gain.ndim == 1 and widths[0] == count * size > size
     if query.centred != key.centred:
         raise ValueError(f"`{query_name}` and `{key_name}` are norms of two kinds")
-    gains = [per_head(x, count, size) for x in (query.gain, key.gain)]
-    shifts = [None if x is None else per_head(x, count, size) for x in (query.shift, key.shift)]
-    return ScoreNorm(query.centred, joint, *gains, *shifts, norm_epsilon(found[query_name]))
+    return ScoreNorm(
+        query.centred,
+        joint,
+        per_head(query.gain, count, size),
+        per_head(key.gain, count, size),
+        None if query.shift is None else per_head(query.shift, count, size),
+        None if key.shift is None else per_head(key.shift, count, size),
+        norm_epsilon(found[query_name]),
+    )
 
 
 def per_head(x: Tensor, count: int, size: int) -> Tensor:

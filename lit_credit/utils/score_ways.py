@@ -41,11 +41,11 @@ class _NormByFunction:
         if self.gains is None:
             return ScoreNorm(self.centred, self.joint, epsilon=self.epsilon)
         count, _, size = heads.query.shape
-        found = [
+        query_gain, key_gain = (
             per_head(attention.get_parameter(name) + self.plus_one, count, size)
             for name in self.gains
-        ]
-        return ScoreNorm(self.centred, self.joint, *found, epsilon=self.epsilon)
+        )
+        return ScoreNorm(self.centred, self.joint, query_gain, key_gain, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True)

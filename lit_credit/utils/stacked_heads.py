@@ -30,20 +30,22 @@ def stacked_heads(attention: nn.Module) -> AttentionHeads:
     """Views of the weights, outside of any graph; scores are divided by ``attn_scale``."""
     query, key, value, output = (getattr(attention, name).detach() for name in _WEIGHTS)
     size = query.shape[2]
-    biases = {
-        name: bias.detach() if isinstance(bias := getattr(attention, own, None), Tensor) else None
-        for name, own in (
-            ("query_bias", "b_Q"),
-            ("key_bias", "b_K"),
-            ("value_bias", "b_V"),
-            ("output_bias", "b_O"),
-        )
-    }
+    query_bias, key_bias, value_bias, output_bias = (
+        bias.detach() if isinstance(bias := getattr(attention, name, None), Tensor) else None
+        for name in ("b_Q", "b_K", "b_V", "b_O")
+    )
     divisor = getattr(attention, "attn_scale", None)
     if isinstance(divisor, int | float) and not math.isclose(divisor, math.sqrt(size)):
         factor = math.sqrt(size) / divisor
         query = query * factor
-        biases["query_bias"] = None if (b := biases["query_bias"]) is None else b * factor
+        query_bias = None if query_bias is None else query_bias * factor
     return AttentionHeads(
-        query=query, key=key, value=value, output=output.transpose(1, 2), **biases
+        query=query,
+        key=key,
+        value=value,
+        output=output.transpose(1, 2),
+        query_bias=query_bias,
+        key_bias=key_bias,
+        value_bias=value_bias,
+        output_bias=output_bias,
     )

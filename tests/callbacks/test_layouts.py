@@ -71,6 +71,11 @@ SINKS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def measured(module, diagnostic):
     trainer = quiet_trainer(max_steps=2, callbacks=[diagnostic])
     trainer.fit(module, DataLoader(DATA, 8), DataLoader(DATA, 8))
