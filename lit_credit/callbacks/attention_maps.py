@@ -24,9 +24,11 @@ class AttentionMaps(ProbeDiagnostic):
     """The attention of every module and head: images of the probe's first sample, and entropies.
 
     Logs ``attention/entropy/<module>/H00`` ..: nats, the mean over the samples and queries of the
-    probe, without queries that may see no key; NaN where attention is no softmax. The figure shows
-    the first sample of the last measurement, one map a head, coloured from 0 to the head's own
-    largest weight, by the square root.
+    probe, without queries that may see no key; NaN where attention is no softmax. Keys that bring
+    nothing of the input, as learned sinks, are keys; where the first or last ones are,
+    ``attention/sink/<module>/H00`` .. is their share of the attention. The figure shows the first
+    sample of the last measurement, one map a head, coloured from 0 to the head's own largest
+    weight, by the square root.
 
     Costs one forward on ``n_samples`` rows, and holds A of all modules: 4 n H T S bytes each in
     float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
@@ -56,11 +58,14 @@ class AttentionMaps(ProbeDiagnostic):
         super().__init__(**kwargs)
         self.draw_each = draw_each
         self._maps: dict[str, Tensor] = {}
+        self._sinks: dict[str, list[int]] = {}
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """That A is heads, queries, keys."""
+        """That A is heads, queries, keys, and which keys are sinks."""
         with torch.no_grad():
-            return prove_attention(self, chunk.module, chunk.loss, self.units).proved
+            proof = prove_attention(self, chunk.module, chunk.loss, self.units)
+        self._sinks = {label: sorted(keys) for label, keys in proof.sinks.items() if keys}
+        return proof.proved
 
     def reset(self) -> None:
         """Forget the chunks; the maps of the measurement before stay until there are new ones."""
@@ -68,24 +73,26 @@ class AttentionMaps(ProbeDiagnostic):
         self._is_first = True
 
     def update(self, chunk: Chunk) -> None:
-        """Entropies (N, H, T) of a chunk; keeps the maps of the probe's first sample."""
+        """Entropies and shares (N, H, T) of a chunk; keeps the maps of the probe's first sample."""
         module = chunk.module
         with torch.no_grad(), recorded_attention(module) as calls:
             chunk.loss()
         seen = attention_by_label(module, calls, self.units)
         for label, call in seen.items():
             weights = softmax_or_nan(call.weights, call.allowed)
-            self.gathered.add(label, attention_entropy(weights, call.allowed))
+            self.gathered.add(f"entropy/{label}", attention_entropy(weights, call.allowed))
+            if keys := self._sinks.get(label):
+                self.gathered.add(f"sink/{label}", weights[..., keys].sum(-1))
         if self._is_first:
             self._maps = {label: _first_map(call) for label, call in seen.items()}
             self._is_first = False
 
     def compute(self) -> dict[str, float]:
-        """``entropy/<module>/H..``."""
+        """``entropy/<module>/H..``, and ``sink/<module>/H..`` where there are sinks."""
         return {
-            f"entropy/{label}/{head_tag(index)}": over_samples(head.flatten()).mean
-            for label, entropy in self.gathered.items()
-            for index, head in enumerate(entropy.unbind(1))
+            f"{label}/{head_tag(index)}": over_samples(head.flatten()).mean
+            for label, values in self.gathered.items()
+            for index, head in enumerate(values.unbind(1))
         }
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:

@@ -19,6 +19,7 @@ __all__ = ["AttentionProof", "prove_attention"]
 
 _LEAK = "axes of attention are heads, queries, keys: largest leak between queries"
 _UNKNOWN = "attentions whose number of heads no attribute of the module tells"
+_SINKS = "attentions some of whose keys bring nothing of the input: sinks, or parameters"
 _DECLARED = "attentions taken as the module declares them"
 
 _MOST_IN_COMMON = 0.75
@@ -62,7 +63,8 @@ def prove_attention(
         module: the module.
         run: runs it on the probe.
         units: of the diagnostic, see :func:`lit_credit.callbacks.attention.attention_by_label`.
-        keys: how many keys are positions; where S is larger, the keys at both ends are asked too.
+        keys: how many keys are positions, None takes the number of queries; where S is larger, the
+            keys at both ends are asked too.
 
     Raises:
         ValueError: see :func:`lit_credit.callbacks.attention.attention_by_label`.
@@ -92,6 +94,8 @@ def prove_attention(
     proved = {_LEAK: max((case.leak for case in cases), default=0.0)}
     proved |= {_UNKNOWN: float(unknown)} if unknown else {}
     proved |= {_DECLARED: float(declared)} if declared else {}
+    with_sinks = sum(bool(case.sinks) for case in cases)
+    proved |= {_SINKS: float(with_sinks)} if with_sinks else {}
     return AttentionProof(proved, {case.label: case.sinks for case in cases})
 
 
@@ -114,7 +118,8 @@ class _Case:
         self.unseen = False
         last = self.call.weights.shape[-1] - 1
         self.keys = sorted({0, last})
-        more = last + 1 - (last + 1 if self.positions is None else self.positions)
+        positions = self.call.weights.shape[-2] if self.positions is None else self.positions
+        more = last + 1 - positions
         if 0 < more <= _MOST_SINKS:
             ends = [*range(more), *range(last + 1 - more, last + 1)]
             self.keys = sorted({*self.keys, *ends})

@@ -45,7 +45,7 @@ def prove_attribution(
     if not (targets_of(module, few.batch) >= 0).any():
         few = replace(chunk, share=1.0)
     reading = head_logits(few, units, unembedding, position).reading
-    layers = read_heads(module, units)
+    layers = read_heads(module, units, proved_later=True)
     proved = prove_heads(module, layers, few.loss, who="HeadAttribution", scores=False)
     arrived = _arrival(few, reading, proved)
     return {

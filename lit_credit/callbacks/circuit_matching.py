@@ -186,7 +186,7 @@ class CircuitMatching(Diagnostic):
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check on a few rows of data that pairs of heads as read are pairs of the net."""
-        layers = read_heads(chunk.module, self.units)
+        layers = read_heads(chunk.module, self.units, proved_later=True)
         self._proof = prove_circuits(chunk, layers, self.fold_norm, self._no_rows)
         self._few = None
         return self._proof.statements
@@ -266,7 +266,7 @@ class CircuitMatching(Diagnostic):
         return f"best pair in each: {', '.join(parts)}, token mismatch {mismatch}."
 
     def _read(self, module: LightningModule) -> CircuitPairs:
-        layers = read_heads(module, self.units)
+        layers = read_heads(module, self.units, proved_later=True)
         parts = {part for heads in layers for part in heads.name.split(".")}
         if self.units is None and {"encoder", "decoder"} <= parts:
             raise MisconfigurationException(

@@ -101,9 +101,9 @@ class CircuitPairs:
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
-        """Of all heads, what is read multiplied by the gain of its norm."""
+        """Of all heads, what is read multiplied by the gain of its norm, and that of its scores."""
         stacked = {
-            kind: float64(torch.cat([getattr(layer, kind) for layer in self.layers]))
+            kind: float64(torch.cat([getattr(layer.folded(), kind) for layer in self.layers]))
             for kind in ("query", "key", "value", "output")
         }
         gains = [layer.norm_gain for layer in self.layers]

@@ -18,6 +18,7 @@ from lit_credit.utils.direct_path import arrivals
 from lit_credit.utils.head_proof import ProvedHeads, prove_heads, tolerance, writing_points
 from lit_credit.utils.head_weights import attention_names
 from lit_credit.utils.norms_in_front import NormInFront, find_norms_in_front, norm_points
+from lit_credit.utils.score_ways import ScoreWay, with_ways
 
 __all__ = ["PROVED_ON", "ProvedCircuits", "prove_circuits"]
 
@@ -34,17 +35,21 @@ class ProvedCircuits:
     Attributes:
         statements: what was proved, to the largest relative error; what was not, to NaN.
         norms: by name of the attention the norm in front of it; None where no forward pass ran.
+        ways: by name of the attention how its queries and keys are normed and rotated, where that
+            is another way than was read.
     """
 
     statements: dict[str, float]
     norms: dict[str, NormInFront] | None = field(default=None)
+    ways: dict[str, ScoreWay] = field(default_factory=dict)
 
     def with_gains(
         self, module: LightningModule, layers: Sequence[AttentionHeads]
     ) -> list[AttentionHeads]:
-        """The heads, with the gains of the norms that were found; as they are without any run."""
+        """The heads, with the norms and rotations that were found; as they are without any run."""
+        layers = with_ways(module, layers, self.ways)
         if self.norms is None:
-            return list(layers)
+            return layers
         return [
             layer
             if layer.name not in self.norms
@@ -79,6 +84,13 @@ def prove_circuits(
             few.loss()
     except Exception as error:  # of the person's own code, or the data
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if doubtful := next((layer for layer in layers if layer.doubt), None):
+            raise MisconfigurationException(
+                f"{_WHO}: the heads of {doubtful.name!r} cannot be read: {doubtful.doubt}, and no "
+                f"forward pass can show how, as the loss could not be run on a probe "
+                f"({reason[:200]}). Give the attention a method `head_weights()`, or choose others "
+                "by `units`."
+            ) from error
         rank_zero_warn(
             f"{_WHO}: heads as read are not proved to be those of {type(module).__name__}, whose "
             f"loss could not be run on a probe ({reason[:200]})."
@@ -105,6 +117,7 @@ def prove_circuits(
             **_folded(layers, norms, fold_norm),
         },
         norms,
+        proved.ways,
     )
 
 

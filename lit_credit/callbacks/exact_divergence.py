@@ -88,7 +88,7 @@ class ExactDivergence(ContextDiagnostic):
             return {}
         module = chunk.module
         try:
-            layers = read_heads(module, self.units)
+            layers = read_heads(module, self.units, proved_later=True)
             return prove_heads(module, layers, few.logits, who="ExactDivergence").statements
         except MisconfigurationException as error:
             if self.units is not None:
@@ -117,7 +117,7 @@ class ExactDivergence(ContextDiagnostic):
 
     def _bound(self, module: LightningModule) -> int | None:
         try:
-            layers = read_heads(module, self.units)
+            layers = read_heads(module, self.units, proved_later=True)
         except MisconfigurationException:
             if self.units is not None:
                 raise

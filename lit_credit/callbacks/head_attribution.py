@@ -97,7 +97,7 @@ class HeadAttribution(ProbeDiagnostic):
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find heads and unembedding."""
-        read_heads(module, self.units)
+        read_heads(module, self.units, proved_later=True)
         found = find_unembedding(module, self.unembedding)
         if found is None:
             raise missing(self, module, "an nn.Linear that makes the logits", "Give it one.")

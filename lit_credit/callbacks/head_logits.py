@@ -61,7 +61,7 @@ def head_logits(
         MisconfigurationException: if the unembedding did not run, or shapes do not belong together.
     """
     module = chunk.module
-    layers, norms = read_heads(module, units), norm_names(module)
+    layers, norms = read_heads(module, units, proved_later=True), norm_names(module)
     points = [Point(unembedding, "input"), Point(unembedding, "output")]
     points += [Point(name, side) for name in norms for side in _SIDES]
     points += [point for layer in layers for point in head_points(module, layer)]

@@ -1,27 +1,32 @@
 """Feedback alignment for any nn.Module."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
+from lit_credit.feedback.added import AddedParameters, refusal
 from lit_credit.feedback.attention import FeedbackMultiheadAttention
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.layers import (
+    FeedbackAffine,
     FeedbackConv1d,
     FeedbackConv2d,
     FeedbackConv3d,
     FeedbackLayer,
     FeedbackLinear,
+    FeedbackTransposed,
     Recipe,
     Sign,
     feedback_class,
 )
 from lit_credit.feedback.matrices import draw_for, feedback_names
+from lit_credit.utils.affine import affine_form
 from lit_credit.utils.names import match_names
-from lit_credit.utils.short_text import choice
 
 __all__ = ["add_feedback"]
 
@@ -36,6 +41,9 @@ _COUNTERPARTS: dict[type[nn.Module], type[FeedbackLayer]] = {
 # An embedding has no input that takes a gradient; a norm multiplies entry by entry, whatever the
 # shape of its weight.
 _EXACT_BY_NATURE = (nn.Embedding, nn.LayerNorm, nn.RMSNorm)
+
+# Whose parameters multiply as matrices for all that is known of them.
+_MULTIPLIES = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.Linear, nn.MultiheadAttention, _ConvNd)
 
 
 def add_feedback(
@@ -53,6 +61,14 @@ def add_feedback(
     own weight and bias, but sends the error on through B in place of W:
 
     .. math:: \partial L / \partial x = (\partial L / \partial y) B
+
+    So does any other layer with a ``weight`` of two dimensions that computes x W' + b or x W + b on
+    random numbers, such as Hugging Face's Conv1D.
+
+    Parameters that no layer owns keep their true backward where they are added or concatenated
+    (class tokens, position embeddings, tables of biases) or multiply entry by entry. The graph of
+    the first forward pass with gradients proves it; one that multiplies as a matrix is refused
+    there.
 
     Parameters stay the objects that they are, under their names; a layer gets a persistent buffer
     ``feedback`` (an attention layer ``in_proj_feedback``, or ``q_proj_feedback`` and so on).
@@ -80,7 +96,8 @@ def add_feedback(
     Raises:
         ValueError: if something that owns a matrix cannot be converted and is not in
             ``leave_exact`` (all such are named, and nothing is changed), if ``module`` was
-            converted before, or an argument has no meaning.
+            converted before, or an argument has no meaning. Out of the first forward pass, if a
+            parameter that no layer owns multiplies as a matrix.
 
     Example:
         >>> net = add_feedback(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)))
@@ -98,13 +115,9 @@ def add_feedback(
     """
     _check(module, sign)
     exact = _left_exact(module, leave_exact)
-    layers, obstacles = _survey(module, exact)
+    layers, counterparts, loose, obstacles = _survey(module, exact)
     if obstacles:
-        raise ValueError(
-            "`module` has weights that cannot have a feedback: "
-            f"{choice(obstacles, separator='; ')}. Replace them, or list them (or the modules that "
-            "own them) in `leave_exact` to keep their true backward."
-        )
+        raise ValueError(refusal(obstacles))
     recipe = Recipe(distribution, scale, sign)
     # All is drawn before anything is changed. One B for each weight, however many layers use it.
     drawn: dict[int, Tensor] = {}
@@ -112,14 +125,17 @@ def add_feedback(
         for weight_name in feedback_names(layer):
             key = id(getattr(layer, weight_name))
             if key not in drawn:
-                drawn[key] = draw_for(layer, name, weight_name, recipe, seed)
-    for layer in layers.values():
+                transposed = counterparts[name] is FeedbackTransposed
+                drawn[key] = draw_for(layer, name, weight_name, recipe, seed, transposed)
+    for name, layer in layers.items():
         for weight_name, buffer_name in feedback_names(layer).items():
             layer.register_buffer(buffer_name, drawn[id(getattr(layer, weight_name))])
         # The class changes, not the object: hooks and references to it hold. torch's own lazy
         # modules and parametrizations do the same.
-        layer.__class__ = _feedback_class(type(layer))
+        layer.__class__ = _feedback_class(type(layer), counterparts[name])
         vars(layer)["recipe"] = recipe
+    if loose:
+        AddedParameters(loose).register(module)
     return module
 
 
@@ -147,37 +163,74 @@ def _left_exact(module: nn.Module, patterns: Sequence[str]) -> set[int]:
     return exact
 
 
-def _survey(module: nn.Module, exact: set[int]) -> tuple[dict[str, nn.Module], list[str]]:
-    """The layers to convert by name, and what stands in the way."""
-    layers: dict[str, nn.Module] = {}
-    obstacles: list[str] = []
+class _Survey(NamedTuple):
+    """What a net is made of."""
+
+    layers: dict[str, nn.Module]
+    """To convert."""
+    counterparts: dict[str, type[FeedbackLayer]]
+    loose: list[str]
+    """Parameters that no known layer owns."""
+    obstacles: list[str]
+
+
+def _survey(module: nn.Module, exact: set[int]) -> _Survey:
+    found = _Survey({}, {}, [], [])
     for name, child in module.named_modules():
         if id(child) in exact or isinstance(child, _EXACT_BY_NATURE):
             continue
         kind = _kind(type(child))
         own = dict(child.named_parameters(recurse=False))
-        weights = feedback_names(child) if kind is not None else {}
+        own_forward = type(child).forward is not nn.Linear.forward
+        form = affine_form(child) if kind in (None, nn.Linear) and own_forward else None
+        weights = feedback_names(child) if kind or form else {}
         if any(id(own.get(weight)) in exact for weight in weights):
             continue
-        if kind is None:
-            obstacles.extend(_matrices_of(name, child, own, exact))
-        elif reason := _obstacle(child, kind, own):
-            obstacles.append(f"`{name or 'the module itself'}` ({_class_name(child)}: {reason})")
+        if kind is None and form is not None and "forward" not in vars(child):
+            found.layers[name] = child
+            found.counterparts[name] = FeedbackAffine if form == "plain" else FeedbackTransposed
+        elif kind is None:
+            _add_loose(found, name, child, own, exact)
+        elif reason := _obstacle(child, kind, own, proved=form == "plain"):
+            named = name or "the module itself"
+            found.obstacles.append(f"`{named}` ({_class_name(child)}: {reason})")
         else:
-            layers[name] = child
-    return layers, obstacles
+            found.layers[name] = child
+            found.counterparts[name] = _COUNTERPARTS[kind]
+    return _without_tied(module, found)
 
 
-def _matrices_of(
-    name: str, child: nn.Module, own: dict[str, nn.Parameter], exact: set[int]
-) -> Iterator[str]:
+def _add_loose(
+    found: _Survey, name: str, child: nn.Module, own: dict[str, nn.Parameter], exact: set[int]
+) -> None:
     for parameter_name, parameter in own.items():
-        if id(parameter) not in exact and (is_lazy(parameter) or parameter.ndim >= 2):
-            full_name = ".".join(filter(None, (name, parameter_name)))
-            yield f"`{full_name}` (a parameter of {_class_name(child)})"
+        if id(parameter) in exact or not (is_lazy(parameter) or parameter.ndim >= 2):
+            continue
+        full_name = ".".join(filter(None, (name, parameter_name)))
+        differentiable = parameter.is_floating_point() or parameter.is_complex()
+        if is_lazy(parameter) or not differentiable or isinstance(child, _MULTIPLIES):
+            found.obstacles.append(f"`{full_name}` (a parameter of {_class_name(child)})")
+        else:
+            found.loose.append(full_name)
 
 
-def _obstacle(layer: nn.Module, kind: type[nn.Module], own: dict[str, nn.Parameter]) -> str | None:
+def _without_tied(module: nn.Module, found: _Survey) -> _Survey:
+    """A weight that has a B and is a parameter of another module too may be used there without."""
+    converted = {
+        id(getattr(layer, weight))
+        for layer in found.layers.values()
+        for weight in feedback_names(layer)
+    }
+    for name in [n for n in found.loose if id(module.get_parameter(n)) in converted]:
+        found.loose.remove(name)
+        owner = module.get_submodule(name.rpartition(".")[0])
+        found.obstacles.append(f"`{name}` (a parameter of {_class_name(owner)})")
+    return found
+
+
+def _obstacle(
+    layer: nn.Module, kind: type[nn.Module], own: dict[str, nn.Parameter], proved: bool
+) -> str | None:
     """Why a layer of a convertible kind cannot be converted, or None."""
     if any(map(is_lazy, own.values())):
         return "not initialized, run a batch through the net first"
@@ -191,7 +244,7 @@ def _obstacle(layer: nn.Module, kind: type[nn.Module], own: dict[str, nn.Paramet
         getattr(type(layer), method, None) is not getattr(kind, method, None)
         for method in ("forward", "_conv_forward")
     )
-    if overridden or "forward" in vars(layer):
+    if (overridden and not proved) or "forward" in vars(layer):
         return "its forward is its own"
     if isinstance(layer, nn.MultiheadAttention) and layer.bias_k is not None:
         return "add_bias_kv"
@@ -204,12 +257,10 @@ def _kind(cls: type[nn.Module]) -> type[nn.Module] | None:
     return next((kind for kind in _COUNTERPARTS if issubclass(cls, kind)), None)
 
 
-def _feedback_class(cls: type[nn.Module]) -> type[FeedbackLayer]:
+def _feedback_class(cls: type[nn.Module], counterpart: type[FeedbackLayer]) -> type[FeedbackLayer]:
     """The counterpart of a class; of a class derived from it, one that is derived from both."""
-    kind = _kind(cls)
-    counterpart = _COUNTERPARTS[kind] if kind is not None else FeedbackLayer
     # Attention has a subclass of Linear for its output, which differs in nothing but its type.
-    if cls in (kind, NonDynamicallyQuantizableLinear):
+    if cls in (_kind(cls), NonDynamicallyQuantizableLinear):
         return counterpart
     return feedback_class(counterpart, cls)
 

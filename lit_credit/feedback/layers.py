@@ -12,11 +12,13 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.ops import feedback_convolution, feedback_linear
 
 __all__ = [
+    "FeedbackAffine",
     "FeedbackConv1d",
     "FeedbackConv2d",
     "FeedbackConv3d",
     "FeedbackLayer",
     "FeedbackLinear",
+    "FeedbackTransposed",
     "Recipe",
     "Sign",
     "feedback_class",
@@ -95,6 +97,35 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
             return super().forward(input)
         weight = self.weight
         return feedback_linear(input, weight, self.bias, self.feedback, self.signs(weight))
+
+
+class FeedbackAffine(FeedbackLayer):
+    """A layer that is no ``nn.Linear`` and was proved to compute x W' + b, W of (out, in)."""
+
+    weight: Tensor
+    feedback: Tensor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        if not self.sends_feedback():
+            plain: Tensor = super().forward(input)
+            return plain
+        matrices = self.weight, self.feedback, self.signs(self.weight)
+        weight, feedback, signs = map(self.oriented, matrices)
+        bias = getattr(self, "bias", None)
+        return feedback_linear(input, weight, bias, feedback, signs)
+
+    def oriented(self, matrix: Any) -> Any:
+        """A matrix of the weight's shape as (out, in)."""
+        return matrix
+
+
+class FeedbackTransposed(FeedbackAffine):
+    """A layer that was proved to compute x W + b, W of (in, out), as Hugging Face's Conv1D."""
+
+    def oriented(self, matrix: Any) -> Any:
+        """A matrix of the weight's shape as (out, in)."""
+        return None if matrix is None else matrix.T
 
 
 class _FeedbackConv(FeedbackLayer, nn.modules.conv._ConvNd):

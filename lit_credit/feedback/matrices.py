@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.feedback.draw import derive_seed, draw_feedback
-from lit_credit.feedback.layers import FeedbackLayer, Recipe
+from lit_credit.feedback.layers import FeedbackLayer, FeedbackTransposed, Recipe
 from lit_credit.feedback.ops import effective_feedback
 from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.short_text import choice
@@ -37,16 +37,20 @@ def feedback_names(layer: nn.Module) -> dict[str, str]:
     return {f"{name}_weight": f"{name}_feedback" for name in names}
 
 
-def draw_for(layer: nn.Module, name: str, weight_name: str, recipe: Recipe, seed: int) -> Tensor:
+def draw_for(
+    layer: nn.Module, name: str, weight_name: str, recipe: Recipe, seed: int, transposed: bool
+) -> Tensor:
     """Draw the feedback of one weight, (out, in / groups, *kernel); magnitudes, if it lends signs.
 
     Fans are counted as in ``torch.nn.init``, without regard to a stride. A fused projection is
     drawn as the three matrices that it is. Each weight has a random stream of its own, by the names
-    of the layer and of the weight.
+    of the layer and of the weight. That of a transposed weight is the transpose of what a Linear of
+    the same name would get.
     """
     # A compiled net has the matrices of the same net uncompiled.
     stream = derive_seed(seed, f"{clean_name(name)}.{weight_name}")
     weight = getattr(layer, weight_name).detach()
+    weight = weight.T if transposed else weight
     parts = []
     for index, part in enumerate(weight.chunk(_stacked(weight_name))):
         rows, columns, *kernel = part.shape
@@ -62,7 +66,7 @@ def draw_for(layer: nn.Module, name: str, weight_name: str, recipe: Recipe, seed
             dtype=part.dtype,
         )
         parts.append(drawn.abs_() if recipe.sign == "weight" else drawn)
-    return torch.cat(parts)
+    return torch.cat(parts).T.contiguous() if transposed else torch.cat(parts)
 
 
 def feedback_layers(module: nn.Module) -> dict[str, FeedbackPair]:
@@ -128,7 +132,8 @@ def redraw_feedback(module: nn.Module, seed: int) -> None:
     for name, layer, weight_name, buffer_name in matrices:
         key = id(getattr(layer, weight_name))
         if key not in drawn:
-            drawn[key] = draw_for(layer, name, weight_name, layer.recipe, seed)
+            transposed = isinstance(layer, FeedbackTransposed)
+            drawn[key] = draw_for(layer, name, weight_name, layer.recipe, seed, transposed)
         getattr(layer, buffer_name).copy_(drawn[key])
 
 

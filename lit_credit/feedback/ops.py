@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-__all__ = ["effective_feedback", "feedback_convolution", "feedback_linear"]
+__all__ = ["effective_feedback", "feedback_convolution", "feedback_linear", "is_feedback"]
 
 
 def effective_feedback(feedback: Tensor, signs: Tensor | None) -> Tensor:
@@ -114,7 +114,10 @@ class _Linear(Function):
         signs: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(x, feedback, signs)
-        return F.linear(x, weight, bias)
+        y = F.linear(x, weight, bias)
+        # Of more than two dimensions it is a view of a product, which autograd would not let others
+        # change in place, as a plain layer's output may be.
+        return torch.ops.aten._unsafe_view(y, y.shape) if y.dim() > 2 else y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -162,6 +165,11 @@ class _Convolution(Function):
             grad, x, weight, [weight.shape[0]], *ctx.geometry, list(ctx.needs_input_grad[:3])
         )
         return (*grads, None, None, None, None, None, None)
+
+
+def is_feedback(node: Any) -> bool:
+    """Whether a node of the autograd graph sends the error through a feedback."""
+    return getattr(node, "_forward_cls", None) in (_Linear, _Convolution)
 
 
 def _refuse_second_order() -> None:

@@ -1,11 +1,12 @@
 """The weights of an attention, head by head."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
-__all__ = ["AttentionHeads", "Rope", "RopeLayout"]
+__all__ = ["AttentionHeads", "Rope", "RopeLayout", "ScoreNorm"]
 
 RopeLayout = Literal["interleaved", "half"]
 
@@ -22,6 +23,7 @@ class Rope:
         frequencies: (pairs,), radians a position.
         layout: which features are pair i: (2i, 2i + 1) if ``interleaved``, (i, i + pairs) if
             ``half``.
+        scale: factor on the features that turn, as of YaRN.
 
     Raises:
         ValueError: if ``frequencies`` is no vector or the layout none of the two.
@@ -33,6 +35,14 @@ class Rope:
 
     frequencies: Tensor
     layout: RopeLayout
+    scale: float = 1.0
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The first and the second features of all pairs."""
+        count = len(self.frequencies)
+        place = torch.arange(count, device=self.frequencies.device)
+        return (place, place + count) if self.layout == "half" else (2 * place, 2 * place + 1)
 
     def __post_init__(self) -> None:
         if self.frequencies.ndim != 1:
@@ -42,6 +52,33 @@ class Rope:
         if self.layout not in get_args(RopeLayout):
             choices = " or ".join(map(repr, get_args(RopeLayout)))
             raise ValueError(f"`layout` is {self.layout!r}, expected {choices}")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreNorm:
+    """A norm of queries and keys, after their projection and before their rotation.
+
+    Each is divided by its size and multiplied by a gain, so that the matrix between two positions
+    is that of the projections with these gains, but for a positive factor that depends on the two
+    and not on the direction.
+
+    Args:
+        centred: whether the mean of the features is subtracted first, as LayerNorm does.
+        joint: whether the size is that of all heads together, as in OLMo 2.
+        query_gain: (H, d_head), or None.
+        key_gain: (H, d_head), or None.
+        query_shift: (H, d_head), added behind the gain, or None.
+        key_shift: (H, d_head), or None.
+        epsilon: what is added to the mean square.
+    """
+
+    centred: bool
+    joint: bool
+    query_gain: Tensor | None = None
+    key_gain: Tensor | None = None
+    query_shift: Tensor | None = None
+    key_shift: Tensor | None = None
+    epsilon: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,6 +105,9 @@ class AttentionHeads:
         norm_gain: (d_model,), the gain of the norm through which the attention reads the stream;
             None where that is not known, or has none.
         rope: how queries and keys are rotated, None if they are not.
+        score_norm: how queries and keys are normed, None if they are not. ``query`` and ``key`` are
+            in front of it; :meth:`folded` has what it does in them.
+        doubt: why what happens to queries and keys is not known from names; "" if it is.
         name: of the submodule, as :meth:`torch.nn.Module.get_submodule` takes it.
 
     Raises:
@@ -84,6 +124,8 @@ class AttentionHeads:
     output_bias: Tensor | None = None
     norm_gain: Tensor | None = None
     rope: Rope | None = None
+    score_norm: ScoreNorm | None = None
+    doubt: str = ""
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -109,3 +151,25 @@ class AttentionHeads:
                 f"`rope` turns {len(self.rope.frequencies)} pairs of features, but a head has "
                 f"{d_head} features"
             )
+
+    def folded(self) -> "AttentionHeads":
+        """The same with gains and centring of the scores' norm in ``query`` and ``key``.
+
+        So is a scale of the rotation. Biases are left out.
+        """
+        if self.score_norm is None and (self.rope is None or self.rope.scale == 1.0):
+            return self
+        norm, query, key = self.score_norm, self.query, self.key
+        if norm is not None:
+            if norm.centred:
+                over = (0, 2) if norm.joint else 2
+                query, key = (w - w.mean(over, keepdim=True) for w in (query, key))
+            query = query if norm.query_gain is None else query * norm.query_gain[:, None]
+            key = key if norm.key_gain is None else key * norm.key_gain[:, None]
+        rope = self.rope
+        if rope is not None and rope.scale != 1.0:
+            factor = query.new_ones(query.shape[-1])
+            factor[torch.cat(rope.pairs)] = rope.scale
+            query, key, rope = query * factor, key * factor, replace(rope, scale=1.0)
+        left_out = dict.fromkeys(("query_bias", "key_bias", "score_norm"))
+        return replace(self, query=query, key=key, rope=rope, **left_out)  # type: ignore[arg-type]

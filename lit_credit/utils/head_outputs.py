@@ -16,11 +16,18 @@ __all__ = ["head_outputs", "head_points"]
 
 # Legend: N samples, T queries, S keys, H heads.
 
+_CLOSE = 1e-2
+
 
 def head_points(module: nn.Module, heads: AttentionHeads) -> list[Point]:
     """What to record, besides the attention itself, for :func:`head_outputs`."""
-    output = find_output(submodule(module, heads.name))
-    return [] if output is None else [Point(f"{heads.name}.{output}".lstrip("."), "input")]
+    attention = submodule(module, heads.name)
+    output = find_output(attention)
+    if isinstance(attention, nn.MultiheadAttention):  # whose values are seen
+        return []
+    if output is None:
+        return [Point(heads.name, "input"), Point(heads.name, "output")]
+    return [Point(f"{heads.name}.{output}".lstrip("."), "input")]
 
 
 def head_outputs(
@@ -33,7 +40,8 @@ def head_outputs(
 
     .. math:: y_h = A_h (x W_{V,h} + b_{V,h}) \, W_{O,h}^\top
 
-    from the input of the output projection, or else from the attention and its values as seen.
+    from the input of the output projection, or else from the attention and its values as seen, or
+    as made of its input where that gives its output.
 
     Args:
         module: the net.
@@ -56,7 +64,8 @@ def head_outputs(
             f"no attention was seen inside of {heads.name!r} in the forward pass, but in: {ran}. "
             "Leave it out by `units`."
         )
-    recorded = [passed[point] for point in head_points(module, heads) if point in passed]
+    points = head_points(module, heads)
+    recorded = [passed[point] for point in points if point in passed and len(points) == 1]
     count, _, size = heads.value.shape
     if recorded and len(own) == 1 and recorded[0].shape[-1] == count * size:
         mixed = [torch.unflatten(recorded[0], -1, (count, size)).transpose(1, 2)]
@@ -68,6 +77,8 @@ def head_outputs(
             "that is used more than once does, so that what its heads add is no single tensor. "
             "Leave it out by `units`."
         )
+    elif (made := _made(heads, own[0], [passed.get(point) for point in points])) is not None:
+        mixed = [made]
     else:
         raise MisconfigurationException(
             f"what the heads of {heads.name!r} add does not show: neither the input of their output"
@@ -84,6 +95,25 @@ def head_outputs(
     # Where it runs several times, all it adds.
     total = torch.stack([m.detach() for m in mixed]).sum(0)
     return torch.einsum("nhtk,hdk->hntd", total, heads.output.to(total.dtype))
+
+
+def _made(
+    heads: AttentionHeads, call: AttentionCall, passed: Sequence[Tensor | None]
+) -> Tensor | None:
+    """A V, (N, H, T, d_head), of values made of the input; None if that is not what runs."""
+    if len(passed) != 2 or passed[0] is None or passed[1] is None:
+        return None
+    x, y, a = (t.detach().to(call.weights.dtype) for t in (*passed, call.weights) if t is not None)
+    if x.dim() != 3 or a.shape[:2] != (len(x), len(heads.value)) or a.shape[-1] != x.shape[1]:
+        return None
+    value = torch.einsum("nsd,hdk->nhsk", x, heads.value.to(x))
+    if heads.value_bias is not None:
+        value = value + heads.value_bias.to(x)[:, None]
+    mixed = a @ value
+    made = torch.einsum("nhtk,hdk->ntd", mixed, heads.output.to(x))
+    made = made if heads.output_bias is None else made + heads.output_bias.to(x)
+    same = made.shape == y.shape and bool((made - y).norm() <= _CLOSE * y.norm())
+    return mixed if same else None
 
 
 def _mixed(call: AttentionCall, heads: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -14,12 +14,15 @@ from lit_credit.utils.compiled import submodule
 from lit_credit.utils.head_projections import find_output
 from lit_credit.utils.head_recompute import Reproduction, reproduce
 from lit_credit.utils.head_runs import HeadRuns, amplified, watched_heads
+from lit_credit.utils.score_ways import ScoreWay, score_ways
 
 __all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance", "writing_points"]
 
 _SPREAD = 12.0
 """Standard deviation of the scores to which inputs are amplified: what caps scores then shows."""
 _LARGEST_FACTOR = 1e3
+_SURE = 0.05
+"""Of the tolerance: with a smaller error no better way is looked for."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,14 @@ class ProvedHeads:
         statements: what was proved, to the largest relative error; what was not, to NaN.
         runs: what each attention read and wrote, in the order of their first runs.
         found: by name of the attention, of those that ran.
+        ways: by name of the attention what happens to its queries and keys, where that is another
+            than was read; see :func:`lit_credit.utils.score_ways.with_ways`.
     """
 
     statements: dict[str, float]
     runs: dict[str, HeadRuns]
     found: dict[str, Reproduction]
+    ways: dict[str, ScoreWay] = field(default_factory=dict)
 
 
 def tolerance(tensor: Tensor) -> float:
@@ -54,7 +60,8 @@ def prove_heads(
     """Check that heads as read give the attention and the output that the module computes.
 
     With the inputs that each attention really has; for the scores once more with these inputs
-    multiplied, since scores near 0, as before training, hide a cap or a norm.
+    multiplied, since scores near 0, as before training, hide a cap or a norm. Where the scores are
+    others, norms and rotations of queries and keys are tried that functions may compute.
 
     Args:
         module: the module.
@@ -90,24 +97,81 @@ def prove_heads(
         return ProvedHeads(statements, runs, found)
     again = _amplified(module, shown, run, runs, found) if scores else {}
     by_position: list[str] = []
-    output, score = [], []
+    output, score, found_ways = [], [], _Ways()
     for layer in shown:
-        passes = [found[layer.name], *([again[layer.name]] if layer.name in again else [])]
-        visible = bool(calls_of(layer, calls))
-        output.append(_checked(layer, max(p.output for p in passes), _OUTPUT, visible, who))
-        plain = max(p.scores for p in passes)
-        known = [p.apart_from_positions for p in passes]
-        apart = max((error for error in known if not math.isnan(error)), default=math.inf)
-        if plain > tolerance(layer.query) >= apart:
-            by_position.append(layer.name)
-            plain = apart
-        if scores and visible:  # else the output has shown it
-            score.append(_checked(layer, plain, _SCORES, visible, who))
+        seen = [_Pass(runs[layer.name], calls_of(layer, calls), found[layer.name])]
+        seen += [again[layer.name]] if layer.name in again else []
+        visible = bool(seen[0].calls)
+        worst = max(p.found.output for p in seen)
+        output.append(_checked(layer, worst, _OUTPUT, visible, who))
+        if not scores or not visible:  # the output has shown it
+            continue
+        error, apart = _score_error(layer, [p.found for p in seen])
+        if error > tolerance(layer.query):
+            error, apart = found_ways.search(module, layer, seen) or (error, apart)
+        by_position += [layer.name] if apart else []
+        score.append(_checked(layer, error, _SCORES, visible, who))
     statements["heads as read give the output of their attention"] = max(output)
     but = f", but for a bias by position in {_listed(by_position)}" if by_position else ""
     if score:
         statements[f"heads as read give the scores of their attention{but}"] = max(score)
-    return ProvedHeads(statements, runs, found)
+    for text, names in found_ways.described().items():
+        statements[f"queries and keys of {_listed(names)} are {text}, as numbers show"] = 0.0
+    return ProvedHeads(statements, runs, found, found_ways.found)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One attention in one forward pass, and how well its heads as read give it."""
+
+    runs: HeadRuns
+    calls: list[AttentionCall]
+    found: Reproduction
+
+
+def _score_error(layer: AttentionHeads, found: Sequence[Reproduction]) -> tuple[float, bool]:
+    """The largest error of the scores, and whether it leaves out a bias by position."""
+    plain = max(one.scores for one in found)
+    known = [one.apart_from_positions for one in found]
+    apart = max((error for error in known if not math.isnan(error)), default=math.inf)
+    return (apart, True) if plain > tolerance(layer.query) >= apart else (plain, False)
+
+
+class _Ways:
+    """What functions do to queries and keys, by name of the attention."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, ScoreWay] = {}
+
+    def search(
+        self, module: nn.Module, layer: AttentionHeads, seen: Sequence[_Pass]
+    ) -> tuple[float, bool] | None:
+        """The error with the best way that gives the scores of all passes; None without any."""
+        attention, path = submodule(module, layer.name), layer.name.split(".")
+        around = [submodule(module, ".".join(path[:i])) for i in reversed(range(len(path)))]
+        one = seen[0]
+        tried = score_ways(layer, attention, around, one.runs, one.calls)
+        best: tuple[float, bool] | None = None
+        for way in (*dict.fromkeys(reversed(self.found.values())), *tried):
+            heads = way.applied(layer, attention)
+            error, apart = 0.0, False
+            for p in seen:  # the first one rules out most
+                own, by_position = _score_error(layer, [reproduce(heads, p.runs, p.calls)])
+                error, apart = max(error, own), apart or by_position
+                if error > (tolerance(layer.query) if best is None else best[0]):
+                    break
+            else:
+                self.found[layer.name], best = way, (error, apart)
+                if error <= _SURE * tolerance(layer.query):
+                    break
+        return best
+
+    def described(self) -> dict[str, list[str]]:
+        """What was found, to the attention that it was found of."""
+        texts: dict[str, list[str]] = {}
+        for name, way in self.found.items():
+            texts.setdefault(str(way), []).append(name)
+        return texts
 
 
 def calls_of(layer: AttentionHeads, calls: Sequence[AttentionCall]) -> list[AttentionCall]:
@@ -132,7 +196,7 @@ def _amplified(
     run: Callable[[], object],
     runs: Mapping[str, HeadRuns],
     found: Mapping[str, Reproduction],
-) -> dict[str, Reproduction]:
+) -> dict[str, _Pass]:
     """The same with larger scores, where they were small."""
     factors = {
         layer.name: min(_LARGEST_FACTOR, math.sqrt(_SPREAD / found[layer.name].spread))
@@ -148,11 +212,12 @@ def _amplified(
         amplified(module, larger, factors, runs),
     ):
         run()
-    return {
-        layer.name: reproduce(layer, again[layer.name], calls_of(layer, calls))
-        for layer in larger
-        if layer.name in again and _finite(again[layer.name])
-    }
+    passes = {}
+    for layer in larger:
+        if layer.name in again and _finite(again[layer.name]):
+            seen, own = again[layer.name], calls_of(layer, calls)
+            passes[layer.name] = _Pass(seen, own, reproduce(layer, seen, own))
+    return passes
 
 
 _OUTPUT = (

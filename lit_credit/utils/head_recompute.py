@@ -12,8 +12,9 @@ from torch import Tensor
 from lit_credit.utils.attention import AttentionCall
 from lit_credit.utils.attention_heads import AttentionHeads, Rope
 from lit_credit.utils.head_runs import HeadRuns
+from lit_credit.utils.score_norms import normalised
 
-__all__ = ["Reproduction", "reproduce"]
+__all__ = ["Reproduction", "in_rows", "normed", "projected", "reproduce", "ways"]
 
 # Legend: N samples, H heads, T queries, S keys, k features of a head, d of the stream.
 
@@ -70,10 +71,10 @@ def reproduce(
     written = runs.written[0]
     dtype = torch.promote_types(written.dtype, torch.float32)
     best = _FAILED
-    for (q, k, v), transposed in product(_ways(runs.read[0]), (False, True)):
-        streams = [_in_rows(x, transposed).to(dtype) for x in (q, k, v)]
-        target = _in_rows(written, transposed).to(dtype)
-        mixed = _in_rows(runs.mixed[0], transposed).to(dtype) if runs.mixed else None
+    for (q, k, v), transposed in product(ways(runs.read[0]), (False, True)):
+        streams = [in_rows(x, transposed).to(dtype) for x in (q, k, v)]
+        target = in_rows(written, transposed).to(dtype)
+        mixed = in_rows(runs.mixed[0], transposed).to(dtype) if runs.mixed else None
         for found in _compared(heads, streams, target, mixed, calls, transposed):
             if found.written + found.mixed < best.written + best.mixed or (
                 found.written + found.mixed == best.written + best.mixed
@@ -83,7 +84,7 @@ def reproduce(
     return best
 
 
-def _ways(read: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def ways(read: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """What queries, keys and values may have been made of."""
     if len(read) == 3:
         yield read[0], read[1], read[2]
@@ -94,7 +95,7 @@ def _ways(read: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         yield x, x, x
 
 
-def _in_rows(x: Tensor, transposed: bool) -> Tensor:
+def in_rows(x: Tensor, transposed: bool) -> Tensor:
     """(N, T, d) of (T, d), (N, T, d), (T, N, d), or of more dimensions between."""
     x = x[None] if x.dim() == 2 else x
     return x.transpose(0, 1) if transposed else x.flatten(1, -2)
@@ -111,33 +112,63 @@ def _compared(
     eps = torch.finfo(heads.query.dtype).eps
     weights = [(w.to(streams[0]), b) for w, b in _weights(heads)]
     (q, k, v), output = (
-        [_projected(x, *w) for x, w in zip(streams, weights, strict=False)],
+        [projected(x, *w) for x, w in zip(streams, weights, strict=False)],
         heads.output.to(streams[0]),
     )
     if len({x.shape[0] for x in (q, k, v)}) > 1 or k.shape[2] != v.shape[2]:
         return
+    q, k = normed(q, k, heads)
     if q.shape[2] != target.shape[1]:
         q = q[:, :, -target.shape[1] :]  # answers at the last positions alone
     scores = _rotated(q, heads.rope, k.shape[2] - q.shape[2]) @ _rotated(k, heads.rope, 0).mT
     scores = scores / math.sqrt(q.shape[-1])
     bias = 0.0 if heads.output_bias is None else heads.output_bias.to(target)
     seen = [call.weights.detach().to(scores) for call in calls[:1]]
-    for a in seen or _unseen(scores):
-        if a.shape != scores.shape:
-            continue
-        z = a @ v
-        y = torch.einsum("nhtk,hdk->ntd", z, output)
-        if y.shape != target.shape:
-            continue
-        side_by_side = z.transpose(1, 2).flatten(2)
-        alike = mixed is None or mixed.shape != side_by_side.shape
-        allowed = calls[0].allowed if calls else None
-        yield Reproduction(
-            *_score_errors(scores, a, allowed, eps),
-            mixed=0.0 if alike or mixed is None else _relative(side_by_side, mixed, 0.0),
-            written=_relative(y, target - bias, eps * float(target.square().mean().sqrt())),
-            transposed=transposed,
-        )
+    free = heads.score_norm is not None
+    allowed = calls[0].allowed if calls else None
+    for whole in seen or _unseen(scores):
+        more = whole.shape[-1] - scores.shape[-1]
+        # More keys than positions, before or behind them, may be sinks.
+        for part in [slice(scores.shape[-1]), slice(more, None)] if more > 0 else [slice(None)]:
+            a = whole[..., part]
+            if a.shape != scores.shape:
+                continue
+            z = a @ v
+            y = torch.einsum("nhtk,hdk->ntd", z, output)
+            if y.shape != target.shape:
+                continue
+            side_by_side = z.transpose(1, 2).flatten(2)
+            alike = mixed is None or mixed.shape != side_by_side.shape
+            shown = None if allowed is None else allowed.expand(whole.shape)[..., part]
+            yield Reproduction(
+                *_score_errors(_fitted(scores, a) if free else scores, a, shown, eps),
+                mixed=0.0 if alike or mixed is None else _relative(side_by_side, mixed, 0.0),
+                written=_relative(y, target - bias, eps * float(target.square().mean().sqrt())),
+                transposed=transposed,
+            )
+
+
+def normed(q: Tensor, k: Tensor, heads: AttentionHeads) -> tuple[Tensor, Tensor]:
+    """Queries and keys (N, H, T, k) behind the norm that heads have for them."""
+    norm = heads.score_norm
+    if norm is None:
+        return q, k
+    sides = (q, norm.query_gain, norm.query_shift), (k, norm.key_gain, norm.key_shift)
+    made = []
+    for x, gain, shift in sides:
+        y = normalised(x, norm)
+        y = y if gain is None else y * gain.to(y)[:, None]
+        made.append(y if shift is None else y + shift.to(y)[:, None])
+    return made[0], made[1]
+
+
+def _fitted(scores: Tensor, a: Tensor) -> Tensor:
+    """The scores times a temperature a head, which of normed queries and keys no weight tells."""
+    visible = a > _FAINTEST
+    ours, theirs = (_centred(x, visible) for x in (scores, a.log()))
+    over = (0, 2, 3)
+    factor = (ours * theirs).sum(over) / ours.square().sum(over).clamp(min=1e-30)
+    return scores * factor.clamp(min=0)[:, None, None]
 
 
 def _weights(heads: AttentionHeads) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -146,7 +177,7 @@ def _weights(heads: AttentionHeads) -> Iterator[tuple[Tensor, Tensor | None]]:
     yield heads.value, heads.value_bias
 
 
-def _projected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def projected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(N, H, T, k)."""
     y = torch.einsum("ntd,hdk->nhtk", x, weight)
     return y if bias is None else y + bias.to(y)[:, None]
@@ -163,15 +194,13 @@ def _rotated(x: Tensor, rope: Rope | None, first: int) -> Tensor:
     """Turned by position, from the first one on."""
     if rope is None:
         return x
-    pairs = len(rope.frequencies)
-    place = torch.arange(pairs, device=x.device)
-    half = rope.layout == "half"
-    i, j = (place, place + pairs) if half else (2 * place, 2 * place + 1)
+    i, j = (place.to(x.device) for place in rope.pairs)
     position = torch.arange(first, first + x.shape[2], device=x.device)
     angle = position[:, None] * rope.frequencies.to(x)
+    cos, sin = rope.scale * angle.cos(), rope.scale * angle.sin()
     turned = x.clone()
-    turned[..., i] = x[..., i] * angle.cos() - x[..., j] * angle.sin()
-    turned[..., j] = x[..., i] * angle.sin() + x[..., j] * angle.cos()
+    turned[..., i] = x[..., i] * cos - x[..., j] * sin
+    turned[..., j] = x[..., i] * sin + x[..., j] * cos
     return turned
 
 

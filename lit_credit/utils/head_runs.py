@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_credit.utils.attention_heads import AttentionHeads
 from lit_credit.utils.compiled import submodule
+from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.head_projections import projection_names
 from lit_credit.utils.nested import first_tensor, replace_first
 
@@ -26,12 +27,14 @@ class HeadRuns:
         mixed: the input of the output projection, A V of all heads side by side, where it shows.
         written: the output of that projection, or else of the attention.
         returned: the output of the attention.
+        given: all tensors of numbers that the attention got when it first ran.
     """
 
     read: list[list[Tensor]] = field(default_factory=list)
     mixed: list[Tensor] = field(default_factory=list)
     written: list[Tensor] = field(default_factory=list)
     returned: list[Tensor] = field(default_factory=list)
+    given: list[Tensor] = field(default_factory=list)
 
 
 @contextmanager
@@ -61,6 +64,8 @@ def _watch(
     def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
         found.setdefault(layer.name, runs)
         by_name.clear()
+        if not runs.given:
+            runs.given = [x.detach() for x in tensors_of((args, kwargs)) if _is_table(x)]
         if names is None:
             runs.read.append([x.detach().clone() for x in _streams(args, kwargs, width).values()])
 
@@ -99,6 +104,10 @@ def _watch(
         handles.append(output.register_forward_hook(write, with_kwargs=True))
     for handle in handles:
         undo.callback(handle.remove)
+
+
+def _is_table(x: Tensor) -> bool:
+    return (x.is_floating_point() or x.is_complex()) and x.dim() >= 2 and x.shape[-2] > 1
 
 
 def _streams(args: Any, kwargs: Mapping[str, Any], width: int) -> dict[Any, Tensor]:

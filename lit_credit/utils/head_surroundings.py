@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_credit.utils.attention_heads import Rope, RopeLayout
 
-__all__ = ["check_plain_scores", "find_norm_gain", "find_rope"]
+__all__ = ["find_norm_gain", "find_rope"]
 
 # Blocks whose norm multiplies by its weight (Gemma's by 1 + weight): attention to norm.
 _NORMS = {
@@ -21,10 +21,6 @@ _NORMS = {
     "Qwen2DecoderLayer": ("self_attn", "input_layernorm"),
 }
 _ROTARY = re.compile(r"(^|_)(rope|rotary|freqs?|cos|sin)(_|$)|inv_freq|^position_embeddings$")
-_NORM_OF_SCORES = re.compile(
-    r"(q|k|qk|query|key)_?((layer|rms)_?)?(norm|ln)|((layer|rms)_?)?(norm|ln)_?(q|k|qk|query|key)",
-    re.IGNORECASE,
-)
 
 
 def find_norm_gain(attention: nn.Module, parent: nn.Module | None) -> Tensor | None:
@@ -46,13 +42,6 @@ def find_norm_gain(attention: nn.Module, parent: nn.Module | None) -> Tensor | N
         norm = getattr(parent, norm_name) if attention is getattr(parent, child) else None
     gain = getattr(norm, "weight", None)
     return gain.detach() if isinstance(gain, Tensor) and gain.ndim == 1 else None
-
-
-def check_plain_scores(attention: nn.Module) -> None:
-    """Raise a ValueError if queries and keys are normed before they meet."""
-    for name, child in attention.named_children():
-        if _NORM_OF_SCORES.fullmatch(name) and not isinstance(child, nn.Identity):
-            raise ValueError(f"`{name}` norms its queries or keys, so that no matrix is between")
 
 
 def find_rope(attention: nn.Module, ancestors: Sequence[nn.Module]) -> Rope | None:
@@ -79,9 +68,8 @@ def find_rope(attention: nn.Module, ancestors: Sequence[nn.Module]) -> Rope | No
         table = getattr(place, "rotary_emb", None)
         frequencies, layout = getattr(table, "inv_freq", None), _layout(attention)
         if isinstance(frequencies, Tensor) and layout is not None:
-            if (scaling := getattr(table, "attention_scaling", 1.0)) != 1.0:
-                raise ValueError(f"its rotation also scales queries and keys by {scaling:.3g}")
-            return Rope(frequencies.detach(), layout)
+            scale = float(getattr(table, "attention_scaling", 1.0))
+            return Rope(frequencies.detach(), layout, scale)
     raise ValueError(f"it has {sign}, so it may rotate queries and keys, but how is not known")
 
 

@@ -11,8 +11,10 @@ from lit_credit.utils.attention import looks_like_attention
 from lit_credit.utils.attention_heads import AttentionHeads, Rope
 from lit_credit.utils.compiled import named_submodules, submodule
 from lit_credit.utils.head_projections import find_projections, is_attention, split_into_heads
-from lit_credit.utils.head_surroundings import check_plain_scores, find_norm_gain, find_rope
+from lit_credit.utils.head_surroundings import find_norm_gain, find_rope
 from lit_credit.utils.names import matched_units
+from lit_credit.utils.score_norms import find_score_norm
+from lit_credit.utils.stacked_heads import has_stacked_heads, stacked_heads
 
 __all__ = [
     "AttentionHeads",
@@ -29,7 +31,9 @@ _CROSS = {"multihead_attn", "encdecattention", "crossattention", "cross_attn", "
 _MOST_LINES = 10
 
 
-def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[AttentionHeads]:
+def read_heads(
+    module: nn.Module, units: Sequence[str] | None = None, *, proved_later: bool = False
+) -> list[AttentionHeads]:
     """The weights of every head of every attention in a net, as they are now.
 
     In this order, an attention is a submodule
@@ -37,17 +41,22 @@ def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[At
     - with a method ``head_weights()`` that returns its :class:`AttentionHeads`;
     - of class ``nn.MultiheadAttention``, without a ``kdim`` or ``vdim`` of its own;
     - with four Linears of usual names, such as q, k, v, o, or q_proj, k_proj, v_proj, o_proj;
+    - with parameters W_Q, W_K, W_V, W_O of (H, d_model, d_head) and (H, d_head, d_model), as of
+      TransformerLens;
     - with a fused Linear (or Hugging Face's Conv1D) and an output, such as c_attn, c_proj, or qkv,
       proj, whose rows are all of q, then all of k, then all of v.
 
     The number of heads comes from attributes such as ``num_heads`` or ``head_dim``, of the module
     or its ``config``. Queries may share keys and values. A rotation is known from a child
-    ``rotary`` with ``frequencies`` and ``layout``, or from Hugging Face's ``rotary_emb``.
+    ``rotary`` with ``frequencies`` and ``layout``, or from Hugging Face's ``rotary_emb``; norms of
+    queries and keys from submodules of usual names, such as ``q_norm``.
 
     Args:
         module: the net, or a LightningModule around it.
         units: names or glob patterns of attention submodules, as names of ``module`` or of its
             ``net``; None takes all but cross-attention of usual names, such as ``multihead_attn``.
+        proved_later: read also what norms or rotates queries and keys in an unknown way, and say so
+            in ``doubt``: :func:`lit_credit.utils.head_proof.prove_heads` finds by numbers how.
 
     Returns:
         One entry an attention, in the order of registration. Tensors are views of the parameters
@@ -55,8 +64,8 @@ def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[At
 
     Raises:
         ValueError: if a pattern matches no attention, or one twice.
-        MisconfigurationException: if there is no attention, or one cannot be read: its queries and
-            keys are normed, it seems to rotate in an unknown way, or its sizes do not fit.
+        MisconfigurationException: if there is no attention, or one cannot be read: it seems to norm
+            or rotate queries and keys in an unknown way, or its sizes do not fit.
 
     Example:
         >>> heads = read_heads(nn.TransformerEncoderLayer(8, nhead=2))
@@ -69,7 +78,7 @@ def read_heads(module: nn.Module, units: Sequence[str] | None = None) -> list[At
     if not found:
         raise MisconfigurationException(_nothing_found(module))
     chosen = found if units is None else matched_units(units, list(found), "units")
-    return [_read(module, name, found[name]) for name in found if name in chosen]
+    return [_read(module, name, found[name], proved_later) for name in found if name in chosen]
 
 
 def attention_names(module: nn.Module) -> list[str]:
@@ -119,7 +128,7 @@ def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     last: str | None = None
     for name, child in named_submodules(module):
         inside = last is not None and (last == "" or name.startswith(f"{last}."))
-        if not inside and (_own(child) or is_attention(child)):
+        if not inside and (_own(child) or has_stacked_heads(child) or is_attention(child)):
             last = name
             yield name, child
 
@@ -129,11 +138,14 @@ def _own(attention: nn.Module) -> Callable[[], object] | None:
     return method if callable(method) else None
 
 
-def _read(module: nn.Module, name: str, attention: nn.Module) -> AttentionHeads:
+def _read(module: nn.Module, name: str, attention: nn.Module, proved_later: bool) -> AttentionHeads:
     path = name.split(".")
     ancestors = [submodule(module, ".".join(path[:i])) for i in reversed(range(len(path)))]
     try:
-        return _heads(attention, ancestors if name else [], name)
+        heads = _heads(attention, ancestors if name else [], name)
+        if heads.doubt and not proved_later:
+            raise ValueError(heads.doubt)
+        return heads
     except ValueError as error:
         raise MisconfigurationException(
             f"the heads of {name or 'the module itself'!r} ({type(attention).__name__}) cannot be "
@@ -153,9 +165,20 @@ def _heads(attention: nn.Module, ancestors: Sequence[nn.Module], name: str) -> A
         if not isinstance(heads, AttentionHeads):
             raise ValueError(f"its `head_weights()` returned {type(heads).__name__}")
     else:
-        check_plain_scores(attention)
-        heads = split_into_heads(find_projections(attention))
-        heads = replace(heads, rope=find_rope(attention, ancestors))
+        stacked = has_stacked_heads(attention)
+        heads = (
+            stacked_heads(attention) if stacked else split_into_heads(find_projections(attention))
+        )
+        doubts = []
+        try:
+            heads = replace(heads, score_norm=find_score_norm(attention, heads))
+        except ValueError as error:
+            doubts.append(str(error))
+        try:
+            heads = replace(heads, rope=find_rope(attention, ancestors))
+        except ValueError as error:
+            doubts.append(str(error))
+        heads = replace(heads, doubt=", and ".join(doubts))
     gain = heads.norm_gain
     if gain is None:
         gain = find_norm_gain(attention, ancestors[0] if ancestors else None)
@@ -176,7 +199,8 @@ def _nothing_found(module: nn.Module) -> str:
         f"no attention whose heads can be read was found in {type(module).__name__}. Submodules "
         f"that look like attention, and what is in them:\n  {looked}\n"
         "Read are nn.MultiheadAttention, four Linears of usual names (q, k, v, o; q_proj, k_proj, "
-        "v_proj, o_proj; ...), and a fused Linear with an output (c_attn, c_proj; qkv, proj; ...). "
+        "v_proj, o_proj; ...), parameters W_Q, W_K, W_V, W_O of (heads, in, out), and a fused "
+        "Linear with an output (c_attn, c_proj; qkv, proj; ...). "
         "Give another attention a method `head_weights()` that returns "
         "`lit_credit.utils.head_weights.AttentionHeads`."
     )

@@ -21,8 +21,8 @@ class NormForm(NamedTuple):
 
     def gain(self, norm: nn.Module) -> Tensor | None:
         """(d,), None without one."""
-        weight = getattr(norm, "weight", None)
-        if not isinstance(weight, Tensor):
+        weight = _own(norm, "weight", "w")
+        if weight is None:
             return None
         return weight.detach() + 1 if self.plus_one else weight.detach()
 
@@ -43,6 +43,12 @@ def norm_epsilon(norm: nn.Module) -> float:
     return torch.finfo(torch.float32).eps if isinstance(norm, nn.RMSNorm) else 0.0
 
 
+def _own(norm: nn.Module, *names: str) -> Tensor | None:
+    """A parameter by its usual name, or by that of TransformerLens."""
+    found = (getattr(norm, name, None) for name in names)
+    return next((x for x in found if isinstance(x, Tensor)), None)
+
+
 def norm_form(norm: nn.Module, read: Tensor, written: Tensor) -> NormForm | None:
     """The form that gives a norm's output from its input, None if no known one does.
 
@@ -51,7 +57,7 @@ def norm_form(norm: nn.Module, read: Tensor, written: Tensor) -> NormForm | None
         read: its input, (..., d).
         written: its output, (..., d).
     """
-    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+    weight, bias = _own(norm, "weight", "w"), _own(norm, "bias", "b")
     if read.shape != written.shape or (
         isinstance(weight, Tensor) and weight.shape != read.shape[-1:]
     ):

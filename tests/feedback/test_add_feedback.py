@@ -108,10 +108,9 @@ def test_tied_weights_share_one_feedback():
         assert torch.equal(feedback_layers(net)[name].feedback, net.get_submodule(name).feedback)
 
 
-def test_tied_embedding_and_a_raw_matrix_left_exact():
-    with pytest.raises(ValueError, match=re.escape("`position` (a parameter of Tokens)")):
-        add_feedback(Tokens())
-    net = add_feedback(Tokens(), leave_exact=["position"])
+@pytest.mark.parametrize("leave_exact", [[], ["position"]])
+def test_tied_embedding_and_an_added_parameter_are_exact(leave_exact):
+    net = add_feedback(Tokens(), leave_exact=leave_exact)
     assert list(feedback_layers(net)) == ["body.0", "readout"]
     assert net.embedding.weight is net.readout.weight
     assert type(net.embedding) is nn.Embedding
@@ -148,7 +147,10 @@ REFUSED = {
     "rnn": (nn.LSTM(3, 3), "`rnn.weight_ih_l0` (a parameter of LSTM)"),
     "bilinear": (nn.Bilinear(3, 3, 3), "`bilinear.weight` (a parameter of Bilinear)"),
     "up": (nn.ConvTranspose1d(3, 3, 2), "`up.weight` (a parameter of ConvTranspose1d)"),
-    "raw": (nn.ParameterList([torch.ones(3, 3)]), "`raw.0` (a parameter of ParameterList)"),
+    "whole": (
+        nn.ParameterList([nn.Parameter(torch.ones(3, 3, dtype=torch.long), False)]),
+        "`whole.0` (a parameter of Para",
+    ),
     "own": (OwnForward(3, 3), "`own` (OwnForward: its forward is its own)"),
     "lazy": (nn.LazyLinear(3), "`lazy` (LazyLinear: not initialized"),
     "lazy_up": (nn.LazyConvTranspose1d(3, 2), "`lazy_up.weight` (a parameter of LazyConvTr"),

@@ -181,7 +181,7 @@ def test_a_rule_has_the_heads_of_its_net(rule):
     assert all(torch.equal(a.norm_gain, b.norm_gain) for a, b in zip(found, plain, strict=True))
 
 
-@pytest.mark.parametrize("name", ["norm_q", "ln_k", "qk_norm", "query_layernorm", "rms_norm_q"])
+@pytest.mark.parametrize("name", ["norm_q", "ln_k", "query_layernorm", "rms_norm_q"])
 def test_norms_of_queries_and_keys_are_seen_by_any_usual_name(name):
     net = nets.our_gpt()
     attention = net.get_submodule("blocks.0.attention.heads")

@@ -204,9 +204,6 @@ class _Sigmoid(nn.Module):
 SCORES = [
     KeysFirstAttention,
     TalkingBeforeAttention,
-    CosineAttention,
-    NormedByFunctionAttention,
-    RotatedByFunctionAttention,
     CappedAttention,
     OtherScaleAttention,
     ScaledByContentAttention,
