@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.history import History
 from lit_credit.utils.trainer import epochs_completed, run_folder
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.logging import log_text
 from lit_credit.utils.probing import probing
 from lit_credit.utils.ranges import check_range

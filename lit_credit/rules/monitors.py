@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_monitor", "check_monitors"]
 
-_KNOWN = ("lit_credit", "lightning", "torch", "torchmetrics", "builtins", "abc")
+_KNOWN = ("lit_credit", "lightning", "pytorch_lightning", "torch", "torchmetrics", "builtins", "abc")
 _LOGS = re.compile(r"\blog(_dict)?\(|_metrics\b")
 
 
@@ -29,9 +29,9 @@ def check_monitors(trainer: Trainer, rule: "CreditRule") -> None:
         MisconfigurationException: naming the callback, the metric, and what there is.
     """
     for callback in callbacks_of(trainer):
-        if not isinstance(callback, ModelCheckpoint | EarlyStopping):
+        if not is_a(callback, ModelCheckpoint, EarlyStopping):
             continue
-        own = ("epoch", "step") if isinstance(callback, ModelCheckpoint) else ()
+        own = ("epoch", "step") if is_a(callback, ModelCheckpoint) else ()
         monitor, strict = callback.monitor, getattr(callback, "strict", True)
         if monitor is not None and strict and monitor not in own:
             check_monitor(type(callback).__name__, monitor, trainer, rule)
