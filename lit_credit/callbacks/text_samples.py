@@ -13,6 +13,7 @@ from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.logging import log_text
 from lit_credit.utils.probing import probing
 from lit_credit.utils.ranges import check_range
+from lit_credit.utils.rank_zero import waiting_for_rank_zero
 from lit_credit.utils.trainer import check_trainer
 
 __all__ = ["TextSamples"]
@@ -75,11 +76,14 @@ class TextSamples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sample to TensorBoard."""
-        if trainer.is_global_zero and trainer.loggers and not trainer.sanity_checking:
-            text = self.sample(trainer, pl_module)
-            # Four spaces make a block of Markdown in which every character stays as it is.
-            block = "".join(f"    {line}\n" for line in text.split("\n"))
-            log_text(trainer, "samples/text", block, trainer.global_step)
+        if not trainer.loggers or trainer.sanity_checking:
+            return
+        with waiting_for_rank_zero(trainer, type(self).__name__):
+            if trainer.is_global_zero:
+                text = self.sample(trainer, pl_module)
+                # Four spaces make a block of Markdown in which every character stays as it is.
+                block = "".join(f"    {line}\n" for line in text.split("\n"))
+                log_text(trainer, "samples/text", block, trainer.global_step)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sample to stdout."""

@@ -2,21 +2,31 @@
 
 import re
 from inspect import getsource
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
+from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run
+from lit_credit.utils.watched import is_measured
 
 if TYPE_CHECKING:
     from lit_credit.rules.base import CreditRule
 
 __all__ = ["check_monitor", "check_monitors"]
 
-_KNOWN = ("lit_credit", "lightning", "pytorch_lightning", "torch", "torchmetrics", "builtins", "abc")
+_KNOWN = (
+    "lit_credit",
+    "lightning",
+    "pytorch_lightning",
+    "torch",
+    "torchmetrics",
+    "builtins",
+    "abc",
+)
 _LOGS = re.compile(r"\blog(_dict)?\(|_metrics\b")
 
 
@@ -28,6 +38,7 @@ def check_monitors(trainer: Trainer, rule: "CreditRule") -> None:
     Raises:
         MisconfigurationException: naming the callback, the metric, and what there is.
     """
+    callback: Any
     for callback in callbacks_of(trainer):
         if not is_a(callback, ModelCheckpoint, EarlyStopping):
             continue
@@ -53,7 +64,9 @@ def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "CreditRule") 
         MisconfigurationException: naming the metric, and what there is.
     """
     others = [rule, rule.task, *callbacks_of(trainer)]
-    if is_fast_dev_run(trainer) or any(_may_log(type(other)) for other in others):
+    if is_fast_dev_run(trainer) or is_measured(trainer, monitor):
+        return  # a diagnostic knows its tags when it has measured, before the first step
+    if any(_may_log(type(other)) for other in others):
         return
     logged = ["train/loss"]
     if trainer.limit_val_batches != 0:

@@ -5,17 +5,18 @@ alive import the second, and some import one beside a Trainer of the other.
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import lightning.pytorch
 
 __all__ = ["Callback", "is_a", "with_twins"]
 
+_T = TypeVar("_T")
 _COPIES = {"lightning.pytorch": "pytorch_lightning", "lightning.fabric": "lightning_fabric"}
 _COPIES |= {copy: package for package, copy in _COPIES.items()}
 
 
-def is_a(thing: Any, *classes: type) -> bool:
+def is_a(thing: Any, *classes: type[_T]) -> TypeGuard[_T]:
     """``isinstance`` for classes of Lightning or their twins in the other package.
 
     Imports nothing: of a class whose module is not loaded there is no instance.

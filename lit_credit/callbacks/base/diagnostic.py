@@ -15,6 +15,7 @@ from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_charts, log_scalars
 from lit_credit.utils.probing import preserved_rng, probing
 from lit_credit.utils.ranges import check_range
+from lit_credit.utils.rank_zero import waiting_for_rank_zero
 from lit_credit.utils.trainer import (
     callbacks_of,
     check_trainer,
@@ -23,6 +24,7 @@ from lit_credit.utils.trainer import (
     is_last_epoch,
     run_folder,
 )
+from lit_credit.utils.watched import check_tags, check_times, watch
 
 __all__ = ["Diagnostic", "diagnostics_of"]
 
@@ -178,17 +180,20 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first step."""
-        if not trainer.is_global_zero:
-            return
-        path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
-        self.history = History(path, self.history.rows)
-        log_charts(trainer, self._charts(trainer))
-        self.begin(trainer, pl_module)
-        rows, epoch = self.history.rows, trainer.current_epoch
-        if rows:
-            self._last_step = rows[-1]["step"]
-        if not rows or (is_at_epoch_start(trainer) and self._is_due(epoch)):
+        check_times(trainer, self)
+        with waiting_for_rank_zero(trainer, type(self).__name__) as last:
+            if trainer.is_global_zero:
+                path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
+                self.history = History(path, self.history.rows)
+                log_charts(trainer, self._charts(trainer))
+                self.begin(trainer, pl_module)
+                last.update(self.history.rows[-1] if self.history.rows else {})
+        self._last_step = last.get("step", -1)
+        watch(trainer, last.get("values", {}))
+        epoch = trainer.current_epoch
+        if not last or (is_at_epoch_start(trainer) and self._is_due(epoch)):
             self._measure(trainer, pl_module, epoch)
+        check_tags(trainer, self)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -209,26 +214,36 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure once more, if the end was not due, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
-        self._sum_up(trainer)
+        with waiting_for_rank_zero(trainer, type(self).__name__):
+            self._sum_up(trainer)
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step
-        if trainer.is_global_zero and self._last_step < step:
+        if self._last_step < step:
             self._measure_at(step, trainer, module, epoch)
 
     def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_step = step
+        with waiting_for_rank_zero(trainer, type(self).__name__) as tagged:
+            if trainer.is_global_zero:
+                tagged.update(self._measured(step, trainer, module, epoch))
+        watch(trainer, tagged)
+
+    def _measured(
+        self, step: int, trainer: Trainer, module: LightningModule, epoch: int
+    ) -> dict[str, float]:
+        """One row, on rank zero."""
         with probing(module, train=self.mode == "train"):
             if self._proved is None:  # in a resumed run again, whose first row has it already
                 with preserved_rng():
                     self._proved = self.prove(next(iter(self.chunks(module))))
             values = self.measure(module)
         if not values:
-            return
-        section = self._numbered(self.section)
+            return {}
+        section = self.tag_prefix
         tagged = {f"{section}/{tag}": value for tag, value in values.items()}
         tell_undefined(self.history.rows, step, tagged)
         proved = {} if self.history.rows else self._proved
@@ -236,6 +251,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         log_scalars(trainer, tagged, step)
         if self.draw_each:
             self._draw(trainer)
+        return tagged
 
     # State
 

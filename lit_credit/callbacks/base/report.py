@@ -62,6 +62,11 @@ class ReportedDiagnostic(Callback):
 
     # Writing it
 
+    @property
+    def tag_prefix(self) -> str:
+        """What the tags begin with in this Trainer: the section, with the sibling's number."""
+        return self._numbered(self.section)
+
     def _numbered(self, name: str) -> str:
         rank = self._rank_among_siblings
         return f"{name}-{rank}" if rank else name
