@@ -2,13 +2,13 @@
 
 import re
 from inspect import getsource
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
-from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.both_packages import is_a, with_twins
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.trainer import callbacks_of, is_fast_dev_run
 from lit_credit.utils.watched import is_measured
@@ -38,12 +38,12 @@ def check_monitors(trainer: Trainer, rule: "CreditRule") -> None:
     Raises:
         MisconfigurationException: naming the callback, the metric, and what there is.
     """
-    callback: Any
+    watchers = with_twins(ModelCheckpoint, EarlyStopping)
     for callback in callbacks_of(trainer):
-        if not is_a(callback, ModelCheckpoint, EarlyStopping):
+        if not isinstance(callback, watchers):
             continue
         own = ("epoch", "step") if is_a(callback, ModelCheckpoint) else ()
-        monitor, strict = callback.monitor, getattr(callback, "strict", True)
+        monitor, strict = getattr(callback, "monitor", None), getattr(callback, "strict", True)
         if monitor is not None and strict and monitor not in own:
             check_monitor(type(callback).__name__, monitor, trainer, rule)
 

@@ -87,8 +87,7 @@ def _a_word_after_a_while(trainer: Trainer, who: str) -> Iterator[None]:
     def tell() -> None:
         _TOLD.add(who)
         rank_zero_info(
-            f"{who} has worked on rank zero for {SECONDS_UNTIL_A_WORD:.0f} s; the other "
-            f"{trainer.world_size - 1} processes wait for it."
+            f"{who} has worked on rank zero for {SECONDS_UNTIL_A_WORD:.0f} s; the other ranks wait."
         )
 
     timer = Timer(SECONDS_UNTIL_A_WORD, tell)
