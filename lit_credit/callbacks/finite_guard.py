@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,6 +23,7 @@ from lit_credit.callbacks.finite_update import (
     running_statistics,
     take_away,
 )
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.finite import NonFiniteError, non_finite, seem_finite
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_scalars

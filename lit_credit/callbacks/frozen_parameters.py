@@ -3,9 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.compiled import named_weights
 from lit_credit.utils.names import matched_units, submodule_names
 from lit_credit.utils.short_text import choice

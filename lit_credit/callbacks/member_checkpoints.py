@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.checkpoint_io import AtomicCheckpointIO
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.trainer import run_folder

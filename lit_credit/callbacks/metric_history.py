@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.history import History
 from lit_credit.utils.trainer import epochs_completed, run_folder
+from lit_credit.utils.watched import is_measured
 
 __all__ = ["MetricHistory"]
 
@@ -53,7 +55,9 @@ class MetricHistory(Callback):
 
     def _record(self, trainer: Trainer, epoch: int) -> None:
         rows, step = self.history.rows, trainer.global_step
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val")}
+        metrics = trainer.callback_metrics.items()
+        values = {k: float(v) for k, v in metrics if k.startswith("val")}
+        values = {k: v for k, v in values.items() if not is_measured(trainer, k)}
         if trainer.is_global_zero and values and not (rows and rows[-1]["step"] >= step):
             self.history.append(step, epoch, self.name, values)
 

@@ -5,13 +5,15 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.guard import guarded
 from lit_credit.utils.logging import log_text
 from lit_credit.utils.ranges import check_range
+from lit_credit.utils.rank_zero import waiting_for_rank_zero
 from lit_credit.utils.trainer import check_trainer
 
 __all__ = ["TextSamples"]
@@ -74,11 +76,14 @@ class TextSamples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sample to TensorBoard."""
-        if trainer.is_global_zero and trainer.loggers and not trainer.sanity_checking:
-            text = self.sample(trainer, pl_module)
-            # Four spaces make a block of Markdown in which every character stays as it is.
-            block = "".join(f"    {line}\n" for line in text.split("\n"))
-            log_text(trainer, "samples/text", block, trainer.global_step)
+        if not trainer.loggers or trainer.sanity_checking:
+            return
+        with waiting_for_rank_zero(trainer, type(self).__name__):
+            if trainer.is_global_zero:
+                text = self.sample(trainer, pl_module)
+                # Four spaces make a block of Markdown in which every character stays as it is.
+                block = "".join(f"    {line}\n" for line in text.split("\n"))
+                log_text(trainer, "samples/text", block, trainer.global_step)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sample to stdout."""

@@ -10,15 +10,25 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from lit_credit.rules.metrics import compared
+from lit_credit.utils.both_packages import is_a, with_twins
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.trainer import callbacks_of, evaluation_loaders, is_fast_dev_run
+from lit_credit.utils.watched import is_measured
 
 if TYPE_CHECKING:
     from lit_credit.rules.evaluated import EvaluatedRule
 
 __all__ = ["check_monitor", "check_monitors"]
 
-_KNOWN = ("lit_credit", "lightning", "torch", "torchmetrics", "builtins", "abc")
+_KNOWN = (
+    "lit_credit",
+    "lightning",
+    "pytorch_lightning",
+    "torch",
+    "torchmetrics",
+    "builtins",
+    "abc",
+)
 _LOGS = re.compile(r"\blog(_dict)?\(|_metrics\b")
 
 
@@ -30,11 +40,12 @@ def check_monitors(trainer: Trainer, rule: "EvaluatedRule") -> None:
     Raises:
         MisconfigurationException: naming the callback, the metric, and what there is.
     """
+    watchers = with_twins(ModelCheckpoint, EarlyStopping)
     for callback in callbacks_of(trainer):
-        if not isinstance(callback, ModelCheckpoint | EarlyStopping):
+        if not isinstance(callback, watchers):
             continue
-        own = ("epoch", "step") if isinstance(callback, ModelCheckpoint) else ()
-        monitor, strict = callback.monitor, getattr(callback, "strict", True)
+        own = ("epoch", "step") if is_a(callback, ModelCheckpoint) else ()
+        monitor, strict = getattr(callback, "monitor", None), getattr(callback, "strict", True)
         if monitor is not None and strict and monitor not in own:
             check_monitor(type(callback).__name__, monitor, trainer, rule)
     for config in trainer.lr_scheduler_configs:
@@ -59,7 +70,9 @@ def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "EvaluatedRule
         MisconfigurationException: naming the metric, and what there is.
     """
     others = [rule, rule.task, *callbacks_of(trainer)]
-    if is_fast_dev_run(trainer) or any(_may_log(type(other)) for other in others):
+    if is_fast_dev_run(trainer) or is_measured(trainer, monitor):
+        return  # a diagnostic knows its tags when it has measured, before the first step
+    if any(_may_log(type(other)) for other in others):
         return
     validated = list(_validated(rule)) if trainer.limit_val_batches != 0 else []
     endings = evaluation_loaders(trainer)

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 from torch.optim import Optimizer
 
+from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.short_text import choice
 from lit_credit.utils.trainer import callbacks_of, check_trainer
 from lit_credit.utils.unit_names import unit_modules
@@ -29,6 +30,12 @@ def check_options(trainer: Trainer, who: str) -> None:
     Raises:
         MisconfigurationException: naming the option and what to use instead.
     """
+    if not isinstance(trainer, Trainer):
+        raise MisconfigurationException(
+            f"{who} is a rule, and rules are LightningModules of `lightning.pytorch`, but the "
+            f"Trainer is of `{type(trainer).__module__.partition('.')[0]}`. Take `Trainer`, "
+            "`LightningCLI` and loggers from `lightning.pytorch`; diagnostics work with both."
+        )
     check_trainer(trainer, who)
     for option, value, default, remedy in (
         ("gradient_clip_val", trainer.gradient_clip_val, None, "the rule's `clip_norm`"),
@@ -39,7 +46,7 @@ def check_options(trainer: Trainer, who: str) -> None:
                 f"`Trainer({option}={value})` does nothing under manual optimization. "
                 f"Leave it out and set {remedy} instead."
             )
-    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks_of(trainer)):
+    if any(is_a(callback, StochasticWeightAveraging) for callback in callbacks_of(trainer)):
         raise MisconfigurationException(
             f"StochasticWeightAveraging makes a last pass without updates for batch norms, which "
             f"under manual optimization, as that of {who}, would train the averaged weights. Use "

@@ -17,6 +17,7 @@ from lit_credit.sweep.cell import Cell
 from lit_credit.utils.history import History
 from lit_credit.utils.lock import hold_folder
 from lit_credit.utils.trainer import callbacks_of
+from lit_credit.utils.watched import is_measured
 
 __all__ = ["asked_configuration", "run_cell"]
 
@@ -93,5 +94,6 @@ def _last_values(trainer: Trainer) -> dict[str, float]:
     last.sort(key=lambda row: row["name"] != MetricHistory.name)
     found: dict[str, float] = {}
     if not last or last[0]["name"] != MetricHistory.name:  # nothing was validated
-        found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        metrics = trainer.callback_metrics.items()
+        found = {k: float(v) for k, v in metrics if not is_measured(trainer, k)}
     return found | {tag: value for row in last for tag, value in row["values"].items()}

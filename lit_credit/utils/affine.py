@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-from lit_credit.utils.preserved_state import preserved_state
+from lit_credit.utils.guard import isolated
 
 __all__ = ["AffineForm", "affine_form"]
 
@@ -107,7 +107,7 @@ def _computes(module: nn.Module, form: AffineForm, width: int) -> bool:
 def _replaced(module: nn.Module, own: dict[str, Tensor]) -> Iterator[None]:
     """Let a module compute with other parameters; its state and random numbers stay."""
     devices = [x.device for x in own.values() if x.is_cuda][:1]
-    with torch.random.fork_rng(devices), preserved_state(module):
+    with torch.random.fork_rng(devices), isolated(module):
         # A dict of its own, which `preserved_state` drops on exit.
         vars(module)["_parameters"] = {
             **module._parameters,

@@ -8,6 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
+from lit_credit.utils.both_packages import is_a
+
 __all__ = [
     "declare_metrics",
     "log_charts",
@@ -42,7 +44,7 @@ def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> Non
 def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
     """Write a figure to every TensorBoard logger, and to those with ``log_image``, as W&B's."""
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_a(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, global_step=step, close=False)
         elif callable(log_image := getattr(logger, "log_image", None)):
             log_image(tag, [figure], step=step)
@@ -51,14 +53,14 @@ def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
 def log_text(trainer: Trainer, tag: str, text: str, step: int) -> None:
     """Write Markdown to every TensorBoard logger."""
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_a(logger, TensorBoardLogger):
             logger.experiment.add_text(tag, text, global_step=step)
 
 
 def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) -> None:
     """Lay out TensorBoard's custom scalars; once per run, because a second layout overwrites."""
     for logger in trainer.loggers:
-        if layout and isinstance(logger, TensorBoardLogger):
+        if layout and is_a(logger, TensorBoardLogger):
             logger.experiment.add_custom_scalars(layout)
 
 
@@ -86,7 +88,7 @@ def declare_metrics(module: LightningModule, metrics: Sequence[str]) -> None:
         metrics: the names under which they are logged.
     """
     for logger in module.trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_a(logger, TensorBoardLogger):
             logger.log_hyperparams(_hyperparameters(module), dict.fromkeys(metrics, math.nan))
 
 

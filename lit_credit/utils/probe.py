@@ -242,7 +242,7 @@ def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
 def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
     """Hooks of batch transfer ask for the stage, to augment training data only."""
     before = trainer.state.stage
-    trainer.state.stage = stage
+    trainer.state.stage = type(before or stage)(stage)  # of the Trainer's own package
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.updates import batches_of
 
@@ -69,7 +70,7 @@ class ProbeLoader:
         if limit is None and self.limit < 1:
             length = sized_len(again)
             limit = None if length is None else max(int(length * self.limit), 1)
-        if isinstance(again, CombinedLoader):
+        if is_a(again, CombinedLoader):
             source = (batch for batch, *_ in again)
         return chain.from_iterable(batches_of(given, 1) for given in islice(source, limit))
 
@@ -87,7 +88,7 @@ class ProbeLoader:
             object.__setattr__(part, "num_workers", min(part.num_workers, 1))
             object.__setattr__(part, "persistent_workers", False)
         source = iter(again)
-        found = [given[0] if isinstance(again, CombinedLoader) else given for given in source]
+        found = [given[0] if is_a(again, CombinedLoader) else given for given in source]
         return found if len(found) == 2 else []
 
 
@@ -169,12 +170,12 @@ def _first(loaders: Any) -> Any:
         loaders = list(loaders.values())
     if isinstance(loaders, list | tuple):
         return next((found for part in loaders if (found := _first(part)) is not None), None)
-    one_by_one = isinstance(loaders, CombinedLoader) and loaders._mode == "sequential"
+    one_by_one = is_a(loaders, CombinedLoader) and loaders._mode == "sequential"
     return _first(loaders.iterables) if one_by_one else loaders
 
 
 def _parts(loader: Any) -> list[Any]:
-    return list(loader.flattened) if isinstance(loader, CombinedLoader) else [loader]
+    return list(loader.flattened) if is_a(loader, CombinedLoader) else [loader]
 
 
 def _index_sampler(loader: Any) -> Any:
@@ -204,7 +205,7 @@ def _copied(loader: Any, samplers: list[Any]) -> Any:
         samplers: for each of its parts what takes the place of its sampler of batches.
     """
     again = copy(loader)
-    if isinstance(again, CombinedLoader):
+    if is_a(again, CombinedLoader):
         pairs = zip(loader.flattened, samplers, strict=True)
         again.flattened = [_copied(part, [sampler]) for part, sampler in pairs]
         again._iterator, again._limits = None, None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lit_credit.utils.attention_heads import AttentionHeads, ScoreNorm
 from lit_credit.utils.norm_forms import norm_epsilon
-from lit_credit.utils.preserved_state import preserved_state
+from lit_credit.utils.guard import isolated
 
 __all__ = ["find_score_norm", "normalised", "per_head"]
 
@@ -121,7 +121,7 @@ def _form(norm: nn.Module, size: int) -> _Form | None:
 
 
 def _run(norm: nn.Module, x: Tensor) -> Tensor | None:
-    with torch.no_grad(), preserved_state(norm):
+    with torch.no_grad(), isolated(norm):
         try:
             y = norm.forward(x)
         except Exception:  # it takes something else

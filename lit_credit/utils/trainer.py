@@ -6,10 +6,12 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.paths import is_remote, local_path
 
 __all__ = [
@@ -32,23 +34,16 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 
 
 def check_trainer(trainer: Any, who: str) -> None:
-    """Refuse a Trainer under which nobody has the whole module, or that is not Lightning's own.
+    """Refuse a Trainer under which nobody has the whole module.
 
     Args:
         trainer: what called.
         who: the class that needs the whole module, for the error.
 
     Raises:
-        MisconfigurationException: if it is a Trainer of ``pytorch_lightning``, or its strategy
-            shards parameters over the processes.
+        MisconfigurationException: if its strategy shards parameters over the processes.
     """
-    if not isinstance(trainer, Trainer):
-        raise MisconfigurationException(
-            f"{who} is made for the Trainer of `lightning.pytorch`, but was called by one of "
-            f"`{type(trainer).__module__.partition('.')[0]}`, whose loggers and modules are other "
-            "classes. Replace `import pytorch_lightning` by `import lightning.pytorch`."
-        )
-    if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+    if is_a(trainer.strategy, FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy):
         raise MisconfigurationException(
             f"{who} looks at whole weights, but under {type(trainer.strategy).__name__} each "
             "process has a shard of them, and rank zero alone would wait forever for the others. "
@@ -148,7 +143,9 @@ def run_folder(trainer: Trainer) -> Path | None:
     log_dir: Any = trainer.log_dir
     if not trainer.is_global_zero or is_fast_dev_run(trainer):
         return None
-    logger = trainer.loggers[0] if trainer.loggers else None
+    logger: Any = trainer.loggers[0] if trainer.loggers else None
+    if is_a(logger, TensorBoardLogger, CSVLogger):
+        log_dir = logger.log_dir  # the Trainer of the other package does not know it
     if logger is None or getattr(logger, "log_dir", None) is not None:
         return None if log_dir is None else _local_folder(log_dir)
     version = logger.version

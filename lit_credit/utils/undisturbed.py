@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lit_credit.utils.both_packages import with_twins
+
 __all__ = ["undisturbed"]
 
 _LONGEST = 1000
@@ -54,11 +56,12 @@ def undisturbed(*roots: Any) -> Iterator[None]:
 
 
 def _reachable(roots: Any) -> list[Any]:
+    not_entered = with_twins(*_NOT_ENTERED)
     found: dict[int, Any] = {}
     waiting = deque([roots])
     while waiting:
         thing = waiting.popleft()
-        if id(thing) in found or isinstance(thing, _NOT_ENTERED):
+        if id(thing) in found or isinstance(thing, not_entered):
             continue
         parts = _parts(thing)
         if parts is not None:

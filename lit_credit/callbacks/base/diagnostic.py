@@ -16,6 +16,7 @@ from lit_credit.utils.guard import guarded, isolated
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_charts, log_scalars
 from lit_credit.utils.ranges import check_range
+from lit_credit.utils.rank_zero import waiting_for_rank_zero
 from lit_credit.utils.trainer import (
     callbacks_of,
     check_trainer,
@@ -24,6 +25,7 @@ from lit_credit.utils.trainer import (
     is_last_epoch,
     run_folder,
 )
+from lit_credit.utils.watched import check_tags, check_times, watch
 
 __all__ = ["Diagnostic", "diagnostics_of"]
 
@@ -186,18 +188,21 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first step."""
-        if not trainer.is_global_zero:
-            return
-        path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
-        self.history = History(path, self.history.rows)
-        log_charts(trainer, self._charts(trainer))
-        with guarded(pl_module, trainer, train=True):  # hooks of batch transfer may draw
-            self.begin(trainer, pl_module)
-        rows, epoch = self.history.rows, trainer.current_epoch
-        if rows:
-            self._last_step = rows[-1]["step"]
-        if not rows or (is_at_epoch_start(trainer) and self._is_due(epoch)):
+        check_times(trainer, self)
+        with waiting_for_rank_zero(trainer, type(self).__name__) as last:
+            if trainer.is_global_zero:
+                path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
+                self.history = History(path, self.history.rows)
+                log_charts(trainer, self._charts(trainer))
+                with guarded(pl_module, trainer, train=True):  # hooks of batch transfer may draw
+                    self.begin(trainer, pl_module)
+                last.update(self.history.rows[-1] if self.history.rows else {})
+        self._last_step = last.get("step", -1)
+        watch(trainer, last.get("values", {}))
+        epoch = trainer.current_epoch
+        if not last or (is_at_epoch_start(trainer) and self._is_due(epoch)):
             self._measure(trainer, pl_module, epoch)
+        check_tags(trainer, self)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -218,21 +223,31 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure once more, if the end was not due, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
-        self._sum_up(trainer)
+        with waiting_for_rank_zero(trainer, type(self).__name__):
+            self._sum_up(trainer)
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step
-        if trainer.is_global_zero and self._last_step < step:
+        if self._last_step < step:
             self._measure_at(step, trainer, module, epoch)
 
     def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_step = step
+        with waiting_for_rank_zero(trainer, type(self).__name__) as tagged:
+            if trainer.is_global_zero:
+                tagged.update(self._row(step, trainer, module, epoch))
+        watch(trainer, tagged)
+
+    def _row(
+        self, step: int, trainer: Trainer, module: LightningModule, epoch: int
+    ) -> dict[str, float]:
+        """One row, on rank zero."""
         tagged = self.attempts.values(lambda: self._tagged(module), self.history.rows, step)
         if not tagged:
-            return
+            return {}
         if self.attempts.told_at != step:
             tell_undefined(self.history.rows, step, tagged)
         proved = {} if self.history.rows else self._proved
@@ -240,6 +255,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         log_scalars(trainer, tagged, step)
         if self.draw_each:
             self._draw(trainer)
+        return tagged
 
     def _tagged(self, module: LightningModule) -> dict[str, float]:
         with guarded(module, module.trainer, train=self.mode == "train"):
@@ -247,7 +263,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
                 with isolated(module):
                     self._proved = self.prove(next(iter(self.chunks(module))))
             values = self.measure(module)
-        section = self._numbered(self.section)
+        section = self.tag_prefix
         return {f"{section}/{tag}": value for tag, value in values.items()}
 
     # State

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.declared import check_class_names
+from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_figure, log_text
@@ -60,6 +61,11 @@ class ReportedDiagnostic(Callback):
         return None
 
     # Writing it
+
+    @property
+    def tag_prefix(self) -> str:
+        """What the tags begin with in this Trainer: the section, with the sibling's number."""
+        return self._numbered(self.section)
 
     def _numbered(self, name: str) -> str:
         rank = self._rank_among_siblings

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.utils.checkpoints import checkpoint_step, rows_beside
 from lit_credit.utils.history import History, Row
+from lit_credit.utils.rank_zero import waiting_for_rank_zero
 
 __all__ = ["TestedDiagnostic"]
 
@@ -37,8 +38,6 @@ class TestedDiagnostic(Diagnostic):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what was tested, and sum up."""
-        if not trainer.is_global_zero:
-            return
         rows: Sequence[Row] = self.history.rows
         step = trainer.global_step
         if trainer.ckpt_path:
@@ -48,4 +47,5 @@ class TestedDiagnostic(Diagnostic):
         self.history = History(rows=[row for row in rows if row["step"] < step])
         self._drawn_step = -1
         self._measure_at(step, trainer, pl_module, trainer.current_epoch)
-        self._sum_up(trainer)
+        with waiting_for_rank_zero(trainer, type(self).__name__):
+            self._sum_up(trainer)
