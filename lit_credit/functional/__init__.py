@@ -68,9 +68,12 @@ from lit_credit.functional.softmax_divergence import (
     top_probability,
 )
 from lit_credit.functional.softmax_jacobian import (
+    EnergySums,
     SoftmaxCosines,
     SoftmaxEnergies,
     SoftmaxGradients,
+    energy_shares,
+    energy_sums,
     softmax_cosines,
     softmax_energies,
     softmax_gradients,
