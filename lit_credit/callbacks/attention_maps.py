@@ -7,7 +7,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.attention import (
+    attention_by_label,
+    blocks_of,
+    head_tag,
+    seen_as_softmax,
+    softmax_or_nan,
+)
 from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
@@ -28,8 +34,9 @@ class AttentionMaps(ProbeDiagnostic):
     the first sample of the last measurement, one map a head, coloured from 0 to the head's own
     largest weight, by the square root.
 
-    Costs one forward on ``n_samples`` rows, and holds A of all modules: 4 n H T S bytes each in
-    float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
+    Costs one forward on ``n_samples`` rows, and holds A of all modules for the rows of a chunk: 4 n
+    H T S bytes each in float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other
+    arguments.
 
     Args:
         draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
@@ -60,12 +67,13 @@ class AttentionMaps(ProbeDiagnostic):
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """That A is heads, queries, keys."""
         with torch.no_grad():
-            return prove_attention(self, chunk.module, chunk.loss, self.units).proved
+            return prove_attention(self, chunk.module, chunk.few().loss, self.units).proved
 
     def reset(self) -> None:
         """Forget the chunks; the maps of the measurement before stay until there are new ones."""
         super().reset()
         self._is_first = True
+        self._sound: dict[str, Tensor] = {}
 
     def update(self, chunk: Chunk) -> None:
         """Entropies (N, H, T) of a chunk; keeps the maps of the probe's first sample."""
@@ -75,18 +83,24 @@ class AttentionMaps(ProbeDiagnostic):
         seen = attention_by_label(module, calls, self.units)
         for label, call in seen.items():
             weights = softmax_or_nan(call.weights, call.allowed)
-            self.gathered.add(label, attention_entropy(weights, call.allowed))
+            sound = seen_as_softmax(weights)
+            for some in blocks_of(weights):
+                allowed = None if call.allowed is None else call.allowed[some]
+                self.gathered.add(label, attention_entropy(weights[some], allowed))
+            self._sound[label] = sound & self._sound.get(label, sound)
         if self._is_first:
             self._maps = {label: _first_map(call) for label, call in seen.items()}
             self._is_first = False
 
     def compute(self) -> dict[str, float]:
         """``entropy/<module>/H..``."""
-        return {
-            f"entropy/{label}/{head_tag(index)}": over_samples(head.flatten()).mean
-            for label, entropy in self.gathered.items()
-            for index, head in enumerate(entropy.unbind(1))
-        }
+        values = {}
+        for label, entropy in self.gathered.items():
+            # Of a head that is no softmax in one chunk nothing is known in another.
+            known = entropy.masked_fill(~self._sound[label][..., None], torch.nan)
+            for index, head in enumerate(known.unbind(1)):
+                values[f"entropy/{label}/{head_tag(index)}"] = over_samples(head.flatten()).mean
+        return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Maps of the last measurement, layer by head."""
