@@ -11,7 +11,17 @@ from lit_credit.utils.attention import AttentionCall
 from lit_credit.utils.attention_check import check_recorded
 from lit_credit.utils.names import matched_units
 
-__all__ = ["attention_by_label", "head_tag", "softmax_or_nan", "without_sinks"]
+__all__ = [
+    "attention_by_label",
+    "blocks_of",
+    "head_tag",
+    "seen_as_softmax",
+    "softmax_or_nan",
+    "without_sinks",
+]
+
+_MOST_ENTRIES = 2**22
+"""Of A that are measured at once: 32 MB in float64, and several times that in between."""
 
 
 def head_tag(index: int) -> str:
@@ -57,13 +67,25 @@ def _place(module: LightningModule, name: str) -> str:
     return name or type(module).__name__
 
 
+def blocks_of(attention: Tensor) -> list[slice]:
+    """Samples of A (N, H, T, S) that are measured at once, so that float64 copies stay small."""
+    rows = max(1, _MOST_ENTRIES // max(1, attention[:1].numel()))
+    return [slice(start, start + rows) for start in range(0, len(attention), rows)]
+
+
 def softmax_or_nan(attention: Tensor, allowed: Tensor | None) -> Tensor:
     """A (N, H, T, S), NaN throughout the heads of which a single row is no softmax.
 
-    A row of another attention may sum to 1 by chance, and must not stand for its head.
+    A row of another attention may sum to 1 by chance, and must not stand for its head; where the
+    samples pass in chunks, :func:`seen_as_softmax` of each tells about the others.
     """
     heads = is_softmax(attention, allowed).all(0)
     return attention.detach().masked_fill(~heads[:, None, None].to(attention.device), torch.nan)
+
+
+def seen_as_softmax(attention: Tensor) -> Tensor:
+    """Which heads :func:`softmax_or_nan` has left, bool (1, H)."""
+    return ~attention.isnan().flatten(2).any(-1).any(0, keepdim=True)
 
 
 def without_sinks(attention: Tensor, length: int, sinks: set[int]) -> Tensor:

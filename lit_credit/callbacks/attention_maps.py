@@ -7,7 +7,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.attention import (
+    attention_by_label,
+    blocks_of,
+    head_tag,
+    seen_as_softmax,
+    softmax_or_nan,
+)
 from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
@@ -30,8 +36,9 @@ class AttentionMaps(ProbeDiagnostic):
     sample of the last measurement, one map a head, coloured from 0 to the head's own largest
     weight, by the square root.
 
-    Costs one forward on ``n_samples`` rows, and holds A of all modules: 4 n H T S bytes each in
-    float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
+    Costs one forward on ``n_samples`` rows, and holds A of all modules for the rows of a chunk: 4 n
+    H T S bytes each in float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other
+    arguments.
 
     Args:
         draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
@@ -63,7 +70,7 @@ class AttentionMaps(ProbeDiagnostic):
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """That A is heads, queries, keys, and which keys are sinks."""
         with torch.no_grad():
-            proof = prove_attention(self, chunk.module, chunk.loss, self.units)
+            proof = prove_attention(self, chunk.module, chunk.few().loss, self.units)
         self._sinks = {label: sorted(keys) for label, keys in proof.sinks.items() if keys}
         return proof.proved
 
@@ -71,6 +78,7 @@ class AttentionMaps(ProbeDiagnostic):
         """Forget the chunks; the maps of the measurement before stay until there are new ones."""
         super().reset()
         self._is_first = True
+        self._sound: dict[str, Tensor] = {}
 
     def update(self, chunk: Chunk) -> None:
         """Entropies and shares (N, H, T) of a chunk; keeps the maps of the probe's first sample."""
@@ -80,20 +88,27 @@ class AttentionMaps(ProbeDiagnostic):
         seen = attention_by_label(module, calls, self.units)
         for label, call in seen.items():
             weights = softmax_or_nan(call.weights, call.allowed)
-            self.gathered.add(f"entropy/{label}", attention_entropy(weights, call.allowed))
-            if keys := self._sinks.get(label):
-                self.gathered.add(f"sink/{label}", weights[..., keys].sum(-1))
+            sound = seen_as_softmax(weights)
+            for some in blocks_of(weights):
+                allowed = None if call.allowed is None else call.allowed[some]
+                self.gathered.add(f"entropy/{label}", attention_entropy(weights[some], allowed))
+                if keys := self._sinks.get(label):
+                    self.gathered.add(f"sink/{label}", weights[some][..., keys].sum(-1))
+            self._sound[label] = sound & self._sound.get(label, sound)
         if self._is_first:
             self._maps = {label: _first_map(call) for label, call in seen.items()}
             self._is_first = False
 
     def compute(self) -> dict[str, float]:
         """``entropy/<module>/H..``, and ``sink/<module>/H..`` where there are sinks."""
-        return {
-            f"{label}/{head_tag(index)}": over_samples(head.flatten()).mean
-            for label, values in self.gathered.items()
-            for index, head in enumerate(values.unbind(1))
-        }
+        found = {}
+        for tag, values in self.gathered.items():
+            # Of a head that is no softmax in one chunk nothing is known in another.
+            sound = self._sound[tag.partition("/")[2]]
+            known = values.masked_fill(~sound[..., None], torch.nan)
+            for index, head in enumerate(known.unbind(1)):
+                found[f"{tag}/{head_tag(index)}"] = over_samples(head.flatten()).mean
+        return found
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Maps of the last measurement, layer by head."""

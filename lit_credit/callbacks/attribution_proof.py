@@ -44,7 +44,10 @@ def prove_attribution(
     module, few = chunk.module, chunk.few()
     if not (targets_of(module, few.batch) >= 0).any():
         few = replace(chunk, share=1.0)
-    reading = head_logits(few, units, unembedding, position).reading
+    found = head_logits(few, units, unembedding, position)
+    for _, added in found.added():  # refuses heads that write elsewhere, and an unknown norm
+        found.read(added, slice(1))
+    reading = found.reading
     layers = read_heads(module, units, proved_later=True)
     proved = prove_heads(module, layers, few.loss, who="HeadAttribution", scores=False)
     arrived = _arrival(few, reading, proved)

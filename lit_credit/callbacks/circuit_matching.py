@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
-from lit_credit.callbacks.circuit_nulls import expected_best, null_levels
-from lit_credit.callbacks.circuit_pairs import CircuitPairs, float64
+from lit_credit.callbacks.circuit_levels import against_nulls, chosen_pairs
+from lit_credit.callbacks.circuit_pairs import CircuitPairs, float64, reach_for
 from lit_credit.callbacks.circuit_proof import PROVED_ON, ProvedCircuits, prove_circuits
 from lit_credit.plotting import HeadPanel, circuit_figure, head_heatmaps
 from lit_credit.utils.head_weights import read_embedding, read_heads
@@ -29,6 +29,8 @@ from lit_credit.utils.short_text import choice
 __all__ = ["CircuitMatching"]
 
 _RANKS = (5, 10, 15, 20)
+_MOST_PAIRS = 20_000
+"""Twice those of GPT-2's 144 heads, which take about as long as two training steps."""
 
 
 class CircuitMatching(Diagnostic):
@@ -69,9 +71,9 @@ class CircuitMatching(Diagnostic):
     ``MetricHistory`` recorded them), and a matrix of all pairs of the last measurement.
 
     Costs no forward pass: 5 ms for two heads of 64 features in a stream of 64, and 0.6 ms more for
-    each distance. Heads are found in
-    any net with attention of a common form, see :func:`lit_credit.utils.head_weights.read_heads`;
-    one that is not can define ``head_weights()``. Biases play no part.
+    each distance; for the 9504 pairs of GPT-2 about two training steps. Heads are found in any net
+    with attention of a common form, see :func:`lit_credit.utils.head_weights.read_heads`; one that
+    is not can define ``head_weights()``. Biases play no part.
 
     Before the first measurement it proves on four rows of the data that the heads as read give the
     scores and the output of their attention, and that all of them lie one after the other in one
@@ -90,6 +92,8 @@ class CircuitMatching(Diagnostic):
         n_tokens: symbols, evenly spread over the vocabulary, among which the mismatch is taken.
         fold_norm: let the gain of the norm that a head reads through be a part of its weights,
             which is the one whose output the attention reads.
+        reach: how many layers a writing head may lie before the reading one. None takes all, or in
+            nets of more than 20,000 pairs so many that there are not more, and says so.
         units: names or patterns of the attention modules, in forward order; None takes all.
         **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
@@ -113,7 +117,16 @@ class CircuitMatching(Diagnostic):
 
     name = "circuit_matching"
     section = "circuits"
-    options = ("units", "ranks", "distances", "pairs", "embedding", "n_tokens", "fold_norm")
+    options = (
+        "units",
+        "ranks",
+        "distances",
+        "pairs",
+        "embedding",
+        "n_tokens",
+        "fold_norm",
+        "reach",
+    )
 
     def __init__(
         self,
@@ -124,6 +137,7 @@ class CircuitMatching(Diagnostic):
         embedding: str | None = None,
         n_tokens: int = 128,
         fold_norm: bool = True,
+        reach: int | None = None,
         units: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -139,6 +153,8 @@ class CircuitMatching(Diagnostic):
         self.embedding = embedding
         self.n_tokens = n_tokens
         self.fold_norm = fold_norm
+        check_range(1, reach=reach)
+        self.reach = reach
         self._matrices: dict[str, Tensor] = {}
         self._readers: list[str] = []
         self._writers: list[str] = []
@@ -155,6 +171,11 @@ class CircuitMatching(Diagnostic):
             raise ValueError(
                 f"`pairs` has {unknown[0]!r}, expected a writing and a reading head of a later "
                 f"layer, such as: {', '.join(list(pairs.names)[:10])}."
+            )
+        if self.reach is None and pairs.reach is not None:
+            rank_zero_info(
+                f"CircuitMatching pairs heads that are at most {pairs.reach} layers apart, "
+                f"{int(pairs.allowed.sum())} pairs. Set `reach` for more."
             )
         width, size = pairs.layers[0].query.shape[1:]
         self._embedding(module, width)
@@ -207,18 +228,9 @@ class CircuitMatching(Diagnostic):
         ranks = self._ranks(width, size)
         symbols = None if embedding is None else float64(_spread(embedding, self.n_tokens))
         scores = pairs.scores(ranks, symbols)
-        values = self._levels(scores, pairs)
-        nulls, luck = null_levels(ranks, width), expected_best(len(pairs.names))
-        for tag, (mean, sd) in nulls.items():
-            level = mean + luck * sd
-            values[f"{tag}/null"], values[f"null_sd/{tag}"] = level, sd
-            for name in ("best", *self.pairs):
-                value = values[f"{tag}/{name}"]
-                if tag == "z":
-                    values[f"z_sqrt_d/{name}"] = value / sd
-                    continue
-                excess = value - (level if name == "best" else mean)
-                values[f"{tag.replace('/', '_sds/', 1)}/{name}"] = excess / sd if sd else math.nan
+        places = pairs.names if self.pairs else {}
+        values = chosen_pairs(scores, pairs.distances, {name: places[name] for name in self.pairs})
+        values |= against_nulls(values, self.pairs, ranks, width, int(pairs.allowed.sum()))
         values |= pairs.estimated_ranks()
         if embedding is not None:
             values |= pairs.first_layer(float64(_spread(embedding, 4 * width)), ranks)
@@ -276,7 +288,8 @@ class CircuitMatching(Diagnostic):
             )
         if self._proof is not None:
             layers = self._proof.with_gains(module, layers)
-        return CircuitPairs(layers, self.fold_norm, [0, *self.distances])
+        reach = reach_for(layers, _MOST_PAIRS) if self.reach is None else self.reach
+        return CircuitPairs(layers, self.fold_norm, [0, *self.distances], reach)
 
     def _embedding(self, module: LightningModule, width: int) -> Tensor | None:
         found = read_embedding(module, self.embedding)
@@ -304,28 +317,6 @@ class CircuitMatching(Diagnostic):
         self._matrices = {name: scores[tag][0] for name, tag in shown.items() if tag in scores}
         labels = pairs.labels
         self._readers, self._writers = labels[pairs.readers], labels[pairs.writers]
-
-    def _levels(self, scores: Mapping[str, Tensor], pairs: CircuitPairs) -> dict[str, float]:
-        """Of every score the best pair and the named ones."""
-        values = {}
-        for place, distance in enumerate(pairs.distances):
-            at = f"D{distance:+03d}/" if distance else ""
-            tags = [tag for tag, matrices in scores.items() if place < len(matrices)]
-            matrices = torch.stack([scores[tag][place] for tag in tags])  # (tags, readers, writers)
-            for name in self.pairs:
-                i, j = pairs.names[name]
-                for tag, value in zip(tags, matrices[:, i, j].tolist(), strict=True):
-                    values[f"{at}{tag}/{name}"] = value
-            for tag, value in zip(tags, _best(tags, matrices), strict=True):
-                values[f"{at}{tag}/best"] = value
-        return values
-
-
-def _best(tags: Sequence[str], matrices: Tensor) -> list[float]:
-    """The largest of each matrix's defined entries, of a mismatch the smallest; NaN of none."""
-    sign = matrices.new_tensor([-1.0 if tag == "mismatch" else 1.0 for tag in tags])
-    best = (matrices.flatten(1) * sign[:, None]).nan_to_num(nan=-math.inf).amax(1)
-    return torch.where(best.isfinite(), best * sign, torch.nan).tolist()
 
 
 def _spread(embedding: Tensor, count: int) -> Tensor:

@@ -1,8 +1,9 @@
 """All heads of a net, and the scores of every pair of them in which one can read the other."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -24,10 +25,21 @@ from lit_credit.functional import (
 )
 from lit_credit.utils.attention_heads import AttentionHeads
 
-__all__ = ["CircuitPairs", "float64"]
+__all__ = ["CircuitPairs", "float64", "reach_for"]
 
 _FEWEST_VALUES = 4
 """Singular values that ScreeNOT needs."""
+
+
+_MOST_ENTRIES = 2**24
+"""Of products of circuits, d_head^2 a pair, that are held at once: 128 MB in float64."""
+
+
+class Block(NamedTuple):
+    """Places of heads among the readers, and among the writers, of which every pair is allowed."""
+
+    readers: slice
+    writers: slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +50,7 @@ class CircuitPairs:
         layers: the heads of each layer, in forward order, all of one d_model and d_head.
         fold_norm: multiply what a head reads by the gain of its norm, where that is known.
         distances: D positions of the key before the query.
+        reach: how many layers a writer may lie before its reader; None for all.
 
     Raises:
         MisconfigurationException: if there are fewer than two layers, or heads differ in size.
@@ -46,6 +59,7 @@ class CircuitPairs:
     layers: Sequence[AttentionHeads]
     fold_norm: bool
     distances: Sequence[int]
+    reach: int | None = None
 
     def __post_init__(self) -> None:
         sizes = {heads.name: tuple(heads.query.shape[1:]) for heads in self.layers}
@@ -92,8 +106,9 @@ class CircuitPairs:
 
     @property
     def allowed(self) -> Tensor:
-        """Bool (readers, writers): the writer is in an earlier layer."""
-        return self.layer[self.readers][:, None] > self.layer[self.writers]
+        """Bool (readers, writers): the writer is in an earlier layer, within reach."""
+        behind = self.layer[self.readers][:, None] - self.layer[self.writers]
+        return (behind > 0) & (behind <= (self.reach or len(self.layers)))
 
     def weight(self, kind: str, heads: slice) -> Tensor:
         """``query``, ``key``, ``value`` or ``output``, (heads, d_model, d_head)."""
@@ -123,6 +138,11 @@ class CircuitPairs:
         turned = any(self.distances) and any(layer.rope is not None for layer in self.layers)
         query = query.expand(len(self.distances), *query.shape)
         return qk_circuit(query, keys, self._rotations()[:, self.readers] if turned else None)
+
+    @cached_property
+    def _own_ov(self) -> FactoredMatrix:
+        """W_OV of the readers."""
+        return self._ov(self.readers)
 
     @cached_property
     def ov(self) -> FactoredMatrix:
@@ -179,28 +199,24 @@ class CircuitPairs:
             means[f"rank/{name}"] = known.mean().item()
         return means
 
-    def match(self, ranks: Sequence[int]) -> dict[str, Tensor]:
+    def match(self, ranks: Sequence[int], block: Block) -> dict[str, Tensor]:
         """Match of the subspaces at each rank, and at the smaller one of a pair's estimated ranks.
 
         Returns:
-            ``match_rms/R10`` and so on, (D, readers, writers).
+            ``match_rms/R10`` and so on, (D, readers, writers) of a block.
         """
-        every = set(ranks)
+        own, tags = None, [f"R{rank:02d}" for rank in ranks]
         if self._ranks is not None:
-            qk, ov = self._ranks
+            qk, ov = (rank[some] for rank, some in zip(self._ranks, block, strict=True))
             own = torch.minimum(qk[:, None], ov).clamp(min=1)  # 1 where nothing stands out
-            every.update(own.flatten().tolist())
-        order = torch.tensor(sorted(every))
-        found = subspace_match(self._read.v[:, :, None], self._written.u, order.tolist())
-        tagged = {}
-        for name, cosines in found._asdict().items():
-            for rank in ranks:
-                tagged[f"match_{name}/R{rank:02d}"] = cosines[..., order.tolist().index(rank)]
-            if self._ranks is not None:
-                place = torch.searchsorted(order, own.cpu()).to(cosines.device)
-                place = place[None, ..., None].expand(len(self.distances), -1, -1, -1)
-                tagged[f"match_{name}/estimated"] = cosines.gather(-1, place)[..., 0]
-        return tagged
+            tags.append("estimated")
+        read, written = self._read.v[:, block.readers], self._written.u[block.writers]
+        found = subspace_match(read[:, :, None], written, ranks, own)
+        return {
+            f"match_{name}/{tag}": cosines[..., place]
+            for name, cosines in found._asdict().items()
+            for place, tag in enumerate(tags)
+        }
 
     def first_layer(self, embedding: Tensor, ranks: Sequence[int]) -> dict[str, float]:
         """How the first layer meets the embedding (V, d_model), in float64; means over its heads.
@@ -236,17 +252,56 @@ class CircuitPairs:
             By tag, (D, readers, writers), or (1, readers, writers) of what is taken without any
             rotation.
         """
-        qk, ov = self.qk[:, :, None], self.ov
-        found = {"z": diagonal_score(qk, ov), **self.match(ranks)}
+        readers, writers = self.allowed.shape
+        found: dict[str, Tensor] = {}
+        for block in self._blocks():
+            for tag, pairs in self._of_block(block, ranks, symbols).items():
+                if tag not in found:
+                    found[tag] = pairs.new_full((len(pairs), readers, writers), torch.nan)
+                found[tag][:, block.readers, block.writers] = pairs
+        return found
+
+    def _of_block(
+        self, block: Block, ranks: Sequence[int], symbols: Tensor | None
+    ) -> dict[str, Tensor]:
+        qk, ov = self.qk[:, block.readers, None], self.ov[block.writers]
+        found = {"z": diagonal_score(qk, ov), **self.match(ranks, block)}
         if symbols is not None:
             found["mismatch"] = token_mismatch(symbols, qk, ov)
-        composed = composition_scores(qk[:1], self._ov(self.readers)[None, :, None], ov)
-        for name, score in composed._asdict().items():
+        own = self._own_ov[None, block.readers, None]
+        for name, score in composition_scores(qk[:1], own, ov)._asdict().items():
             found[f"composition/{name}"] = score
-        allowed = self.allowed.to(ov.left.device)
-        if allowed.all():
-            return found
-        return {tag: torch.where(allowed, pairs, torch.nan) for tag, pairs in found.items()}
+        return found
+
+    def _blocks(self) -> Iterator[Block]:
+        """The heads of each reading layer, with some of the writers that they can read."""
+        first = len(self.layers[0].query)
+        size = self.layers[0].query.shape[2]
+        starts = [0]
+        for heads in self.layers:
+            starts.append(starts[-1] + len(heads.query))
+        for reading in range(1, len(self.layers)):
+            readers = slice(starts[reading] - first, starts[reading + 1] - first)
+            earliest = 0 if self.reach is None else max(0, reading - self.reach)
+            entries = len(self.distances) * (readers.stop - readers.start) * size**2
+            step = max(1, _MOST_ENTRIES // entries)
+            for start in range(starts[earliest], starts[reading], step):
+                yield Block(readers, slice(start, min(start + step, starts[reading])))
+
+
+def reach_for(layers: Sequence[AttentionHeads], most: int) -> int | None:
+    """How many layers back heads can be read without making more than ``most`` pairs.
+
+    Returns:
+        At least 1; None where all layers before are not too many.
+    """
+    counts = [len(heads.query) for heads in layers]
+    pairs = 0
+    for back in range(1, len(counts)):
+        pairs += sum(reads * writes for reads, writes in zip(counts[back:], counts, strict=False))
+        if pairs > most:
+            return max(1, back - 1)
+    return None
 
 
 def float64(x: Tensor) -> Tensor:

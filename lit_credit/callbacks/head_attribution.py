@@ -1,10 +1,13 @@
 """How heads share the work of predicting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -14,11 +17,12 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.missing import missing
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.head_logits import HeadLogits, head_logits
+from lit_credit.callbacks.head_targets import targets_of
 from lit_credit.functional import logit_margins, shared_work
 from lit_credit.plotting import SignedMap, attribution_figure, signed_heatmaps
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import Row
-from lit_credit.utils.matrices import find_unembedding
+from lit_credit.utils.matrices import find_unembedding, read_matrices
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_names import short_names
 
@@ -26,6 +30,10 @@ __all__ = ["HeadAttribution"]
 
 _TARGET = "target"
 _MOST_EXAMPLES, _MOST_SYMBOLS = 200, 30
+_MOST_LOGITS = 2**31
+"""Of heads, in one measurement: about 5 training steps of GPT-2."""
+_MOST_ENTRIES = 2**23
+"""Logits of the heads of an attention that are held at once: 32 MB in float32."""
 
 
 class HeadAttribution(ProbeDiagnostic):
@@ -53,13 +61,16 @@ class HeadAttribution(ProbeDiagnostic):
     where that fails is refused: post-norm layers, LayerScale, residual multipliers and gates,
     pooling, an encoder beside the decoder, a second output head.
 
-    Costs one forward on ``n_samples`` rows, and holds H n N logits of a layer; once, some forwards
-    on four rows.
+    Costs one forward on ``n_samples`` rows, and the logits of every head, which are held block by
+    block; once, some forwards on four rows.
 
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
         position: the one that predicts, where batches have one target a sample: -1, the last, or
             0 for a class token in front.
+        positions: how many samples, or positions of samples, are taken apart, evenly spread over
+            those of the probe that have a target. None takes all, but makes at most two billion
+            logits of heads, and says so where that is fewer.
         **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`; ``units`` are the attention
             modules, None takes all.
 
@@ -82,51 +93,84 @@ class HeadAttribution(ProbeDiagnostic):
     name = "head_attribution"
     section = "attribution"
     charts = ("margin", "accuracy")
-    options = ("unembedding", "position")
+    options = ("unembedding", "position", "positions")
 
     def __init__(
-        self, *, unembedding: str | None = None, position: int = -1, **kwargs: Any
+        self,
+        *,
+        unembedding: str | None = None,
+        position: int = -1,
+        positions: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_range(position=position)
+        check_range(1, positions=positions)
+        self.positions = positions
         self.unembedding = unembedding
         self.position = position
         self._point = ""
+        self._has_said = False
         self._margins = torch.empty(0)
         self._example: SignedMap | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find heads and unembedding."""
-        read_heads(module, self.units, proved_later=True)
+        layers = read_heads(module, self.units, proved_later=True)
         found = find_unembedding(module, self.unembedding)
         if found is None:
             raise missing(self, module, "an nn.Linear that makes the logits", "Give it one.")
-        self._point = found
+        self._point, self._has_said = found, False
+        (weight,) = read_matrices(module, [found]).values()
+        self._logits = len(weight) * sum(len(layer.query) for layer in layers)
+        self._most = self.positions or max(1, _MOST_LOGITS // self._logits)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check that heads add to the stream what they are said to add."""
-        return prove_attribution(chunk, self.units, self._point, self.position)
+        with_targets = (
+            some
+            for some in chain([chunk], self.chunks(chunk.module))
+            if (targets_of(some.module, some.batch) >= 0).any()
+        )
+        shown = next(with_targets, chunk)
+        return prove_attribution(shown, self.units, self._point, self.position)
 
     def reset(self) -> None:
         """Forget the margins; the last picture stays until there is another."""
         super().reset()
         self._is_first = True
+        self._n_targets = 0
 
     def update(self, chunk: Chunk) -> None:
         """Margins (M,) of each part; keeps the logits of the probe's first sample."""
-        found = head_logits(chunk, self.units, self._point, self.position)
-        parts = _parts(found)
-        for name, part in parts.items():
-            self.gathered.add(name, logit_margins(part, found.target))
+        most = max(1, round(self._most * chunk.share))
+        found = head_logits(chunk, self.units, self._point, self.position, most)
+        self._n_targets += found.n_targets
+        if not found.n_targets:
+            return
+        first = {}
+        with torch.no_grad():
+            for name, margins, logits in _parts(found):
+                self.gathered.add(name, margins)
+                first[name] = logits
         self.gathered.add(_TARGET, found.target)
         if self._is_first:
             self._is_first = False
-            self._example = _example(parts, found.target)
+            self._example = _example(first, found.target)
 
     def compute(self) -> dict[str, float]:
         """``margin/<part>``, ``accuracy/<part>`` and how samples are shared."""
+        if not self._n_targets:
+            raise MisconfigurationException("HeadAttribution: no row of the probe has a target.")
         margins = dict(self.gathered.items())
         target = margins.pop(_TARGET)
+        if len(target) < self._n_targets and not self._has_said:
+            self._has_said = True
+            rank_zero_info(
+                f"HeadAttribution takes {len(target)} of the probe's {self._n_targets} positions "
+                f"apart, evenly spread: heads make {self._logits:.2g} logits for each. Set "
+                "`positions` for more."
+            )
         work = shared_work(torch.stack(list(margins.values())[:-3]))
         values = {f"margin/{name}": margin.mean().item() for name, margin in margins.items()}
         each = shared_work(torch.stack(list(margins.values()))).solo
@@ -158,7 +202,7 @@ class HeadAttribution(ProbeDiagnostic):
 
 def _example(parts: Mapping[str, Tensor], target: Tensor) -> SignedMap:
     """The logits that each part adds for the first sample, of the symbols with the largest ones."""
-    first = torch.stack([part[0] for part in parts.values()], 1).cpu()  # (N, parts)
+    first = torch.stack(list(parts.values()), 1).cpu()  # (N, parts)
     shown = first[:, -1].clone()
     shown[int(target[0])] = torch.inf  # the correct symbol is always among those shown
     best = shown.topk(min(len(first), _MOST_SYMBOLS)).indices.sort().values
@@ -176,17 +220,34 @@ def _short(names: Sequence[str]) -> list[str]:
     return [f"{short[place]}/{part}" if place in short else part for place, _, part in parts]
 
 
-def _parts(found: HeadLogits) -> dict[str, Tensor]:
-    """Logits (M, N) of every head, of the heads, the rest, and the whole."""
-    below_net = all(name.startswith("net.") for name in found.heads)
-    parts = {}
-    for name, added in found.heads.items():
+def _parts(found: HeadLogits) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Of every head, of the heads, the rest and the whole: margins (M,), the first logits (N,)."""
+    names = [layer.name for layer in found.layers]
+    below_net = all(name.startswith("net.") for name in names)
+    total: Tensor | None = None
+    for name, added in found.added():
         label = (name.removeprefix("net.") if below_net else name) or "attention"
-        for index, head in enumerate(added):
-            parts[f"{label}/{head_tag(index)}"] = head
-    heads = torch.stack([added.sum(0) for added in found.heads.values()]).sum(0)
+        margins, first, logits = _in_blocks(found, added)
+        total = logits if total is None else total.add_(logits)
+        for index in range(len(added)):
+            yield f"{label}/{head_tag(index)}", margins[index], first[index]
+    heads = found.logits if total is None else total
     rest = found.logits - heads
     # Where nothing is left, as without a residual path, rounding must not look like a choice.
     size = found.logits.abs().amax() + heads.abs().amax()
-    rest = torch.where(rest.abs() <= 32 * torch.finfo(rest.dtype).eps * size, 0.0, rest)
-    return {**parts, "heads": heads, "rest": rest, "group": found.logits}
+    rest = rest.masked_fill_(rest.abs() <= 32 * torch.finfo(rest.dtype).eps * size, 0.0)
+    for name, part in {"heads": heads, "rest": rest, "group": found.logits}.items():
+        yield name, logit_margins(part, found.target), part[0].clone()
+
+
+def _in_blocks(found: HeadLogits, added: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Margins (H, M) of heads, logits (H, N) of the first sample, and their sum (M, N)."""
+    margins, totals, first = [], [], None
+    rows = max(1, _MOST_ENTRIES // (len(added) * found.logits.shape[-1]))
+    for start in range(0, len(found.target), rows):
+        some = slice(start, start + rows)
+        logits = found.read(added, some)
+        margins.append(logit_margins(logits, found.target[some]))
+        totals.append(logits.sum(0))
+        first = logits[:, 0].clone() if first is None else first
+    return torch.cat(margins, 1), torch.empty(0) if first is None else first, torch.cat(totals)

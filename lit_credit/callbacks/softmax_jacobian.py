@@ -1,5 +1,6 @@
 """How much of the softmax's backward is local, head by head."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,13 @@ from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.attention import attention_by_label, head_tag, softmax_or_nan
+from lit_credit.callbacks.attention import (
+    attention_by_label,
+    blocks_of,
+    head_tag,
+    seen_as_softmax,
+    softmax_or_nan,
+)
 from lit_credit.callbacks.attention_proof import prove_attention
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
@@ -16,12 +23,14 @@ from lit_credit.callbacks.points import gradients_of
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.callbacks.softmax_reading import by_head, softmax_reading
 from lit_credit.functional import (
+    EnergySums,
     SoftmaxGradients,
     attention_entropy,
+    energy_shares,
+    energy_sums,
     gradient_cosine,
     mean_attention,
     softmax_cosines,
-    softmax_energies,
     softmax_gradients,
 )
 from lit_credit.plotting import HeadPanel, head_heatmaps
@@ -39,6 +48,7 @@ _PANELS = {
     "cosine_ste": HeadPanel("cosine of straight-through", signed=True),
     "entropy": HeadPanel("entropy of attention, nats"),
 }
+_ENERGIES, _SOFTMAX = "energies", "softmax"
 
 
 class _Head(NamedTuple):
@@ -47,6 +57,11 @@ class _Head(NamedTuple):
     attention: Tensor
     credit: Tensor
     allowed: Tensor | None
+
+    def some(self, rows: slice) -> "_Head":
+        """Some of the samples."""
+        allowed = None if self.allowed is None else self.allowed[rows]
+        return _Head(self.attention[rows], self.credit[rows], allowed)
 
 
 class SoftmaxJacobian(ProbeDiagnostic):
@@ -74,8 +89,8 @@ class SoftmaxJacobian(ProbeDiagnostic):
     Masked positions and queries without a key count nowhere. Where attention is no softmax (its
     rows do not sum to 1, as those of sigmoid attention) everything is NaN, and so is what has no
     gradient. Costs one forward and backward on ``n_samples`` rows, twice where there is an exact
-    gradient apart, and holds A and dL/dA of all modules: 8 n H T S bytes each in float32, and for
-    one module at a time about ten times that, in float64. See
+    gradient apart, and holds A and dL/dA of all modules for the rows of a chunk: 8 n H T S bytes
+    each in float32; what is taken in float64 is taken of some samples of one module at a time. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments; ``units`` are the attention
     modules to look at, None takes all that are seen, and ``n_samples`` is 16 unless given.
 
@@ -96,30 +111,34 @@ class SoftmaxJacobian(ProbeDiagnostic):
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """That A is heads, queries, keys."""
-        return prove_attention(self, chunk.module, chunk.loss, self.units).proved
-
-    def reset(self) -> None:
-        """Forget the chunks."""
-        super().reset()
-        self._heads: list[dict[str, _Head]] = []
-        self._exact: list[dict[str, _Head]] = []
+        return prove_attention(self, chunk.module, chunk.few().loss, self.units).proved
 
     def update(self, chunk: Chunk) -> None:
-        """Attention and credit of a chunk, own and exact."""
+        """Attention and credit of a chunk, own and exact, reduced block by block."""
         module = chunk.module
-        self._heads.append(self._captured(module, chunk.surrogate))
+        own, exact = self._captured(module, chunk.surrogate), {}
         if _differs_from_exact(module):
             with exact_backward(module):
-                self._exact.append(self._captured(module, chunk.loss))
+                exact = self._captured(module, chunk.loss)
+        for label, head in own.items():
+            self.gathered.add(f"{_SOFTMAX}/{label}", seen_as_softmax(head.attention))
+            for some in blocks_of(head.attention):
+                true = exact[label].some(some) if label in exact else None
+                for quantity, values in _measured(head.some(some), true).items():
+                    self.gathered.add(f"{quantity}/{label}", values)
 
     def compute(self) -> dict[str, float]:
         """``<quantity>/<module>/H..``."""
-        own, exact = _joined(self._heads), _joined(self._exact)
         values: dict[str, float] = {}
-        for label, head in own.items():
-            for quantity, numbers in _measured(head, exact.get(label)).items():
+        for tag, samples in self.gathered.items():
+            quantity, _, label = tag.partition("/")
+            if quantity == _SOFTMAX:
+                continue
+            sound = self.gathered[f"{_SOFTMAX}/{label}"].all(0).tolist()
+            for name, numbers in _reduced(quantity, samples).items():
                 for index, number in enumerate(numbers):
-                    values[f"{quantity}/{label}/{head_tag(index)}"] = number
+                    known = number if sound[index] else math.nan
+                    values[f"{name}/{label}/{head_tag(index)}"] = known
         return values
 
     def _captured(self, module: LightningModule, scalar: Callable[[], Tensor]) -> dict[str, _Head]:
@@ -167,56 +186,39 @@ def _differs_from_exact(module: LightningModule) -> bool:
     return inexact or any(hasattr(child, "feedback_backward") for child in module.modules())
 
 
-def _joined(parts: Sequence[dict[str, _Head]]) -> dict[str, _Head]:
-    """What several chunks have brought of each attention, as one."""
-    if len(parts) < 2:
-        return parts[0] if parts else {}
-    return {label: _of_all([part[label] for part in parts]) for label in parts[0]}
-
-
-def _of_all(heads: Sequence[_Head]) -> _Head:
-    masks = [head.allowed for head in heads]
-    allowed = None
-    if any(mask is not None for mask in masks):
-        seen = [
-            torch.ones_like(head.attention, dtype=torch.bool)
-            if head.allowed is None
-            else head.allowed.expand_as(head.attention)
-            for head in heads
-        ]
-        allowed = torch.cat(seen)
-    return _Head(
-        torch.cat([head.attention for head in heads]),
-        torch.cat([head.credit for head in heads]),
-        allowed,
-    )
-
-
-def _measured(head: _Head, exact: _Head | None) -> dict[str, list[float]]:
-    """All quantities of one attention module, each with a number a head."""
+def _measured(head: _Head, exact: _Head | None) -> dict[str, Tensor]:
+    """All quantities of some samples of one attention module, (N, H, ...); sums are (1, H, 5)."""
     parts = softmax_gradients(*head)
     values = _decomposed(parts)
-    entropy = attention_entropy(head.attention, head.allowed)
-    # The number of keys, query by query; see `lit_credit.functional.effective_keys`.
-    values["entropy"], values["effective_keys"] = _means(entropy), _means(entropy.exp())
-    values["mean_attention"] = _means(mean_attention(head.attention, head.allowed))
+    # With it the number of keys, query by query; see `lit_credit.functional.effective_keys`.
+    values["entropy"] = attention_entropy(head.attention, head.allowed)
+    values["mean_attention"] = mean_attention(head.attention, head.allowed)
     if exact is not None:
         true = softmax_gradients(*exact)
         values |= {f"exact_{name}": numbers for name, numbers in _decomposed(true).items()}
         # The credits themselves, on allowed positions.
         one, two = (p.straight_through.flatten(0, 1) for p in (parts, true))
-        cosine = gradient_cosine(one, two).reshape(parts.full.shape[:2])
-        values["credit_cosine"] = _means(cosine)
+        values["credit_cosine"] = gradient_cosine(one, two).reshape(parts.full.shape[:2])
     return values
 
 
-def _decomposed(parts: SoftmaxGradients) -> dict[str, list[float]]:
-    pooled = softmax_energies(parts, dims=(0, -2, -1))
-    values = {name: r.tolist() for name, r in pooled._asdict().items()}
-    for name, cosine in softmax_cosines(parts)._asdict().items():
-        values[name] = _means(cosine)
-        values[f"{name}_sd"] = [over_samples(samples).sd for samples in cosine.T]
-    return values
+def _decomposed(parts: SoftmaxGradients) -> dict[str, Tensor]:
+    sums = energy_sums(parts, dims=(0, -2, -1))
+    return {_ENERGIES: torch.stack(sums, -1)[None], **softmax_cosines(parts)._asdict()}
+
+
+def _reduced(quantity: str, samples: Tensor) -> dict[str, list[float]]:
+    """Over all samples, a number a head."""
+    if quantity.endswith(_ENERGIES):
+        prefix = quantity.removesuffix(_ENERGIES)
+        shares = energy_shares([EnergySums(*sums.unbind(-1)) for sums in samples])
+        return {f"{prefix}{name}": r.tolist() for name, r in shares._asdict().items()}
+    found = {quantity: _means(samples)}
+    if quantity == "entropy":
+        found["effective_keys"] = _means(samples.exp())
+    elif quantity.endswith(("cosine_diag", "cosine_ste")):
+        found[f"{quantity}_sd"] = [over_samples(head).sd for head in samples.T]
+    return found
 
 
 def _means(values: Tensor) -> list[float]:

@@ -80,7 +80,8 @@ def logit_margins(logits: Tensor, target: Tensor) -> Tensor:
         >>> logit_margins(torch.tensor([[1.0, 3.0, 2.5]]), torch.tensor([1])).tolist()
         [0.5]
     """
-    f = in_float64(logits)
+    # Halves and floats as they are: a maximum rounds nothing, and copies in float64 are large.
+    f = logits.detach() if logits.is_floating_point() else in_float64(logits)
     if f.ndim < 1 or f.shape[-1] < 2 or target.is_floating_point():
         raise ValueError(
             f"`logits` has shape {tuple(logits.shape)} and `target` the dtype {target.dtype}, "
@@ -96,7 +97,7 @@ def logit_margins(logits: Tensor, target: Tensor) -> Tensor:
     check_index("target", target, f.shape[-1])
     correct = f.gather(-1, y).squeeze(-1)
     wrong = f.scatter(-1, y, -torch.inf).amax(-1)
-    return correct - wrong
+    return in_float64(correct) - in_float64(wrong)
 
 
 def _pair(logits: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The backward pass of a softmax, in its local (diagonal) and its lateral part."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,9 +11,12 @@ from lit_credit.functional._rows import check_same_shape, magnitude
 from lit_credit.functional.gradient_cosine import gradient_cosine
 
 __all__ = [
+    "EnergySums",
     "SoftmaxCosines",
     "SoftmaxEnergies",
     "SoftmaxGradients",
+    "energy_shares",
+    "energy_sums",
     "softmax_cosines",
     "softmax_energies",
     "softmax_gradients",
@@ -38,6 +42,16 @@ class SoftmaxEnergies(NamedTuple):
     r_diag: Tensor
     r_off: Tensor
     r_cross: Tensor
+
+
+class EnergySums(NamedTuple):
+    """Squares of the full gradient and its parts, summed, over the square of their scale."""
+
+    scale: Tensor
+    full: Tensor
+    diagonal: Tensor
+    off_diagonal: Tensor
+    product: Tensor
 
 
 class SoftmaxCosines(NamedTuple):
@@ -119,12 +133,48 @@ def softmax_energies(
         >>> [round(r.item(), 3) for r in softmax_energies(parts)]
         [0.5, 0.5, 0.0]
     """
+    return energy_shares([energy_sums(gradients, dims)])
+
+
+def energy_sums(gradients: SoftmaxGradients, dims: tuple[int, ...] = (-2, -1)) -> EnergySums:
+    """What :func:`energy_shares` makes shares of, for some of the samples.
+
+    Args:
+        gradients: of :func:`softmax_gradients`, (..., T, S).
+        dims: dimensions to sum over.
+
+    Returns:
+        Five float64 tensors of the shape that the other dimensions leave.
+    """
     full, diagonal, off_diagonal, _ = gradients
     scale = magnitude(diagonal, dims).maximum(magnitude(off_diagonal, dims))
     f, d, o = full / scale, diagonal / scale, off_diagonal / scale
-    squared = f.square().sum(dims)
-    shares = d.square().sum(dims), o.square().sum(dims), 2 * (d * o).sum(dims)
-    resolved = squared > _RESOLUTION**2 * shares[0].maximum(shares[1])
+    sums = [x.sum(dims) for x in (f.square(), d.square(), o.square(), d * o)]
+    each = scale.squeeze(dims) if scale.ndim else scale  # one number where there is nothing
+    return EnergySums(each.expand_as(sums[0]), *sums)
+
+
+def energy_shares(parts: Sequence[EnergySums]) -> SoftmaxEnergies:
+    """The energies of all samples together, however they were cut; see :func:`softmax_energies`.
+
+    Args:
+        parts: of :func:`energy_sums`, at least one.
+
+    Example:
+        >>> import torch
+        >>> credit = torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]]])
+        >>> parts = [softmax_gradients(torch.full((1, 2), 0.5), g) for g in credit]
+        >>> round(energy_shares([energy_sums(part) for part in parts]).r_diag.item(), 3)
+        0.5
+    """
+    stacked = EnergySums(*map(torch.stack, zip(*parts, strict=True)))
+    empty = (stacked.diagonal == 0) & (stacked.off_diagonal == 0)  # has no scale
+    scale = stacked.scale.masked_fill(empty, 0.0)
+    common = scale.amax(0)
+    factor = torch.where(common > 0, scale / common, 1.0).square()
+    squared, diagonal, off_diagonal, product = ((x * factor).sum(0) for x in stacked[1:])
+    resolved = squared > _RESOLUTION**2 * diagonal.maximum(off_diagonal)
+    shares = diagonal, off_diagonal, 2 * product
     return SoftmaxEnergies(*(torch.where(resolved, s / squared, torch.nan) for s in shares))
 
 

@@ -22,7 +22,9 @@ class SubspaceMatch(NamedTuple):
     """Root mean square over all principal angles."""
 
 
-def subspace_match(reading: Tensor, writing: Tensor, ranks: Sequence[int]) -> SubspaceMatch:
+def subspace_match(
+    reading: Tensor, writing: Tensor, ranks: Sequence[int], own: Tensor | None = None
+) -> SubspaceMatch:
     r"""How well the r leading directions that are read meet the r leading ones that are written.
 
     .. math:: s = \mathrm{svd}(V_r^\top U_r), \quad \text{largest} = s_1, \quad
@@ -36,6 +38,7 @@ def subspace_match(reading: Tensor, writing: Tensor, ranks: Sequence[int]) -> Su
         writing: U, (..., d, n'), likewise. ``reading[:, None]`` and ``writing[None]`` give all
             pairs.
         ranks: each r, at most n and n'.
+        own: a further rank of each pair, (...) whole numbers, the last one of those returned.
 
     Returns:
         Two tensors (..., ranks); NaN where a direction is NaN.
@@ -54,15 +57,24 @@ def subspace_match(reading: Tensor, writing: Tensor, ranks: Sequence[int]) -> Su
         induction heads in Transformers", 2024, arXiv:2408.09503.
     """
     check_shapes("(..., d, n), (..., d, n')", reading=reading, writing=writing)
-    check_ranks(ranks, reading.shape[-1], "reading")
-    check_ranks(ranks, writing.shape[-1], "writing")
+    each = [] if own is None else sorted(set(own.flatten().tolist()))
+    for name, side in (("reading", reading), ("writing", writing)):
+        check_ranks([*ranks, *each], side.shape[-1], name)
     reading, writing = in_float32(reading, writing)
-    most = max(ranks)
+    most = max([*ranks, *each])
     overlap = inner(reading[..., :most], writing[..., :most])
     squares = overlap.square().cumsum(-1).cumsum(-2).diagonal(dim1=-2, dim2=-1)
-    r = torch.tensor(ranks, device=overlap.device)
+    pairs = overlap.shape[:-2]
+    r = torch.tensor(ranks, device=overlap.device).expand(*pairs, -1)
     largest = torch.stack([singular_values(overlap[..., :n, :n])[..., 0] for n in ranks], -1)
-    rms = (squares[..., r - 1] / r).sqrt()
+    if own is not None:
+        own = own.to(overlap.device).expand(pairs)
+        r = torch.cat([r, own[..., None]], -1)
+        found = largest.new_empty(pairs)
+        for n in each:
+            found[own == n] = singular_values(overlap[own == n][..., :n, :n])[..., 0]
+        largest = torch.cat([largest, found[..., None]], -1)
+    rms = (squares.gather(-1, r - 1) / r).sqrt()
     # Rounding may carry a cosine of 1 beyond it.
     return SubspaceMatch(largest.clamp(max=1), rms.clamp(max=1))
 

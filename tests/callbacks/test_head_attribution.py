@@ -1,6 +1,7 @@
 """What heads add to the logits, against nets from which they are taken out."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,7 +56,9 @@ def batch(per_position=True):
 
 def taken_apart(module, data, units=None, out="out", position=-1):
     module.eval()
-    return head_logits(Chunk(module, data), units, out, position)
+    found = head_logits(Chunk(module, data), units, out, position)
+    heads = {name: found.read(added) for name, added in found.added()}
+    return SimpleNamespace(heads=heads, logits=found.logits, target=found.target)
 
 
 MAKES = {

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from tests.callbacks.test_head_attribution import (
     Sequences,
     batch,
+    measured,
     taken_apart,
 )
 from tests.utils import head_nets
@@ -25,7 +26,7 @@ def test_positions_without_a_target_are_left_out():
     for name, heads in found.heads.items():
         torch.testing.assert_close(heads, every.heads[name][:, keep])
     with pytest.raises(MisconfigurationException, match="no row of the probe has a target"):
-        taken_apart(module, (x, torch.full_like(y, -100)))
+        measured(module, (x, torch.full_like(y, -100)))
 
 
 def test_targets_of_many_kinds():

@@ -1,0 +1,87 @@
+"""What is logged of the scores of all pairs: the best, the named, and what unrelated ones have."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from lit_credit.functional import diagonal_score_null_sd, match_baseline
+
+__all__ = ["against_nulls", "chosen_pairs"]
+
+
+def chosen_pairs(
+    scores: Mapping[str, Tensor], distances: Sequence[int], named: Mapping[str, tuple[int, int]]
+) -> dict[str, float]:
+    """Of every score the best pair and the named ones.
+
+    Args:
+        scores: by tag (D, readers, writers), or (1, readers, writers), NaN for a pair that is none.
+        distances: the D positions of the key before the query.
+        named: places of pairs.
+
+    Returns:
+        ``z/best`` and so on, ``D+05/z/best`` at a distance.
+    """
+    values = {}
+    for place, distance in enumerate(distances):
+        at = f"D{distance:+03d}/" if distance else ""
+        tags = [tag for tag, matrices in scores.items() if place < len(matrices)]
+        matrices = torch.stack([scores[tag][place] for tag in tags])  # (tags, readers, writers)
+        for name, (i, j) in named.items():
+            for tag, value in zip(tags, matrices[:, i, j].tolist(), strict=True):
+                values[f"{at}{tag}/{name}"] = value
+        for tag, value in zip(tags, _best(tags, matrices), strict=True):
+            values[f"{at}{tag}/best"] = value
+    return values
+
+
+def _best(tags: Sequence[str], matrices: Tensor) -> list[float]:
+    """The largest of each matrix's defined entries, of a mismatch the smallest; NaN of none."""
+    sign = matrices.new_tensor([-1.0 if tag == "mismatch" else 1.0 for tag in tags])
+    best = (matrices.flatten(1) * sign[:, None]).nan_to_num(nan=-math.inf).amax(1)
+    return torch.where(best.isfinite(), best * sign, torch.nan).tolist()
+
+
+def against_nulls(
+    values: Mapping[str, float], named: Sequence[str], ranks: Sequence[int], width: int, count: int
+) -> dict[str, float]:
+    """Where the best pair and the named ones stand beside unrelated circuits.
+
+    Args:
+        values: of :func:`chosen_pairs`.
+        named: names of pairs.
+        ranks: of the subspaces.
+        width: of the stream.
+        count: how many pairs there are.
+    """
+    found = {}
+    luck = expected_best(count)
+    for tag, (mean, sd) in null_levels(ranks, width).items():
+        level = mean + luck * sd
+        found[f"{tag}/null"], found[f"null_sd/{tag}"] = level, sd
+        for name in ("best", *named):
+            value = values[f"{tag}/{name}"]
+            if tag == "z":
+                found[f"z_sqrt_d/{name}"] = value / sd
+                continue
+            excess = value - (level if name == "best" else mean)
+            found[f"{tag.replace('/', '_sds/', 1)}/{name}"] = excess / sd if sd else math.nan
+    return found
+
+
+def expected_best(count: int) -> float:
+    """Expected largest of so many standard normal numbers, by Blom's approximation."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
+
+
+def null_levels(ranks: Sequence[int], width: int) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of what unrelated circuits have, by tag."""
+    found = {"z": (0.0, diagonal_score_null_sd(width))}
+    for rank in ranks:
+        null = match_baseline(width, rank)
+        found[f"match_rms/R{rank:02d}"] = null.rms_mean, null.rms_sd
+        found[f"match_largest/R{rank:02d}"] = null.largest_mean, null.largest_sd
+    return found
