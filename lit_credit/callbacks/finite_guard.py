@@ -24,6 +24,7 @@ from lit_credit.callbacks.finite_update import (
     take_away,
 )
 from lit_credit.utils.both_packages import Callback
+from lit_credit.utils.curves_again import continue_curves
 from lit_credit.utils.finite import NonFiniteError, non_finite, seem_finite
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_scalars
@@ -122,9 +123,11 @@ class FiniteGuard(Callback):
         self.events = self.skipped = 0
         self._forget()
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file, with the rows of a resumed run."""
-        self.history = History(self._path, self.history.rows)
+        # Events behind the checkpoint are found again, also those of its very step.
+        self.history.open(self._path, -1, trainer.ckpt_path)
+        continue_curves(trainer, self.history.saved_at)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -178,12 +181,12 @@ class FiniteGuard(Callback):
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far, and the counts."""
-        return {"rows": self.history.rows, "events": self.events, "skipped": self.skipped}
+        """Where the rows so far are, and the counts."""
+        return {**self.history.state(), "events": self.events, "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the rows of a resumed run."""
-        self.history = History(rows=state_dict["rows"])
+        self.history.load(state_dict)
         self.events, self.skipped = state_dict["events"], state_dict["skipped"]
 
     # Helpers

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
 from lit_credit.utils.both_packages import Callback
+from lit_credit.utils.curves_again import continue_curves
 from lit_credit.utils.guard import guarded
 from lit_credit.utils.logging import log_text
 from lit_credit.utils.ranges import check_range
@@ -73,6 +74,10 @@ class TextSamples(Callback):
                 "encode(text) and decode(symbols), and set `context` if it has no `block_size`."
             )
         data.encode(self.prompt)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have a resumed run write each sample once."""
+        continue_curves(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sample to TensorBoard."""

@@ -239,6 +239,7 @@ class CreditRule(EvaluatedRule):
         if self._loaded_random_state is not None:
             set_random_state(self._loaded_random_state)
             self._loaded_random_state = None
+        self.continue_curves()
         super().on_fit_start()
 
     def on_train_start(self) -> None:

@@ -1,6 +1,7 @@
 """What a rule writes into its checkpoints, and asks of those that it is given."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from lit_credit.rules.described import describe_groups, describe_scheduler
 from lit_credit.rules.resume import configuration, reconcile
 from lit_credit.rules.run_length import check_length
 from lit_credit.utils.checkpoint_io import check_is_of_lightning, read_checkpoint
+from lit_credit.utils.curves_again import continue_curves, flush_curves
 from lit_credit.utils.paths import local_path
 from lit_credit.utils.random_state import random_state
 from lit_credit.utils.trusted_classes import check_code
@@ -59,11 +61,15 @@ class CheckpointedRule(LightningModule):
     _resumed: dict[str, Any] | None = None
     _origin: Origin | None = None
     _loaded_random_state: dict[str, Any] | None = None
+    _left_off: tuple[float | None, int] | None = None
+    """When the checkpoint of a resumed run was saved, and at which step."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save where it comes from, and the random states, which Lightning does not."""
         origin = Origin(lit_credit.__version__, type(self).__name__, type(self.net).__name__)
-        checkpoint[_ENTRY] = origin._asdict()
+        checkpoint[_ENTRY] = {**origin._asdict(), "saved_at": time.time()}
+        if self._trainer is not None:
+            flush_curves(self._trainer)
         checkpoint["random_state"] = random_state()
         if self._configuration is not None:
             checkpoint["configuration"] = self._configuration
@@ -90,6 +96,9 @@ class CheckpointedRule(LightningModule):
                 "`load_from_checkpoint`, and fit without."
             )
         self._resumed = checkpoint if fits else None
+        entry = checkpoint.get(_ENTRY)
+        saved_at = entry.get("saved_at") if isinstance(entry, Mapping) else None
+        self._left_off = (saved_at, checkpoint.get("global_step", 0)) if fits else None
         self._loaded_random_state = checkpoint.get("random_state")
         self._origin = _origin_of(checkpoint)
 
@@ -120,6 +129,12 @@ class CheckpointedRule(LightningModule):
             now = reconcile(self, checkpoint, optimizer, scheduler, now)
         self._configuration = now
         check_length(self, scheduler)
+
+    def continue_curves(self) -> None:
+        """Have TensorBoard show each point of a resumed run once."""
+        if self._left_off is not None:
+            continue_curves(self.trainer, *self._left_off)
+            self._left_off = None
 
     def compare_if_not_done(self) -> None:
         """Compare at the start of a fit, if a subclass makes its optimizer in a way of its own."""

@@ -1,60 +1,105 @@
 """Rows of measurements in a file that survives the run."""
 
-import json
-import math
 import os
+import time
 import warnings
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lit_credit.utils.files import check_folder, reason_of
+from lit_credit.utils.history_again import find_rows
+from lit_credit.utils.history_rows import Row, lines_of, read_history
 from lit_credit.utils.paths import local_path
 
 __all__ = ["History", "Row", "read_history"]
-
-Row = dict[str, Any]
-"""``{"step": int, "epoch": int, "name": str, "values": {tag: float}}``.
-
-The first row may also have ``"proved": {statement: relative error}``: the assumptions about the
-module that numbers confirmed.
-"""
-
-_INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class History:
     """An append-only JSON lines file, one row a measurement, flushed row by row.
 
     A row that cannot be written, because the disk is full, stays in memory and in checkpoints, and
-    is written before the next one; there is one warning.
+    is written before the next one; there is one warning. Checkpoints hold no other rows: they say
+    which part of which file holds them, and a resumed run reads them there.
 
     In the file NaN is ``null`` and infinities are the strings ``"Infinity"`` and ``"-Infinity"``,
     so that any JSON reader takes it.
 
     Args:
-        path: the file, or None to keep the rows in memory only.
-        rows: rows measured before, for a resumed run: the file is rewritten to hold just these.
-            Without any, a file found at ``path`` is kept under the next free of the names
-            ``<name>.1.jsonl``, ``<name>.2.jsonl``.
+        path: the file, or None to keep the rows in memory, and all of them in checkpoints.
+        rows: rows measured before: the file is made to hold just these. A file found at ``path``
+            that begins otherwise is kept under the next free of the names ``<name>.1.jsonl``,
+            ``<name>.2.jsonl``.
+
+    Attributes:
+        rows: all rows so far.
+        last_step: that of the last row, also where the rows of a resumed run are lost; -1 of none.
+        saved_at: time at which the state of a resumed run was saved, if it is known.
 
     Raises:
         ValueError: if the folder of ``path`` cannot be made or written to.
     """
 
     def __init__(self, path: Path | None = None, rows: list[Row] | None = None) -> None:
-        path = None if path is None else Path(local_path(path))
-        self.path = path
-        self.rows: list[Row] = list(rows or [])
-        self._in_file = self._end = 0  # rows and bytes that the file holds for certain
+        self.path: Path | None = None
+        self.rows: list[Row] = []
+        self.last_step = -1
+        self.saved_at: float | None = None
+        self._saved: Mapping[str, Any] | None = None
+        self._in_file = self._end = self._crc = 0  # rows and bytes that the file holds for certain
+        self._synced = 0
         self._warned = False
-        if path is None:
-            return
-        check_folder(path.parent)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if self.rows:
-            self._in_file, self._end = len(self.rows), _replace(path, _lines(self.rows))
-        elif path.exists():
-            path.rename(_free_name(path))
+        self._begin(path, rows or [])
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take what a checkpoint holds of a history; its rows are read by :meth:`open`."""
+        self._saved, self.saved_at = state, state.get("saved_at")
+        self.rows = list(state["rows"])
+        self.last_step = max(state.get("last_step", -1), *(row["step"] for row in self.rows), -1)
+
+    def open(self, path: Path | None, step: int, checkpoint: Any = None) -> list[Row]:
+        """Begin to write, after the rows of a resumed run.
+
+        Args:
+            path: see the class.
+            step: optimizer steps of the run at its start. Rows of the file that were written after
+                the checkpoint stay up to this step; later ones will be measured again. -1 keeps
+                none of them.
+            checkpoint: that the run is resumed from, if there is one; beside it lie the rows of a
+                run that had another folder.
+
+        Returns:
+            The rows that were written after the checkpoint.
+
+        Raises:
+            ValueError: see the class.
+        """
+        known = self.last_step
+        rows = self.read_again(step, checkpoint, path)
+        self._saved = None
+        self._begin(path, rows)
+        return [row for row in rows if row["step"] > known]
+
+    def read_again(self, step: int, checkpoint: Any = None, path: Path | None = None) -> list[Row]:
+        """The rows that a loaded state tells of; see :meth:`open`."""
+        if self._saved is None:
+            return self.rows
+        return find_rows(self._saved, step, path, checkpoint)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds, of a size that does not grow with the rows in the file."""
+        if self._saved is not None:  # it was not opened since
+            return dict(self._saved)
+        held = self._in_file if self.path is not None and self._is_as_written(self.path) else 0
+        found: dict[str, Any] = {"rows": self.rows[held:], "last_step": self.last_step}
+        found["saved_at"] = time.time()
+        if self.path is not None and held == self._in_file:
+            self._sync()
+            file = {"path": str(self.path), "rows": held, "bytes": self._end, "crc": self._crc}
+            found["file"] = file | {"first": zlib.crc32(lines_of(self.rows[:1]))}
+        return found
 
     def append(
         self,
@@ -77,17 +122,42 @@ class History:
         if proved:
             row["proved"] = proved
         self.rows.append(row)
+        self.last_step = step
         if self.path is not None:
             self._write(self.path)
         return row
 
+    def _begin(self, path: Path | None, rows: list[Row]) -> None:
+        """Make the file hold ``rows``, and no others."""
+        self.path = path = None if path is None else Path(local_path(path)).absolute()
+        self.rows = list(rows)
+        self.last_step = max(self.last_step, *(row["step"] for row in rows), -1)
+        if path is None:
+            return
+        check_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = lines_of(rows)
+        if path.exists():
+            if data and _begins_with(path, data):
+                self._holds(data)
+                with suppress(OSError):  # told when the next row is written
+                    os.truncate(path, self._end)
+                return
+            path.rename(_free_name(path))
+        if data:
+            self._write(path)
+
     def _write(self, path: Path) -> None:
         """Write the rows that the file lacks."""
         try:
-            if self._in_file and not (path.exists() and path.stat().st_size == self._end):
-                self._in_file = self._end = 0  # somebody else has changed it: all rows again
-            data = _lines(self.rows[self._in_file :])
-            _append(path, self._end, data)
+            if self._in_file and not self._is_as_written(path):
+                self._in_file = self._end = self._crc = 0  # somebody else has changed it
+            data = lines_of(self.rows[self._in_file :])
+            # All rows at once are written beside the file, which a kill then leaves whole.
+            if self._in_file or path.is_symlink():
+                _append(path, self._end, data)
+            else:
+                _replace(path, data)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -97,106 +167,35 @@ class History:
                     stacklevel=2,
                 )
             return
+        self._holds(data)
+
+    def _holds(self, data: bytes) -> None:
+        """Note that the file ends with ``data``, and holds all rows."""
         self._in_file, self._end = len(self.rows), self._end + len(data)
+        self._crc = zlib.crc32(data, self._crc)
 
-
-def read_history(path: str | Path) -> list[Row]:
-    """Read the rows of a history file; a last line cut off by a kill is left out.
-
-    Args:
-        path: a file written by :class:`History`.
-
-    Returns:
-        The rows, in the order of measurement.
-
-    Raises:
-        ValueError: if any other line is not a row.
-    """
-    data = Path(local_path(path)).read_bytes()
-    lines = data.rstrip().split(b"\n") if data.strip() else []
-    cut_off = not data.endswith(b"\n")
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
+    def _is_as_written(self, path: Path) -> bool:
         try:
-            rows.append(_row(line))
-        except (ValueError, RecursionError) as error:
-            if cut_off and number == len(lines) and isinstance(error, json.JSONDecodeError):
-                break
-            reason = error if isinstance(error, _NotARow) else _shown(line)
-            raise ValueError(
-                f"{path}, line {number}: not a row of a history: {reason}. "
-                "Remove the line, or the file."
-            ) from error
-    return rows
+            return path.stat().st_size == self._end
+        except OSError:
+            return False
+
+    def _sync(self) -> None:
+        """Have the disk hold what a checkpoint counts on, as it holds the checkpoint."""
+        if self.path is None or self._synced == self._end:
+            return
+        with suppress(OSError):  # a file system that knows no such thing
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._synced = self._end
 
 
-class _NotARow(ValueError):
-    """JSON, but not that of a row."""
-
-
-def _row(line: bytes) -> Row:
-    row = json.loads(line.decode("utf-8"), object_pairs_hook=_without_twins)
-    if not isinstance(row, dict):
-        raise _NotARow(f"{_shown(line)} is not a mapping")
-    for key in ("step", "epoch"):
-        if type(row.get(key)) is not int or not 0 <= row[key] < 2**53:
-            given = _shown(json.dumps(row[key])) if key in row else "missing"
-            raise _NotARow(f"`{key}` is {given}, expected a whole number, 0 or more")
-    if not isinstance(row.get("name"), str):
-        raise _NotARow("`name` is missing, or is not text")
-    for key in {"values", *(row.keys() & {"proved"})}:
-        if not isinstance(row.get(key), dict):
-            raise _NotARow(f"`{key}` is missing, or is not a mapping of names to numbers")
-        row[key] = {tag: _decode(tag, value) for tag, value in row[key].items()}
-    return row
-
-
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twin = next(key for key in keys if keys.count(key) > 1)
-        raise _NotARow(f"the key {_shown(twin)} stands twice")
-    return found
-
-
-def _shown(text: str | bytes) -> str:
-    return repr(text[:60] if isinstance(text, str) else text[:60].decode("utf-8", "replace"))
-
-
-def _lines(rows: list[Row]) -> bytes:
-    return "".join(map(_encode, rows)).encode()
-
-
-def _encode(row: Row) -> str:
-    numbers = {
-        key: {
-            tag: value if math.isfinite(value) else _name_of(value)
-            for tag, value in row[key].items()
-        }
-        for key in ("values", "proved")
-        if key in row
-    }
-    return json.dumps({**row, **numbers}, allow_nan=False) + "\n"
-
-
-def _name_of(value: float) -> str | None:
-    if math.isnan(value):
-        return None
-    return "Infinity" if value > 0 else "-Infinity"
-
-
-def _decode(tag: str, value: Any) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, str) and value in _INFINITIES:
-        return _INFINITIES[value]
+def _begins_with(path: Path, data: bytes) -> bool:
     try:
-        if type(value) in (int, float):
-            return float(value)
-    except OverflowError:
-        pass
-    raise _NotARow(f"{_shown(tag)} is {_shown(json.dumps(value))}, expected a number")
+        with path.open("rb") as file:
+            return file.read(len(data)) == data
+    except OSError:
+        return False
 
 
 def _append(path: Path, end: int, data: bytes) -> None:
@@ -214,7 +213,7 @@ def _append(path: Path, end: int, data: bytes) -> None:
             raise
 
 
-def _replace(path: Path, data: bytes) -> int:
+def _replace(path: Path, data: bytes) -> None:
     scratch = path.with_suffix(".partial")
     try:
         scratch.write_bytes(data)
@@ -222,7 +221,6 @@ def _replace(path: Path, data: bytes) -> int:
     except OSError:
         scratch.unlink(missing_ok=True)
         raise
-    return len(data)
 
 
 def _free_name(path: Path) -> Path:

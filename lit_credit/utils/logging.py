@@ -7,8 +7,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from torch.utils.tensorboard.summary import custom_scalars
 
 from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.curves_again import CHARTS, HYPERPARAMETERS, already_written
 
 __all__ = [
     "declare_metrics",
@@ -61,7 +63,9 @@ def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) 
     """Lay out TensorBoard's custom scalars; once per run, because a second layout overwrites."""
     for logger in trainer.loggers:
         if layout and is_a(logger, TensorBoardLogger):
-            logger.experiment.add_custom_scalars(layout)
+            (new,) = custom_scalars(layout).value  # type: ignore[no-untyped-call]
+            if already_written(logger, CHARTS) != new:
+                logger.experiment.add_custom_scalars(layout)
 
 
 def log_hyperparameters(module: LightningModule) -> None:
@@ -88,7 +92,7 @@ def declare_metrics(module: LightningModule, metrics: Sequence[str]) -> None:
         metrics: the names under which they are logged.
     """
     for logger in module.trainer.loggers:
-        if is_a(logger, TensorBoardLogger):
+        if is_a(logger, TensorBoardLogger) and not already_written(logger, HYPERPARAMETERS):
             logger.log_hyperparams(_hyperparameters(module), dict.fromkeys(metrics, math.nan))
 
 

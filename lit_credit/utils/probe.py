@@ -235,7 +235,8 @@ def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
     """What Lightning's loops do to a batch before the module sees it."""
     batch = trainer.precision_plugin.convert_input(batch)
     batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
-    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    # The module's own device: after fit, where a resumed run may look once more, it is the CPU.
+    return trainer.strategy.batch_to_device(batch, device=module.device, dataloader_idx=0)
 
 
 @contextmanager

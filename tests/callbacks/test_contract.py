@@ -269,7 +269,7 @@ def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "saved_at"),
     # After an epoch's last batch (8) Lightning leaves out the validation of that epoch.
-    [*((kind, 6) for kind in CALLBACKS), *((kind, 8) for kind in SCHEDULED)],
+    [*product(CALLBACKS, (6, 8))],
 )
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_path):
     def run(name, max_steps, ckpt_path=None):

@@ -12,6 +12,7 @@ from lit_credit.callbacks.base.gathered import Gathered
 from lit_credit.callbacks.base.report import ReportedDiagnostic
 from lit_credit.callbacks.base.undefined import tell_undefined
 from lit_credit.utils.compiled import check_compiled
+from lit_credit.utils.curves_again import continue_curves, flush_curves
 from lit_credit.utils.guard import guarded, isolated
 from lit_credit.utils.history import History
 from lit_credit.utils.logging import log_charts, log_scalars
@@ -94,6 +95,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self.gathered = Gathered()
         self.attempts = Attempts(type(self).__name__)
         self._proved: dict[str, float] | None = None
+        self._opened = self._measured = self._summed_up = False
 
     # What a diagnostic defines
 
@@ -177,6 +179,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self.history, self._last_step = History(), -1
         self._drawn_step = -1
         self._proved = None
+        self._opened = self._measured = self._summed_up = False
+        self._failed = set()
         self.attempts = Attempts(type(self).__name__)
         with guarded(pl_module, trainer):  # to read a weight may change it: spectral norm
             self.prepare(trainer, pl_module)
@@ -191,18 +195,28 @@ class Diagnostic(ReportedDiagnostic, ABC):
         check_times(trainer, self)
         with waiting_for_rank_zero(trainer, type(self).__name__) as last:
             if trainer.is_global_zero:
-                path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
-                self.history = History(path, self.history.rows)
+                self._open(trainer, pl_module)
                 log_charts(trainer, self._charts(trainer))
-                with guarded(pl_module, trainer, train=True):  # hooks of batch transfer may draw
-                    self.begin(trainer, pl_module)
+                last.update(step=self.history.last_step)
                 last.update(self.history.rows[-1] if self.history.rows else {})
         self._last_step = last.get("step", -1)
         watch(trainer, last.get("values", {}))
         epoch = trainer.current_epoch
-        if not last or (is_at_epoch_start(trainer) and self._is_due(epoch)):
+        if self._last_step < 0 or (is_at_epoch_start(trainer) and self._is_due(epoch)):
             self._measure(trainer, pl_module, epoch)
         check_tags(trainer, self)
+
+    def _open(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open the file, with the rows of a resumed run, and take what is measured on."""
+        self._opened = True
+        path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
+        later = self.history.open(path, trainer.global_step, trainer.ckpt_path)
+        self._last_step = self.history.last_step
+        continue_curves(trainer, self.history.saved_at)
+        for row in later:
+            log_scalars(trainer, row["values"], row["step"])
+        with guarded(module, trainer, train=True):  # hooks of batch transfer may draw
+            self.begin(trainer, module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -224,7 +238,17 @@ class Diagnostic(ReportedDiagnostic, ABC):
         """Measure once more, if the end was not due, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
         with waiting_for_rank_zero(trainer, type(self).__name__):
+            if trainer.is_global_zero and not self._measured:  # a resumed run that had ended
+                self._spare(trainer, figure=lambda _: self._tagged(pl_module))
             self._sum_up(trainer)
+        self._summed_up = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum up a resumed run that had nothing left to train, in which no other hook is called."""
+        if not self._summed_up and self.history.last_step >= 0:
+            if trainer.is_global_zero and not self._opened:
+                self._open(trainer, pl_module)
+            self.on_train_end(trainer, pl_module)
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
@@ -254,7 +278,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self.history.append(step, epoch, self.name, tagged, proved)
         log_scalars(trainer, tagged, step)
         if self.draw_each:
-            self._draw(trainer)
+            self._spare(trainer, figure=self._draw)
         return tagged
 
     def _tagged(self, module: LightningModule) -> dict[str, float]:
@@ -263,18 +287,25 @@ class Diagnostic(ReportedDiagnostic, ABC):
                 with isolated(module):
                     self._proved = self.prove(next(iter(self.chunks(module))))
             values = self.measure(module)
+        self._measured = True
         section = self.tag_prefix
         return {f"{section}/{tag}": value for tag, value in values.items()}
 
     # State
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have loggers write what they hold back."""
+        flush_curves(trainer)
+
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far."""
-        return {"rows": self.history.rows}
+        """Where the rows so far are."""
+        return self.history.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the rows of a resumed run."""
-        self.history = History(rows=state_dict["rows"])
+        self.history.load(state_dict)
 
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
         """From the run's first diagnostic the charts of all; a second layout would overwrite."""

@@ -1,11 +1,11 @@
 """What a diagnostic makes of its history."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.declared import check_class_names
@@ -13,6 +13,7 @@ from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.files import save_figure, spared
 from lit_credit.utils.history import History, Row
 from lit_credit.utils.logging import log_figure, log_text
+from lit_credit.utils.short_text import shortened
 from lit_credit.utils.table import TableRow, write_table
 
 __all__ = ["ReportedDiagnostic"]
@@ -42,6 +43,7 @@ class ReportedDiagnostic(Callback):
         self._rank_among_siblings = 0
         self._last_step = self._drawn_step = -1
         self._folder: Path | None = None
+        self._failed: set[str] = set()
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | Mapping[str, Figure] | None:
         """The figure of the whole history, or several by name, one of them ``figure``; or None."""
@@ -72,22 +74,40 @@ class ReportedDiagnostic(Callback):
         return f"{name}-{rank}" if rank else name
 
     def _sum_up(self, trainer: Trainer) -> None:
-        rows = self.history.rows
-        if not trainer.is_global_zero or not rows:
-            return
+        if trainer.is_global_zero and self.history.rows:
+            self._spare(trainer, table=self._tabulate, reading=self._read_out, figure=self._draw)
+
+    def _spare(self, trainer: Trainer, **parts: Callable[[Trainer], object]) -> None:
+        """Make what the run can do without: of what cannot be made a warning tells, once."""
+        failed = {}
+        for part, make in parts.items():
+            try:
+                make(trainer)
+            except Exception as error:
+                failed[part] = shortened(f"{type(error).__name__}: {str(error).strip()}", 300)
+        if failed.keys() - self._failed:
+            self._failed |= failed.keys()
+            rank_zero_warn(
+                f"{type(self).__name__}: {' and '.join(failed)} cannot be made: "
+                f"{'; '.join(dict.fromkeys(failed.values()))}. The run goes on without."
+            )
+
+    def _tabulate(self, trainer: Trainer) -> None:
         section, stem = self._numbered(self.section), self._numbered(self.name)
-        found = self.table(rows, section)
+        found = self.table(self.history.rows, section)
         tables = found if isinstance(found, Mapping) else {"": found}
         for name, lines in tables.items():
             if lines and self._folder is not None:
                 path = self._folder / f"{stem}{name and f'_{name}'}.csv"
                 with spared(path):
                     write_table(path, lines)
-        text = self.reading(rows, section)
+
+    def _read_out(self, trainer: Trainer) -> None:
+        section = self._numbered(self.section)
+        text = self.reading(self.history.rows, section)
         if text is not None:
             rank_zero_info(f"{section}: {text}")
             log_text(trainer, f"{section}/reading", text, self._last_step)
-        self._draw(trainer)
 
     def _draw(self, trainer: Trainer) -> None:
         if not self.figure or self._drawn_step == self._last_step:

@@ -38,10 +38,9 @@ class TestedDiagnostic(Diagnostic):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what was tested, and sum up."""
-        rows: Sequence[Row] = self.history.rows
-        step = trainer.global_step
-        if trainer.ckpt_path:
-            checkpoint = str(trainer.ckpt_path)
+        step, checkpoint = trainer.global_step, str(trainer.ckpt_path or "")
+        rows: Sequence[Row] = self.history.read_again(step, checkpoint)
+        if checkpoint:
             step = checkpoint_step(checkpoint)
             rows = rows or self.earlier_rows(checkpoint, self._numbered(self.section))
         self.history = History(rows=[row for row in rows if row["step"] < step])

@@ -1,0 +1,113 @@
+"""The curves of a resumed run in TensorBoard, each point once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.paths import is_remote, local_path
+
+__all__ = ["CHARTS", "HYPERPARAMETERS", "already_written", "continue_curves", "flush_curves"]
+
+CHARTS, HYPERPARAMETERS = "custom_scalars__config__", "_hparams_/session_start_info"
+"""Tags of what is written once a run, whatever step it has reached."""
+
+_WRITTEN: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
+"""By the writer of a resumed run, what its folder holds under these tags."""
+
+
+def continue_curves(
+    trainer: Trainer, saved_at: float | None = None, step: int | None = None
+) -> None:
+    """Have TensorBoard forget the points that a resumed run will write again.
+
+    The writer tells readers that the run has started anew at ``step``, so that they drop what was
+    written from there on. What of it was there before the checkpoint was saved, and is not written
+    again, is written once more, with its time. Nothing is removed from the disk. A run that starts,
+    or writes to a folder of its own, is left alone, and so are folders that are URLs. Only the
+    first call of a fit does anything.
+
+    Args:
+        trainer: that is about to train.
+        saved_at: time at which the checkpoint was saved; None takes that of its file.
+        step: the first that the run will log; None asks the Trainer.
+    """
+    if not trainer.is_global_zero or (saved_at := saved_at or _time_of(trainer.ckpt_path)) is None:
+        return
+    step = _next_step(trainer) if step is None else step
+    for logger in trainer.loggers:
+        if not is_a(logger, TensorBoardLogger) or is_remote(logger.log_dir):
+            continue
+        writer = logger.experiment
+        if writer in _WRITTEN:
+            continue
+        own = Path(writer.file_writer.event_writer._file_name).name
+        files = Path(local_path(logger.log_dir)).glob("events.out.tfevents.*")
+        earlier = sorted(path for path in files if path.name != own)
+        _WRITTEN[writer], before, after = _read(earlier, step, saved_at)
+        if after:
+            _start_at(writer.file_writer, step)
+            for event in before:
+                writer.file_writer.add_event(event, walltime=event.wall_time)
+            writer.flush()
+
+
+def already_written(logger: TensorBoardLogger, tag: str) -> Any:
+    """What a resumed run's folder holds under a tag of what is written once, or None."""
+    return _WRITTEN.get(logger.experiment, {}).get(tag)
+
+
+def flush_curves(trainer: Trainer) -> None:
+    """Write all points of before a checkpoint, which a run that is resumed does not write again."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if is_a(logger, TensorBoardLogger):
+            logger.experiment.flush()
+
+
+def _time_of(checkpoint: Any) -> float | None:
+    if not checkpoint or is_remote(checkpoint):
+        return None
+    path = Path(local_path(checkpoint, "ckpt_path"))
+    return path.stat().st_mtime if path.is_file() else None
+
+
+def _next_step(trainer: Trainer) -> int:
+    """Lightning counts batches where it logs, and elsewhere the steps of all optimizers."""
+    if trainer.lightning_module.automatic_optimization:
+        return trainer.global_step
+    return min(trainer.global_step, trainer.fit_loop.total_batch_idx + 1)
+
+
+def _read(
+    files: list[Path], step: int, saved_at: float
+) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """What is written once, and the events from ``step`` on of before and after the checkpoint."""
+    once: dict[str, Any] = {}
+    later: list[Any] = []
+    for event in _events(files):
+        if event.HasField("session_log"):  # of an earlier resume
+            later = [known for known in later if known.step < event.step]
+        once |= {v.tag: v for v in event.summary.value if v.tag in (CHARTS, HYPERPARAMETERS)}
+        if event.HasField("summary") and event.step >= step:
+            later.append(event)
+    before = [event for event in later if event.wall_time <= saved_at]
+    return once, before, [event for event in later if event.wall_time > saved_at]
+
+
+def _events(files: list[Path]) -> Iterator[Any]:
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    for path in files:
+        yield from LegacyEventFileLoader(str(path)).Load()
+
+
+def _start_at(file_writer: Any, step: int) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    for _ in range(2):  # TensorBoard takes the first that it meets for the start of the run
+        log = SessionLog(status=SessionLog.START)
+        file_writer.add_event(Event(step=step, session_log=log))
