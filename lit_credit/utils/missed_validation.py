@@ -3,7 +3,7 @@
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
-from lit_credit.utils.probing import preserved_rng
+from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.trainer import callbacks_of
 
 __all__ = ["missed_validation", "run_missed_validation"]
