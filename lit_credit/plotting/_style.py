@@ -40,6 +40,16 @@ def dress(ax: Axes, title: str, ylabel: str, xlabel: str = "", *, log: bool = Fa
         ax.set_yscale("log")
 
 
+def verbatim(name: str) -> str:
+    r"""A name as it is, in which matplotlib finds no formula between two dollars.
+
+    Example:
+        >>> verbatim("x$.y$")
+        'x\\$.y\\$'
+    """
+    return name.replace("$", r"\$")
+
+
 def whole_numbers_across(ax: Axes) -> None:
     """Epochs and steps are whole, however few there are."""
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable
+from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable, verbatim
 from lit_credit.utils.short_names import short_names
 
 __all__ = ["attention_grid"]
@@ -55,7 +55,7 @@ def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
                 ax.set_axis_off()
                 continue
             _draw(ax, f"H{index:02d}", layer[index].numpy())
-        row[0].set_ylabel(f"{_wrapped(name)}\nquery", fontsize=NORMAL, color=INK)
+        row[0].set_ylabel(f"{verbatim(_wrapped(name))}\nquery", fontsize=NORMAL, color=INK)
     if maps:
         for ax in axes[-1]:
             ax.set_xlabel("key", fontsize=NORMAL, color=INK)

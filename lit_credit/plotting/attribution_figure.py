@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.plotting._style import BLUE, GREY, INK, LARGE, SMALL, dress
+from lit_credit.plotting._style import BLUE, GREY, INK, LARGE, SMALL, dress, verbatim
 from lit_credit.plotting.signed_heatmaps import SignedMap, draw_signed
 from lit_credit.utils.numbers import number_text
 
@@ -47,7 +47,7 @@ def attribution_figure(margins: Tensor, accuracy: Mapping[str, float], *, title:
     image, bars = figure.subplots(1, 2, width_ratios=[3, 1])
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
     draw_signed(image, SignedMap(margins, "samples, by their target", saturation=0.95))
-    image.set_yticks(range(len(accuracy)), list(accuracy))
+    image.set_yticks(range(len(accuracy)), [*map(verbatim, accuracy)])
     name = "margin by itself (logits)"
     image.set_title(name, loc="left", fontsize=LARGE, fontweight="bold", color=INK)
     dress(bars, "right by itself", "", "share of the samples")

@@ -18,6 +18,7 @@ from lit_credit.plotting._style import (
     NORMAL,
     SMALL,
     not_applicable,
+    verbatim,
 )
 from lit_credit.utils.short_names import short_names
 
@@ -104,8 +105,8 @@ def _draw(
         ax.set_xticks(range(width))
         ax.set_xlabel("head", fontsize=SMALL, color=INK)
     else:
-        ax.set_xticks(range(width), columns, rotation=90 if width > 1 else 0)
-    ax.set_yticks(range(len(layers)), short_names(layers))
+        ax.set_xticks(range(width), [*map(verbatim, columns)], rotation=90 if width > 1 else 0)
+    ax.set_yticks(range(len(layers)), [*map(verbatim, short_names(layers))])
     ax.tick_params(labelsize=SMALL, colors=INK, length=0)
     ax.spines[:].set_visible(False)
     for y, values in enumerate(layers.values() if numbers else ()):

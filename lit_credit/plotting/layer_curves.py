@@ -15,6 +15,7 @@ from lit_credit.plotting._style import (
     mark_ends,
     not_applicable,
     show_place,
+    verbatim,
     whole_numbers_across,
 )
 from lit_credit.utils.history import Row
@@ -82,7 +83,7 @@ def layer_curves(
         if any(value == value for value in values):
             show_place(ax, list(curve)[-1], values)
             text = text if values[-1] == values[-1] else f"{text} n/a"
-            ends.append(EndLabel(last_finite(values), text, color))
+            ends.append(EndLabel(last_finite(values), verbatim(text), color))
     if not ends:
         not_applicable(ax)
         return figure

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from lit_credit.plotting._style import BLUE, GREY, INK, ORANGE, SMALL, dress, not_applicable
+from lit_credit.plotting._style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    SMALL,
+    dress,
+    not_applicable,
+    verbatim,
+)
 
 __all__ = ["parameter_bars"]
 
@@ -44,7 +53,7 @@ def parameter_bars(
     places = range(len(values))
     ax.barh(places, widths, height=0.72, color=[ORANGE if w < 0 else BLUE for w in widths])
     ax.axvline(0, color=INK, linewidth=0.9)
-    ax.set_yticks(places, list(values))
+    ax.set_yticks(places, [*map(verbatim, values)])
     ax.set_ylim(len(values) - 0.4, -0.6)
     ax.grid(False, axis="y")
     low, high = limits if limits is not None else (min(widths.min(), 0), max(widths.max(), 0))

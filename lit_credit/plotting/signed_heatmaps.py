@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable
+from lit_credit.plotting._style import GRID, INK, LARGE, NORMAL, SMALL, not_applicable, verbatim
 
 __all__ = ["SignedMap", "draw_signed", "signed_heatmaps"]
 
@@ -71,7 +71,7 @@ def signed_heatmaps(maps: Mapping[str, SignedMap], *, title: str) -> Figure:
         not_applicable(axes[0])
     for ax, (name, shown) in zip(axes, maps.items(), strict=False):
         draw_signed(ax, shown)
-        ax.set_title(name, loc="left", fontsize=NORMAL, fontweight="bold", color=INK)
+        ax.set_title(verbatim(name), loc="left", fontsize=NORMAL, fontweight="bold", color=INK)
     return figure
 
 
@@ -89,9 +89,9 @@ def draw_signed(ax: Axes, shown: SignedMap) -> None:
     ax.set_ylabel(shown.ylabel, fontsize=NORMAL, color=INK)
     if columns := _named(shown.columns):
         turned = 90 if max(map(len, columns)) > 3 else 0
-        ax.set_xticks(range(len(columns)), list(columns), rotation=turned)
+        ax.set_xticks(range(len(columns)), [*map(verbatim, columns)], rotation=turned)
     if rows := _named(shown.rows):
-        ax.set_yticks(range(len(rows)), list(rows))
+        ax.set_yticks(range(len(rows)), [*map(verbatim, rows)])
     ax.tick_params(labelsize=SMALL, colors=INK, length=2)
     ax.spines[:].set_visible(False)
     if (figure := ax.get_figure()) is not None:

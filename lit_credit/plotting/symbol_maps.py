@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.plotting._style import GRID, INK, LARGE, SMALL, not_applicable
+from lit_credit.plotting._style import GRID, INK, LARGE, SMALL, not_applicable, verbatim
 
 __all__ = ["symbol_maps"]
 
@@ -48,7 +48,7 @@ def symbol_maps(maps: Mapping[str, Tensor], *, title: str, xlabel: str, ylabel: 
     image = None
     for ax, (name, values) in zip(axes, maps.items(), strict=False):
         shown = values.detach().double().cpu().numpy()
-        ax.set_title(name, fontsize=SMALL, color=INK)
+        ax.set_title(verbatim(name), fontsize=SMALL, color=INK)
         if not np.isfinite(shown).any():
             not_applicable(ax)
             continue

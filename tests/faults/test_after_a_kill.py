@@ -5,6 +5,7 @@ import shutil
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import nn
 
 from lit_credit.callbacks import (
     AttentionMaps,
@@ -78,19 +79,15 @@ KEEP = [
 ]
 
 
-@pytest.mark.parametrize(
-    "length", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 12}], ids=str
-)
+LENGTHS = [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 12}]
+WITHOUT_SAMPLES = (CircuitMatching, EmbeddingGeometry, SymbolAttention)
+
+
+@pytest.mark.parametrize("length", LENGTHS, ids=str)
 @pytest.mark.parametrize("kind", KEEP)
 def test_figures_and_tables_come_after_a_kill_behind_the_last_checkpoint(kind, length, tmp_path):
     def made():
-        return kind(
-            **(
-                {"n_samples": 7}
-                if kind not in (CircuitMatching, EmbeddingGeometry, SymbolAttention)
-                else {}
-            )
-        )
+        return kind() if kind in WITHOUT_SAMPLES else kind(n_samples=7)
 
     def net():
         return helpers.rule(DFA, helpers.SymbolNet)
@@ -288,3 +285,51 @@ def test_no_row_is_lost_where_a_checkpoint_is_saved_before_a_validation(
     fit(tmp_path / "bare", bare, again, saving(tmp_path / "bare"), ckpt_path=path, **given)
     assert same_state(bare, module)
     assert again.asked == stops.asked
+
+
+# What cannot be made at the end
+
+
+class Named(helpers.SymbolNet):
+    """Its modules have names that torch allows: dollars, as around a formula, and a slash."""
+
+    def __init__(self):
+        super().__init__()
+        block = self.embed[3]
+        names = {r"x$\frac$": block.before, "en/de$": block.attention}
+        del block.before, block.attention
+        block.parts = nn.ModuleDict(names)
+        block.forward = lambda x: _attended(block.parts.values(), x)
+
+    credit_units = ("embed", "blocks.0", "blocks.1")
+
+
+def _attended(parts, x):
+    for part in parts:
+        x = x + part(x, x, x, need_weights=False)[0]
+    return x[:, -1]
+
+
+@pytest.mark.parametrize("kind", KEEP)
+def test_any_name_of_a_module_can_be_drawn(kind, tmp_path):
+    callback = kind() if kind in WITHOUT_SAMPLES else kind(n_samples=7)
+    fit(tmp_path, helpers.rule(DFA, Named), callback, max_epochs=1, logger=False)
+    assert f"figures/{kind.name}.png" in files(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["draw", "table", "reading"])
+def test_what_cannot_be_made_at_the_end_is_one_warning(part, tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyError("nothing of the kind")
+
+    monkeypatch.setattr(SoftmaxJacobian, part, fail)
+    callback = SoftmaxJacobian(n_samples=7)
+    module = helpers.rule(DFA, helpers.SymbolNet)
+    name = "figure" if part == "draw" else part
+    with pytest.warns(UserWarning, match=f"SoftmaxJacobian: {name} cannot be made: KeyError: 'not"):
+        run = fit(tmp_path, module, callback, max_epochs=1, logger=False)
+    assert run.state.finished
+    made = {"softmax_jacobian.csv": "table", "figures/softmax_jacobian.png": "figure"}
+    assert {what for name, what in made.items() if name in files(tmp_path)} == (
+        {"table", "figure"} - {name}
+    )
