@@ -51,7 +51,7 @@ class History:
         self._in_file = self._end = self._crc = 0  # rows and bytes that the file holds for certain
         self._synced = 0
         self._warned = False
-        self._begin(path, rows or [])
+        self._begin(path, rows or [], True)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take what a checkpoint holds of a history; its rows are read by :meth:`open`."""
@@ -77,15 +77,18 @@ class History:
             ValueError: see the class.
         """
         known = self.last_step
-        rows = self.read_again(step, checkpoint, path)
+        rows, are_all = self._find(step, checkpoint, path)
         self._saved = None
-        self._begin(path, rows)
+        self._begin(path, rows, are_all)
         return [row for row in rows if row["step"] > known]
 
-    def read_again(self, step: int, checkpoint: Any = None, path: Path | None = None) -> list[Row]:
+    def read_again(self, step: int, checkpoint: Any = None) -> list[Row]:
         """The rows that a loaded state tells of; see :meth:`open`."""
+        return self._find(step, checkpoint, None)[0]
+
+    def _find(self, step: int, checkpoint: Any, path: Path | None) -> tuple[list[Row], bool]:
         if self._saved is None:
-            return self.rows
+            return self.rows, True
         return find_rows(self._saved, step, path, checkpoint)
 
     def state(self) -> dict[str, Any]:
@@ -127,8 +130,8 @@ class History:
             self._write(self.path)
         return row
 
-    def _begin(self, path: Path | None, rows: list[Row]) -> None:
-        """Make the file hold ``rows``, and no others."""
+    def _begin(self, path: Path | None, rows: list[Row], are_all: bool) -> None:
+        """Make the file hold ``rows``, and no others; keep one that may hold more of the run."""
         self.path = path = None if path is None else Path(local_path(path)).absolute()
         self.rows = list(rows)
         self.last_step = max(self.last_step, *(row["step"] for row in rows), -1)
@@ -138,7 +141,8 @@ class History:
         path.parent.mkdir(parents=True, exist_ok=True)
         data = lines_of(rows)
         if path.exists():
-            if data and _begins_with(path, data):
+            is_more = path.stat().st_size > len(data)
+            if data and _begins_with(path, data) and (are_all or not is_more):
                 self._holds(data)
                 with suppress(OSError):  # told when the next row is written
                     os.truncate(path, self._end)

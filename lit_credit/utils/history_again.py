@@ -27,7 +27,9 @@ class _Told(NamedTuple):
     """That of the first line, by which a file that was changed is known."""
 
 
-def find_rows(state: Mapping[str, Any], step: int, own: Path | None, checkpoint: Any) -> list[Row]:
+def find_rows(
+    state: Mapping[str, Any], step: int, own: Path | None, checkpoint: Any
+) -> tuple[list[Row], bool]:
     """The rows of the run that saved a state.
 
     They are looked for in the file that the resumed run writes, in the one that the state names,
@@ -42,10 +44,13 @@ def find_rows(state: Mapping[str, Any], step: int, own: Path | None, checkpoint:
             was measured later is measured again. -1 leaves out all that the state does not tell of.
         own: the file that it writes, or None.
         checkpoint: the file that it is resumed from, or None.
+
+    Returns:
+        The rows, and whether these are all.
     """
     kept = list(state["rows"])
     if not state.get("file"):
-        return kept
+        return kept, True
     told = _Told(**state["file"])
     seen: list[Path] = []
     for path in _places(told, own, checkpoint):
@@ -56,10 +61,11 @@ def find_rows(state: Mapping[str, Any], step: int, own: Path | None, checkpoint:
             rows = [*rows_of(data[: told.bytes], path), *kept]
             last = rows[-1]["step"] if rows else -1
             # Measured after the checkpoint was saved, and before the next step was taken.
-            return rows + [r for r in _readable(data[told.bytes :]) if last < r["step"] <= step]
+            later = (row for row in _readable(data[told.bytes :]) if last < row["step"] <= step)
+            return [*rows, *later], True
         seen.append(path)
     if not told.rows:
-        return kept
+        return kept, True
     left, trouble = _left(told, own, seen)
     left = [row for row in left if row["step"] <= state["last_step"]]
     warnings.warn(
@@ -67,7 +73,7 @@ def find_rows(state: Mapping[str, Any], step: int, own: Path | None, checkpoint:
         f"history goes on with {len(left)}.",
         stacklevel=2,
     )
-    return left + kept
+    return left + kept, False
 
 
 def _places(told: _Told, own: Path | None, checkpoint: Any) -> Iterator[Path]:

@@ -84,7 +84,8 @@ class ReportedDiagnostic(Callback):
             try:
                 make(trainer)
             except Exception as error:
-                failed[part] = shortened(f"{type(error).__name__}: {str(error).strip()}", 300)
+                reason = " ".join(str(error).split())
+                failed[part] = shortened(f"{type(error).__name__}: {reason}", 300)
         if failed.keys() - self._failed:
             self._failed |= failed.keys()
             rank_zero_warn(
