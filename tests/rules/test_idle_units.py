@@ -24,7 +24,9 @@ class Layer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
         self.attend = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+        self.mlp = nn.Sequential(
+            nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)
+        )
 
     def forward(self, x):
         h = self.norm(x)
@@ -142,10 +144,32 @@ def momentum(parameters):
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=0.01)
 
 
-def matrix(name, rows, columns):
-    return draw_feedback(
-        (rows, columns), fan_in=columns, fan_out=rows, seed=derive_seed(SEED, name)
-    )
+def matrix_of(name, rows, columns):
+    seed = derive_seed(SEED, name)
+    return draw_feedback((rows, columns), fan_in=columns, fan_out=rows, seed=seed).double()
+
+
+def run_by_hand(net, x):
+    """Logits, the units' outputs in graphs of their own, and what the net goes on with."""
+    outputs, handed_on, handles = {}, {}, []
+
+    def before(_, args):
+        return tuple(a.detach() for a in args)
+
+    for name in net.credit_units:
+
+        def after(_, __, output, name=name):
+            outputs[name] = output
+            handed_on[name] = output.detach().requires_grad_().clone()
+            return handed_on[name]
+
+        unit = net.get_submodule(name)
+        handles.append(unit.register_forward_pre_hook(before))
+        handles.append(unit.register_forward_hook(after))
+    logits = net(x)
+    for handle in handles:
+        handle.remove()
+    return logits, outputs, handed_on
 
 
 def by_hand(net, steps, optimizer, chained):
@@ -153,46 +177,25 @@ def by_hand(net, steps, optimizer, chained):
     stepper = optimizer(net.parameters())
     idle = 0
     for x, y in steps:
-        outputs, handles = {}, []
-        for name in net.credit_units:
-            unit = net.get_submodule(name)
-            handles.append(
-                unit.register_forward_pre_hook(lambda _, args: tuple(a.detach() for a in args))
-            )
-
-            def after(_, __, output, name=name):
-                outputs[name] = output
-                return output.detach().requires_grad_().clone()
-
-            handles.append(unit.register_forward_hook(after))
-        tops = {}
-        for name in net.credit_units:
-            unit = net.get_submodule(name)
-            handles.append(
-                unit.register_forward_hook(lambda _, __, out, name=name: tops.update({name: out}))
-            )
-        logits = net(x)
-        for handle in handles:
-            handle.remove()
-        ran = [name for name in net.credit_units if name in outputs]
+        logits, outputs, handed_on = run_by_hand(net, x)
+        ran = list(outputs)
         idle += len(net.credit_units) - len(ran)
         loss = F.cross_entropy(logits, y)
+        source = handed_on[ran[-1]] if chained and ran else logits
+        (error,) = torch.autograd.grad(loss, source, retain_graph=True)
         credits = {}
-        if chained and ran:
-            (top,) = torch.autograd.grad(loss, tops[ran[-1]], retain_graph=True)
-            credits[ran[-1]] = top
-            for lower, upper in reversed(list(pairwise(ran))):
-                credits[lower] = credits[upper] @ matrix(lower, WIDTH, WIDTH).double().T
-        elif ran:
-            (error,) = torch.autograd.grad(loss, logits, retain_graph=True)
-            for name in ran:
-                credits[name] = (
-                    error @ matrix(name, outputs[name][0].numel(), CLASSES).double().T
-                ).reshape(outputs[name].shape)
-        total = loss + sum((outputs[name] * credits[name]).sum() for name in ran)
+        for lower, upper in reversed(list(pairwise([*ran, None]))):
+            f = outputs[lower]
+            if not chained:
+                matrix = matrix_of(lower, f[0].numel(), CLASSES)
+                credits[lower] = (error @ matrix.T).reshape(f.shape)
+            elif upper is None:
+                credits[lower] = error
+            else:
+                credits[lower] = credits[upper] @ matrix_of(lower, WIDTH, WIDTH).T
         stepper.zero_grad()
         # The readout's gradient is the loss's own, and that of a unit its credit's alone.
-        total.backward()
+        (loss + sum((outputs[name] * credits[name]).sum() for name in ran)).backward()
         stepper.step()
     return idle
 
@@ -215,9 +218,7 @@ def test_sixty_steps_are_those_of_the_loop_written_out(net, kind, optimizer):
         own.zero_grad()
         rule.surrogate(batch)[1].backward()
         own.step()
-    for (name, value), expected in zip(
-        rule.net.named_parameters(), twin.parameters(), strict=True
-    ):
+    for (name, value), expected in zip(rule.net.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12, msg=name)
     if net is Mixture:
         assert sum(len(now) for layer in rule.net.layers for now in layer.idle) > 20
