@@ -13,7 +13,10 @@ from lit_credit.datamodules import TensorLoader
 from lit_credit.feedback import derive_seed, draw_feedback
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
+from tests.processes import run_module
 from tests.rules.helpers import quiet_trainer, seeded
+from tests.rules.idle_nets import Chosen
+from tests.rules.idle_worker import RULES, train_all
 
 TOKENS, WIDTH, CLASSES, STEPS, SEED = 3, 8, 4, 60, 7
 TASK = Classification(CLASSES)
@@ -232,25 +235,6 @@ def stepped(rule, batch):
     return {name: parameter.grad for name, parameter in rule.net.named_parameters()}
 
 
-class Chosen(nn.Module):
-    """Runs the blocks that it is told to run."""
-
-    credit_units = ("blocks.0", "blocks.1", "blocks.2")
-    readout = ("head",)
-
-    def __init__(self, shape=(WIDTH,)):
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(3))
-        self.head = nn.Linear(5, CLASSES)
-        self.running = (0, 1, 2)
-
-    def forward(self, x):
-        h = x.mean(1)
-        for index in self.running:
-            h = h + self.blocks[index](h)
-        return self.head(h)
-
-
 def chosen(kind, **kwargs):
     return seeded(lambda: kind(Chosen(), TASK, feedback_seed=SEED, **kwargs))
 
@@ -409,3 +393,21 @@ def test_a_unit_that_runs_in_part_is_refused(kind):
     rule.net.running = ()
     with pytest.raises(ValueError, match=r"units blocks\.0\+blocks\.1 did not run to their end"):
         stepped(rule, data())
+
+
+def test_two_processes_stay_in_step_and_equal_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    train_all(1, one)
+    run_module("tests.rules.idle_worker", 2, two)
+    for kind in RULES:
+        for net in ("Alike", "Apart"):
+            first, second = (
+                torch.load(two / f"{kind}-{net}-{rank}.pt", weights_only=True) for rank in (0, 1)
+            )
+            assert all(torch.equal(first[name], value) for name, value in second.items())
+        alone = torch.load(one / f"{kind}-Alike-0.pt", weights_only=True)
+        both = torch.load(two / f"{kind}-Alike-0.pt", weights_only=True)
+        for name, value in alone.items():
+            torch.testing.assert_close(both[name], value, rtol=1e-4, atol=2e-6, msg=name)
