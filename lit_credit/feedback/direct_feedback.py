@@ -168,17 +168,22 @@ class DirectFeedback(LazyBuffers):
         if self.matrix is not None and (changed or self.matrix.shape != own):
             raise ValueError(
                 f"the feedback matrices are {tuple(self.matrix.shape)}, but the units' outputs and "
-                f"the error need {(sum(needed.values()), errors)}. They were drawn for the first batch or loaded from a "
-                "checkpoint: keep the shapes of net and data, or set `error` to 'per_position' "
-                "where the number of positions varies."
+                f"the error need {(sum(needed.values()), errors)}. They were drawn for the first "
+                "batch or loaded from a checkpoint: keep the shapes of net and data, or set "
+                "`error` to 'per_position' where the number of positions varies."
             )
         if self.matrix is None or len(needed) > len(drawn):
             # Under inference_mode this would be a tensor that training may not use.
             with torch.inference_mode(False):
                 drawn = self._draw_missing(widths, drawn, errors)
-        if self.matrix.device != rows.device:
+        if self.matrix is not None and self.matrix.device != rows.device:
             self.matrix = self.matrix.to(rows.device)
-        parts = torch.split(self.matrix.to(rows.dtype), list(drawn.values()))
+        return self._by_name(drawn, rows.dtype)
+
+    def _by_name(self, drawn: Mapping[str, int], dtype: torch.dtype) -> dict[str, Tensor]:
+        if self.matrix is None:
+            return {}
+        parts = self.matrix.to(dtype).split_with_sizes(list(drawn.values()))
         return dict(zip(drawn, parts, strict=True))
 
     def _known_widths(self, widths: Mapping[str, int]) -> dict[str, int]:
@@ -203,9 +208,8 @@ class DirectFeedback(LazyBuffers):
     def _draw_missing(
         self, widths: Mapping[str, int], drawn: Mapping[str, int], errors: int
     ) -> dict[str, int]:
-        parts: dict[str, Tensor] = {}
-        if self.matrix is not None:
-            parts = dict(zip(drawn, self.matrix.split(list(drawn.values())), strict=True))
+        dtype = torch.float32 if self.matrix is None else self.matrix.dtype
+        parts = self._by_name(drawn, dtype)
         for name in widths.keys() - parts.keys():
             matrix = self._draw(name, widths[name], errors)
             parts[name] = matrix if self.matrix is None else matrix.to(self.matrix)

@@ -27,8 +27,8 @@ class UnitGraphs:
     """What a forward pass leaves behind, one entry a unit, in the order in which they end.
 
     Attributes:
-        outputs: each unit's output in its own graph; of several tensors the first. With
-            ``recompute`` only their shapes count, the values are not kept.
+        outputs: each unit's output in its own graph; of several tensors the first of floating
+            point. With ``recompute`` only their shapes count, the values are not kept.
         linear: for units that are one linear layer, its input and the layer.
         inside: for units of several submodules, or that end at an input, the nodes of the graph
             where its members hand on their outputs, member by member.
@@ -142,17 +142,20 @@ def _local_forward(
             )
             if not unit.has_run or unit.until is not None:
                 return result
-        output = first_tensor(result)
-        if output is None or not output.is_floating_point():
+        output = first_tensor(result, Tensor.is_floating_point)
+        if output is None:
             raise ValueError(
-                f"unit {unit.name!r} returns {described(result)}, expected a floating-point tensor, "
-                "or a container that begins with one. Choose another submodule as a unit."
+                f"unit {unit.name!r} returns {described(result)}, expected a floating-point "
+                "tensor, or a tuple, list, mapping or dataclass with one. Choose another submodule "
+                "as a unit."
             )
         linear = type(part) is nn.Linear and not unit.is_composite
         if isinstance(part, nn.Linear) and linear and args and args[0].dtype == output.dtype:
             graphs.linear[unit.name] = args[0], part
         handed_on = end(unit, output)
-        return handed_on if result is output else replace_first(_detached(result), handed_on)
+        if result is output:
+            return handed_on
+        return replace_first(_detached(result), handed_on, Tensor.is_floating_point)
 
     return local
 

@@ -14,6 +14,11 @@ def in_float32(*tensors: Tensor) -> list[Tensor]:
     return [x.detach().to(dtype) for x in tensors]
 
 
+def in_float64(x: Tensor) -> Tensor:
+    """The values in float64, or in complex128."""
+    return x.to(torch.complex128 if x.is_complex() else torch.float64)
+
+
 def magnitude(x: Tensor, dims: int | tuple[int, ...]) -> Tensor:
     """The largest magnitude, down to a power of two: to divide by it rounds nothing.
 

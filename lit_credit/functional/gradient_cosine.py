@@ -13,6 +13,9 @@ def gradient_cosine(a: Tensor, b: Tensor) -> Tensor:
 
     .. math:: \cos_n = \langle a_n, b_n \rangle / (\|a_n\|_2 \|b_n\|_2)
 
+    Of complex gradients, as torch defines them, the product is the real part of
+    :math:`\sum a_n \bar b_n`, in which a complex number is two real ones.
+
     Each vector is first divided by its own largest magnitude, down to a power of two. There is no
     epsilon: the clamp of ``torch.nn.functional.cosine_similarity`` reads 0.25 for two equal
     gradients of norm 5e-9.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lit_credit.functional._rows import check_same_shape, scaled_rows
+from lit_credit.functional._rows import check_same_shape, in_float64, scaled_rows
 from lit_credit.functional.norms import frobenius_norm
 
 __all__ = ["norm_ratio", "weight_angle"]
@@ -15,6 +15,7 @@ def weight_angle(weight: Tensor, feedback: Tensor) -> Tensor:
     .. math:: \theta = 2 \, \mathrm{atan2}(\|u - v\|, \|u + v\|), \quad
         u = W / \|W\|_F, \; v = B / \|B\|_F
 
+    Complex numbers are read as two, so that the product is the real part of that of vectors.
     This equals :math:`\arccos \langle u, v \rangle` and keeps its digits near 0 and 180 degrees,
     where the arc cosine loses half of them.
 
@@ -39,7 +40,7 @@ def weight_angle(weight: Tensor, feedback: Tensor) -> Tensor:
         backpropagation for deep learning", 2016, doi:10.1038/ncomms13276.
     """
     check_same_shape(weight, feedback, ("weight", "feedback"))
-    (w, _), (b, _) = (scaled_rows(x.double().reshape(1, -1), "x") for x in (weight, feedback))
+    (w, _), (b, _) = (scaled_rows(in_float64(x).reshape(1, -1), "x") for x in (weight, feedback))
     u, v = w / frobenius_norm(w), b / frobenius_norm(b)
     return torch.rad2deg(2 * torch.atan2(frobenius_norm(u - v), frobenius_norm(u + v)))
 
@@ -61,6 +62,6 @@ def norm_ratio(weight: Tensor, feedback: Tensor) -> Tensor:
         >>> norm_ratio(torch.eye(4), 3 * torch.eye(4)).item()
         3.0
     """
-    w, b = frobenius_norm(weight.double()), frobenius_norm(feedback.double())
+    w, b = frobenius_norm(in_float64(weight)), frobenius_norm(in_float64(feedback))
     defined = (w > 0) & w.isfinite() & b.isfinite()
     return torch.where(defined, b / w, torch.nan)

@@ -24,8 +24,8 @@ class BlockFA(LocalRule):
     the skip connection; inside of a unit the gradient is exact. This is a rule of its own, not the
     feedback alignment of Lillicrap et al. (:class:`lit_credit.rules.FA`), whose matrices stand for
     single weights. Past a unit that is skipped in a step the credit goes as past an identity:
-    ``a_l = B_l a_{l+2}``. As under every local rule a unit of a flat net is a layer with its activation:
-    ``fc1+act1``.
+    ``a_l = B_l a_{l+2}``. As under every local rule a unit of a flat net is a layer with its
+    activation: ``fc1+act1``.
 
     Args:
         *args: see :class:`lit_credit.rules.LocalRule`.

@@ -156,13 +156,17 @@ class LocalRule(CreditRule):
         # What becomes of the units' outputs is looked at once; it does not depend on the numbers.
         watch = None if self._watched >= self._ran and self._watched else ActivationWatch()
         graphs: UnitGraphs
+
+        def extend(name: str, value: Tensor) -> Tensor:
+            return error.extend(name, value, graphs)
+
         with (
             local_units(
                 self.net,
                 self.units,
                 detach_inputs=self.stray != "train",
                 recompute=self.recompute,
-                tap=(lambda *unit: error.extend(*unit, graphs)) if self.error_at_unit else None,
+                tap=extend if self.error_at_unit else None,
                 watch=watch,
             ) as graphs,
             watch or nullcontext(),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_credit.utils.activation_checkpoints import is_second_run
 from lit_credit.utils.compiled import submodule
 from lit_credit.utils.finite import has_fractions
-from lit_credit.utils.nested import first_tensor, replace_first
+from lit_credit.utils.nested import any_tensor, first_tensor, replace_first
 from lit_credit.utils.unit_names import is_composite, parse_unit
 from lit_credit.utils.unit_passage import Passage, passage_at
 
@@ -30,7 +30,10 @@ class Point(NamedTuple):
 
 @contextmanager
 def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
-    """Record the first tensor that passes each point while the ``with`` lasts.
+    """Record the tensor that passes each point while the ``with`` lasts.
+
+    Of several that go in it is the first, of several that come out the first of real or complex
+    numbers.
 
     Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works. The net
     goes on with a copy, so that an operation in place (``nn.ReLU(inplace=True)``) does not change
@@ -44,8 +47,8 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
 
     Yields:
         A dict that fills as the forward pass runs; a point not passed has no entry. Where a
-        submodule runs several times, the first passage counts. The second run of what is checkpointed
-    (``torch.utils.checkpoint``) takes the same path, while the ``with`` lasts.
+        submodule runs several times, the first passage counts; the second run of what is
+        checkpointed (``torch.utils.checkpoint``) takes the same path, inside the ``with``.
 
     Raises:
         AttributeError: if ``module`` has no submodule of such a name.
@@ -54,7 +57,8 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
     tensors: dict[Point, Tensor] = {}
 
     def record(point: Point, value: Any) -> Any:
-        tensor = first_tensor(value)
+        # Of what goes in, the first tensor is worked on, and not a mask that comes behind it.
+        tensor = first_tensor(value, has_fractions if point.side == "output" else any_tensor)
         again = point in tensors
         if (again and not is_second_run()) or tensor is None or not has_fractions(tensor):
             return None
@@ -62,7 +66,7 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
             tensor = tensor.detach().requires_grad_()
         if not again:
             tensors[point] = tensor
-        return replace_first(value, tensor.clone())
+        return replace_first(value, tensor.clone(), has_fractions)
 
     with ExitStack() as hooks:
         passages = []

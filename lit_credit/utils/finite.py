@@ -8,7 +8,14 @@ from torch import Tensor
 
 from lit_credit.utils.nested import map_tensors
 
-__all__ = ["NonFinite", "NonFiniteError", "has_fractions", "non_finite", "seem_finite", "tensors_of"]
+__all__ = [
+    "NonFinite",
+    "NonFiniteError",
+    "has_fractions",
+    "non_finite",
+    "seem_finite",
+    "tensors_of",
+]
 
 
 class NonFiniteError(FloatingPointError, ValueError):

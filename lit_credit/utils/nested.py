@@ -52,11 +52,16 @@ def _described(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def first_tensor(value: Any) -> Tensor | None:
-    """The tensor itself, or the first one in nested containers, or None."""
+def any_tensor(tensor: Tensor) -> bool:
+    """True."""
+    return True
+
+
+def first_tensor(value: Any, wanted: Callable[[Tensor], bool] = any_tensor) -> Tensor | None:
+    """The tensor itself, or the first one in nested containers that is wanted, or None."""
     if isinstance(value, Tensor):
-        return value
-    parts = (first_tensor(part) for _, part in items_of(value))
+        return value if wanted(value) else None
+    parts = (first_tensor(part, wanted) for _, part in items_of(value))
     return next((tensor for tensor in parts if tensor is not None), None)
 
 
@@ -69,13 +74,13 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return with_items(value, changed) if items else value
 
 
-def replace_first(value: Any, leaf: Tensor) -> Any:
-    """A copy of ``value`` with its first tensor replaced."""
+def replace_first(value: Any, leaf: Tensor, wanted: Callable[[Tensor], bool] = any_tensor) -> Any:
+    """A copy of ``value`` with the tensor replaced that :func:`first_tensor` finds."""
     if isinstance(value, Tensor):
         return leaf
-    pairs = ((k, part) for k, part in items_of(value) if first_tensor(part) is not None)
+    pairs = ((k, part) for k, part in items_of(value) if first_tensor(part, wanted) is not None)
     key, part = next(pairs)
-    return with_items(value, [(key, replace_first(part, leaf))])
+    return with_items(value, [(key, replace_first(part, leaf, wanted))])
 
 
 def is_plain(value: Any) -> bool:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from lit_credit.utils.finite import has_fractions
+
 __all__ = ["unfrozen"]
 
 
@@ -14,7 +16,7 @@ def unfrozen(module: nn.Module) -> Iterator[None]:
 
     So the graph reaches back to where a frozen front begins, with all paths around its submodules.
     """
-    frozen = [p for p in module.parameters() if not p.requires_grad and p.is_floating_point()]
+    frozen = [p for p in module.parameters() if not p.requires_grad and has_fractions(p)]
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)

@@ -13,7 +13,10 @@ from lit_credit.datamodules import TensorLoader
 from lit_credit.feedback import derive_seed, draw_feedback
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
+from tests.processes import run_module
 from tests.rules.helpers import quiet_trainer, seeded
+from tests.rules.idle_nets import Chosen
+from tests.rules.idle_worker import RULES, train_all
 
 TOKENS, WIDTH, CLASSES, STEPS, SEED = 3, 8, 4, 60, 7
 TASK = Classification(CLASSES)
@@ -24,7 +27,9 @@ class Layer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(WIDTH)
         self.attend = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+        self.mlp = nn.Sequential(
+            nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)
+        )
 
     def forward(self, x):
         h = self.norm(x)
@@ -142,10 +147,32 @@ def momentum(parameters):
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=0.01)
 
 
-def matrix(name, rows, columns):
-    return draw_feedback(
-        (rows, columns), fan_in=columns, fan_out=rows, seed=derive_seed(SEED, name)
-    )
+def matrix_of(name, rows, columns):
+    seed = derive_seed(SEED, name)
+    return draw_feedback((rows, columns), fan_in=columns, fan_out=rows, seed=seed).double()
+
+
+def run_by_hand(net, x):
+    """Logits, the units' outputs in graphs of their own, and what the net goes on with."""
+    outputs, handed_on, handles = {}, {}, []
+
+    def before(_, args):
+        return tuple(a.detach() for a in args)
+
+    for name in net.credit_units:
+
+        def after(_, __, output, name=name):
+            outputs[name] = output
+            handed_on[name] = output.detach().requires_grad_().clone()
+            return handed_on[name]
+
+        unit = net.get_submodule(name)
+        handles.append(unit.register_forward_pre_hook(before))
+        handles.append(unit.register_forward_hook(after))
+    logits = net(x)
+    for handle in handles:
+        handle.remove()
+    return logits, outputs, handed_on
 
 
 def by_hand(net, steps, optimizer, chained):
@@ -153,46 +180,25 @@ def by_hand(net, steps, optimizer, chained):
     stepper = optimizer(net.parameters())
     idle = 0
     for x, y in steps:
-        outputs, handles = {}, []
-        for name in net.credit_units:
-            unit = net.get_submodule(name)
-            handles.append(
-                unit.register_forward_pre_hook(lambda _, args: tuple(a.detach() for a in args))
-            )
-
-            def after(_, __, output, name=name):
-                outputs[name] = output
-                return output.detach().requires_grad_().clone()
-
-            handles.append(unit.register_forward_hook(after))
-        tops = {}
-        for name in net.credit_units:
-            unit = net.get_submodule(name)
-            handles.append(
-                unit.register_forward_hook(lambda _, __, out, name=name: tops.update({name: out}))
-            )
-        logits = net(x)
-        for handle in handles:
-            handle.remove()
-        ran = [name for name in net.credit_units if name in outputs]
+        logits, outputs, handed_on = run_by_hand(net, x)
+        ran = list(outputs)
         idle += len(net.credit_units) - len(ran)
         loss = F.cross_entropy(logits, y)
+        source = handed_on[ran[-1]] if chained and ran else logits
+        (error,) = torch.autograd.grad(loss, source, retain_graph=True)
         credits = {}
-        if chained and ran:
-            (top,) = torch.autograd.grad(loss, tops[ran[-1]], retain_graph=True)
-            credits[ran[-1]] = top
-            for lower, upper in reversed(list(pairwise(ran))):
-                credits[lower] = credits[upper] @ matrix(lower, WIDTH, WIDTH).double().T
-        elif ran:
-            (error,) = torch.autograd.grad(loss, logits, retain_graph=True)
-            for name in ran:
-                credits[name] = (
-                    error @ matrix(name, outputs[name][0].numel(), CLASSES).double().T
-                ).reshape(outputs[name].shape)
-        total = loss + sum((outputs[name] * credits[name]).sum() for name in ran)
+        for lower, upper in reversed(list(pairwise([*ran, None]))):
+            f = outputs[lower]
+            if not chained:
+                matrix = matrix_of(lower, f[0].numel(), CLASSES)
+                credits[lower] = (error @ matrix.T).reshape(f.shape)
+            elif upper is None:
+                credits[lower] = error
+            else:
+                credits[lower] = credits[upper] @ matrix_of(lower, WIDTH, WIDTH).T
         stepper.zero_grad()
         # The readout's gradient is the loss's own, and that of a unit its credit's alone.
-        total.backward()
+        (loss + sum((outputs[name] * credits[name]).sum() for name in ran)).backward()
         stepper.step()
     return idle
 
@@ -215,9 +221,7 @@ def test_sixty_steps_are_those_of_the_loop_written_out(net, kind, optimizer):
         own.zero_grad()
         rule.surrogate(batch)[1].backward()
         own.step()
-    for (name, value), expected in zip(
-        rule.net.named_parameters(), twin.parameters(), strict=True
-    ):
+    for (name, value), expected in zip(rule.net.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12, msg=name)
     if net is Mixture:
         assert sum(len(now) for layer in rule.net.layers for now in layer.idle) > 20
@@ -229,25 +233,6 @@ def stepped(rule, batch):
     rule.zero_grad()
     rule.surrogate(batch)[1].backward()
     return {name: parameter.grad for name, parameter in rule.net.named_parameters()}
-
-
-class Chosen(nn.Module):
-    """Runs the blocks that it is told to run."""
-
-    credit_units = ("blocks.0", "blocks.1", "blocks.2")
-    readout = ("head",)
-
-    def __init__(self, shape=(WIDTH,)):
-        super().__init__()
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(3))
-        self.head = nn.Linear(5, CLASSES)
-        self.running = (0, 1, 2)
-
-    def forward(self, x):
-        h = x.mean(1)
-        for index in self.running:
-            h = h + self.blocks[index](h)
-        return self.head(h)
 
 
 def chosen(kind, **kwargs):
@@ -408,3 +393,21 @@ def test_a_unit_that_runs_in_part_is_refused(kind):
     rule.net.running = ()
     with pytest.raises(ValueError, match=r"units blocks\.0\+blocks\.1 did not run to their end"):
         stepped(rule, data())
+
+
+def test_two_processes_stay_in_step_and_equal_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    train_all(1, one)
+    run_module("tests.rules.idle_worker", 2, two)
+    for kind in RULES:
+        for net in ("Alike", "Apart"):
+            first, second = (
+                torch.load(two / f"{kind}-{net}-{rank}.pt", weights_only=True) for rank in (0, 1)
+            )
+            assert all(torch.equal(first[name], value) for name, value in second.items())
+        alone = torch.load(one / f"{kind}-Alike-0.pt", weights_only=True)
+        both = torch.load(two / f"{kind}-Alike-0.pt", weights_only=True)
+        for name, value in alone.items():
+            torch.testing.assert_close(both[name], value, rtol=1e-4, atol=2e-6, msg=name)
