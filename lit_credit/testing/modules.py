@@ -96,13 +96,19 @@ def _rule(kind: Any, net: nn.Module, classes: int, **arguments: Any) -> Lightnin
     return module
 
 
+def _fa(net: nn.Module, classes: int) -> LightningModule:
+    states: Any = getattr(net, "states", {})
+    without = [f"states.{name}" for name in ("carry", "spectral_norm") if name in states]
+    return _rule(FA, net, classes, leave_exact=without or None)
+
+
 KINDS: Mapping[str, Callable[[nn.Module, int], LightningModule]] = {
     "automatic": _Automatic,
     "manual": _Manual,
     "own_loss": _OwnLoss,
     "given_loss": _Automatic,
     "BP": partial(_rule, BP),
-    "FA": partial(_rule, FA),
+    "FA": _fa,
     "DFA": partial(_rule, DFA),
     "BlockFA": partial(_rule, BlockFA),
     "FrozenUnits": partial(_rule, FrozenUnits),

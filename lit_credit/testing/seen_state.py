@@ -12,7 +12,7 @@ from torch import Tensor, nn
 __all__ = ["random_states", "seen_state"]
 
 _SKIPPED = ("_trainer", "_fabric", "_device_mesh", "prepare_data_per_node")
-_NUMBERS = (int, float, complex, str, bytes, type(None))
+_NUMBERS = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
 def seen_state(module: nn.Module) -> dict[str, str]:
@@ -23,7 +23,7 @@ def seen_state(module: nn.Module) -> dict[str, str]:
     random numbers, and other objects by their attributes.
     """
     found: dict[str, str] = {}
-    _look(module, "", found, set())
+    _look(module, "", found, {})
     return found
 
 
@@ -36,11 +36,11 @@ def random_states() -> dict[str, str]:
     }
 
 
-def _look(value: Any, name: str, found: dict[str, str], entered: set[int]) -> None:
-    if isinstance(value, _NUMBERS | torch.dtype | torch.device):
+def _look(value: Any, name: str, found: dict[str, str], entered: dict[int, Any]) -> None:
+    if isinstance(value, _NUMBERS):
         found[name] = repr(value)
     elif id(value) not in entered:
-        entered.add(id(value))
+        entered[id(value)] = value  # which keeps the id its own
         if isinstance(value, Tensor):
             found[name] = f"{_text(value)} {value.requires_grad}"
             if value.is_leaf and value.grad is not None:
@@ -50,6 +50,8 @@ def _look(value: Any, name: str, found: dict[str, str], entered: set[int]) -> No
         elif (state := _generator_state(value)) is not None:
             found[name] = state
         else:
+            if name.endswith("_hooks") and isinstance(value, dict):
+                value = list(value.values())  # keys count all hooks of the process
             for key, part in _parts(value):
                 _look(part, f"{name}{key}" if name else key.lstrip("."), found, entered)
 
@@ -60,7 +62,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple | deque):
         return [(f"[{index}]", part) for index, part in enumerate(value)]
     if isinstance(value, set):
-        return [("", sorted(map(repr, value)))]
+        return [("", repr(sorted(map(repr, value))))]
     if isinstance(value, types.FunctionType):
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         return [(f" {name}", cell.cell_contents) for name, cell in cells]
@@ -102,8 +104,6 @@ def _bits_of(state: Any) -> str:
 
 def _text(tensor: Tensor) -> str:
     values = tensor.detach().cpu().contiguous()
-    return (
-        f"{values.dtype} {tuple(values.shape)} {values.view(torch.uint8).numpy().tobytes().hex()}"
-        if values.dim()
-        else f"{values.dtype} {values.item()!r}"
-    )
+    bits = values.reshape(-1).view(torch.uint8).numpy().tobytes().hex() if values.numel() else ""
+    shown = repr(values.item()) if values.numel() == 1 else tuple(values.shape)
+    return f"{str(values.dtype).removeprefix('torch.')} {shown} {bits}"
