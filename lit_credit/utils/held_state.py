@@ -273,17 +273,17 @@ class HeldState:
     # Replacing
 
     def _work_on_copies(self) -> None:
-        with torch.no_grad():
-            own = [one for one in self._parameters if not one.rest_on(self._outer)]
-            for one, working in zip(own, copies_of([p.original for p in own]), strict=True):
-                one.work_on(working)
-            self._lent = {
-                key: (tensor, self._outer[key])
-                for key, tensor in self._tensors.items()
-                if key in self._outer and same_values(tensor, self._outer[key])
-            }
+        own = [one for one in self._parameters if not one.rest_on(self._outer)]
+        self._lent = {
+            key: (tensor, self._outer[key])
+            for key, tensor in self._tensors.items()
+            if key in self._outer and same_values(tensor, self._outer[key])
+        }
         tensors = [tensor for key, tensor in self._tensors.items() if key not in self._lent]
-        copies = copies_of(tensors)
+        # All copies, for which memory may be short, before anything is replaced.
+        memory, copies = copies_of([one.original for one in own]), copies_of(tensors)
+        for one, working in zip(own, memory, strict=True):
+            one.work_on(working)
         self._stand_ins |= dict(zip(map(id, tensors), copies, strict=True))
         self._put(self._stand_ins)
         # By the id of what works in their places, which stays alive as long as this.

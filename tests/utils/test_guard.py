@@ -1,4 +1,4 @@
-"""Looks into a module that leave no trace."""
+"""Measurements that leave nothing behind."""
 
 import random
 from collections import deque
@@ -6,13 +6,13 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
-from lit_credit.utils.preserved_state import preserved_state
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.feedback import add_feedback
 from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.utils.guard import guarded, isolated
 from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.unfrozen import unfrozen
 
@@ -40,7 +40,7 @@ def test_modes_random_states_and_autograd_come_back(fails):
     seed()
     with torch.inference_mode():
         try:
-            with probing(net):
+            with guarded(net):
                 assert not any(child.training for child in net.modules())
                 assert torch.is_grad_enabled()
                 assert not torch.is_inference_mode_enabled()
@@ -57,7 +57,7 @@ def test_modes_random_states_and_autograd_come_back(fails):
 
 def test_modes_may_stay():
     net = nn.Dropout()
-    with torch.no_grad(), probing(net, train=True):
+    with torch.no_grad(), guarded(net, train=True):
         assert net.training
         assert torch.is_grad_enabled()
     assert net.training
@@ -75,7 +75,7 @@ class Merging(nn.Linear):
 def test_a_change_of_mode_does_nothing_else():
     net = nn.Sequential(Merging(2, 2))
     before = net[0].weight.clone()
-    with probing(net):
+    with guarded(net):
         assert not net[0].training
     assert net[0].training
     assert torch.equal(net[0].weight, before)
@@ -122,12 +122,13 @@ class Busy(nn.Module):
         return (self.weight * self.steps * x).sum()
 
 
+@pytest.mark.parametrize("around", [guarded, isolated])
 @pytest.mark.parametrize("fails", [False, True])
-def test_attributes_and_buffers_come_back(fails):
+def test_attributes_and_buffers_come_back(fails, around):
     module, x = Busy(), torch.ones(3, 2)
     identities = {name: id(value) for name, value in vars(module).items()}
     try:
-        with preserved_state(module):
+        with around(module):
             loss = module(x)
             if fails:
                 raise Interrupted
@@ -148,61 +149,3 @@ def test_attributes_and_buffers_come_back(fails):
     assert module.metric.update_count == 0
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_double_precision_gives_the_same_memory_back(fails):
-    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    net[0].weight.grad = torch.ones(2, 2)
-    tensors = [*net.parameters(), *net.buffers()]
-    before = [(id(t), t.data_ptr(), t.dtype) for t in tensors]
-    values = [t.detach().clone() for t in tensors]
-    try:
-        with double_precision(net):
-            assert net(torch.ones(2, 2, dtype=torch.float64)).dtype is torch.float64
-            if fails:
-                raise Interrupted
-    except Interrupted:
-        pass
-    tensors = [*net.parameters(), *net.buffers()]
-    assert [(id(t), t.data_ptr(), t.dtype) for t in tensors] == before
-    # Running statistics were updated in the copies.
-    assert all(map(torch.equal, values[:-1], tensors[:-1]))
-    assert net[0].weight.grad.dtype is torch.float32
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_exact_backward_is_the_true_one_for_a_while(fails):
-    torch.manual_seed(0)
-    plain, net = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)) for _ in range(2))
-    net.load_state_dict(plain.state_dict())
-    add_feedback(net)
-    net[1].feedback_backward = False
-    x = torch.randn(2, 3, requires_grad=True)
-
-    def gradient(module):
-        return torch.autograd.grad(module(x).sum(), x)[0]
-
-    own = gradient(net)
-    try:
-        with exact_backward(net):
-            torch.testing.assert_close(gradient(net), gradient(plain))
-            if fails:
-                raise Interrupted
-    except Interrupted:
-        pass
-    assert (net[0].feedback_backward, net[1].feedback_backward) == (True, False)
-    assert torch.equal(gradient(net), own)
-    assert not torch.allclose(own, gradient(plain))
-    with exact_backward(plain):
-        gradient(plain)
-
-
-def test_unfrozen_brings_the_frozen_back():
-    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    net[0].requires_grad_(False)
-    try:
-        with unfrozen(net):
-            assert all(p.requires_grad for p in net.parameters())
-            raise Interrupted
-    except Interrupted:
-        pass
-    assert [p.requires_grad for p in net.parameters()] == [False, False, True, True]

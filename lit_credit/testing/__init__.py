@@ -1,0 +1,7 @@
+"""Checks for authors of diagnostics outside of this package; needs no test framework."""
+
+from lit_credit.testing.check import SmallNet, check_diagnostic
+from lit_credit.testing.modules import KINDS
+from lit_credit.testing.stateful import STATES, StatefulNet
+
+__all__ = ["KINDS", "STATES", "SmallNet", "StatefulNet", "check_diagnostic"]
