@@ -231,7 +231,7 @@ def test_a_rule_in_train_mode_looks_at_all_heads(callback, tmp_path):
         run = helpers.trainer(tmp_path / mode, found, logger=False, max_epochs=1)
         run.fit(rule, pairs(), pairs())
         values.append(found.history.rows[0]["values"])
-    assert all(abs(v) < float("inf") for found in values for v in found.values())
+    assert values[0].keys() == values[1].keys()
     if callback is GradientNorms:
         assert values[0] != values[1]
 
