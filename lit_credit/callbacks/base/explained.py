@@ -20,6 +20,9 @@ _REMEDIES = {
     "loss": "`loss`, a function of (module, batch) that returns a scalar, for a loss of your own",
 }
 
+_ROWS = 8
+"""Of training data at least, where a batch norm may take variances over rows."""
+
 
 def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | None:
     """The error of a diagnostic whose first measurement failed because the loss does.
@@ -75,7 +78,7 @@ def _training_chunk(chunk: Chunk) -> Chunk | None:
     module = chunk.module
     try:
         with guarded(module, module.trainer, train=True):
-            probe = take_probe(module.trainer, module, chunk.rows, source="train")
+            probe = take_probe(module.trainer, module, max(chunk.rows, _ROWS), source="train")
     except Exception:  # as of a stream, from which no rows may be taken
         return None
     return chunk.on(probe.chunks[0])
