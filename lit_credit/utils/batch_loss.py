@@ -11,13 +11,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_credit.utils.guard import isolated
-from lit_credit.utils.nested import map_tensors
+from lit_credit.utils.nested import cloned
 
 __all__ = [
     "LossFunction",
     "batch_loss",
     "check_batch_loss",
     "check_loss_function",
+    "loss_source",
     "name_of",
     "own_batch_loss",
 ]
@@ -103,21 +104,26 @@ def own_batch_loss(
     module: LightningModule, batch: Any, batch_idx: int = 0, given: LossFunction | None = None
 ) -> Tensor:
     """:func:`batch_loss` for a caller that isolates the run itself, gradients included."""
-    own, batch = _own_loss(module), map_tensors(batch, Tensor.clone)
+    own, batch, source = _own_loss(module), cloned(batch), loss_source(module, given)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         module.all_gather = _waits_forever  # type: ignore[method-assign]
     if given is not None:
-        source, loss = "the given `loss`", given(module, batch)
+        loss = given(module, batch)
     elif own is not None:
-        source, loss = f"{type(module).__name__}.batch_loss", own(batch)
+        loss = own(batch)
     else:
         check_batch_loss(module)
-        source = f"{type(module).__name__}.training_step"
         loss = _step_loss(module, batch, batch_idx)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise MisconfigurationException(f"{source} returns {found}, not a scalar loss. {_REMEDY}")
     return loss.reshape(())
+
+
+def loss_source(module: LightningModule, given: LossFunction | None = None) -> str:
+    """What :func:`batch_loss` runs, for errors."""
+    name = "training_step" if _own_loss(module) is None else "batch_loss"
+    return f"{type(module).__name__}.{name}" if given is None else "the given `loss`"
 
 
 def _own_loss(module: LightningModule) -> Callable[[Any], Any] | None:

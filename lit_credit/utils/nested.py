@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_credit.utils.short_text import shortened
 
 __all__ = [
+    "cloned",
     "described",
     "first_tensor",
     "is_plain",
@@ -72,6 +73,24 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     items = items_of(value)
     changed = [(key, map_tensors(part, change)) for key, part in items]
     return with_items(value, changed) if items else value
+
+
+def cloned(value: Any) -> Any:
+    """A batch in memory of its own, so that to change it in place leaves the batch as it is.
+
+    Objects that are not containers, as graphs, are copied as a whole if they can be.
+    """
+    if isinstance(value, Tensor):
+        return value.clone()
+    items = items_of(value)
+    if items:
+        return with_items(value, [(key, cloned(part)) for key, part in items])
+    if isinstance(value, _PLAIN):
+        return value
+    try:
+        return deepcopy(value)
+    except Exception:  # as of an open file: each object may refuse in a way of its own
+        return value
 
 
 def replace_first(value: Any, leaf: Tensor, wanted: Callable[[Tensor], bool] = any_tensor) -> Any:

@@ -13,9 +13,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
-from lit_credit.utils.nested import described, map_tensors
+from lit_credit.utils.nested import cloned, described
 from lit_credit.utils.probe_loader import ProbeLoader, probe_loader, training_rows
 from lit_credit.utils.random_state import preserved_rng, run_seed
 from lit_credit.utils.rows import (
@@ -139,7 +138,7 @@ def take_probe(
                 f"the rows of the {loader.stage.dataloader_prefix} batches are not known: {reason}."
                 " The probe is one whole batch, and `n_samples` and `chunk_size` do not count."
             )
-            return Probe([map_tensors(head[0], Tensor.clone)], [1])
+            return Probe([cloned(head[0])], [1])
     if cutter.missing and loader.is_limited:
         probe.limit = f"limit_{loader.stage.dataloader_prefix}_batches"
     return probe

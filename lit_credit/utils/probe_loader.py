@@ -57,7 +57,8 @@ class ProbeLoader:
     def samples(self) -> int | None:
         """Of how many samples of a dataset the first batch was made, if the loader knows."""
         counts = [count for indices in self.indices for count in indices.counts[:1]]
-        return counts[0] if len(counts) == len(self.indices) == 1 else None
+        known = len(counts) == len(self.indices) == 1 and not _is_stream(self.loader)
+        return counts[0] if known else None
 
     def batches(self) -> Iterator[Any]:
         """The first epoch's batches as the loader hands them out, each update's by itself."""
@@ -75,9 +76,10 @@ class ProbeLoader:
         return chain.from_iterable(batches_of(given, 1) for given in islice(source, limit))
 
     def proofs(self) -> list[Any]:
-        """Batches made of two and of three samples of those that were read; none, if it cannot be.
+        """Batches made of two and of three samples; none, if it cannot be.
 
-        Only a loader that asks a dataset for samples by their indices can make some.
+        Only a loader that collates samples of a dataset can make some: those that were read first,
+        or the first five of a stream.
         """
         known = [indices.seen for indices in self.indices]
         if not all(len(seen) >= 3 for seen in known):
@@ -154,9 +156,8 @@ def _training_loader(trainer: Trainer) -> Any:
     given = trainer.train_dataloader
     loader = combined if isinstance(given, dict | list | tuple) else given
     for part in _parts(loader):
-        dataset = getattr(part, "dataset", None)
-        if isinstance(dataset, IterableDataset) or isinstance(part, Iterator):
-            kind = type(dataset if isinstance(dataset, IterableDataset) else part).__name__
+        if _is_stream(part) or isinstance(part, Iterator):
+            kind = type(part.dataset if _is_stream(part) else part).__name__
             raise MisconfigurationException(
                 f"the probe would be training data, but reading {kind}, an IterableDataset or "
                 "iterator, would take samples from the training. Give the Trainer validation data "
@@ -180,9 +181,15 @@ def _parts(loader: Any) -> list[Any]:
 
 def _index_sampler(loader: Any) -> Any:
     """What gives the indices of each batch, or None."""
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+    if not isinstance(loader, DataLoader):
         return None
-    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    if loader.batch_sampler is None:
+        return None if _is_stream(loader) else loader.sampler
+    return loader.batch_sampler
+
+
+def _is_stream(loader: Any) -> bool:
+    return isinstance(getattr(loader, "dataset", None), IterableDataset)
 
 
 def _go_to_start(loader: Any) -> None:

@@ -146,9 +146,10 @@ def join_rows(batches: Sequence[Any], layout: Layout) -> Any:
 def row_layout(batch: Any, other: Any = None, *, fields: bool = False) -> Layout:
     """What of a batch has one entry a row, if only one answer is possible.
 
-    Every tensor that has a dimension must have N entries in its first one. A list of N things that
-    are not tensors has one a row too. A list of N tensors could be one of rows or one of N views,
-    so that nothing is known; a tuple that is the batch itself is one of fields.
+    Every tensor that has a dimension must have N entries in its first one. A list of N texts or
+    numbers has one a row too. Lists of tensors alike may be of rows, as sequences are, or of views
+    that all have N rows: another tensor must say so, and their number must not be N. A tuple that
+    is the batch itself is one of fields.
 
     Two batches of a loader tell more. A tensor of another size that is the same in both, while
     others differ, belongs to all rows: a mask (T, T), the weights of classes. One of N entries that
@@ -157,7 +158,7 @@ def row_layout(batch: Any, other: Any = None, *, fields: bool = False) -> Layout
     Args:
         batch: of a loader.
         other: another batch of it, of as many rows or of others; None where there is not one.
-        fields: take a list of N tensors for one of N fields in any case.
+        fields: take a list that is the batch itself, and a list of N tensors, for one of fields.
 
     Raises:
         UnknownRows: if several answers are possible, or a part cannot be cut: sparse, nested and
@@ -172,15 +173,16 @@ def row_layout(batch: Any, other: Any = None, *, fields: bool = False) -> Layout
         found = f"tensors begin with {begin} entries" if begin else "there is not a tensor"
         raise UnknownRows(f"{found} in {described(batch)}")
     rows, rows_of_twin = sizes.pop()
-    if rows == rows_of_twin:
-        if any(c.constant and c.sizes[0] == rows and not c.alike for c in columns):
-            raise UnknownRows(
-                f"a tensor of {rows} entries is the same in two batches of {rows} rows, so that it "
-                f"may belong to each row or to all, in {described(batch)}"
-            )
-        if not fields:
-            for part in batch if type(batch) is tuple else [batch]:
-                _check_lists(part, rows)
+    either = [c for c in columns if c.constant and c.sizes[0] == rows and not c.alike]
+    if either and rows == rows_of_twin:
+        raise UnknownRows(
+            f"a tensor of {rows} entries is the same in two batches of {rows} rows, so that it may "
+            f"belong to each row or to all, in {described(batch)}"
+        )
+    is_record = type(batch) is tuple or (fields and type(batch) is list)
+    witnesses = [_has_witness(p, rows, fields) for p in (batch if is_record else [batch])]
+    if not any(witnesses):
+        raise UnknownRows(f"lists may have a tensor a row, or all rows, in {described(batch)}")
     return _layout(batch, twin, (rows, rows_of_twin), compared)
 
 
@@ -205,7 +207,9 @@ def proved_layout(two: Any, three: Any) -> Layout:
     if _is_record(two):
         parts, others = dict(items_of(two)), dict(items_of(three))
         if type(two) in (list, tuple) and (len(parts), len(others)) == (2, 3):
-            return "row"
+            if _is_plain(two):
+                return "row"
+            raise UnknownRows(f"a list has a tensor a sample, {described(two)}")
         if parts.keys() != others.keys():
             raise UnknownRows(f"of 2 and 3 samples it has {described(two)} and {described(three)}")
         return {key: proved_layout(parts[key], others[key]) for key in parts}
@@ -277,7 +281,7 @@ def _columns(value: Any, twin: Any, compared: bool) -> Iterator[_Column]:
         elif value.ndim:
             raise UnknownRows(f"one batch has {described(value)} where another has none")
     elif _is_record(value):
-        if type(value) in (list, tuple) and _is_bare(value):
+        if type(value) in (list, tuple) and _is_plain(value):
             return
         parts, others = dict(items_of(value)), dict(items_of(twin))
         if parts.keys() != others.keys():
@@ -293,24 +297,30 @@ def _layout(value: Any, twin: Any, rows: tuple[int, int], compared: bool) -> Lay
         return "row" if value.ndim and (len(value), len(twin)) == rows else "whole"
     if not _is_record(value):
         return "whole"
-    if type(value) in (list, tuple) and _is_bare(value):
+    if type(value) in (list, tuple) and _is_plain(value):
         fits = isinstance(twin, list | tuple) and (len(value), len(twin)) == rows
         if fits and compared and same_content(value, twin):
             raise UnknownRows(f"a list of {len(value)} is the same in two batches of so many rows")
-        if not fits and not _is_plain(value):
-            raise UnknownRows(f"{described(value)} does not have {rows[0]} entries")
         return "row" if fits else "whole"
     others = dict(items_of(twin))
     return {key: _layout(part, others.get(key), rows, compared) for key, part in items_of(value)}
 
 
-def _check_lists(value: Any, rows: int) -> None:
-    """Refuse lists that may be of rows, though their tensors too have as many entries as rows."""
-    is_list = type(value) in (list, tuple) and not _is_bare(value)
-    if is_list and len(value) == rows and len({_form(part) for part in value}) == 1:
-        raise UnknownRows(f"{described(value)} may have {rows} rows, or {rows} parts with all rows")
-    for _, part in items_of(value):
-        _check_lists(part, rows)
+def _has_witness(value: Any, rows: int, fields: bool) -> bool:
+    """Whether a tensor has as many entries as there are rows that is not in a list of its like.
+
+    Raises:
+        UnknownRows: if a list has as many items as there are rows.
+    """
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim > 0 and len(value) == rows
+    is_list = type(value) in (list, tuple) and not _is_plain(value)
+    if is_list and len({_form(part) for part in value}) == 1:
+        if len(value) == rows and not fields:
+            raise UnknownRows(f"{described(value)} may be {rows} rows, or {rows} parts of all")
+        return False
+    witnesses = [_has_witness(part, rows, fields) for _, part in items_of(value)]  # all may raise
+    return any(witnesses)
 
 
 def _form(value: Any) -> Any:
@@ -328,15 +338,8 @@ def _is_record(value: Any) -> bool:
     return isinstance(value, tuple | list) or (is_dataclass(value) and not isinstance(value, type))
 
 
-def _is_bare(value: Any) -> bool:
-    """Whether a list, or what is in it, shows no tensors: text, numbers, paths, images."""
-    if isinstance(value, Tensor | np.ndarray | PackedSequence):
-        return False
-    return all(_is_bare(part) for _, part in items_of(value))
-
-
 def _is_plain(value: Any) -> bool:
-    """Whether no tensor can be hidden in a value."""
+    """Whether a value, or all that is in a container, is text, a number or the like."""
     items = items_of(value)
     return all(_is_plain(part) for _, part in items) if items else isinstance(value, _EMPTY)
 

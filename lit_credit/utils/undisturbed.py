@@ -18,12 +18,10 @@ from lit_credit.utils.both_packages import with_twins
 __all__ = ["undisturbed"]
 
 _LONGEST = 1000
-# Iterators are at work, as those of a loader whose workers put batches into queues right now.
-_NOT_ENTERED = (
-    *(Tensor, np.ndarray, type, ModuleType, str, bytes),
-    *(Trainer, LightningModule, Iterator),
-)
+_NOT_ENTERED = (Tensor, np.ndarray, type, ModuleType, str, bytes, Trainer, LightningModule)
+# A loader's workers put batches into queues right now, which threads of its iterator pass on.
 _AT_WORK = ("multiprocessing", "threading", "_thread", "queue", "concurrent", "asyncio", "weakref")
+_ITERATORS = ("builtins", "itertools", "torch")
 
 
 @contextmanager
@@ -72,7 +70,8 @@ def _reachable(roots: Any) -> list[Any]:
 
 def _parts(thing: Any) -> list[Any] | None:
     """What a thing refers to; None if nothing of it can be restored."""
-    if type(thing).__module__.partition(".")[0] in _AT_WORK:
+    package = type(thing).__module__.partition(".")[0]
+    if package in _AT_WORK or (isinstance(thing, Iterator) and package in _ITERATORS):
         return None
     if isinstance(thing, torch.Generator | np.random.Generator | np.random.RandomState):
         return []

@@ -170,6 +170,9 @@ def nodes(rows):
 
 UNKNOWN = {
     "graphs": nodes,
+    "detection": images,
+    "sequences of one length": lambda rows: [torch.ones(4, 2) for _ in rows],
+    "sequences": lambda rows: ([torch.ones(i + 1) for _, i in rows], torch.ones(len(rows))),
     "objects": lambda rows: Graph(len(rows)),
     "packed": lambda rows: pack_sequence([torch.ones(3, 1) for _ in rows]),
     "jagged": lambda rows: torch.nested.nested_tensor(
@@ -209,7 +212,7 @@ def test_a_batch_of_unknown_rows_is_taken_whole(kind, streamed, tmp_path, caplog
 
 
 def test_samples_of_a_dataset_prove_what_one_batch_cannot(tmp_path):
-    """A mask as large as the batch, two rows of two fields, images of detection."""
+    """A mask as large as the batch, two rows of two fields."""
 
     def collate(rows):
         x = torch.stack([x for x, _ in rows])
@@ -217,7 +220,7 @@ def test_samples_of_a_dataset_prove_what_one_batch_cannot(tmp_path):
             "mask": torch.ones(3, 3).tril(),
             "x": x,
             "both": [x, x],
-            "images": [torch.full((3, 4 + i, 4), float(i)) for _, i in rows],
+            "names": [f"row {i}" for _, i in rows],
             "n": len(rows),
         }
 
@@ -228,10 +231,28 @@ def test_samples_of_a_dataset_prove_what_one_batch_cannot(tmp_path):
         one, other = probe.chunks
         assert one["mask"].shape == other["mask"].shape == (3, 3)
         assert [len(x) for x in one["both"]] == [5, 5]
-        assert [x.shape[1] for x in other["images"]] == [9, 10, 11]
+        assert other["names"] == ["row 5", "row 6", "row 7"]
         assert (one["n"], other["n"]) == (5, 3)
         few = probe.first(2)
-        assert (len(few["images"]), few["mask"].shape, few["n"]) == (2, (3, 3), 2)
+        assert (len(few["names"]), few["mask"].shape, few["n"]) == (2, (3, 3), 2)
+
+
+def test_samples_of_a_stream_prove_it_too(tmp_path):
+    class Pairs(IterableDataset):
+        def __iter__(self):
+            return ((torch.ones(4) + i, torch.ones(4) - i) for i in range(11))
+
+    probe = take(tmp_path, data(9, 3), DataLoader(Pairs(), 2), (9, 4))
+    assert probe.rows == [4, 4, 1]
+    assert probe.chunks[1][0][:, 0].tolist() == [5, 6, 7, 8]
+
+    class Sequences(Pairs):
+        def __iter__(self):
+            return (torch.ones(4, 2) + i for i in range(11))
+
+    assert take(tmp_path, data(9, 3), DataLoader(Sequences(), 2, collate_fn=list), (9, 4)).rows == [
+        1
+    ]
 
 
 def test_a_collate_function_that_takes_no_three_samples_leaves_it_to_the_batches(tmp_path):

@@ -64,10 +64,9 @@ KNOWN = {
     "settings": {"size": (3, 4), "name": "a", "x": X},
     "views": [Y, [X, X + 1], Y],
     "a dataclass": Record(X),
-    "two dataclasses": {"both": [Record(X), Record(X)]},
+    "two dataclasses": {"both": [Record(X), Record(X)], "y": Y},
     "named": Named(X, Y),
     "arrays": {"x": np.ones((8, 2)), "y": Y},
-    "objects, one a row": {"images": [Graph() for _ in range(8)], "y": Y},
     "texts of each row": {"meta": [{"name": "a", "size": (2, 2)}] * 8, "y": Y},
     "complex": (X + 0j, Y),
 }
@@ -95,7 +94,10 @@ UNKNOWN = {
     "an object": Graph(),
     "an object beside": {"graph": Graph(), "y": Y},
     "an object below": {"meta": {"graph": Graph()}, "y": Y},
-    "objects, not one a row": {"graphs": [Graph()] * 3, "y": Y},
+    "objects, one a row": {"graphs": [Graph()] * 8, "y": Y},
+    "sequences of one length": [numbers(6, 2) for _ in range(4)],
+    "sequences and labels of one length": ([numbers(6, 2)] * 4, [numbers(6)] * 4),
+    "views or sequences": {"both": [Record(X), Record(X)]},
     "texts": ["a", "b"],
     "nothing": None,
     "a scalar": torch.tensor(1.0),
@@ -138,6 +140,9 @@ def test_two_rows_of_two_views_are_known_where_lists_are_fields():
     views = [Y[:2], [X[:2], X[2:4]], Y[:2]]
     assert count_rows(views) is None
     assert row_layout(views, fields=True) == row_layout([Y, [X, X], Y])
+    assert [len(part[0]) for part in batches_of([X[:2], X[2:4]], 2)] == [1, 1]
+    with pytest.raises(ValueError, match=r"`updates_per_step` is 2.*a tensor a row, or all rows"):
+        batches_of(([numbers(6, 2)] * 4, [numbers(6)] * 4), 2)
     assert [part[1][1].tolist() for part in batches_of(views, 2)] == [
         [X[2].tolist()],
         [X[3].tolist()],
@@ -203,8 +208,6 @@ def test_samples_prove_what_grows_with_them():
             "mask": torch.ones(3, 3).tril(),
             "scale": torch.tensor(float(n)),
             "rows": n,
-            "images": [numbers(3, 2 + i, 2) for i in range(n)],
-            "targets": tuple({"boxes": numbers(i, 4)} for i in range(n)),
             "fields": [numbers(n), numbers(n)],
             "names": ["a"] * n,
             "classes": ["cat", "dog"],
@@ -216,8 +219,6 @@ def test_samples_prove_what_grows_with_them():
         "mask": "whole",
         "scale": "whole",
         "rows": "count",
-        "images": "row",
-        "targets": "row",
         "fields": {0: "row", 1: "row"},
         "names": "row",
         "classes": {0: "whole", 1: "whole"},
@@ -225,17 +226,19 @@ def test_samples_prove_what_grows_with_them():
     batch = collate(3)  # as many rows as channels, and as the mask has
     assert count_rows(batch, layout) == 3
     few = cut_rows(batch, 1, 3, layout)
-    assert [len(image) for image in few["images"]] == [3, 3]
-    assert [len(target["boxes"]) for target in few["targets"]] == [1, 2]
     assert (few["rows"], few["mask"].shape, few["classes"]) == (2, (3, 3), ["cat", "dog"])
     both = join_rows([few, batch], layout)
-    assert (both["rows"], len(both["images"]), both["x"].shape) == (5, 5, (5, 4))
+    assert (both["rows"], both["names"], both["x"].shape) == (5, ["a"] * 5, (5, 4))
 
 
 @pytest.mark.parametrize(
     "collate",
     [
         lambda n: (numbers(sum(range(3, 3 + n)), 2), numbers(n)),  # nodes, one label a graph
+        lambda n: [numbers(6, 2) for _ in range(n)],  # sequences
+        lambda n: {"images": [numbers(3, 2 + i, 2) for i in range(n)], "y": numbers(n)},
+        lambda n: tuple({"boxes": numbers(i, 4)} for i in range(n)),
+        lambda n: [Graph() for _ in range(n)],
         lambda n: numbers(7, n),  # time first
         lambda n: numbers(2 * n, 3),  # two views, one behind the other
         lambda n: pack_sequence([numbers(3 - i, 2) for i in range(n)]),

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic, diagnostics_of
+from lit_credit.callbacks.base.explained import explained
 from lit_credit.utils.batch_loss import (
     LossFunction,
     check_batch_loss,
@@ -140,6 +141,17 @@ class ProbeDiagnostic(Diagnostic):
         if not all(self._passed.values()):
             self._tell_idle()
         return values
+
+    def _tagged(self, module: LightningModule) -> dict[str, float]:
+        try:
+            return super()._tagged(module)
+        except Exception:  # whatever it is: the user's own code runs in a measurement
+            if self.attempts.is_first(self.history.rows) and self.probe is not None:
+                who, chunk = type(self).__name__, next(iter(self.chunks(module)))
+                found = explained(who, chunk, mode=self.mode, source=self.source)
+                if found is not None:
+                    raise found from found.__cause__
+            raise
 
     def _tell_idle(self) -> None:
         idle = dict.fromkeys(point.module for point, passed in self._passed.items() if not passed)

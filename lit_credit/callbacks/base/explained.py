@@ -1,0 +1,93 @@
+"""What is said of a loss that does not run on the probe."""
+
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.utils.batch_loss import loss_source
+from lit_credit.utils.guard import guarded
+from lit_credit.utils.nested import described
+from lit_credit.utils.probe import take_probe
+from lit_credit.utils.short_text import shortened
+
+__all__ = ["explained"]
+
+_REMEDIES = {
+    "probe": '`probe="train"` where validation batches are of another form than training batches',
+    "mode": '`mode="train"` where the net has this loss in train mode only',
+    "loss": "`loss`, a function of (module, batch) that returns a scalar, for a loss of your own",
+}
+
+_ROWS = 8
+"""Of training data at least, where a batch norm may take variances over rows."""
+
+
+def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | None:
+    """The error of a diagnostic whose first measurement failed because the loss does.
+
+    The loss is run once more by itself, and, if it fails, with what may help: in train mode, and on
+    training data. So the text says what works. Nothing is left behind.
+
+    Args:
+        who: name of the diagnostic.
+        chunk: the first of its probe.
+        mode: of the module in the measurement.
+        source: of the probe.
+
+    Returns:
+        An error that names the diagnostic, the batch and the remedies, and whose cause is the
+        loss's own; None, if the loss runs, or there is no memory for it.
+    """
+    reason = _failure(chunk, mode)
+    if reason is None or isinstance(reason, torch.cuda.OutOfMemoryError | MemoryError):
+        return None
+    used = {"mode": mode, "probe": source}
+    remedies = [text for name, text in _REMEDIES.items() if used.get(name) != "train"]
+    working = _working(chunk, mode, source)
+    found = f"{type(reason).__name__}: {shortened(str(reason).strip(), 400).rstrip('.')}"
+    error = MisconfigurationException(
+        f"{who} runs {loss_source(chunk.module, chunk.given)} in {mode} mode on {source} data, "
+        f"where it fails. {found}. The batch: {described(chunk.batch)}. Give {who} "
+        f"{'; '.join(remedies)}. {f'It runs with {working}.' if working else ''}".strip()
+    )
+    error.__cause__ = reason
+    return error
+
+
+def _working(chunk: Chunk, mode: str, source: str) -> str | None:
+    """Arguments with which the loss runs."""
+    train = chunk if source == "train" else _training_chunk(chunk)
+    tries: dict[str, tuple[Any, str]] = {
+        '`mode="train"`': (chunk, "train"),
+        '`probe="train"`': (train, mode),
+        '`probe="train"` and `mode="train"`': (train, "train"),
+    }
+    return next(
+        (
+            text
+            for text, (other, its_mode) in tries.items()
+            if other is not None and _failure(other, its_mode) is None
+        ),
+        None,
+    )
+
+
+def _training_chunk(chunk: Chunk) -> Chunk | None:
+    module = chunk.module
+    try:
+        with guarded(module, module.trainer, train=True):
+            probe = take_probe(module.trainer, module, max(chunk.rows, _ROWS), source="train")
+    except Exception:  # as of a stream, from which no rows may be taken
+        return None
+    return chunk.on(probe.chunks[0])
+
+
+def _failure(chunk: Chunk, mode: str) -> Exception | None:
+    try:
+        with guarded(chunk.module, chunk.module.trainer, train=mode == "train"):
+            chunk.loss()
+    except Exception as error:  # whatever it is: the loss is the user's own
+        return error
+    return None
