@@ -20,6 +20,7 @@ import lit_credit
 from lit_credit.rules.described import describe_groups, describe_scheduler
 from lit_credit.rules.resume import configuration, reconcile
 from lit_credit.rules.run_length import check_length
+from lit_credit.rules.weight_modes import WeightModes
 from lit_credit.utils.checkpoint_io import check_is_of_lightning, read_checkpoint
 from lit_credit.utils.paths import local_path
 from lit_credit.utils.random_state import random_state
@@ -59,6 +60,7 @@ class CheckpointedRule(LightningModule):
     _resumed: dict[str, Any] | None = None
     _origin: Origin | None = None
     _loaded_random_state: dict[str, Any] | None = None
+    _modes = WeightModes()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save where it comes from, and the random states, which Lightning does not."""
@@ -67,6 +69,7 @@ class CheckpointedRule(LightningModule):
         checkpoint["random_state"] = random_state()
         if self._configuration is not None:
             checkpoint["configuration"] = self._configuration
+        self._modes.save(checkpoint, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training starts; merely loading must not set them.
@@ -89,6 +92,8 @@ class CheckpointedRule(LightningModule):
                 "its weights anew, give the file as `--init_from`, or in Python load them by "
                 "`load_from_checkpoint`, and fit without."
             )
+        if fits:
+            WeightModes.resume(checkpoint)
         self._resumed = checkpoint if fits else None
         self._loaded_random_state = checkpoint.get("random_state")
         self._origin = _origin_of(checkpoint)
