@@ -168,10 +168,10 @@ def test_validation_and_test_after_fit_see_the_evaluated_weights():
         assert next(iter(found.values())) == pytest.approx(expected, rel=1e-5)
 
 
-def test_diagnostics_see_the_trained_weights_and_change_nothing():
+def test_diagnostics_see_the_trained_weights_and_change_nothing(tmp_path):
     _, expected = fit(rule=DFA)
     norms = ResidualNorms(every_n_steps=1)
-    _, module = fit(norms, rule=DFA, max_epochs=3)
+    _, module = fit(norms, rule=DFA, default_root_dir=tmp_path)
     for name, value in expected.state_dict().items():
         assert torch.equal(value, module.state_dict()[name])
     assert len(norms.history.rows) == 19
