@@ -21,6 +21,7 @@ import lit_credit
 from lit_credit.rules.described import describe_groups, describe_scheduler
 from lit_credit.rules.resume import configuration, reconcile
 from lit_credit.rules.run_length import check_length
+from lit_credit.rules.weight_modes import WeightModes
 from lit_credit.utils.checkpoint_io import check_is_of_lightning, read_checkpoint
 from lit_credit.utils.curves_again import continue_curves, flush_curves
 from lit_credit.utils.paths import local_path
@@ -63,6 +64,7 @@ class CheckpointedRule(LightningModule):
     _loaded_random_state: dict[str, Any] | None = None
     _left_off: tuple[float | None, int] | None = None
     """When the checkpoint of a resumed run was saved, and at which step."""
+    _modes = WeightModes()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save where it comes from, and the random states, which Lightning does not."""
@@ -73,6 +75,7 @@ class CheckpointedRule(LightningModule):
         checkpoint["random_state"] = random_state()
         if self._configuration is not None:
             checkpoint["configuration"] = self._configuration
+        self._modes.save(checkpoint, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states until training starts; merely loading must not set them.
@@ -95,6 +98,8 @@ class CheckpointedRule(LightningModule):
                 "its weights anew, give the file as `--init_from`, or in Python load them by "
                 "`load_from_checkpoint`, and fit without."
             )
+        if fits:
+            WeightModes.resume(checkpoint)
         self._resumed = checkpoint if fits else None
         entry = checkpoint.get(_ENTRY)
         saved_at = entry.get("saved_at") if isinstance(entry, Mapping) else None

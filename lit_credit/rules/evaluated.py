@@ -13,6 +13,7 @@ from lit_credit.rules.first_batch import EXPLAINED, check_loss, explain
 from lit_credit.rules.metrics import check_computed, collection, compared, loader_metrics
 from lit_credit.rules.monitors import check_monitors
 from lit_credit.rules.rows import evaluated_rows
+from lit_credit.rules.weight_modes import WeightModes
 from lit_credit.tasks import Task
 from lit_credit.utils.logging import declare_metrics, log_hyperparameters
 from lit_credit.utils.trainer import evaluation_loaders
@@ -31,6 +32,10 @@ class EvaluatedRule(CheckpointedRule):
     with one loader and with several compare. The names of the others end in their key, or in their
     position: of ``{"id": ..., "ood": ...}`` the second loader logs ``val/loss/ood``,
     ``val/accuracy/ood`` and ``hp/accuracy/ood``, of a list ``val/accuracy/1``.
+
+    Optimizers with methods ``train`` and ``eval``, as schedule-free ones, evaluate other weights
+    than they train. Validation and tests see the evaluated ones; so do checkpoints, which hold
+    the trained ones beside them, and the net after fit. Diagnostics see the trained ones.
 
     Args:
         net: any module.
@@ -69,12 +74,24 @@ class EvaluatedRule(CheckpointedRule):
     def on_fit_start(self) -> None:
         """Refuse monitors of what no loader logs."""
         self._knows_loaders = False
+        self._modes = WeightModes()
         check_monitors(self.trainer, self)
         log_hyperparameters(self)
 
     def on_validation_start(self) -> None:
-        """Refuse monitors of loaders that are not there."""
+        """Take the weights that are evaluated; refuse monitors of loaders that are not there."""
         self._check_loaders()
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._modes.evaluate()
+
+    def on_validation_end(self) -> None:
+        """Take the weights that are trained."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._modes.train()
+
+    def on_train_end(self) -> None:
+        """Leave the weights that are evaluated."""
+        self._modes.evaluate()
 
     def on_validation_epoch_end(self) -> None:
         """Log the sanity check of several loaders; Lightning forgets what its steps have logged."""
@@ -83,7 +100,9 @@ class EvaluatedRule(CheckpointedRule):
         self._before_training = {}
 
     def on_train_start(self) -> None:
-        """Declare the metrics of all loaders, which are known now."""
+        """Declare the metrics of all loaders, which are known now; take the trained weights."""
+        self._modes = WeightModes(self.trainer.optimizers)
+        self._modes.train()
         self._check_loaders()
         endings = evaluation_loaders(self.trainer) or [""]
         names = [compared(str(name)) for name in self.val_metrics.keys(keep_base=False)]

@@ -23,6 +23,10 @@ def submodule_names(module: nn.Module) -> list[str]:
 def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) -> list[str]:
     """Expand glob patterns over dotted names; ``*`` does not cross a dot.
 
+    A pattern that matches nothing may leave out what all its matches begin with: ``blocks.*`` is
+    ``model.encoder.blocks.*`` where nothing else ends so. If that matches nothing either, ``*``
+    crosses dots: ``*attn`` is ``blocks.0.attn``, ``blocks.1.attn``, without what lies inside.
+
     Args:
         patterns: names or patterns such as ``blocks.*``; the result keeps their order.
         names: all names to choose from, in forward order.
@@ -32,16 +36,23 @@ def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) ->
         The matched names, pattern by pattern.
 
     Raises:
-        ValueError: if a pattern matches nothing, or a name is matched twice.
+        ValueError: if a pattern matches nothing, or begins in several ways, or a name is matched
+            twice.
 
     Example:
         >>> match_names(["stem", "blocks.*"], ["stem", "blocks.0", "blocks.0.norm"], "units")
         ['stem', 'blocks.0']
+        >>> match_names(["blocks.*"], ["model.stem", "model.blocks.0", "model.blocks.1"], "units")
+        ['model.blocks.0', 'model.blocks.1']
     """
     names = list(names)
     found: list[str] = []
     for pattern in patterns:
-        hits = [name for name in names if _matches(name, pattern)]
+        hits = (
+            [name for name in names if _matches(name, pattern)]
+            or _below_one_prefix(names, pattern, argument)
+            or _across_dots(names, pattern)
+        )
         if not hits:
             raise ValueError(
                 f"`{argument}`: {pattern!r} matches nothing. Choose from: {choice(names, pattern)}."
@@ -94,6 +105,38 @@ def matched_units(
     if below_net and not direct:
         return [f"net.{name}" for name in match_names(patterns, below_net, argument)]
     return match_names(patterns, names, argument)
+
+
+def _below_one_prefix(names: Sequence[str], pattern: str, argument: str) -> list[str]:
+    """The names that a pattern matches from some dot on, if they all begin alike before it."""
+    if pattern.startswith(("*", "?", "[")):  # which would match below every prefix
+        return []
+    depth = pattern.count(".") + 1
+    hits: dict[str, list[str]] = {}
+    for name in names:
+        parts = clean_name(name).split(".")
+        if len(parts) > depth and _matches(".".join(parts[-depth:]), pattern):
+            hits.setdefault(".".join(parts[:-depth]), []).append(name)
+    if len(hits) > 1:
+        ways = [f"{prefix}.{pattern}" for prefix in hits]
+        raise ValueError(
+            f"`{argument}`: {pattern!r} matches nothing as it is, and may begin in {len(ways)} "
+            f"ways: {choice(ways, most=8)}. Write one of them, or '*.{pattern}' for all."
+        )
+    return next(iter(hits.values()), [])
+
+
+def _across_dots(names: Sequence[str], pattern: str) -> list[str]:
+    """The names that a pattern matches if ``*`` crosses dots, outermost ones only."""
+    if "*" not in pattern:
+        return []
+    hits = [name for name in names if fnmatchcase(clean_name(name), clean_name(pattern))]
+    known = set(hits)
+    return [
+        name
+        for name in hits
+        if not any(name[:at] in known for at, sign in enumerate(name) if sign == ".")
+    ]
 
 
 def _matches(name: str, pattern: str) -> bool:

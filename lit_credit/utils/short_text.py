@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from itertools import accumulate
 
 __all__ = ["choice", "shortened"]
 
@@ -24,7 +25,11 @@ def shortened(text: str, longest: int = 1000) -> str:
 
 
 def choice(
-    names: Iterable[str], wanted: str | None = None, most: int = 20, separator: str = ", "
+    names: Iterable[str],
+    wanted: str | None = None,
+    most: int = 20,
+    separator: str = ", ",
+    longest: int = 700,
 ) -> str:
     """What there is to choose from: all of it, or so many names and the number of the others.
 
@@ -33,6 +38,7 @@ def choice(
         wanted: what was asked for; where not all are shown, the names closest to it come first.
         most: names shown.
         separator: between two of them.
+        longest: characters shown, about.
 
     Example:
         >>> choice(["embed", "head"]), choice([])
@@ -40,15 +46,20 @@ def choice(
         >>> choice((f"layers.{i}" for i in range(300)), "layer.7", most=3)
         'layers.7, layers.17, layers.27 and 297 more'
     """
-    names = list(dict.fromkeys(names))
-    shown = names
-    if len(names) > most:
-        if wanted is not None:
-            # Stable: of names that are equally close the first ones come first.
-            names = sorted(names, key=lambda name: -_likeness(wanted, name))
-        shown = names[:most]
-    others = len(names) - len(shown)
-    return (separator.join(shown) or "none") + (f" and {others} more" if others else "")
+    names = [shortened(name, longest) for name in dict.fromkeys(names)]
+    shown = _fitting(names, most, longest)
+    if shown < len(names) and wanted is not None:
+        # Stable: of names that are equally close the first ones come first.
+        names = sorted(names, key=lambda name: -_likeness(wanted, name))
+        shown = _fitting(names, most, longest)
+    others = len(names) - shown
+    return (separator.join(names[:shown]) or "none") + (f" and {others} more" if others else "")
+
+
+def _fitting(names: list[str], most: int, longest: int) -> int:
+    """How many of the first names are shown: one at least, if there is one."""
+    lengths = accumulate(len(name) + 2 for name in names[:most])
+    return max(sum(length <= longest for length in lengths), min(len(names), 1))
 
 
 def _likeness(wanted: str, name: str) -> float:
