@@ -79,8 +79,12 @@ class CircuitMatching(Diagnostic):
     scores and the output of their attention, and that all of them lie one after the other in one
     stream; the first row of the history says so, names the norms whose gain is folded, or says that
     nothing is proved, where the module's loss cannot be run on a probe. A net where that fails is
-    refused: another order in a fused projection, queries and keys that a function norms or rotates,
-    capped scores, heads that mix, attention over features, two towers.
+    refused: another order in a fused projection, capped scores, heads that mix, attention over
+    features, two towers. Norms and rotations of queries and keys are found by numbers where no name
+    tells of them: an RMS, L2 or layer norm of each head or of all together, with gains of the
+    attention's own or none, and then a rotation by position. What is found stands in the first row
+    too. Gains are a part of W_Q and W_K; the size by which a norm divides, and a temperature, are
+    positive factors that no score here depends on.
 
     Args:
         ranks: of the subspaces; None takes those of 5, 10, 15 and 20 that no head's size forbids

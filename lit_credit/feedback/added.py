@@ -1,6 +1,7 @@
 """Parameters that no layer owns: added to activations, they need no feedback."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
@@ -8,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lit_credit.feedback.ops import is_feedback
+from lit_credit.utils.compiled import clean_name, eager
 from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.short_text import choice
 
@@ -67,6 +69,7 @@ class AddedParameters:
     def __init__(self, names: Sequence[str]) -> None:
         self.waiting = list(names)
         self._frozen: list[str] = []
+        self._undo = ExitStack()
 
     def register(self, module: nn.Module) -> None:
         """Look on whenever the module runs."""
@@ -80,6 +83,9 @@ class AddedParameters:
     def enter(self, module: nn.Module, args: Any) -> None:
         """Let frozen ones be seen in the graph."""
         if self.waiting and _sees():
+            # Compiled code shows no graph. `leave` comes after an exception too.
+            self._undo = ExitStack()
+            self._undo.enter_context(eager())
             parameters = {name: module.get_parameter(name) for name in self.waiting}
             self._frozen = [name for name, p in parameters.items() if not p.requires_grad]
             for name in self._frozen:
@@ -87,6 +93,7 @@ class AddedParameters:
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """Refuse what multiplies; say once of the others that they keep their true backward."""
+        self._undo.close()
         if not self.waiting or not _sees():
             return
         parameters = {name: module.get_parameter(name) for name in self.waiting}
@@ -108,7 +115,7 @@ class AddedParameters:
         if found:
             rank_zero_info(
                 "Feedback: parameters that are added, or multiply entry by entry, have no B and "
-                f"keep their true backward: {choice(list(found))}."
+                f"keep their true backward: {choice([clean_name(name) for name in found])}."
             )
 
 

@@ -23,7 +23,7 @@ _LAYOUTS: tuple[RopeLayout, ...] = ("half", "interleaved")
 _BASES = (1e4, 5e5, 1e6)
 """Of frequencies base^(-2 i / k), where no table shows them."""
 _MOST_GAINS = 2
-_EPSILONS = (0.0, 1e-6, 1e-5)
+_EPSILONS = (0.0, 1e-5)
 _FAINTEST = 1e-20
 
 
@@ -119,9 +119,10 @@ def score_ways(
         yield ScoreWay(heads.rope, norm)
         if heads.rope is not None:
             yield ScoreWay(None, norm)
-        for rope in _from_queries(shown, runs, calls):
-            yield ScoreWay(rope, norm)
-        for rope in (*tables, *usual):
+        shown_ones = list(_from_queries(shown, runs, calls))
+        # Frequencies are guessed only where nothing shows them.
+        guessed = usual if norm is None or not (tables or shown_ones) else []
+        for rope in (*shown_ones, *tables, *guessed):
             yield ScoreWay(rope, norm)
         if norm is None and heads.score_norm is None:
             for rope in _from_scores(shown, runs, calls):

@@ -244,3 +244,15 @@ def test_swin_trains_by_feedback(kind):
         F.cross_entropy(model(x), torch.tensor([0, 1])).backward()
     for mine, true in zip(net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, true.grad)
+
+
+def test_a_compiled_net_is_proved_eagerly():
+    does, shape = ADDED["position"]
+    net = add_feedback(torch.compile(Around(does, *shape), backend="eager"))
+    for _ in range(2):
+        net(X).sum().backward()
+    assert net._orig_mod.p.grad is not None
+    does, shape, _ = MATRICES["matmul"]
+    net = add_feedback(torch.compile(Around(does, *shape), backend="eager"))
+    with pytest.raises(ValueError, match=r"`_orig_mod\.p` .*MmBackward0"):
+        net(X)
