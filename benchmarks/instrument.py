@@ -217,9 +217,11 @@ def report(net: str, names: Sequence[str], args: Sequence[str], timeout: float) 
 def scheduled() -> list[str]:
     """Names of all diagnostics on a schedule."""
     kinds = {name: getattr(callbacks, name) for name in callbacks.__all__}
-    base = callbacks.ReportedDiagnostic if hasattr(callbacks, "ReportedDiagnostic") else None
-    base = base or callbacks.ScheduledDiagnostic
-    return [n for n, k in kinds.items() if issubclass(k, base) and not inspect.isabstract(k)]
+    return [
+        n
+        for n, k in kinds.items()
+        if issubclass(k, callbacks.Diagnostic) and not inspect.isabstract(k)
+    ]
 
 
 def main(args: Sequence[str] | None = None) -> None:

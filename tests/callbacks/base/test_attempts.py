@@ -39,7 +39,9 @@ def test_the_first_measurement_raises():
 @pytest.mark.parametrize("error", [RuntimeError("no\nmore"), KeyError("a"), AssertionError()])
 def test_a_later_one_is_a_row_of_nan_and_one_warning(error):
     attempts = Attempts("Callback")
-    with pytest.warns(UserWarning, match=f"Callback could not be .* at step 7: {type(error).__name__}"):
+    with pytest.warns(
+        UserWarning, match=f"Callback could not be .* at step 7: {type(error).__name__}"
+    ):
         found = attempts.values(failing(error), ROWS, 7)
     assert found.keys() == {"x/a", "x/b"}
     assert is_nan(found)
