@@ -39,6 +39,8 @@ from lit_credit.rules import FA
 from lit_credit.tasks import Classification, NextToken
 
 GB = 1 << 30
+NEED_UNITS = ("CreditAlignment", "GradientNorms", "ReferenceValidity", "ResidualNorms")
+"""Of a foreign net, which does not declare them."""
 
 
 class Setting(NamedTuple):
@@ -48,6 +50,7 @@ class Setting(NamedTuple):
     batch: int
     shape: tuple[int, ...]
     symbols: int
+    units: list[str] | None = None
 
 
 def adamw(parameters: Any) -> torch.optim.Optimizer:
@@ -85,7 +88,7 @@ SETTINGS = {
         _fa(lambda: ResidualMLP(3072, 256, 10, 20), Classification), 128, (3072,), 10
     ),
     "gpt": Setting(_fa(GPT, NextToken), 32, (64,), 65),
-    "gpt2": Setting(GPT2, 4, (256,), 50257),
+    "gpt2": Setting(GPT2, 4, (256,), 50257, ["model.transformer.h.*"]),
     "gpt_124m": Setting(
         _fa(lambda: GPT(50257, 256, depth=12, heads=12, width=768), NextToken), 4, (256,), 50257
     ),
@@ -152,7 +155,10 @@ def measured(net: str, name: str, options: argparse.Namespace) -> dict[str, Any]
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     found: dict[str, list[tuple[float, float]]] = {}
     kind = getattr(callbacks, name) if name else None
-    own = [] if kind is None else [kind(figure=False, every_n_steps=1, **options.arguments)]
+    given = dict(options.arguments)
+    if setting.units is not None and name in NEED_UNITS:
+        given.setdefault("units", setting.units)
+    own = [] if kind is None else [kind(figure=False, every_n_steps=1, **given)]
     trainer = Trainer(
         max_steps=options.steps,
         accelerator="cpu",
@@ -217,9 +223,11 @@ def report(net: str, names: Sequence[str], args: Sequence[str], timeout: float) 
 def scheduled() -> list[str]:
     """Names of all diagnostics on a schedule."""
     kinds = {name: getattr(callbacks, name) for name in callbacks.__all__}
-    base = callbacks.ReportedDiagnostic if hasattr(callbacks, "ReportedDiagnostic") else None
-    base = base or callbacks.ScheduledDiagnostic
-    return [n for n, k in kinds.items() if issubclass(k, base) and not inspect.isabstract(k)]
+    return [
+        n
+        for n, k in kinds.items()
+        if issubclass(k, callbacks.Diagnostic) and not inspect.isabstract(k)
+    ]
 
 
 def main(args: Sequence[str] | None = None) -> None:

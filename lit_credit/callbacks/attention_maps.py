@@ -59,6 +59,7 @@ class AttentionMaps(ProbeDiagnostic):
     name = "attention_maps"
     section = "attention"
     charts = ("entropy",)
+    steps_of_a_batch = 0.5
     default_n_samples = 16
 
     def __init__(self, *, draw_each: bool = False, **kwargs: Any) -> None:

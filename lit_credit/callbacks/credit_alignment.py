@@ -62,6 +62,7 @@ class CreditAlignment(ProbeDiagnostic):
     name = "credit_alignment"
     section = "credit"
     charts = ("cosine", "cosine_input")
+    steps_of_a_batch = 4.0
     options = ("parameters",)
 
     def __init__(self, *, parameters: bool = True, **kwargs: Any) -> None:

@@ -93,6 +93,7 @@ class HeadAttribution(ProbeDiagnostic):
     name = "head_attribution"
     section = "attribution"
     charts = ("margin", "accuracy")
+    over_heads = ("mean", "max")
     options = ("unembedding", "position", "positions")
 
     def __init__(

@@ -94,6 +94,7 @@ class HeadBehaviour(Diagnostic):
     name = "head_behaviour"
     section = "behaviour"
     charts = tuple(_PANELS)
+    over_heads = ("max",)
     options = ("n_samples", "units", "period", "repeats", "seed", "vocab_size", "input_name")
 
     def __init__(
@@ -163,6 +164,12 @@ class HeadBehaviour(Diagnostic):
             heads = [v for tag, v in values.items() if tag.startswith(f"{score}/")]
             values[f"{score}/best"] = max(filter(math.isfinite, heads), default=math.nan)
         return values
+
+    def smaller(self) -> str:
+        """Half of the sequences."""
+        if self.n_samples == 1:
+            return super().smaller()
+        return f"set `n_samples={self.n_samples // 2}`, half of its sequences"
 
     def _run(self, module: LightningModule) -> None:
         tokens = self._tokens.to(module.device)

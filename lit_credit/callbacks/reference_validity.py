@@ -47,6 +47,7 @@ class ReferenceValidity(ProbeDiagnostic):
     name = "reference_validity"
     section = "reference"
     charts = ("cosine",)
+    steps_of_a_batch = 4.0
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the stream."""

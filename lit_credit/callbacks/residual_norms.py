@@ -36,6 +36,7 @@ class ResidualNorms(ProbeDiagnostic):
     name = "residual_norms"
     section = "residual"
     charts = ("norm",)
+    steps_of_a_batch = 0.4
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the stream."""

@@ -59,6 +59,7 @@ class ScaleStability(ProbeDiagnostic):
     name = "scale_stability"
     section = "stability"
     charts = ("growth", "reference_cosine")
+    steps_of_a_batch = 4.0
     options = (
         "growth_limit",
         "frozen_accuracy",

@@ -107,6 +107,7 @@ class SoftmaxJacobian(ProbeDiagnostic):
     name = "softmax_jacobian"
     section = "jacobian"
     charts = ("r_diag", "r_off", "cosine_diag", "cosine_ste", "entropy", "credit_cosine")
+    steps_of_a_batch = 1.6
     default_n_samples = 16
 
     def prove(self, chunk: Chunk) -> dict[str, float]:

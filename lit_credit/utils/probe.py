@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -54,6 +54,10 @@ class Probe:
     def n_rows(self) -> int:
         """The rows of all chunks; 1 of a batch that does not say what its rows are."""
         return sum(self.rows)
+
+    def some(self, count: int) -> "Probe":
+        """The first chunks."""
+        return replace(self, chunks=self.chunks[:count], rows=self.rows[:count])
 
     def first(self, count: int) -> Any:
         """At most so many rows of the first chunk; all of it where rows are not known."""

@@ -1,5 +1,6 @@
 """Circuits of whole nets: against a real forward pass, of several streams, dead, large."""
 
+import logging
 import math
 
 import pytest
@@ -8,11 +9,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from transformers import LlamaConfig, LlamaModel
 
-from lit_credit.callbacks import CircuitMatching
+from lit_credit.callbacks import CircuitMatching, circuit_matching, circuit_pairs
 from lit_credit.callbacks.circuit_pairs import CircuitPairs
 from lit_credit.models import RotaryTransformer
 from lit_credit.rules import BP
 from lit_credit.utils.attention import recorded_attention
+from lit_credit.utils.attention_heads import AttentionHeads
 from lit_credit.utils.head_weights import read_heads
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
@@ -107,3 +109,62 @@ def test_a_run_draws_its_curves_and_says_what_it_saw(tmp_path, caplog):
     assert f"best pair in each: z {last['circuits/z/best']:.2f}" in caplog.text
     assert (tmp_path / "figures" / "circuit_matching.png").is_file()
     assert (tmp_path / "figures" / "circuit_matching_pairs.png").is_file()
+
+
+def layers_of(*counts, width=16, size=4):
+    torch.manual_seed(0)
+    return [
+        AttentionHeads(*(torch.randn(count, width, size) for _ in range(4)), name=f"layer {i}")
+        for i, count in enumerate(counts)
+    ]
+
+
+def test_blocks_of_pairs_change_nothing_but_rounding(monkeypatch):
+    layers, symbols = layers_of(3, 2, 4, 2), torch.randn(9, 16, dtype=torch.float64)
+    whole = CircuitPairs(layers, False, [0, 2]).scores([2, 3], symbols)
+    monkeypatch.setattr(circuit_pairs, "_MOST_ENTRIES", 2 * 4 * 4**2 * 2)  # two writers at a time
+    found = CircuitPairs(layers, False, [0, 2]).scores([2, 3], symbols)
+    allowed = CircuitPairs(layers, False, [0]).allowed
+    for tag, pairs in whole.items():
+        assert pairs.isnan().equal(~allowed.expand_as(pairs))
+        torch.testing.assert_close(found[tag], pairs, equal_nan=True)
+
+
+@pytest.mark.parametrize("reach", [1, 2, 3])
+def test_pairs_within_reach_and_no_others(reach):
+    layers = layers_of(3, 2, 4, 2)
+    every = CircuitPairs(layers, False, [0]).scores([2], None)
+    pairs = CircuitPairs(layers, False, [0], reach)
+    layer = pairs.layer
+    behind = layer[pairs.readers][:, None] - layer[pairs.writers]
+    near = (behind > 0) & (behind <= reach)
+    assert pairs.allowed.equal(near)
+    assert len(pairs.names) == int(near.sum())
+    for tag, scores in pairs.scores([2], None).items():
+        expected = torch.where(near, every[tag], torch.nan)
+        torch.testing.assert_close(scores, expected, equal_nan=True)
+
+
+def test_deep_nets_pair_near_layers_and_say_so(monkeypatch, caplog):
+    net = RotaryTransformer(SYMBOLS, WIDTH, 5, 2)  # 40 pairs: 16, 12, 8 and 4
+    assert "L00H00-L04H00" in measured_names(net)
+    for most, reach in ((39, 3), (16, 1), (3, 1), (35, 2)):
+        monkeypatch.setattr(circuit_matching, "_MOST_PAIRS", most)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            names = measured_names(net)
+        far = max(int(name[8:10]) - int(name[1:3]) for name in names)
+        assert far == reach
+        (said,) = caplog.messages
+        assert f"at most {reach} layers apart, {len(names)} pairs" in said
+    assert "L00H00-L04H00" in measured_names(net, reach=4)
+    with pytest.raises(ValueError, match="`reach` is 0"):
+        CircuitMatching(reach=0)
+    with pytest.raises(ValueError, match="`pairs` has 'L00H00-L04H00'"):
+        CircuitMatching(reach=3, pairs=["L00H00-L04H00"]).prepare(None, net)
+
+
+def measured_names(net, **options):
+    callback = CircuitMatching(**options)
+    callback.prepare(None, net)
+    return set(callback._read(net).names)

@@ -97,3 +97,16 @@ def test_leading_directions_of_nothing():
         assert found.any(1).tolist() == [True, True, False]
     with pytest.raises(ValueError, match="`rank` is 5, expected a number from 1 to 4"):
         leading_directions(matrix, 5)
+
+
+def test_a_rank_of_each_pair_is_the_last():
+    reading, writing = random_orthonormal(3, 12, 6), random_orthonormal(2, 12, 6, seed=1)
+    own = torch.tensor([[1, 6], [2, 2], [4, 5]])
+    found = subspace_match(reading[:, None], writing[None], RANKS, own)
+    every = subspace_match(reading[:, None], writing[None], [*RANKS, 1, 2, 3, 4, 5, 6])
+    for numbers, all_ranks in zip(found, every, strict=True):
+        torch.testing.assert_close(numbers[..., :3], all_ranks[..., :3])
+        expected = all_ranks.gather(-1, own[..., None] + 2)
+        torch.testing.assert_close(numbers[..., 3:], expected)
+    with pytest.raises(ValueError, match="as many as `reading`"):
+        subspace_match(reading[:, None], writing[None], RANKS, own + 1)

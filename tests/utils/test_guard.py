@@ -9,12 +9,8 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from lit_credit.feedback import add_feedback
-from lit_credit.utils.double_precision import double_precision
-from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.guard import guarded, isolated
 from lit_credit.utils.random_state import preserved_rng
-from lit_credit.utils.unfrozen import unfrozen
 
 
 def draw():

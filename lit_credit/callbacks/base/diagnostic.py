@@ -9,6 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_credit.callbacks.base.attempts import Attempts
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.gathered import Gathered
+from lit_credit.callbacks.base.heads import of_layers
+from lit_credit.callbacks.base.memory import out_of_memory_named
 from lit_credit.callbacks.base.report import ReportedDiagnostic
 from lit_credit.callbacks.base.undefined import tell_undefined
 from lit_credit.utils.compiled import check_compiled
@@ -39,7 +41,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
     brings the rows of a fixed probe, :class:`lit_credit.callbacks.ContextDiagnostic` all contexts
     of a distribution that is known.
 
-    Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger;
+    Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger
+    (of more than 64 heads one a layer, their mean: ``<section>/<quantity>/<module>/mean``);
     at the end of fit a figure goes to TensorBoard, or W&B, and to ``<log_dir>/figures/<name>.png``;
     some diagnostics also write a table, ``<log_dir>/<name>.csv``, and print what it says. A second
     callback of the same name in one Trainer is told apart by a number: ``<name>-1.jsonl``,
@@ -71,6 +74,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
     """The subclass's own arguments, by which two instances in one Trainer may differ."""
     draw_each: bool = False
     """Whether the figure is drawn at every measurement, and not only at the end."""
+    over_heads: ClassVar[Sequence[str]] = ("mean",)
+    """What loggers get of a layer's heads, ``mean``, ``max`` or ``min``, where there are many."""
     mode: str = "eval"
     """The mode of the module while it is measured; "train" leaves it as it is in training."""
 
@@ -154,6 +159,11 @@ class Diagnostic(ReportedDiagnostic, ABC):
             return self.compute()
         finally:
             self.reset()
+
+    def smaller(self) -> str:
+        """What to do where memory does not suffice."""
+        chosen = "choose fewer `units`, or " if hasattr(self, "units") else ""
+        return f"{chosen}leave it out on this machine"
 
     # Schedule
 
@@ -276,13 +286,17 @@ class Diagnostic(ReportedDiagnostic, ABC):
             tell_undefined(self.history.rows, step, tagged)
         proved = {} if self.history.rows else self._proved
         self.history.append(step, epoch, self.name, tagged, proved)
-        log_scalars(trainer, tagged, step)
+        logged = of_layers(tagged, self.over_heads)
+        log_scalars(trainer, logged, step)
         if self.draw_each:
             self._spare(trainer, figure=self._draw)
-        return tagged
+        return {**tagged, **logged}
 
     def _tagged(self, module: LightningModule) -> dict[str, float]:
-        with guarded(module, module.trainer, train=self.mode == "train"):
+        with (
+            out_of_memory_named(self),
+            guarded(module, module.trainer, train=self.mode == "train"),
+        ):
             if self._proved is None:  # in a resumed run again, whose first row has it already
                 with isolated(module):
                     self._proved = self.prove(next(iter(self.chunks(module))))

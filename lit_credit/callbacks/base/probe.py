@@ -1,11 +1,12 @@
 """Diagnostics that run the module on a fixed probe."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.cost import affordable
 from lit_credit.callbacks.base.diagnostic import Diagnostic, diagnostics_of
 from lit_credit.callbacks.base.explained import explained
 from lit_credit.utils.batch_loss import (
@@ -17,6 +18,7 @@ from lit_credit.utils.batch_loss import (
 from lit_credit.utils.capture import Point
 from lit_credit.utils.names import check_units
 from lit_credit.utils.probe import Probe, take_probe
+from lit_credit.utils.probe_loader import training_rows
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
@@ -37,7 +39,8 @@ class ProbeDiagnostic(Diagnostic):
 
     Args:
         n_samples: rows of the probe, the first ones of the data, at most as many as there are; None
-            takes ``default_n_samples``, or all if there are fewer.
+            takes ``default_n_samples``, or all if there are fewer; of a large net so few that a
+            measurement takes about 8 training steps, and says so.
         chunk_size: rows that pass at once; None takes those of a training batch.
         units: names or glob patterns of submodules, in forward order; None takes what the module
             declares. Names are those of the LightningModule or of its ``net``.
@@ -56,6 +59,8 @@ class ProbeDiagnostic(Diagnostic):
     """
 
     default_n_samples: int = 1024
+    steps_of_a_batch: ClassVar[float] = 1.0
+    """About how many training steps it takes to measure as many rows as a training batch has."""
 
     def __init__(
         self,
@@ -105,16 +110,19 @@ class ProbeDiagnostic(Diagnostic):
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe, or the one that another diagnostic has, so that memory holds it once."""
         wanted = (self.n_samples, self.chunk_size, self.source)
+        shared = self._n_samples_given, self.steps_of_a_batch
         for other in diagnostics_of(trainer):
             if isinstance(other, ProbeDiagnostic) and other.probe is not None:
                 same = (other.n_samples, other.chunk_size, other.source)
-                if same == wanted:
+                if same == wanted and shared == (other._n_samples_given, other.steps_of_a_batch):
                     self.probe = other.probe
-                    break
-        else:
-            self.probe = take_probe(trainer, module, *wanted)
+                    return
+        self.probe = take_probe(trainer, module, *wanted)
         if self._n_samples_given:
             self.probe.check_size(self.n_samples)
+        else:
+            who, rows = type(self).__name__, training_rows(trainer)
+            self.probe = affordable(who, module, self.probe, self.steps_of_a_batch, rows)
 
     def chunks(self, module: LightningModule) -> Iterator[Chunk]:
         """The pieces of the probe."""
@@ -131,6 +139,13 @@ class ProbeDiagnostic(Diagnostic):
                 layout=probe.layout,
                 passed=self._passed,
             )
+
+    def smaller(self) -> str:
+        """Half of the rows that pass at once."""
+        rows = max(self.probe.rows, default=1) if self.probe is not None else 1
+        if rows == 1:  # or a batch that does not say what its rows are
+            return f"of single chunks of the data; {super().smaller()}"
+        return f"set `chunk_size={rows // 2}`, half of the {rows} rows that passed at once"
 
     def measure(
         self, module: LightningModule, chunks: Iterable[Chunk] | None = None
