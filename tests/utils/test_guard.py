@@ -143,5 +143,3 @@ def test_attributes_and_buffers_come_back(fails, around):
     assert not hasattr(module, "new")
     assert int(module.norm.num_batches_tracked) == 0
     assert module.metric.update_count == 0
-
-

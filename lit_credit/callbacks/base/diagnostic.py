@@ -203,28 +203,31 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first step."""
         check_times(trainer, self)
-        with waiting_for_rank_zero(trainer, type(self).__name__) as last:
-            if trainer.is_global_zero:
-                self._open(trainer, pl_module)
-                log_charts(trainer, self._charts(trainer))
-                last.update(step=self.history.last_step)
-                last.update(self.history.rows[-1] if self.history.rows else {})
-        self._last_step = last.get("step", -1)
-        watch(trainer, last.get("values", {}))
+        self._open(trainer, pl_module)
         epoch = trainer.current_epoch
         if self._last_step < 0 or (is_at_epoch_start(trainer) and self._is_due(epoch)):
             self._measure(trainer, pl_module, epoch)
         check_tags(trainer, self)
 
     def _open(self, trainer: Trainer, module: LightningModule) -> None:
-        """Open the file, with the rows of a resumed run, and take what is measured on."""
+        """Begin on rank zero, and tell every process what was measured last."""
         self._opened = True
+        with waiting_for_rank_zero(trainer, type(self).__name__) as last:
+            if trainer.is_global_zero:
+                self._begin(trainer, module)
+                last.update(step=self.history.last_step)
+                last.update(self.history.rows[-1] if self.history.rows else {})
+        self._last_step = last.get("step", -1)
+        watch(trainer, last.get("values", {}))
+
+    def _begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open the file, with the rows of a resumed run, and take what is measured on."""
         path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
         later = self.history.open(path, trainer.global_step, trainer.ckpt_path)
-        self._last_step = self.history.last_step
         continue_curves(trainer, self.history.saved_at)
         for row in later:
-            log_scalars(trainer, row["values"], row["step"])
+            log_scalars(trainer, of_layers(row["values"], self.over_heads), row["step"])
+        log_charts(trainer, self._charts(trainer))
         with guarded(module, trainer, train=True):  # hooks of batch transfer may draw
             self.begin(trainer, module)
 
@@ -256,7 +259,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up a resumed run that had nothing left to train, in which no other hook is called."""
         if not self._summed_up and self.history.last_step >= 0:
-            if trainer.is_global_zero and not self._opened:
+            if not self._opened:
                 self._open(trainer, pl_module)
             self.on_train_end(trainer, pl_module)
 
