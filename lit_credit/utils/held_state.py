@@ -10,7 +10,6 @@ from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 

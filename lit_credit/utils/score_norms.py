@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.utils.attention_heads import AttentionHeads, ScoreNorm
-from lit_credit.utils.norm_forms import norm_epsilon
 from lit_credit.utils.guard import isolated
+from lit_credit.utils.norm_forms import norm_epsilon
 
 __all__ = ["find_score_norm", "normalised", "per_head"]
 

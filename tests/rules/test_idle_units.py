@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_credit.datamodules import TensorLoader
-from lit_credit.feedback import BlockFeedback, DirectFeedback, derive_seed, draw_feedback
+from lit_credit.feedback import derive_seed, draw_feedback
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
 from tests.rules.helpers import quiet_trainer, seeded
