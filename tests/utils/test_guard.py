@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import random
+import sys
 import types
 from collections import deque
 
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.testing import STATES
@@ -351,3 +356,47 @@ def test_memory_that_is_short_leaves_nothing_half_replaced(monkeypatch):
     with pytest.raises(torch.OutOfMemoryError), guarded(module):
         pass
     assert (seen_state(module), places(module)) == before
+
+
+class Writing(LightningModule):
+    """Writes points in every way, and asks for an end."""
+
+    def __init__(self, writer):
+        super().__init__()
+        self.writer = writer
+
+    def say(self):
+        self.log("a", 1.0)
+        self.log_dict({"a": 1.0})
+        self.logger.log_metrics({"a": 1.0})
+        self.logger.experiment.add_scalar("a", 1.0)
+        self.logger.experiment["a"].append(1.0)
+        for logger in self.loggers:
+            logger.log_hyperparams({"a": 1})
+        self.writer.add_scalar("a", 1.0)
+        sys.modules["wandb"].log({"a": 1.0})
+        sys.modules["wandb"].run.log({"a": 1.0})
+        self.trainer.should_stop = True
+
+
+def test_nothing_is_written(tmp_path, monkeypatch):
+    written = []
+    wandb = types.ModuleType("wandb")
+    wandb.log, wandb.run = written.append, types.SimpleNamespace(log=written.append)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    logger = CSVLogger(tmp_path, "", "")
+    trainer = Trainer(accelerator="cpu", logger=logger, barebones=False)
+    module = Writing(SummaryWriter(str(tmp_path / "own")))
+    module._trainer = trainer
+    for around in (guarded(module, trainer), isolated(module)):
+        with around:
+            assert isinstance(module.logger, CSVLogger)
+            assert (module.logger.log_dir, module.logger.name) == (str(tmp_path), "")
+            module.say()
+    module.writer.close()
+    logger.save()
+    assert written == []
+    assert not trainer.should_stop
+    assert trainer.loggers == [logger]
+    assert not (tmp_path / "metrics.csv").exists()
+    assert EventAccumulator(str(tmp_path / "own")).Reload().Tags()["scalars"] == []
