@@ -38,7 +38,7 @@ class SmallNet(nn.Module):
         return self.last(self.second(self.first(x)))
 
 
-class _Features(LightningDataModule):
+class Features(LightningDataModule):
     """24 rows to train on and 12 to validate."""
 
     def _loader(self, rows: int, seed: int, shuffle: bool) -> Any:
@@ -69,7 +69,7 @@ def check_diagnostic(
     make_diagnostic: Callable[..., Callback],
     *,
     net: Callable[[], nn.Module] = SmallNet,
-    data: Callable[[], LightningDataModule] = _Features,
+    data: Callable[[], LightningDataModule] = Features,
     kinds: Iterable[str] = tuple(KINDS),
     states: Iterable[str] = tuple(STATES),
     classes: int = _CLASSES,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = ["dry_step"]
 
@@ -14,16 +14,14 @@ __all__ = ["dry_step"]
 def dry_step(module: LightningModule, *arguments: Any) -> None:
     """Run a ``training_step`` that optimizes manually, with optimizers that do not step.
 
-    Gradients are computed where the step calls ``manual_backward`` and thrown away. Parameters,
-    their gradients and ``requires_grad`` are put back afterwards, whatever the step has done to
-    them; buffers and other attributes are up to the caller. Costs the step, and a copy of the
-    parameters.
+    Gradients are computed where the step calls ``manual_backward`` and thrown away. Run it inside
+    of :func:`lit_credit.utils.guard.guarded`, which puts back what the step does to the module.
 
     Args:
         module: with manual optimization.
         *arguments: of its ``training_step``.
     """
-    with _kept(list(module.parameters())), _idle(module):
+    with _idle(module):
         # As before a `toggle_optimizer` that the step is in the middle of.
         for parameter, trained in vars(module).get("_param_requires_grad_state", {}).items():
             parameter.requires_grad_(trained)
@@ -75,18 +73,3 @@ def _idle(module: LightningModule) -> Iterator[None]:
 def _stub(real: Any) -> Any:
     idle = [_Idle(one) for one in real] if isinstance(real, list) else real and _Idle(real)
     return lambda *_, **__: idle
-
-
-@contextmanager
-def _kept(parameters: list[nn.Parameter]) -> Iterator[None]:
-    before = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in parameters]
-    try:
-        for parameter in parameters:
-            parameter.grad = None
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, value, gradient, trained in before:
-                parameter.copy_(value)
-                parameter.grad = gradient
-                parameter.requires_grad_(trained)

@@ -1,5 +1,6 @@
 """A measurement that leaves nothing behind."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,6 +18,11 @@ from lit_credit.utils.stand_ins import silenced
 
 __all__ = ["guarded", "isolated"]
 
+_WRITING = {
+    "wandb": ("log", "run"),
+    "mlflow": ("log_artifact", "log_figure", "log_image", "log_metric", "log_metrics", "log_text"),
+}
+"""What writes points without a logger, by package."""
 _OPEN: "WeakKeyDictionary[nn.Module, list[HeldState]]" = WeakKeyDictionary()
 
 
@@ -127,16 +133,22 @@ def _trainer_of(module: nn.Module) -> Trainer | None:
 
 @contextmanager
 def _silent(module: nn.Module, trainer: Any) -> Iterator[None]:
-    """No point from ``self.log``, the module's loggers, or what is written to them directly."""
+    """No point from ``self.log``, loggers or their experiments; no early end."""
     with ExitStack() as stack:
         for child in module.modules():
             if hasattr(type(child), "log_dict"):  # a LightningModule of either package
                 said = dict.fromkeys(("log", "log_dict"), _says_nothing)
                 stack.enter_context(_replaced(vars(child), said))
+        for package, names in _WRITING.items():
+            if package in sys.modules:
+                members = vars(sys.modules[package])
+                silent = {name: silenced(members[name]) for name in names if members.get(name)}
+                stack.enter_context(_replaced(members, silent))
         if trainer is not None:
             before = trainer.loggers
             stack.callback(setattr, trainer, "loggers", before)
             trainer.loggers = [silenced(logger) for logger in before]
+            stack.callback(setattr, trainer, "should_stop", trainer.should_stop)
         yield
 
 

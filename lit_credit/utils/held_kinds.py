@@ -62,7 +62,7 @@ _STATELESS = frozenset(
     {
         *("argparse", "ast", "asyncio", "builtins", "concurrent", "functools", "importlib"),
         *("inspect", "logging", "multiprocessing", "operator", "re", "threading", "_thread"),
-        *("types", "typing", "weakref"),
+        *("typing", "weakref"),
         # Others whose objects are large, and do not change in a step.
         *("datasets", "h5py", "jsonargparse", "matplotlib", "numpy", "pandas", "PIL", "polars"),
         *("pyarrow", "rich", "sentencepiece", "tokenizers", "tqdm"),
@@ -91,11 +91,13 @@ def kind_of(kind: Any) -> str:
         return "refused"
     if lineage:
         return "silent" if any(base.__name__ == "Logger" for base in lineage) else "atom"
-    if origin.partition(".")[0] in _STATELESS or origin.startswith(_STATELESS_TORCH):
+    package = origin.partition(".")[0]
+    is_stateless = package in _STATELESS or origin.startswith(_STATELESS_TORCH)
+    if is_stateless and kind.__name__ != "Namespace":
         return "atom"
     if is_python:
         return "object"
-    return "atom" if origin.partition(".")[0] == "torch" else "opaque"
+    return "atom" if package in ("torch", "types") else "opaque"
 
 
 @functools.cache

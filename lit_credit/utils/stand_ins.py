@@ -78,6 +78,9 @@ class _Silent:
     def __getitem__(self, key: Any) -> Any:
         return self
 
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        return _NOTHING
+
 
 class _Nothing:
     """Any attribute of it, item of it, and what it returns is itself."""

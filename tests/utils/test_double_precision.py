@@ -273,3 +273,28 @@ def test_nets_of_hugging_face_are_float64_or_not_applicable(name, monkeypatch):
         assert found.share_below == 0
         assert float(found.cosines[0].min()) > 0.9999
     assert name == "Mixtral" or not lines
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_double_precision_gives_the_same_memory_back(fails):
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    net[0].weight.grad = torch.ones(2, 2)
+    tensors = [*net.parameters(), *net.buffers()]
+    before = [(id(t), t.data_ptr(), t.dtype) for t in tensors]
+    values = [t.detach().clone() for t in tensors]
+    try:
+        with double_precision(net):
+            assert net(torch.ones(2, 2, dtype=torch.float64)).dtype is torch.float64
+            if fails:
+                raise Interrupted
+    except Interrupted:
+        pass
+    tensors = [*net.parameters(), *net.buffers()]
+    assert [(id(t), t.data_ptr(), t.dtype) for t in tensors] == before
+    # Running statistics were updated in the copies.
+    assert all(map(torch.equal, values[:-1], tensors[:-1]))
+    assert net[0].weight.grad.dtype is torch.float32
