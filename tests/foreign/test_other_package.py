@@ -60,7 +60,7 @@ def data_of(package: ModuleType):
             return helpers.shuffled()
 
         def val_dataloader(self):
-            return [helpers.val_loader(), helpers.val_loader()]
+            return package.utilities.CombinedLoader([helpers.val_loader()], "sequential")
 
         def contexts(self):
             return helpers.Data().contexts()

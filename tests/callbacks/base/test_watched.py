@@ -198,8 +198,8 @@ def test_who_looks_too_early_is_refused_before_the_first_step(
     kind, watcher, count, options, words, tmp_path
 ):
     made = module(kind)
+    options = {"enable_checkpointing": True, "logger": False} | options
     with pytest.raises(MisconfigurationException, match=re.compile(words, re.DOTALL)):
-        options = {"enable_checkpointing": True, "logger": False} | options
         fit(tmp_path, made, watcher, Count(**count), **options)
     assert made.trainer.global_step == 0
 
