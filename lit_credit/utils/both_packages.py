@@ -4,10 +4,12 @@ They are copies of one another, and a class of one is not that of the other. A t
 alive import the second, and some import one beside a Trainer of the other.
 """
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import lightning.pytorch
+from lightning_utilities.core import rank_zero
 
 __all__ = ["Callback", "is_a", "with_twins"]
 
@@ -53,13 +55,17 @@ def _callback_classes() -> list[type]:
 
     ``pytorch_lightning`` is imported for it: behind ``lightning.pytorch``, which takes 5 s, that is
     0.09 s and 6 MB. To wait until a project imports it would leave a class that was made before
-    without the base that jsonargparse asks for in their LightningCLI.
+    without the base that jsonargparse asks for in their LightningCLI. Messages go to the logger of
+    the package that was there first, whose level a project may have set.
     """
     classes: list[type] = [lightning.pytorch.Callback]
+    is_theirs, log = "pytorch_lightning" in sys.modules, rank_zero.log
     try:
         import pytorch_lightning
     except ImportError:  # Lightning requires it, but nothing here needs it
         return classes
+    theirs = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    rank_zero.log = theirs if is_theirs else log
     return [*classes, pytorch_lightning.Callback]
 
 

@@ -75,7 +75,7 @@ def log_hyperparameters(module: LightningModule) -> None:
         module: attached to a Trainer.
     """
     for logger in module.trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_a(logger, TensorBoardLogger):
             logger.hparams.update(_hyperparameters(module))  # for its file `hparams.yaml`
         else:
             logger.log_hyperparams(_hyperparameters(module))

@@ -56,10 +56,3 @@ def test_shards_are_refused(kind, tmp_path):
         module.trainer = run
         with pytest.raises(MisconfigurationException, match=f"{rule.__name__} .*{words}"):
             module.configure_callbacks()
-
-
-def test_a_trainer_of_the_other_package_is_refused():
-    # It calls the hooks of any object by name, so a callback of ours would half work.
-    other = type("Trainer", (), {"__module__": "pytorch_lightning.trainer.trainer"})()
-    with pytest.raises(MisconfigurationException, match=r"`pytorch_lightning`.*`import lightning"):
-        ResidualNorms(units=UNITS).setup(other, helpers.Foreign(), "fit")
