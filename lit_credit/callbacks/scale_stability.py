@@ -88,11 +88,13 @@ class ScaleStability(ProbeDiagnostic):
         self.accuracy_margin = accuracy_margin
         self.reference_limit = reference_limit
         self.metric = metric
+        self._first: float | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the stream."""
         self.points = stream_points(self, module, self.units)
         self._reference = DoubleReference(self)
+        self._first = None
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """That nothing in the float64 pass is computed in less."""
@@ -145,10 +147,19 @@ class ScaleStability(ProbeDiagnostic):
         super()._measure(trainer, module, epoch)
 
     def _first_norm(self, now: float) -> float:
-        if not self.history.rows:
-            return now
-        values: dict[str, float] = self.history.rows[0]["values"]
-        return next(value for tag, value in values.items() if tag.endswith("/norm"))
+        if self._first is None:
+            values: dict[str, float] = self.history.rows[0]["values"] if self.history.rows else {}
+            self._first = next((x for tag, x in values.items() if tag.endswith("/norm")), now)
+        return self._first
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the rows so far are, and the norm that all others are compared with."""
+        return {**super().state_dict(), "first_norm": self._first}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rows and the first norm of a resumed run."""
+        super().load_state_dict(state_dict)
+        self._first = state_dict.get("first_norm")
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Growth over epochs."""
