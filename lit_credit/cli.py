@@ -40,7 +40,10 @@ _DESCRIPTION = """Experiments on credit assignment in neural networks.
 
 
 class LitCreditCLI(LightningCLI):
-    """``LightningCLI`` with a folder for each run: ``DEFAULT_ROOT_DIR/RULE/seed_SEED``."""
+    """``LightningCLI`` with a folder for each run: ``DEFAULT_ROOT_DIR/RULE/seed_SEED``.
+
+    A run without a seed (``--seed_everything false``) has the folder ``unseeded``.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Run the command; what it holds is given up however that ends."""
@@ -82,7 +85,7 @@ class LitCreditCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the folder of the run, and make every path local."""
         config = self.config[self.subcommand]
-        loggers = config.trainer.logger
+        loggers, seed = config.trainer.logger, config.seed_everything
         self._as_written: list[tuple[Any, Any, Any]] = []
         localised(config, lambda *entry: self._as_written.append(entry))
         for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -91,7 +94,7 @@ class LitCreditCLI(LightningCLI):
                 place = {
                     "save_dir": str(config.trainer.default_root_dir),
                     "name": config.model.class_path.rpartition(".")[2],
-                    "version": f"seed_{config.seed_everything}",
+                    "version": "unseeded" if seed is None or seed is False else f"seed_{seed}",
                 }
                 for name in [name for name in place if name in arguments]:
                     self._as_written.append((arguments, name, arguments[name]))

@@ -24,6 +24,7 @@ from lit_credit.utils.run_checkpoints import (
     find_last,
     run_folders,
 )
+from lit_credit.utils.short_text import choice
 from lit_credit.utils.trainer import is_fast_dev_run
 from lit_credit.utils.trusted_classes import check_code
 
@@ -60,7 +61,7 @@ def checkpoint_of(
         expected = f"one of {', '.join(POLICIES)}" if command == "fit" else "nothing: it is of fit"
         raise ValueError(f"`--on_resume` is {policy!r}, expected {expected}.")
     if word == "best":
-        files = ", ".join(sorted(map(str, checkpoint_files(trainer)))) or "none yet"
+        files = choice(sorted(map(str, checkpoint_files(trainer))))
         raise ValueError(
             "`--ckpt_path best`: which one is best is known to the process that trained. Give the "
             f"file. There are: {files}."

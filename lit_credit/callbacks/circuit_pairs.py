@@ -24,6 +24,7 @@ from lit_credit.functional import (
     token_mismatch,
 )
 from lit_credit.utils.attention_heads import AttentionHeads
+from lit_credit.utils.short_text import choice
 
 __all__ = ["CircuitPairs", "float64", "reach_for"]
 
@@ -69,8 +70,9 @@ class CircuitPairs:
                 " layer wrote, so expected at least two."
             )
         if len(set(sizes.values())) > 1:
+            shown = choice(f"{name} {size}" for name, size in sizes.items())
             raise MisconfigurationException(
-                f"heads of different sizes (d_model, d_head): {sizes}. Choose `units` of one size."
+                f"heads of different sizes (d_model, d_head): {shown}. Choose `units` of one size."
             )
 
     @property

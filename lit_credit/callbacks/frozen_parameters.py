@@ -106,5 +106,5 @@ def parameters_of(
     for part in matched_units(patterns, [*submodule_names(module), *parameters], argument):
         found |= {n: p for n, p in parameters.items() if n == part or n.startswith(f"{part}.")}
     if not found:
-        raise ValueError(f"`{argument}` is {list(patterns)}, in which there are no parameters.")
+        raise ValueError(f"`{argument}` is {choice(patterns)}, in which there are no parameters.")
     return found

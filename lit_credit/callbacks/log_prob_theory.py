@@ -144,7 +144,7 @@ class LogProbTheory(ContextDiagnostic):
             raise missing(self, module, "an nn.Linear", "Make the logits in one.")
         if len(found) > 1:
             raise ValueError(
-                f"`units` is {self.units!r}, which matches {choice(found)}, expected the one "
+                f"`units` matches {choice(found)}, expected the one "
                 "nn.Linear that makes the logits."
             )
         return found[0]

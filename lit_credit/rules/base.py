@@ -163,8 +163,11 @@ class CreditRule(EvaluatedRule):
         """The task's loss of the net on a batch."""
         return self.task.loss(self(*self.task.inputs(batch)), batch)
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """One update, or ``updates_per_step`` of them, each on a batch of its own."""
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One update, or ``updates_per_step`` of them, each on a batch of its own; the last loss.
+
+        Callbacks, as that of ``Tuner.lr_find``, get the loss.
+        """
         start, last = self.trainer.global_step, self.trainer.max_steps
         for part in batches_of(batch, self.updates_per_step):
             loss = self.update(part)
@@ -173,6 +176,7 @@ class CreditRule(EvaluatedRule):
         count_updates(self.trainer, self.trainer.global_step - start)
         if logger_due(self.trainer):
             self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss.detach()
 
     def update(self, batch: Any) -> Tensor:
         """One step of the optimizer on a batch, and of a scheduler that is stepped so; the loss."""
@@ -183,7 +187,7 @@ class CreditRule(EvaluatedRule):
             check_loss(loss, type(self.task).__name__)
             self.manual_backward(scalar)
         optimizer.step()
-        if self.lr_interval == "step":
+        if self._schedules_updates:
             self._step_scheduler()
         return loss
 
@@ -193,7 +197,7 @@ class CreditRule(EvaluatedRule):
 
     def on_train_epoch_end(self) -> None:
         """Step an epoch-wise scheduler, which Lightning leaves to manual optimization."""
-        if self.lr_interval == "epoch":
+        if not self._schedules_updates:
             self._step_scheduler()
 
     # Optimizer, start and end
@@ -287,6 +291,14 @@ class CreditRule(EvaluatedRule):
                 return declared
             patterns = declared
         return expand_units(patterns, names, "units", after, all_names(self.net))
+
+    @property
+    def _schedules_updates(self) -> bool:
+        """Whether the scheduler is stepped per update: ours, or the one that ``Tuner.lr_find`` puts
+        in its place, which says so itself.
+        """
+        configs = self.trainer.lr_scheduler_configs
+        return self.lr_interval == "step" or any(found.interval == "step" for found in configs)
 
     def _step_scheduler(self) -> None:
         step_scheduler(self.lr_schedulers(), self.trainer.callback_metrics)

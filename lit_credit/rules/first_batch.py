@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_credit.utils.nested import described
+from lit_credit.utils.short_text import shortened
 
 __all__ = ["EXPLAINED", "check_loss", "explain"]
 
@@ -38,7 +39,7 @@ def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> N
         ValueError: that names the batch, the net and the task.
         Exception: the error itself, if it is a bug or says all there is to say.
     """
-    reason = str(error).strip().partition("\n")[0]
+    reason = shortened(str(error).strip().partition("\n")[0], 600)
     if isinstance(error, ValueError):
         if "more than 1 value per channel" not in reason:
             raise error

@@ -195,8 +195,8 @@ class LocalRule(CreditRule):
         ran = list(graphs.outputs)
         if self.chained and ran != [name for name in self.units if name in graphs.outputs]:
             raise ValueError(
-                f"`units` are {self.units}, but they ran in another order. "
-                f"Give them in forward order: {ran}."
+                "`units` ran in another order than they are given in. Give them in forward order: "
+                f"{choice(ran)}."
             )
 
     def _deliver(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:

@@ -11,6 +11,7 @@ from torch import nn
 
 from lit_credit.utils.attention import AttentionCall, looks_like_attention
 from lit_credit.utils.compiled import named_submodules
+from lit_credit.utils.short_text import choice
 
 __all__ = ["check_recorded"]
 
@@ -36,9 +37,8 @@ def check_recorded(module: nn.Module, calls: Sequence[AttentionCall]) -> None:
     if calls:
         return
     found = [line for name, child in named_submodules(module) if (line := _described(name, child))]
-    if len(found) > _MOST_LINES:
-        found[_MOST_LINES:] = [f"and {len(found) - _MOST_LINES} more"]
-    suspects = "\n  ".join(found or ["none by its class, its name or the functions it calls"])
+    shown = choice(found, most=_MOST_LINES, separator="\n  ")
+    suspects = shown if found else "none by its class, its name or the functions it calls"
     raise MisconfigurationException(
         f"no attention was seen in the forward pass of {type(module).__name__}. Submodules that "
         f"look like attention:\n  {suspects}\n"

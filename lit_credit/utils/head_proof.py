@@ -15,6 +15,7 @@ from lit_credit.utils.head_projections import find_output
 from lit_credit.utils.head_recompute import Reproduction, reproduce
 from lit_credit.utils.head_runs import HeadRuns, amplified, watched_heads
 from lit_credit.utils.score_ways import ScoreWay, score_ways
+from lit_credit.utils.short_text import choice
 
 __all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance", "writing_points"]
 
@@ -78,7 +79,7 @@ def prove_heads(
     if not any(layer.name in runs for layer in layers):
         raise MisconfigurationException(
             f"{who}: none of the attention whose heads were read ran on the probe: "
-            f"{', '.join(layer.name for layer in layers)}. Choose others by `units`."
+            f"{choice(layer.name for layer in layers)}. Choose others by `units`."
         )
     found = {
         layer.name: reproduce(layer, runs[layer.name], calls_of(layer, calls))

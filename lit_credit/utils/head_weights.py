@@ -14,6 +14,7 @@ from lit_credit.utils.head_projections import find_projections, is_attention, sp
 from lit_credit.utils.head_surroundings import find_norm_gain, find_rope
 from lit_credit.utils.names import matched_units
 from lit_credit.utils.score_norms import find_score_norm
+from lit_credit.utils.short_text import choice
 from lit_credit.utils.stacked_heads import has_stacked_heads, stacked_heads
 
 __all__ = [
@@ -188,13 +189,12 @@ def _heads(attention: nn.Module, ancestors: Sequence[nn.Module], name: str) -> A
 def _nothing_found(module: nn.Module) -> str:
     suspects = [
         f"{name or 'the module itself'} ({type(child).__name__}: "
-        f"{', '.join(n for n, _ in child.named_children()) or 'no submodules'})"
+        f"{choice((n for n, _ in child.named_children()), longest=100)})"
         for name, child in named_submodules(module)
         if looks_like_attention(name, child)
     ]
-    if len(suspects) > _MOST_LINES:
-        suspects[_MOST_LINES:] = [f"and {len(suspects) - _MOST_LINES} more"]
-    looked = "\n  ".join(suspects or ["none by its class or name"])
+    shown = choice(suspects, most=_MOST_LINES, separator="\n  ")
+    looked = shown if suspects else "none by its class or name"
     return (
         f"no attention whose heads can be read was found in {type(module).__name__}. Submodules "
         f"that look like attention, and what is in them:\n  {looked}\n"

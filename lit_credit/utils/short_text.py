@@ -1,6 +1,6 @@
 """Texts and lists of at most a few lines, for errors."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import SequenceMatcher
 from itertools import accumulate
 
@@ -50,7 +50,7 @@ def choice(
     shown = _fitting(names, most, longest)
     if shown < len(names) and wanted is not None:
         # Stable: of names that are equally close the first ones come first.
-        names = sorted(names, key=lambda name: -_likeness(wanted, name))
+        names = sorted(names, key=_likeness_to(wanted), reverse=True)
         shown = _fitting(names, most, longest)
     others = len(names) - shown
     return (separator.join(names[:shown]) or "none") + (f" and {others} more" if others else "")
@@ -62,5 +62,12 @@ def _fitting(names: list[str], most: int, longest: int) -> int:
     return max(sum(length <= longest for length in lengths), min(len(names), 1))
 
 
-def _likeness(wanted: str, name: str) -> float:
-    return SequenceMatcher(None, wanted.lower(), name.lower()).ratio()
+def _likeness_to(wanted: str) -> Callable[[str], float]:
+    matcher = SequenceMatcher()
+    matcher.set_seq2(wanted.lower())  # which it analyses once
+
+    def likeness(name: str) -> float:
+        matcher.set_seq1(name.lower())
+        return matcher.ratio()
+
+    return likeness

@@ -13,6 +13,7 @@ from torch import nn
 
 from lit_credit.utils.compiled import clean_name, submodule
 from lit_credit.utils.names import match_names
+from lit_credit.utils.short_text import choice
 
 __all__ = [
     "UnitName",
@@ -201,7 +202,8 @@ def _paired(
     wild = [any(sign in part for sign in "*?[") for part in parts]
     counts = {len(found) for found, is_wild in zip(hits, wild, strict=True) if is_wild} or {1}
     if len(counts) > 1:
-        shown = "; ".join(f"{p!r} {', '.join(h)}" for p, h in zip(parts, hits, strict=True))
+        pairs = zip(parts, hits, strict=True)
+        shown = "; ".join(f"{part!r} {choice(hit, longest=250)}" for part, hit in pairs)
         raise ValueError(
             f"`{argument}`: the parts of {pattern!r} match unequally many submodules: {shown}. "
             "They are paired in order: make them equally many, or write the units out."

@@ -1,5 +1,6 @@
 """Options of the rules under a Trainer: clipping, schedules, precision, what is refused."""
 
+import itertools
 import math
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import ReduceLROnPlateau
+from lightning.pytorch.tuner import Tuner
+from torch.optim import SGD
 
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import MLP, ResidualMLP
@@ -189,3 +192,31 @@ def test_feedback_is_redrawn_each_step_where_asked():
     first, second, third = record.matrices
     assert not torch.allclose(first.abs(), second.abs())
     assert not torch.allclose(second.abs(), third.abs())
+
+
+@pytest.mark.filterwarnings("ignore:`weights_only` was not set")
+def test_lr_find_gives_the_curve_of_a_loop_by_hand(tmp_path):
+    def lr_find(module):
+        trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=20)
+        options = {"num_training": 40, "min_lr": 1e-3, "max_lr": 100.0, "update_attr": False}
+        return Tuner(trainer).lr_find(module, loader(), loader(n=32), **options)
+
+    module = rule(optimizer=lambda p: SGD(p, lr=0.1))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = lr_find(module)
+    for name, value in before.items():
+        assert torch.equal(module.state_dict()[name], value)
+    rates, losses = found.results["lr"], found.results["loss"]
+    assert rates[0] < rates[5] < rates[20]
+    assert 1e-3 < found.suggestion() < 100
+    net = rule().net
+    average, data = 0.0, itertools.chain.from_iterable(loader() for _ in range(9))
+    optimizer = SGD(net.parameters(), lr=0.1)
+    for step, (rate, (x, y)) in enumerate(zip(rates[:6], data, strict=False), 1):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        average = 0.98 * average + 0.02 * loss.item()
+        assert losses[step - 1] == pytest.approx(average / (1 - 0.98 ** (step + 1)), rel=1e-4)
