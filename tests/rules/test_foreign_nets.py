@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer, resnet18
 
+from lit_credit.callbacks import CreditAlignment, GradientNorms, WeightAlignment
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
 from tests.rules.helpers import gradients, quiet_trainer, seeded
@@ -106,6 +107,23 @@ def test_fa_on_torchvision_nets():
     for net in (small_resnet, small_vit):
         rule = FA(seeded(net), Classification())
         quiet_trainer(max_epochs=1, limit_val_batches=0).fit(rule, Batches())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_diagnostics_before_the_first_step_leave_the_proof_to_it(frozen, tmp_path):
+    weights = []
+    for callbacks in ([], [GradientNorms(), CreditAlignment(), WeightAlignment()]):
+        net = seeded(small_vit)
+        net.class_token.requires_grad_(not frozen)
+        names = {"units": VIT["units"], "readout": VIT["readout"]}
+        rule = FA(net, Classification(), feedback_seed=0, **names)
+        options = {"max_epochs": 1, "callbacks": callbacks, "default_root_dir": tmp_path}
+        quiet_trainer(**options).fit(rule, Batches())
+        assert net.class_token.requires_grad != frozen
+        assert net.class_token.grad is None or not frozen
+        weights.append(rule.state_dict())
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
 
 
 def test_block_fa_on_a_vit():
