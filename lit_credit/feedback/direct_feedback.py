@@ -203,6 +203,8 @@ class DirectFeedback(LazyBuffers):
                     "lit_credit 0.3. Begin this run anew."
                 )
             self._drawn = {name: widths[name] for name in self._order}
+            with torch.inference_mode(False):  # so that the next checkpoint tells
+                self.widths = torch.tensor(list(self._drawn.values()))
         return self._drawn
 
     def _draw_missing(

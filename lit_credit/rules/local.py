@@ -124,7 +124,8 @@ class LocalRule(CreditRule):
         loss, graphs = self.run_units(batch, broadcast)
         if self.training:
             self._trained.update(graphs.outputs)
-        if not known >= graphs.outputs.keys() and isinstance(loss, Tensor):
+        learns = any(output.requires_grad for output in graphs.outputs.values())
+        if learns and not known >= graphs.outputs.keys() and isinstance(loss, Tensor):
             last = list(graphs.outputs)[-1]
             check_sent(loss, f"unit {last!r}" if self.error_at_unit else "the net's output")
         if self.normalize_credit:

@@ -411,3 +411,12 @@ def test_two_processes_stay_in_step_and_equal_one(tmp_path):
         both = torch.load(two / f"{kind}-Alike-0.pt", weights_only=True)
         for name, value in alone.items():
             torch.testing.assert_close(both[name], value, rtol=1e-4, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize(("kind", "kwargs"), LOCAL)
+def test_that_all_units_are_frozen_is_no_error(kind, kwargs):
+    rule = chosen(kind, **kwargs)
+    rule.net.blocks.requires_grad_(False)
+    gradients = stepped(rule, data())
+    assert {name for name, g in gradients.items() if g is not None} == {"head.weight", "head.bias"}
+    assert rule.credit(data()).keys() == {f"net.blocks.{index}" for index in range(3)}
