@@ -3,6 +3,7 @@
 import random
 import types
 from collections import deque
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,13 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
         return []
     slots = [n for n in getattr(type(value), "__slots__", ()) if hasattr(value, n)]
     members = {n: getattr(value, n) for n in slots} | dict(getattr(value, "__dict__", {}))
-    parts = [(f".{name}", part) for name, part in members.items() if name not in _SKIPPED]
+    parts = [
+        (f".{name}", part)
+        for name, part in members.items()
+        # What a cached property has computed is no state.
+        if name not in _SKIPPED
+        and not isinstance(getattr(type(value), name, None), cached_property)
+    ]
     if not is_module:
         return parts
     inner = ("._parameters", "._buffers", "._modules")
