@@ -41,11 +41,13 @@ class _Foreign(LightningModule):
         for kept, parameter in zip(self.target, self.net.parameters(), strict=True):
             kept.data.mul_(0.9).add_(parameter.data, alpha=0.1)
         x, y = batch
-        loss = F.cross_entropy(self.net(x), y) + 0.01 * sum(p.abs().mean() for p in self.target)
+        loss: Tensor = F.cross_entropy(self.net(x), y)
+        loss = loss + 0.01 * sum(p.abs().mean() for p in self.target)
         self.outputs.append(float(loss.detach()))
         if self.logger is not None:
             self.logger.log_metrics({"user/metric": self.outputs[-1]}, len(self.outputs))
-            self.logger.experiment.add_scalar("user/scalar", self.outputs[-1], 0)
+            experiment: Any = getattr(self.logger, "experiment")  # noqa: B009
+            experiment.add_scalar("user/scalar", self.outputs[-1], 0)
             for logger in self.loggers:
                 logger.log_metrics({"user/every": self.outputs[-1]})
         return loss

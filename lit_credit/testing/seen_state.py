@@ -53,7 +53,10 @@ def _look(value: Any, name: str, found: dict[str, str], entered: dict[int, Any])
         else:
             if name.endswith("_hooks") and isinstance(value, dict):
                 value = list(value.values())  # keys count all hooks of the process
-            for key, part in _parts(value):
+            parts = _parts(value)
+            if not parts:
+                found[name] = f"{type(value).__module__}.{type(value).__qualname__}"
+            for key, part in parts:
                 _look(part, f"{name}{key}" if name else key.lstrip("."), found, entered)
 
 

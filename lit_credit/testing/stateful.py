@@ -29,6 +29,9 @@ class _Part(nn.Module):
 class _Buffer(_Part):
     """A moving average, and a mask that is registered at the first run."""
 
+    mean: Tensor
+    mask: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(()))
@@ -156,6 +159,9 @@ class _Object(_Part):
 class _Observer(_Part):
     """The range of what has passed, as that of fake quantization."""
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("low", torch.zeros(()))
@@ -230,10 +236,13 @@ class _SpectralNorm(_Part):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = spectral_norm(nn.Linear(3, 3).requires_grad_(False))
+        self.linear = spectral_norm(  # type: ignore[no-untyped-call]
+            nn.Linear(3, 3).requires_grad_(False)
+        )
 
     def advance(self, x: Tensor) -> Any:
-        return self.linear.weight.sum().tanh()
+        weight: Tensor = self.linear.weight
+        return weight.sum().tanh()
 
 
 STATES: dict[str, Callable[[], nn.Module]] = {

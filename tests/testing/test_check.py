@@ -15,13 +15,14 @@ from lit_credit.testing import STATES, check_diagnostic
 
 
 class Leaking(Callback):
-    """Does something to the module after each batch."""
+    """Does something to the module after the last batch."""
 
     def __init__(self, leak):
         self.leak = leak
 
     def on_train_batch_end(self, trainer, pl_module, *args):
-        self.leak(pl_module)
+        if trainer.is_last_batch:
+            self.leak(pl_module)
 
 
 def run_state(module):

@@ -391,7 +391,7 @@ def test_nothing_is_written(tmp_path, monkeypatch):
     for around in (guarded(module, trainer), isolated(module)):
         with around:
             assert isinstance(module.logger, CSVLogger)
-            assert (module.logger.log_dir, module.logger.name) == (str(tmp_path), "")
+            assert (module.logger.log_dir, module.logger.name) == (logger.log_dir, "")
             module.say()
     module.writer.close()
     logger.save()
