@@ -208,7 +208,8 @@ class _Hooked(_Part):
     def __init__(self) -> None:
         super().__init__()
         self.inner = nn.Identity()
-        count, self.read = 0, lambda: count
+        count = 0
+        self.read: Callable[[], int] = lambda: count
 
         def hook(*_: Any) -> None:
             nonlocal count
@@ -236,12 +237,10 @@ class _SpectralNorm(_Part):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = spectral_norm(  # type: ignore[no-untyped-call]
-            nn.Linear(3, 3).requires_grad_(False)
-        )
+        self.linear = spectral_norm(nn.Linear(3, 3).requires_grad_(False))
 
     def advance(self, x: Tensor) -> Any:
-        weight: Tensor = self.linear.weight
+        weight: Any = self.linear.weight
         return weight.sum().tanh()
 
 

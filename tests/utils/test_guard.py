@@ -384,7 +384,7 @@ def test_nothing_is_written(tmp_path, monkeypatch):
     wandb = types.ModuleType("wandb")
     wandb.log, wandb.run = written.append, types.SimpleNamespace(log=written.append)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    logger = CSVLogger(tmp_path, "", "")
+    logger = CSVLogger(tmp_path / "csv", "", "")
     trainer = Trainer(accelerator="cpu", logger=logger, barebones=False)
     module = Writing(SummaryWriter(str(tmp_path / "own")))
     module._trainer = trainer
@@ -398,5 +398,5 @@ def test_nothing_is_written(tmp_path, monkeypatch):
     assert written == []
     assert not trainer.should_stop
     assert trainer.loggers == [logger]
-    assert not (tmp_path / "metrics.csv").exists()
+    assert not (tmp_path / "csv" / "metrics.csv").exists()
     assert EventAccumulator(str(tmp_path / "own")).Reload().Tags()["scalars"] == []
