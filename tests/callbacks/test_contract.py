@@ -149,7 +149,7 @@ FEEDBACK = ("FA",)
 
 @pytest.mark.parametrize("kind", [*CALLBACKS, FiniteGuard])
 def test_every_kind_of_module_is_trained_the_same_to_the_bit(kind):
-    """Nets that keep state everywhere, in one; 117 combinations for most, 1860 in all."""
+    """Nets that keep state everywhere, in one; 117 combinations for most, 2119 in all."""
     make_callback = partial(make, kind, **({"every_n_steps": 1} if kind in SCHEDULED else {}))
     net = net_for(kind) if kind in ON_NETS else SmallNet
     kinds = FEEDBACK if kind is WeightAlignment else KINDS
