@@ -224,8 +224,6 @@ def test_their_strategies_that_shard_are_refused(kind, tmp_path):
 
 
 def test_a_rule_says_which_package_it_is_of(tmp_path):
-    module = helpers.rule(BP)
-    module.trainer = THEIRS.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
     words = "BP is a rule, .*`lightning.pytorch`.*Trainer is of `pytorch_lightning`"
     with pytest.raises(OURS.utilities.exceptions.MisconfigurationException, match=words):
-        module.configure_callbacks()
+        fit(THEIRS, tmp_path, module=helpers.rule(BP))
