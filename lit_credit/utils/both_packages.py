@@ -6,6 +6,7 @@ alive import the second, and some import one beside a Trainer of the other.
 
 import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import lightning.pytorch
@@ -58,13 +59,15 @@ def _packages() -> list[Any]:
     base that jsonargparse asks for in their LightningCLI. Messages go to the logger of the package
     that was there first, whose level a project may have set.
     """
-    is_theirs, log = "pytorch_lightning" in sys.modules, rank_zero.log
+    is_theirs = "pytorch_lightning" in sys.modules
+    log, form = rank_zero.log, warnings.formatwarning
     try:
         import pytorch_lightning
     except ImportError:  # Lightning requires it, but nothing here needs it
         return [lightning.pytorch]
-    theirs = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    rank_zero.log = theirs if is_theirs else log
+    if is_theirs:
+        log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    rank_zero.log, warnings.formatwarning = log, form
     return [lightning.pytorch, pytorch_lightning]
 
 
