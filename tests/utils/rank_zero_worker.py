@@ -34,10 +34,18 @@ class Slow(Diagnostic):
 
 
 class Failing(Diagnostic):
-    """Fails before the first step."""
+    """Fails before the first step, and writes what each process learns of it."""
 
     name = "failing"
     section = "failing"
+
+    def on_train_start(self, trainer, pl_module):
+        try:
+            super().on_train_start(trainer, pl_module)
+        except Exception as error:
+            folder = Path(trainer.default_root_dir)
+            (folder / f"error{trainer.global_rank}").write_text(str(error))
+            raise
 
     def update(self, chunk):
         raise ValueError("this one fails")
@@ -57,11 +65,6 @@ class EachRank(Callback):
         found = {"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
         torch.save(pl_module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
-
-    def on_exception(self, trainer, pl_module, exception):
-        path = self.folder / f"error{trainer.global_rank}"
-        if not path.exists():  # the process that started both comes last
-            path.write_text(str(exception))
 
 
 def train(folder: Path, *callbacks: Callback) -> None:
