@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
@@ -22,6 +21,7 @@ from lit_credit.rules.described import describe_groups, describe_scheduler
 from lit_credit.rules.resume import configuration, reconcile
 from lit_credit.rules.run_length import check_length
 from lit_credit.rules.weight_modes import WeightModes
+from lit_credit.utils.both_packages import LightningModule
 from lit_credit.utils.checkpoint_io import check_is_of_lightning, read_checkpoint
 from lit_credit.utils.curves_again import continue_curves, flush_curves
 from lit_credit.utils.paths import local_path

@@ -6,12 +6,13 @@ alive import the second, and some import one beside a Trainer of the other.
 
 import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import lightning.pytorch
 from lightning_utilities.core import rank_zero
 
-__all__ = ["Callback", "is_a", "with_twins"]
+__all__ = ["Callback", "LightningModule", "is_a", "with_twins"]
 
 _T = TypeVar("_T")
 _COPIES = {"lightning.pytorch": "pytorch_lightning", "lightning.fabric": "lightning_fabric"}
@@ -50,28 +51,33 @@ def _twin(kind: type) -> Any:
     return None
 
 
-def _callback_classes() -> list[type]:
-    """Both packages' ``Callback``, that of ``lightning.pytorch`` first.
+def _packages() -> list[Any]:
+    """Both packages, `lightning.pytorch` first.
 
-    ``pytorch_lightning`` is imported for it: behind ``lightning.pytorch``, which takes 5 s, that is
-    0.09 s and 6 MB. To wait until a project imports it would leave a class that was made before
-    without the base that jsonargparse asks for in their LightningCLI. Messages go to the logger of
-    the package that was there first, whose level a project may have set.
+    `pytorch_lightning` is imported: behind `lightning.pytorch`, which takes 5 s, that is 0.09 s and
+    6 MB. To wait until a project imports it would leave a class that was made before without the
+    base that jsonargparse asks for in their LightningCLI. Messages go to the logger of the package
+    that was there first, whose level a project may have set.
     """
-    classes: list[type] = [lightning.pytorch.Callback]
-    is_theirs, log = "pytorch_lightning" in sys.modules, rank_zero.log
+    is_theirs = "pytorch_lightning" in sys.modules
+    log, form = rank_zero.log, warnings.formatwarning
     try:
         import pytorch_lightning
     except ImportError:  # Lightning requires it, but nothing here needs it
-        return classes
-    theirs = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    rank_zero.log = theirs if is_theirs else log
-    return [*classes, pytorch_lightning.Callback]
+        return [lightning.pytorch]
+    if is_theirs:
+        log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    rank_zero.log, warnings.formatwarning = log, form
+    return [lightning.pytorch, pytorch_lightning]
 
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
+    from lightning.pytorch import Callback, LightningModule
 else:
+    _PACKAGES = _packages()
 
-    class Callback(*_callback_classes()):
+    class Callback(*(package.Callback for package in _PACKAGES)):
         """A callback for the Trainers and the LightningCLIs of both packages."""
+
+    class LightningModule(*(package.LightningModule for package in _PACKAGES)):
+        """A module of `lightning.pytorch` that a Trainer of the other lets say so itself."""

@@ -3,6 +3,7 @@
 import inspect
 import math
 from functools import partial
+from itertools import product
 
 import pytest
 import torch

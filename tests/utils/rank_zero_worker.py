@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import warnings
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,10 +34,18 @@ class Slow(Diagnostic):
 
 
 class Failing(Diagnostic):
-    """Fails before the first step."""
+    """Fails before the first step, and writes what each process learns of it."""
 
     name = "failing"
     section = "failing"
+
+    def on_train_start(self, trainer, pl_module):
+        try:
+            super().on_train_start(trainer, pl_module)
+        except Exception as error:
+            folder = Path(trainer.default_root_dir)
+            (folder / f"error{trainer.global_rank}").write_text(str(error))
+            raise
 
     def update(self, chunk):
         raise ValueError("this one fails")
@@ -56,9 +65,6 @@ class EachRank(Callback):
         found = {"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
         torch.save(pl_module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
-
-    def on_exception(self, trainer, pl_module, exception):
-        (self.folder / f"error{trainer.global_rank}").write_text(str(exception))
 
 
 def train(folder: Path, *callbacks: Callback) -> None:
@@ -86,7 +92,5 @@ if __name__ == "__main__":
     stop = EarlyStopping("slow/count", mode="max", stopping_threshold=1.5)
     saved = ModelCheckpoint(to, monitor="slow/count", mode="max", filename="{epoch}")
     train(to, stop, Slow(), saved)
-    try:
+    with suppress(Exception):
         train(to, Failing())
-    except Exception as error:
-        (to / "error").write_text(str(error))
