@@ -1,6 +1,7 @@
 """The fixed rows that diagnostics look at."""
 
 import random
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_credit.utils.finite import tensors_of
 from lit_credit.utils.nested import cloned, described
 from lit_credit.utils.probe_loader import ProbeLoader, probe_loader, training_rows
 from lit_credit.utils.random_state import preserved_rng, run_seed
@@ -63,6 +65,15 @@ class Probe:
         """At most so many rows of the first chunk; all of it where rows are not known."""
         chunk = self.chunks[0]
         return chunk if self.layout is None else first_rows(chunk, count, self.layout)
+
+    def checksum(self) -> int:
+        """A number by which a probe is known that is not the same."""
+        found = 0
+        for tensor in tensors_of(self.chunks):
+            if tensor.layout == torch.strided and not tensor.is_nested:
+                flat = tensor.detach().cpu().contiguous().flatten()
+                found = zlib.crc32(flat.view(torch.uint8).numpy(), found)
+        return found
 
     def check_size(self, n_samples: int) -> None:
         """Refuse a probe that is smaller than what was asked for, because the data are.

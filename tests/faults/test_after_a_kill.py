@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lit_credit.callbacks import (
     AttentionMaps,
@@ -22,7 +24,7 @@ from lit_credit.callbacks import (
 from lit_credit.rules import BP, DFA
 from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
-from tests.callbacks.helpers import Validated, files, fit, same_state
+from tests.callbacks.helpers import Foreign, Validated, files, fit, same_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
@@ -285,6 +287,52 @@ def test_no_row_is_lost_where_a_checkpoint_is_saved_before_a_validation(
     fit(tmp_path / "bare", bare, again, saving(tmp_path / "bare"), ckpt_path=path, **given)
     assert same_state(bare, module)
     assert again.asked == stops.asked
+
+
+# The probe
+
+
+def shuffled_anew():
+    """No validation data, and an order that nobody has seeded."""
+    return DataLoader(helpers.Rows(32, "tuple"), batch_size=8, shuffle=True), None
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_probe_is_taken_again_and_another_one_is_told(changed, tmp_path):
+    options = {"logger": False, "enable_checkpointing": True}
+    units = {"units": ["model.embed", "model.blocks.*"]}
+    first, second = (ResidualNorms(n_samples=7, **units) for _ in range(2))
+    for epochs, own in ((1, first), (2, second)):
+        parts = (own, saving(tmp_path))
+        path = None if own is first else tmp_path / "step=4.ckpt"
+        torch.rand(epochs)  # whatever has been drawn by now
+        loaders = shuffled_anew()
+        if changed and own is second:
+            loaders[0].dataset.x += 1
+            with pytest.warns(UserWarning, match="ResidualNorms: the data are not those that"):
+                fit(
+                    tmp_path,
+                    Foreign(),
+                    *parts,
+                    loaders=loaders,
+                    max_epochs=2,
+                    ckpt_path=path,
+                    **options,
+                )
+        else:
+            fit(
+                tmp_path,
+                Foreign(),
+                *parts,
+                loaders=loaders,
+                max_epochs=epochs,
+                ckpt_path=path,
+                **options,
+            )
+    same = torch.equal(first.probe.chunks[0][0], second.probe.chunks[0][0])
+    assert same is not changed
+    state = torch.load(tmp_path / "step=8.ckpt", weights_only=True)["callbacks"][second.state_key]
+    assert not any(isinstance(value, torch.Tensor | tuple) for value in state.values())
 
 
 # What cannot be made at the end

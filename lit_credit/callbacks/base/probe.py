@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.cost import affordable
@@ -87,6 +88,7 @@ class ProbeDiagnostic(Diagnostic):
         self.probe: Probe | None = None
         self._passed: dict[Point, bool] = {}
         self._n_samples_given = n_samples is not None
+        self._checksum: int | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -102,12 +104,32 @@ class ProbeDiagnostic(Diagnostic):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what can be checked before training."""
         if stage == "fit":
-            self.probe = None  # what a checkpoint holds is loaded after this
+            self.probe = self._checksum = None  # that of a checkpoint is loaded after this
             if self.loss is None:
                 check_batch_loss(pl_module)
         super().setup(trainer, pl_module, stage)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the rows so far are, and by what the probe is known, which is taken again."""
+        return {**super().state_dict(), "probe_checksum": self._checksum}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rows of a resumed run."""
+        super().load_state_dict(state_dict)
+        self._checksum = state_dict.get("probe_checksum")
+
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take the probe, and see that it is that of the run that is resumed."""
+        known = self._checksum
+        self._take(trainer, module)
+        self._checksum = None if self.probe is None else self.probe.checksum()
+        if known not in (None, self._checksum):
+            rank_zero_warn(
+                f"{type(self).__name__}: the data are not those that this run began with, so its "
+                "rows are of another probe from here on. Give the Trainer the data of before."
+            )
+
+    def _take(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe, or the one that another diagnostic has, so that memory holds it once."""
         wanted = (self.n_samples, self.chunk_size, self.source)
         shared = self._n_samples_given, self.steps_of_a_batch
