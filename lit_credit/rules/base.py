@@ -294,9 +294,7 @@ class CreditRule(EvaluatedRule):
 
     @property
     def _schedules_updates(self) -> bool:
-        """Whether the scheduler is stepped per update: ours, or the one that ``Tuner.lr_find`` puts
-        in its place, which says so itself.
-        """
+        """Whether the scheduler is stepped per update, as that of ``Tuner.lr_find`` is."""
         configs = self.trainer.lr_scheduler_configs
         return self.lr_interval == "step" or any(found.interval == "step" for found in configs)
 
