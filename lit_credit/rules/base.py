@@ -126,6 +126,8 @@ class CreditRule(EvaluatedRule):
         """The credit that the output of each unit that ran receives, of the output's shape."""
         with capture(self, [Point(name, "output") for name in self.credit_units]) as outputs:
             loss = self.batch_loss(batch)
+        if not outputs:
+            return {}
         gradients = torch.autograd.grad(
             loss, list(outputs.values()), allow_unused=True, materialize_grads=True
         )
