@@ -10,7 +10,13 @@ from lit_credit.callbacks.base.missing import missing
 from lit_credit.utils.capture import Point
 from lit_credit.utils.names import matched_units, submodule_names
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
+from lit_credit.utils.unit_names import (
+    all_names,
+    expand_units,
+    is_composite,
+    unit_modules,
+    with_prefix,
+)
 
 __all__ = [
     "gradients_of",
@@ -63,13 +69,24 @@ def stream_points(
     """The points h_0 .. h_L of the residual stream.
 
     The inputs of the submodules that ``module.residual_stream`` names; without it, or with
-    ``units``, the inputs of the units and the output of the last.
+    ``units``, the inputs of the units and the output of the last. A unit that begins with an
+    embedding has symbols for input, so the stream begins behind it.
     """
     declared = getattr(module, "residual_stream", None)
     if units is None and declared:
         return [Point(name, "input") for name in declared]
     names = unit_names(callback, module, units)
-    return [*(Point(name, "input") for name in names), Point(names[-1], "output")]
+    inputs = [Point(name, "input") for name in names if not _begins_with_embedding(module, name)]
+    return [*inputs, Point(names[-1], "output")]
+
+
+def _begins_with_embedding(module: nn.Module, unit: str) -> bool:
+    """Whether the first submodule of a unit that has weights looks symbols up."""
+    leaves = (leaf for part in unit_modules(module, unit) for leaf in part.modules())
+    first = next(
+        (leaf for leaf in leaves if next(leaf.parameters(recurse=False), None) is not None), None
+    )
+    return isinstance(first, nn.Embedding | nn.EmbeddingBag)
 
 
 def layer_tag(index: int) -> str:

@@ -126,6 +126,8 @@ class CreditRule(EvaluatedRule):
         """The credit that the output of each unit that ran receives, of the output's shape."""
         with capture(self, [Point(name, "output") for name in self.credit_units]) as outputs:
             loss = self.batch_loss(batch)
+        if not outputs:
+            return {}
         gradients = torch.autograd.grad(
             loss, list(outputs.values()), allow_unused=True, materialize_grads=True
         )
@@ -294,9 +296,7 @@ class CreditRule(EvaluatedRule):
 
     @property
     def _schedules_updates(self) -> bool:
-        """Whether the scheduler is stepped per update: ours, or the one that ``Tuner.lr_find`` puts
-        in its place, which says so itself.
-        """
+        """Whether the scheduler is stepped per update, as that of ``Tuner.lr_find`` is."""
         configs = self.trainer.lr_scheduler_configs
         return self.lr_interval == "step" or any(found.interval == "step" for found in configs)
 

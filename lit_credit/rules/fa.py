@@ -20,8 +20,9 @@ class FA(CreditRule):
     Where backpropagation has ``delta W``, feedback alignment has ``delta B``; everything without a
     weight matrix (activations, norms, attention scores) keeps its exact backward.
 
-    Whatever else differentiates the net goes back through B too, as attributions of other libraries
-    do: run them inside ``with exact_backward(rule.net):`` of :mod:`lit_credit.feedback`.
+    Whatever else differentiates the net goes back through B too: captum's attributions, saliency
+    maps and adversarial attacks show the credit and not the gradient. Run forward and backward
+    inside ``with lit_credit.feedback.exact_backward(rule.net):``.
 
     Args:
         *args: see :class:`lit_credit.rules.CreditRule`.
