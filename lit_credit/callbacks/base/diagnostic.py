@@ -251,7 +251,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         """Measure once more, if the end was not due, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
         with waiting_for_rank_zero(trainer, type(self).__name__):
-            if trainer.is_global_zero and not self._measured:  # a resumed run that had ended
+            tried = self._measured or self.attempts.told_at is not None
+            if trainer.is_global_zero and not tried:  # a resumed run that had ended
                 self._spare(trainer, figure=lambda _: self._tagged(pl_module))
             self._sum_up(trainer)
         self._summed_up = True

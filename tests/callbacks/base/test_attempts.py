@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -157,7 +158,7 @@ def test_the_first_measurement_of_a_run_ends_it_before_any_work(tmp_path):
     module = foreign()
     module.model.moody = True
     callback = ResidualNorms(units=["model.embed"], figure=False)
-    with pytest.raises(ValueError, match="The user's own words"):
+    with pytest.raises(MisconfigurationException, match="The user's own words"):
         fit(tmp_path, module, callback, logger=False, limit_val_batches=0)
     assert callback.history.rows == []
 
