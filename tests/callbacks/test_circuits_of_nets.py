@@ -111,10 +111,13 @@ def test_a_run_draws_its_curves_and_says_what_it_saw(tmp_path, caplog):
     assert (tmp_path / "figures" / "circuit_matching_pairs.png").is_file()
 
 
+KINDS = ("query", "key", "value", "output")
+
+
 def layers_of(*counts, width=16, size=4):
     torch.manual_seed(0)
     return [
-        AttentionHeads(*(torch.randn(count, width, size) for _ in range(4)), name=f"layer {i}")
+        AttentionHeads(name=f"layer {i}", **{k: torch.randn(count, width, size) for k in KINDS})
         for i, count in enumerate(counts)
     ]
 

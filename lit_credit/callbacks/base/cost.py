@@ -15,8 +15,8 @@ _STEPS = 8
 """Training steps that a measurement of a large net may take."""
 _SMALL = 1e12
 """Parameters times positions of a measurement of which no account is taken: some seconds."""
-_NUMBERS = 64
-"""Of a tensor that is not of whole numbers, about those of one position: a patch of 8 x 8."""
+_NUMBERS = 256
+"""Of a tensor that is not of whole numbers, about those of one position: a patch of 16 x 16."""
 
 
 def affordable(
