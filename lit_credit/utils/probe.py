@@ -72,7 +72,7 @@ class Probe:
         for tensor in tensors_of(self.chunks):
             if tensor.layout == torch.strided and not tensor.is_nested:
                 flat = tensor.detach().cpu().contiguous().flatten()
-                found = zlib.crc32(flat.view(torch.uint8).numpy(), found)
+                found = zlib.crc32(flat.view(torch.uint8).numpy().data, found)
         return found
 
     def check_size(self, n_samples: int) -> None:
