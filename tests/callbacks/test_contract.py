@@ -7,6 +7,7 @@ from itertools import product
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lit_credit.callbacks
@@ -207,7 +208,7 @@ def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path
         # The first measurement is that of the probe of 7 rows; batches have 8 or 6.
         net = module.net if isinstance(module, DFA) else module.model
         net.fails_on = 7
-        with pytest.raises(RuntimeError, match="the net fails"):
+        with pytest.raises(MisconfigurationException, match="RuntimeError: the net fails"):
             fit(tmp_path / type(module).__name__, module, witness, make_callback(kind))
         now = helpers.traces(module)
         for what in witness.before:

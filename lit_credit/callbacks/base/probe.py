@@ -87,6 +87,7 @@ class ProbeDiagnostic(Diagnostic):
         self.mode = mode
         self.probe: Probe | None = None
         self._passed: dict[Point, bool] = {}
+        self._has_whole_probe = False
         self._n_samples_given = n_samples is not None
         self._checksum: int | None = None
 
@@ -105,6 +106,7 @@ class ProbeDiagnostic(Diagnostic):
         """Check what can be checked before training."""
         if stage == "fit":
             self.probe = self._checksum = None  # that of a checkpoint is loaded after this
+            self._has_whole_probe = False
             if self.loss is None:
                 check_batch_loss(pl_module)
         super().setup(trainer, pl_module, stage)
@@ -132,19 +134,22 @@ class ProbeDiagnostic(Diagnostic):
     def _take(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe, or the one that another diagnostic has, so that memory holds it once."""
         wanted = (self.n_samples, self.chunk_size, self.source)
-        shared = self._n_samples_given, self.steps_of_a_batch
+        whole = None
         for other in diagnostics_of(trainer):
-            if isinstance(other, ProbeDiagnostic) and other.probe is not None:
-                same = (other.n_samples, other.chunk_size, other.source)
-                if same == wanted and shared == (other._n_samples_given, other.steps_of_a_batch):
-                    self.probe = other.probe
-                    return
-        self.probe = take_probe(trainer, module, *wanted)
+            if (
+                isinstance(other, ProbeDiagnostic)
+                and other._has_whole_probe
+                and (other.n_samples, other.chunk_size, other.source) == wanted
+            ):
+                whole = other.probe
+        whole = take_probe(trainer, module, *wanted) if whole is None else whole
         if self._n_samples_given:
-            self.probe.check_size(self.n_samples)
+            self.probe = whole
+            whole.check_size(self.n_samples)
         else:
             who, rows = type(self).__name__, training_rows(trainer)
-            self.probe = affordable(who, module, self.probe, self.steps_of_a_batch, rows)
+            self.probe = affordable(who, module, whole, self.steps_of_a_batch, rows)
+        self._has_whole_probe = self.probe is whole
 
     def chunks(self, module: LightningModule) -> Iterator[Chunk]:
         """The pieces of the probe."""
