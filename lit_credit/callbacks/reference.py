@@ -1,6 +1,7 @@
 """The exact gradient in float64, to compare with."""
 
 import math
+from collections.abc import Sequence
 from traceback import walk_tb
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -12,14 +13,13 @@ from torch import Tensor, nn
 
 from lit_credit.callbacks.base.chunk import Chunk, Gradients
 from lit_credit.functional import gradient_cosine
+from lit_credit.utils.capture import Point
 from lit_credit.utils.compiled import named_submodules
 from lit_credit.utils.double_mode import raised
 from lit_credit.utils.double_precision import double_precision
 from lit_credit.utils.nested import map_tensors
 
-__all__ = ["PROVED", "DoubleReference", "Reference", "worst"]
-
-PROVED = "the reference is float64; share of operations below it"
+__all__ = ["DoubleReference", "Reference"]
 
 
 class Reference(NamedTuple):
@@ -70,15 +70,15 @@ class DoubleReference:
             return undefined
         return Reference(cosines, mode.share_below)
 
+    def prove(self, chunk: Chunk, points: Sequence[Point]) -> dict[str, float]:
+        """That nothing in the float64 pass is computed in less, for the first row of a history."""
+        share = self.compare(chunk, chunk.gradients(points)).share_below
+        return {"the reference is float64; share of operations below it": share}
+
     def _tell(self, reason: str) -> None:
         if not self._told:
             self._told = True
             rank_zero_info(f"{self._name}: the float64 reference is n/a, because {reason}.")
-
-
-def worst(one: float, other: float) -> float:
-    """The larger of two shares below float64; NaN, where there was none, if one is."""
-    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
 
 
 def _reason(module: nn.Module, error: Exception, operation: str | None) -> str:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.points import layer_tag, stream_points
-from lit_credit.callbacks.reference import PROVED, DoubleReference, worst
+from lit_credit.callbacks.reference import DoubleReference
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.plotting import layer_curves
 from lit_credit.utils.history import Row
@@ -56,25 +57,20 @@ class ReferenceValidity(ProbeDiagnostic):
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """That nothing in the float64 pass is computed in less."""
-        gradients = chunk.gradients(self.points)
-        return {PROVED: self._reference.compare(chunk, gradients).share_below}
-
-    def reset(self) -> None:
-        """Forget the chunks."""
-        super().reset()
-        self._share_below = 0.0
+        return self._reference.prove(chunk, self.points)
 
     def update(self, chunk: Chunk) -> None:
         """The cosines of a chunk's samples."""
         reference = self._reference.compare(chunk, chunk.gradients(self.points))
-        self._share_below = worst(self._share_below, reference.share_below)
+        self.gathered.add("share_below", torch.tensor([reference.share_below]))
         for index, cosines in enumerate(reference.cosines):
             self.gathered.add(layer_tag(index), cosines)
 
     def compute(self) -> dict[str, float]:
         """``cosine/L..``, ``cosine_min/L..`` and ``share_below``."""
-        values = {"share_below": self._share_below}
-        for layer, cosines in self.gathered.items():
+        of = dict(self.gathered.items())
+        values = {"share_below": float(of.pop("share_below").max())}
+        for layer, cosines in of.items():
             over = over_samples(cosines)
             values[f"cosine/{layer}"] = over.mean
             values[f"cosine_min/{layer}"] = over.min

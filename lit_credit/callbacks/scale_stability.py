@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.points import layer_tag, stream_points
-from lit_credit.callbacks.reference import PROVED, DoubleReference, worst
+from lit_credit.callbacks.reference import DoubleReference
 from lit_credit.callbacks.samples import over_samples
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.plotting import layer_curves
@@ -98,29 +98,24 @@ class ScaleStability(ProbeDiagnostic):
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """That nothing in the float64 pass is computed in less."""
-        gradients = chunk.gradients(self.points)
-        return {PROVED: self._reference.compare(chunk, gradients).share_below}
-
-    def reset(self) -> None:
-        """Forget the chunks."""
-        super().reset()
-        self._share_below = 0.0
+        return self._reference.prove(chunk, self.points)
 
     def update(self, chunk: Chunk) -> None:
         """The norms and the cosines of a chunk's samples."""
         gradients = chunk.gradients(self.points)
         self.gathered.add("norm", sample_norms(gradients[self.points[-1]][0]))
         double = self._reference.compare(chunk, gradients)
-        self._share_below = worst(self._share_below, double.share_below)
+        self.gathered.add("share_below", torch.tensor([double.share_below]))
         for index, cosines in enumerate(double.cosines):
             self.gathered.add(layer_tag(index), cosines)
 
     def compute(self) -> dict[str, float]:
         """The quantities and their flags."""
-        norm = float(self.gathered["norm"].median())
+        of = dict(self.gathered.items())
+        share, norm = float(of.pop("share_below").max()), float(of.pop("norm").median())
         grown = float(growth(norm, self._first_norm(norm)))
         # Not `min`, which drops a NaN or not, depending on where it stands.
-        means = [over_samples(of).mean for tag, of in self.gathered.items() if tag != "norm"]
+        means = [over_samples(cosines).mean for cosines in of.values()]
         reference = float(torch.tensor(means).min())
         flags = scale_flags(
             grown,
@@ -136,7 +131,7 @@ class ScaleStability(ProbeDiagnostic):
             "norm": norm,
             "growth": grown,
             "reference_cosine": reference,
-            "reference_share_below": self._share_below,
+            "reference_share_below": share,
             **flags._asdict(),
         }
 
