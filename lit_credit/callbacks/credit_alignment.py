@@ -11,7 +11,6 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.missing import missing
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.points import (
-    gradients_of,
     layer_tag,
     unit_names,
 )
@@ -20,7 +19,6 @@ from lit_credit.functional import gradient_cosine
 from lit_credit.plotting import layer_curves, parameter_bars
 from lit_credit.utils.capture import Point
 from lit_credit.utils.compiled import clean_name
-from lit_credit.utils.exact_backward import exact_backward
 from lit_credit.utils.history import Row
 from lit_credit.utils.short_text import choice
 
@@ -128,9 +126,8 @@ class CreditAlignment(ProbeDiagnostic):
     def _add_updates(self, chunk: Chunk) -> None:
         named = {n: p for n, p in chunk.module.named_parameters() if p.requires_grad}
         parameters = list(named.values())
-        own = gradients_of(chunk.surrogate(), parameters)
-        with exact_backward(chunk.module):
-            exact = gradients_of(chunk.loss(), parameters)
+        own = chunk.parameter_gradients(parameters)
+        exact = chunk.parameter_gradients(parameters, exact=True)
         for name, *pair in zip(named, own, exact, strict=True):
             before = self._updates.get(name)
             a, b = pair if before is None else (x + y for x, y in zip(before, pair, strict=True))

@@ -13,7 +13,10 @@ from lit_credit.utils.paths import is_remote, local_path
 
 __all__ = ["CHARTS", "HYPERPARAMETERS", "already_written", "continue_curves", "flush_curves"]
 
-CHARTS, HYPERPARAMETERS = "custom_scalars__config__", "_hparams_/session_start_info"
+CHARTS = "custom_scalars__config__"
+"""Tag of the layout of custom scalars."""
+HYPERPARAMETERS = "_hparams_/session_start_info"
+"""Tag of a run's hyperparameters."""
 """Tags of what is written once a run, whatever step it has reached."""
 
 _WRITTEN: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()

@@ -145,7 +145,7 @@ def _silent(module: nn.Module, trainer: Any) -> Iterator[None]:
                 silent = {name: silenced(members[name]) for name in names if members.get(name)}
                 stack.enter_context(_replaced(members, silent))
         if trainer is not None:
-            before = trainer.loggers
+            before = getattr(trainer, "loggers", [])  # a stand-in may have none
             stack.callback(setattr, trainer, "loggers", before)
             trainer.loggers = [silenced(logger) for logger in before]
             stack.callback(setattr, trainer, "should_stop", trainer.should_stop)

@@ -1,5 +1,7 @@
 """What heads are said to add to the logits is what they add, or the net is refused."""
 
+import os
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -386,14 +388,14 @@ def test_a_loss_that_does_not_read_the_logits_is_refused():
         proved(Elsewhere(Net()).eval(), (tokens(), tokens(1)))
 
 
-def test_a_net_that_goes_another_way_each_time_cannot_be_followed():
-    class Restless(Net):
-        calls = 0
+def test_a_net_that_goes_another_way_each_time_cannot_be_followed(monkeypatch):
+    monkeypatch.setenv("CALLS", "0")  # state that no guard puts back
 
+    class Restless(Net):
         def forward(self, x):
-            self.calls += 1
+            os.environ["CALLS"] = str(int(os.environ["CALLS"]) + 1)
             h = self.blocks(self.embed(x))
-            for _ in range(self.calls):
+            for _ in range(int(os.environ["CALLS"])):
                 h = h + self.embed.weight.mean(0).tanh()
             return self.head(self.final(h))
 

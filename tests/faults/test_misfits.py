@@ -49,6 +49,7 @@ def test_it_says_where_it_comes_from(saved):
     for kind, path in saved.items():
         entry = torch.load(path, weights_only=True)["lit_credit"]
         version = lit_credit.__version__
+        assert entry.pop("saved_at") > 0
         assert entry == {"version": version, "rule": kind.__name__, "net": "ResidualMLP"}
 
 

@@ -56,6 +56,10 @@ MEANINGFUL = {
     "unfreeze_epoch": {LARGE},
     # Looked at when the data are there.
     "n_samples": {LARGE},
+    "chunk_size": {LARGE},
+    "positions": {LARGE},
+    "reach": {LARGE},
+    "aux_weight": {0, LARGE},
     "context": {LARGE},
     "vocab_size": {LARGE},
     "n_tokens": {LARGE},

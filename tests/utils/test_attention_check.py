@@ -132,4 +132,5 @@ def test_a_net_without_attention_and_one_with_a_lot():
     assert "none by its class" in message(nn.Linear(2, 2))
     deep = nn.ModuleList(nn.MultiheadAttention(2, 1) for _ in range(12))
     text = message(deep)
-    assert "\n  9 (MultiheadAttention)\n  and 2 more\n" in text
+    assert "0 (MultiheadAttention)" in text
+    assert len(text) < 1500

@@ -1,6 +1,7 @@
 """A piece of the probe, and what can be asked of a module on it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,11 +77,12 @@ class Chunk:
         That is the surrogate of a rule, and the loss of any other module. Random numbers are those
         of :meth:`loss`.
         """
-        surrogate = getattr(self.module, "surrogate", None)
-        if not callable(surrogate):
-            return self.loss()
         with isolated(self.module):
-            return self._part(surrogate(self.batch)[1])
+            return self._surrogate()
+
+    def _surrogate(self) -> Tensor:
+        surrogate = getattr(self.module, "surrogate", None)
+        return self._part(surrogate(self.batch)[1]) if callable(surrogate) else self._loss()
 
     def values(self, points: Sequence[Point]) -> dict[Point, Tensor]:
         """What passes each point, outside of any graph; see :meth:`gradients`."""
@@ -112,6 +114,19 @@ class Chunk:
             point: (value.detach(), gradients.get(point, torch.full_like(value, torch.nan)))
             for point, value in passed.items()
         }
+
+    def parameter_gradients(
+        self, parameters: Sequence[Tensor], *, exact: bool = False
+    ) -> list[Tensor]:
+        """This chunk's part of the module's own update, or of the true gradient of the loss.
+
+        Args:
+            parameters: of the module; one that has no gradient gets zeros.
+            exact: of the loss, through the true weights.
+        """
+        module = self.module
+        with exact_backward(module) if exact else nullcontext(), isolated(module):
+            return gradients_of(self._loss() if exact else self._surrogate(), parameters)
 
     def credit(self) -> dict[str, Tensor]:
         """The credit a_l (N, ...) that the output of each unit that ran receives, by its name.

@@ -156,7 +156,7 @@ CASES = {
         rows=0,
         degrees={"credit": 0},
         double=True,
-        covers=("SoftmaxEnergies",),
+        covers=("SoftmaxEnergies", "EnergySums", "energy_sums", "energy_shares"),
     ),
     "softmax_cosines": Case(
         lambda **arguments: functional.softmax_cosines(_gradients(**arguments)),
