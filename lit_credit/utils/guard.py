@@ -148,7 +148,7 @@ def _silent(module: nn.Module, trainer: Any) -> Iterator[None]:
             before = getattr(trainer, "loggers", [])  # a stand-in may have none
             stack.callback(setattr, trainer, "loggers", before)
             trainer.loggers = [silenced(logger) for logger in before]
-            stack.callback(setattr, trainer, "should_stop", trainer.should_stop)
+            stack.callback(setattr, trainer, "should_stop", getattr(trainer, "should_stop", False))
         yield
 
 

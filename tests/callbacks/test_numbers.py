@@ -71,6 +71,7 @@ def test_gradients_pass_around_a_frozen_front():
 def test_direct_credit_against_the_gradient_at_output_and_input():
     module = twin.make(DFA, normalize_credit=True)
     x, y = twin.batch()
+    module.credit((x, y))  # draws B, which a measurement would leave undrawn
     values = twin.measured(CreditAlignment(), module, (x, y))
     stream, added, logits = twin.run(twin.parameters(module), x)
     gradients = torch.autograd.grad(F.cross_entropy(logits, y), [*added, *stream])
@@ -120,6 +121,7 @@ def test_credit_of_feedback_alignment():
 
 def test_update_cosines_of_direct_feedback():
     module, (x, y) = twin.make(DFA), twin.batch()
+    module.credit((x, y))  # draws B
     values = twin.measured(CreditAlignment(), module, (x, y))
     p = twin.parameters(module)
     stream, _, logits = twin.run(p, x)
