@@ -148,7 +148,8 @@ def _silent(module: nn.Module, trainer: Any) -> Iterator[None]:
             before = getattr(trainer, "loggers", [])  # a stand-in may have none
             stack.callback(setattr, trainer, "loggers", before)
             trainer.loggers = [silenced(logger) for logger in before]
-            stack.callback(setattr, trainer, "should_stop", getattr(trainer, "should_stop", False))
+            stops = getattr(trainer, "should_stop", False)
+            stack.callback(setattr, trainer, "should_stop", stops)
         yield
 
 
