@@ -123,8 +123,8 @@ def refusal(obstacles: Sequence[str]) -> str:
     """The text of the error about weights that cannot be converted."""
     return (
         "`module` has weights that cannot have a feedback: "
-        f"{choice(obstacles, separator='; ', longest=1000)}. Replace them, or list them (or the modules that "
-        "own them) in `leave_exact` to keep their true backward."
+        f"{choice(obstacles, separator='; ', longest=1000)}. Replace them, or list them (or the "
+        "modules that own them) in `leave_exact` to keep their true backward."
     )
 
 
