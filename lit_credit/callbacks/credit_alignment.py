@@ -95,9 +95,12 @@ class CreditAlignment(ProbeDiagnostic):
             values[tag] = over.mean
             if tag.startswith("cosine/"):
                 values[f"cosine_sd/{tag.removeprefix('cosine/')}"] = over.sd
+        names = {clean_name(name) for name in self._updates}
         for name, (own, exact) in self._updates.items():
             cosine = gradient_cosine(own.reshape(1, -1), exact.reshape(1, -1))
-            values[f"update/{clean_name(name).removeprefix('net.')}"] = float(cosine)
+            full = clean_name(name)
+            short = full.removeprefix("net.")  # unless a parameter outside of the net has it
+            values[f"update/{full if short in names else short}"] = float(cosine)
         return values
 
     def _gather_credit(self, chunk: Chunk) -> None:

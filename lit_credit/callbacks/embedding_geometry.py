@@ -122,7 +122,7 @@ class EmbeddingGeometry(ContextDiagnostic):
         return values
 
     def _of_vectors(self, name: str, vectors: Tensor, what: str) -> dict[str, float]:
-        w = vectors.double()
+        w = vectors.to(torch.complex128 if vectors.is_complex() else torch.float64)
         w = w[w.norm(dim=1) != 0]  # with what is not finite, of which nothing is defined
         count, width = w.shape
         own = feature_dimensionality(w)
@@ -136,7 +136,7 @@ class EmbeddingGeometry(ContextDiagnostic):
         some = w[torch.linspace(0, count - 1, min(count, _MOST_SHOWN), device=w.device).long()]
         cos2, bound = (number_text(found[tag], ".3f") for tag in ("cos2", "welch"))
         panel = f"{name}: cos² {cos2}, Welch bound {bound}"
-        self._shown[panel] = SignedMap(some @ some.mT, what, what)
+        self._shown[panel] = SignedMap((some @ some.mH).real, what, what)
         return {f"{quantity}/{name}": value for quantity, value in found.items()}
 
     def _of_contexts(self, vectors: Tensor, weight: Tensor) -> dict[str, float]:

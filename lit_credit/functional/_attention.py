@@ -9,9 +9,13 @@ _FLOAT32 = torch.finfo(torch.float32).eps
 
 
 def in_float64(x: Tensor) -> Tensor:
-    """The values in float64, outside of any graph; from Apple's ``mps``, which has none, on CPU."""
+    """The values in float64, or in complex128, outside of any graph.
+
+    From Apple's ``mps``, which has neither, on CPU.
+    """
     x = x.detach()
-    return (x.cpu() if x.device.type == "mps" else x).double()
+    wide = torch.complex128 if x.is_complex() else torch.float64
+    return (x.cpu() if x.device.type == "mps" else x).to(wide)
 
 
 def check_attention(attention: Tensor, allowed: Tensor | None) -> None:

@@ -16,10 +16,11 @@ def cosine_matrix(vectors: Tensor) -> Tensor:
     .. math:: C_{ij} = \hat w_i \cdot \hat w_j, \quad \hat w = w / \|w\|
 
     Args:
-        vectors: W, (N, d).
+        vectors: W, (N, d), real or complex.
 
     Returns:
-        (N, N) float64; NaN in the rows and columns of vectors that are zero or not finite.
+        (N, N) float64, or complex128; NaN in the rows and columns of vectors that are zero or not
+        finite.
 
     Raises:
         ValueError: if ``vectors`` is no matrix.
@@ -30,7 +31,7 @@ def cosine_matrix(vectors: Tensor) -> Tensor:
                 [0.8000, 1.0000]], dtype=torch.float64)
     """
     u = _directions(vectors)
-    return u @ u.mT
+    return u @ u.mH
 
 
 def mean_squared_cosine(vectors: Tensor) -> Tensor:
@@ -61,8 +62,8 @@ def mean_squared_cosine(vectors: Tensor) -> Tensor:
     u = _directions(vectors)
     n = len(u)
     if n < 2:
-        return u.new_full((), torch.nan)
-    return ((u.mT @ u).square().sum() - n) / (n * (n - 1))
+        return u.real.new_full((), torch.nan)
+    return ((u.mH @ u).abs().square().sum() - n) / (n * (n - 1))
 
 
 def welch_bound(count: int, dimension: int) -> float:
@@ -118,11 +119,11 @@ def feature_dimensionality(vectors: Tensor) -> Tensor:
     u = _directions(vectors)
     w = in_float64(vectors)
     if w.numel() == 0:
-        return w.new_full((len(w),), torch.nan)
+        return w.real.new_full((len(w),), torch.nan)
     w = w / w.abs().max()
     # Not through all pairs: N d^2 in place of N^2 d.
-    shared = ((u @ (w.mT @ w)) * u).sum(1)
-    return w.square().sum(1) / shared
+    shared = ((u @ (w.mH @ w)) * u.conj()).sum(1).real
+    return w.abs().square().sum(1) / shared
 
 
 def _directions(vectors: Tensor) -> Tensor:

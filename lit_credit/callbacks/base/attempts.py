@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_credit.callbacks.base.named import named
 from lit_credit.utils.finite import NonFiniteError
 from lit_credit.utils.history import Row
 from lit_credit.utils.short_text import shortened
@@ -59,7 +60,8 @@ class Attempts:
             raise
         except Exception as error:  # whatever it is: the user's own code runs in a measurement
             if self.is_first(rows):
-                raise
+                with named(self._who):
+                    raise
             self.tell(step, f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0])
             found = {}
         self._has_measured = True

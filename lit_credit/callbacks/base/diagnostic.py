@@ -11,6 +11,7 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.gathered import Gathered
 from lit_credit.callbacks.base.heads import of_layers
 from lit_credit.callbacks.base.memory import out_of_memory_named
+from lit_credit.callbacks.base.named import as_numbers, named
 from lit_credit.callbacks.base.report import ReportedDiagnostic
 from lit_credit.callbacks.base.undefined import tell_undefined
 from lit_credit.utils.compiled import check_compiled
@@ -192,7 +193,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self._opened = self._measured = self._summed_up = False
         self._failed = set()
         self.attempts = Attempts(type(self).__name__)
-        with guarded(pl_module, trainer):  # to read a weight may change it: spectral norm
+        # To read a weight may change it: spectral norm.
+        with named(type(self).__name__), guarded(pl_module, trainer):
             self.prepare(trainer, pl_module)
 
     def _find_place(self, trainer: Trainer) -> None:
@@ -228,7 +230,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         for row in later:
             log_scalars(trainer, of_layers(row["values"], self.over_heads), row["step"])
         log_charts(trainer, self._charts(trainer))
-        with guarded(module, trainer, train=True):  # hooks of batch transfer may draw
+        # Hooks of batch transfer may draw.
+        with named(type(self).__name__), guarded(module, trainer, train=True):
             self.begin(trainer, module)
 
     def on_train_batch_end(
@@ -304,7 +307,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
             if self._proved is None:  # in a resumed run again, whose first row has it already
                 with isolated(module):
                     self._proved = self.prove(next(iter(self.chunks(module))))
-            values = self.measure(module)
+            values = as_numbers(type(self).__name__, self.measure(module))
         self._measured = True
         section = self.tag_prefix
         return {f"{section}/{tag}": value for tag, value in values.items()}

@@ -10,6 +10,7 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.cost import affordable
 from lit_credit.callbacks.base.diagnostic import Diagnostic, diagnostics_of
 from lit_credit.callbacks.base.explained import explained
+from lit_credit.callbacks.base.named import named
 from lit_credit.utils.batch_loss import (
     LossFunction,
     check_batch_loss,
@@ -108,7 +109,8 @@ class ProbeDiagnostic(Diagnostic):
             self.probe = self._checksum = None  # that of a checkpoint is loaded after this
             self._has_whole_probe = False
             if self.loss is None:
-                check_batch_loss(pl_module)
+                with named(type(self).__name__):
+                    check_batch_loss(pl_module)
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
