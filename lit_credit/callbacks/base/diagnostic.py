@@ -12,6 +12,7 @@ from lit_credit.callbacks.base.gathered import Gathered
 from lit_credit.callbacks.base.heads import of_layers
 from lit_credit.callbacks.base.memory import out_of_memory_named
 from lit_credit.callbacks.base.named import as_numbers, named
+from lit_credit.callbacks.base.older_states import rename_older_state
 from lit_credit.callbacks.base.report import ReportedDiagnostic
 from lit_credit.callbacks.base.undefined import tell_undefined
 from lit_credit.utils.compiled import check_compiled
@@ -178,6 +179,13 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def state_key(self) -> str:
         """Distinct for every set of arguments that bears on the rows, and every sibling."""
         return self._generate_state_key(**self.arguments, sibling=self._rank_among_siblings)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Find the state also in a checkpoint of an older version."""
+        keys = [other.state_key for other in diagnostics_of(trainer)]
+        rename_older_state(checkpoint.get("callbacks", {}), self.state_key, keys)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check everything that can be checked before training."""
