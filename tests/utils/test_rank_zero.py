@@ -32,9 +32,9 @@ def test_all_processes_see_the_watched_number_and_stop_alike(found):
 
 
 def test_all_processes_are_told_why_it_failed(found):
-    assert (found[0] / "error0").read_text() == "this one fails"
+    assert (found[0] / "error0").read_text() == "Failing: this one fails"
     assert "Failing failed on rank zero" in (found[0] / "error1").read_text()
-    assert "ValueError: this one fails" in (found[0] / "error1").read_text()
+    assert "ValueError: Failing: this one fails" in (found[0] / "error1").read_text()
 
 
 def test_one_process_keeps_what_it_finds(tmp_path):
