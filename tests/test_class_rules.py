@@ -242,13 +242,14 @@ def test_a_bare_name_is_the_class_of_lit_credit(path, parser, foreign):
     assert found_at(place, cfg).class_path == path
 
 
-def test_foreign_classes_of_one_name_are_listed(parser, foreign, capsys):
-    """As those of two libraries, none of which is preferred."""
+def test_foreign_classes_of_one_name_are_listed(parser, foreign, monkeypatch, capsys):
+    """Both libraries stand in the error, and neither class is preferred."""
     for library in ("one_library", "another_library"):
-        sys.modules[library] = ModuleType(library)
-        sys.modules[library].Net = type("Net", (nn.Module,), {"__module__": library})
+        monkeypatch.setitem(sys.modules, library, ModuleType(library))
+        net = type("NetOfTwo", (nn.Module,), {"__module__": library})
+        sys.modules[library].NetOfTwo = net
     with pytest.raises(SystemExit):
-        parser.parse_args(words_of(with_value(NET, "Net")))
+        parser.parse_args(words_of(with_value(NET, "NetOfTwo")))
     error = capsys.readouterr().err
     assert "one_library.Net" in error
     assert "another_library.Net" in error
