@@ -40,7 +40,7 @@ test-oldest: .venv-oldest/installed
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal \
 		$(addprefix -W ignore::,DeprecationWarning FutureWarning PendingDeprecationWarning) \
 		tests/functional tests/feedback tests/rules tests/callbacks/test_contract.py \
-		tests/callbacks/test_contract_refusals.py tests/test_cli.py
+		tests/callbacks/test_contract_refusals.py tests/cli/test_cli.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -22,12 +22,12 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from lit_credit.datamodules import Addition
-from lit_credit.models import Ensemble, MicroAdder
+from lit_credit.models import Ensemble
 from lit_credit.rules import BP, WarmupCosine
-from lit_credit.tasks import AdditionTask, EachMember
+from lit_credit.rules.device_search import skip_device_search
+from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
+from lit_credit.tasks import EachMember
 from lit_credit.tasks.base import Task
-from lit_credit.utils.device_search import skip_device_search
 
 SEEDS = 8
 WIDE: dict[str, Any] = {"norm": "separate", "output": "full", "hidden": 16, "ffn_bias": True}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.callbacks import CircuitMatching
-from lit_credit.utils.head_weights import AttentionHeads
+from lit_credit.inspect.attention.head_weights import AttentionHeads
 
 RANKS = [5, 10, 15, 20]
 

@@ -6,7 +6,7 @@ Ten symbols, 20 parallel heads of 5 features, batches of 1024. The plain code is
 write first: a loop over 20 ``nn.MultiheadAttention`` modules, and a DataLoader over single samples.
 Ours runs inside of a Lightning Trainer, with logger and callbacks off. Rounds are interleaved; CPU
 times of the process, with ratios within a round, and the median over rounds. The search for a GPU's
-driver that Lightning adds to a step (see ``lit_credit.utils.device_search``) is off for all.
+driver that Lightning adds to a step (see ``lit_credit.rules.device_search``) is off for all.
 """
 
 import argparse
@@ -22,11 +22,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_credit.datamodules import LastPosition, NGram
-from lit_credit.models import AttentionOnly, LowRank
 from lit_credit.rules import BP
-from lit_credit.tasks import NGramPrediction
-from lit_credit.utils.device_search import skip_device_search
+from lit_credit.rules.device_search import skip_device_search
+from lit_credit.studies.ngram import AttentionOnly, LastPosition, LowRank, NGram, NGramPrediction
 
 BATCH = 1024
 Mode = Literal["sampled", "exact"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lit_credit.cli import main
+from lit_credit.cli.sweep.grid import as_word, read_grid
+from lit_credit.cli.sweep.run import asked_configuration
 from lit_credit.datamodules import CIFAR10
-from lit_credit.sweep.grid import as_word, read_grid
-from lit_credit.sweep.run import asked_configuration
 
 GRIDS = sorted(Path("configs").rglob("*.grid.yaml"))
 CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(GRIDS))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks.helpers import events
 
 EXAMPLES = Path("examples")

@@ -1,34 +1,34 @@
 """Diagnostics as Callbacks, for rules of lit_credit and for any LightningModule."""
 
-from lit_credit.callbacks.adder_anatomy import AdderAnatomy
-from lit_credit.callbacks.attention_maps import AttentionMaps
+from typing import TYPE_CHECKING
+
 from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
-from lit_credit.callbacks.circuit_matching import CircuitMatching
-from lit_credit.callbacks.credit_alignment import CreditAlignment
-from lit_credit.callbacks.embedding_geometry import EmbeddingGeometry
-from lit_credit.callbacks.exact_divergence import ExactDivergence
-from lit_credit.callbacks.finite_guard import FiniteGuard
-from lit_credit.callbacks.gradient_norms import GradientNorms
-from lit_credit.callbacks.head_attribution import HeadAttribution
-from lit_credit.callbacks.head_behaviour import HeadBehaviour
-from lit_credit.callbacks.log_prob_theory import LogProbTheory
-from lit_credit.callbacks.member_checkpoints import MemberCheckpoints
-from lit_credit.callbacks.metric_history import MetricHistory
-from lit_credit.callbacks.part_freezing import PartFreezing
-from lit_credit.callbacks.reference_validity import ReferenceValidity
-from lit_credit.callbacks.residual_norms import ResidualNorms
-from lit_credit.callbacks.scale_stability import ScaleStability
-from lit_credit.callbacks.softmax_jacobian import SoftmaxJacobian
-from lit_credit.callbacks.staged_training import StagedTraining
-from lit_credit.callbacks.subspace_distance import SubspaceDistance
-from lit_credit.callbacks.symbol_attention import SymbolAttention
-from lit_credit.callbacks.text_samples import TextSamples
-from lit_credit.callbacks.weight_alignment import WeightAlignment
+from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
+from lit_credit.callbacks.credit.gradient_norms import GradientNorms
+from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
+from lit_credit.callbacks.credit.scale_stability import ScaleStability
+from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
+from lit_credit.callbacks.distributions.exact_divergence import ExactDivergence
+from lit_credit.callbacks.heads.attention_maps import AttentionMaps
+from lit_credit.callbacks.heads.circuit_matching import CircuitMatching
+from lit_credit.callbacks.heads.head_attribution import HeadAttribution
+from lit_credit.callbacks.heads.head_behaviour import HeadBehaviour
+from lit_credit.callbacks.heads.softmax_jacobian import SoftmaxJacobian
+from lit_credit.callbacks.heads.symbol_attention import SymbolAttention
+from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
+from lit_credit.callbacks.representations.residual_norms import ResidualNorms
+from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
+from lit_credit.callbacks.training.finite_guard import FiniteGuard
+from lit_credit.callbacks.training.member_checkpoints import MemberCheckpoints
+from lit_credit.callbacks.training.metric_history import MetricHistory
+from lit_credit.callbacks.training.part_freezing import PartFreezing
+from lit_credit.callbacks.training.staged_training import StagedTraining
+from lit_credit.callbacks.training.text_samples import TextSamples
+from lit_credit.former_names import former_names
 
 __all__ = [
-    "AdderAnatomy",
     "AttentionMaps",
     "CircuitMatching",
     "ContextDiagnostic",
@@ -40,7 +40,6 @@ __all__ = [
     "GradientNorms",
     "HeadAttribution",
     "HeadBehaviour",
-    "LogProbTheory",
     "MemberCheckpoints",
     "MetricHistory",
     "PartFreezing",
@@ -55,3 +54,6 @@ __all__ = [
     "TextSamples",
     "WeightAlignment",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

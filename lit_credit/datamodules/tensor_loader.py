@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lit_credit.inspect.updates import Updates
 from lit_credit.utils.random_state import generator_of
-from lit_credit.utils.updates import Updates
 
 __all__ = ["Batch", "TensorLoader", "Transform"]
 
@@ -56,7 +56,7 @@ class TensorLoader:
         world_size: number of processes. Rank r has the r-th of equal, contiguous slices of each
             global batch. A ragged last batch that does not divide loses its last rows, at most
             ``world_size - 1``.
-        updates: batches to hand out together, as one :class:`lit_credit.utils.updates.Updates`,
+        updates: batches to hand out together, as one :class:`lit_credit.inspect.updates.Updates`,
             for a training step of so many updates; fewer at the end of an epoch. They are the
             batches that would come one by one, and ``len`` counts what is handed out.
 

@@ -8,7 +8,7 @@ from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Sign
 from lit_credit.feedback.matrices import FeedbackPair, feedback_layers, redraw_feedback
 from lit_credit.feedback.units import local_units
-from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.inspect.exact_backward import exact_backward
 
 __all__ = [
     "BlockFeedback",

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from lit_credit.feedback.added import AddedParameters, refusal
+from lit_credit.feedback.affine import affine_form
 from lit_credit.feedback.attention import FeedbackMultiheadAttention
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.layers import (
@@ -25,7 +26,6 @@ from lit_credit.feedback.layers import (
     feedback_class,
 )
 from lit_credit.feedback.matrices import draw_for, feedback_names
-from lit_credit.utils.affine import affine_form
 from lit_credit.utils.names import match_names
 
 __all__ = ["add_feedback"]

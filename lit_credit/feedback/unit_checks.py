@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_credit.feedback.units import UnitGraphs
-from lit_credit.utils.finite import tensors_of
+from lit_credit.inspect.finite import tensors_of
+from lit_credit.inspect.unit_names import parse_unit, unit_modules
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.unit_names import parse_unit, unit_modules
 
 __all__ = [
     "check_coverage",

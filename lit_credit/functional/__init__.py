@@ -1,5 +1,8 @@
 """Diagnostic quantities as pure functions: tensors in, tensors out, without a graph."""
 
+from typing import TYPE_CHECKING
+
+from lit_credit.former_names import former_names
 from lit_credit.functional.aggregate import MeanAndSd, geometric_mean, mean_and_sd
 from lit_credit.functional.attention_entropy import (
     attention_entropy,
@@ -14,7 +17,6 @@ from lit_credit.functional.composition_scores import (
     composition_scores,
 )
 from lit_credit.functional.diagonal_score import diagonal_score, diagonal_score_null_sd
-from lit_credit.functional.digit_readout import DigitReadout, digit_readout
 from lit_credit.functional.embedding_geometry import (
     cosine_matrix,
     feature_dimensionality,
@@ -45,17 +47,8 @@ from lit_credit.functional.logit_attribution import (
 )
 from lit_credit.functional.match_baseline import MatchBaseline, match_baseline
 from lit_credit.functional.memorization_bound import accuracy_bound, association_bound
-from lit_credit.functional.min_norm_coordinates import min_norm_coordinates
-from lit_credit.functional.ngram import conditional_entropy, max_accuracy, random_baseline
 from lit_credit.functional.norms import frobenius_norm, sample_norms
-from lit_credit.functional.optimal_contexts import optimal_contexts
 from lit_credit.functional.participation_ratio import participation_ratio
-from lit_credit.functional.place_value import (
-    best_ratio,
-    force_ratio,
-    place_value_ratio,
-    without_source,
-)
 from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
@@ -79,14 +72,12 @@ from lit_credit.functional.softmax_jacobian import (
     softmax_gradients,
 )
 from lit_credit.functional.subspace_match import SubspaceMatch, principal_angles, subspace_match
-from lit_credit.functional.sum_errors import column_errors, digit_differences, exact_by_run
 from lit_credit.functional.token_mismatch import token_mismatch
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
 __all__ = [
     "SVD",
     "CompositionScores",
-    "DigitReadout",
     "EnergySums",
     "FactoredMatrix",
     "MatchBaseline",
@@ -102,24 +93,17 @@ __all__ = [
     "accuracy_bound",
     "association_bound",
     "attention_entropy",
-    "best_ratio",
     "centred_log_probs",
-    "column_errors",
     "composition_null",
     "composition_scores",
-    "conditional_entropy",
     "cosine_matrix",
     "diagonal_score",
     "diagonal_score_null_sd",
-    "digit_differences",
-    "digit_readout",
     "duplicate_token_score",
     "effective_keys",
     "energy_shares",
     "energy_sums",
-    "exact_by_run",
     "feature_dimensionality",
-    "force_ratio",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
@@ -133,16 +117,12 @@ __all__ = [
     "logit_margins",
     "low_rank_log_probs",
     "match_baseline",
-    "max_accuracy",
     "mean_and_sd",
     "mean_attention",
     "mean_squared_cosine",
-    "min_norm_coordinates",
     "norm_ratio",
-    "optimal_contexts",
     "ov_circuit",
     "participation_ratio",
-    "place_value_ratio",
     "position_matching",
     "previous_token_score",
     "principal_angles",
@@ -150,7 +130,6 @@ __all__ = [
     "projector_distance",
     "projector_distance_null",
     "qk_circuit",
-    "random_baseline",
     "repeated_tokens",
     "rotary_frequencies",
     "rotary_matrix",
@@ -170,5 +149,7 @@ __all__ = [
     "top_probability",
     "weight_angle",
     "welch_bound",
-    "without_source",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

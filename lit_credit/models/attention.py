@@ -49,7 +49,7 @@ class AttentionWeights(nn.Module):
     """
 
     returns_attention = True
-    """Tells ``lit_credit.utils.attention`` that the output is A."""
+    """Tells ``lit_credit.inspect.attention.recording`` that the output is A."""
 
     def __init__(
         self, kind: AttentionKind = "softmax", backward: AttentionBackward = "full"
@@ -64,7 +64,7 @@ class AttentionWeights(nn.Module):
         self.kind = kind
         self.backward_kind = backward
         if backward != "full":
-            # `lit_credit.utils.exact_backward` switches it off, for the true gradient.
+            # `lit_credit.inspect.exact_backward` switches it off, for the true gradient.
             self.feedback_backward = True
 
     def forward(self, scores: Tensor, allowed: Tensor) -> Tensor:

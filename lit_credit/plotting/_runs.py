@@ -18,7 +18,7 @@ from lit_credit.plotting._style import (
     drawable,
     show_place,
 )
-from lit_credit.utils.series import Curve
+from lit_credit.runs.series import Curve
 
 _RULES = {"BP": BLUE, "FA": GREEN, "BlockFA": PURPLE, "DFA": ORANGE, "FrozenUnits": GREY}
 _SPARE = [AMBER, SKY, INK, *_RULES.values()]

@@ -23,8 +23,8 @@ from lit_credit.plotting._style import (
     not_applicable,
     whole_numbers_across,
 )
-from lit_credit.utils.history import Row
-from lit_credit.utils.series import Curve, Histories, layer_tags, run_curve, series
+from lit_credit.runs.history import Row
+from lit_credit.runs.series import Curve, Histories, layer_tags, run_curve, series
 
 __all__ = ["comparison_figure"]
 

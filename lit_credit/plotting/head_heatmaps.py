@@ -20,7 +20,7 @@ from lit_credit.plotting._style import (
     not_applicable,
     verbatim,
 )
-from lit_credit.utils.short_names import short_names
+from lit_credit.plotting.short_names import short_names
 
 __all__ = ["HeadPanel", "head_heatmaps"]
 

@@ -18,8 +18,8 @@ from lit_credit.plotting._style import (
     verbatim,
     whole_numbers_across,
 )
-from lit_credit.utils.history import Row
-from lit_credit.utils.series import layer_tags, series
+from lit_credit.runs.history import Row
+from lit_credit.runs.series import layer_tags, series
 
 __all__ = ["layer_curves"]
 

@@ -13,10 +13,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.inspect.capture import Point, capture
+from lit_credit.inspect.unit_names import all_names, expand_units, is_composite, with_prefix
+from lit_credit.inspect.updates import batches_of
 from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
 from lit_credit.rules.described import describe_groups
+from lit_credit.rules.device_search import skip_device_search
 from lit_credit.rules.evaluated import EvaluatedRule
 from lit_credit.rules.first_batch import check_loss
+from lit_credit.rules.hyperparameters import save_plain_hyperparameters
 from lit_credit.rules.monitors import check_monitor
 from lit_credit.rules.optimization import (
     check_numbers,
@@ -26,18 +31,13 @@ from lit_credit.rules.optimization import (
     step_scheduler,
     try_scheduler,
 )
+from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.tasks import Task
-from lit_credit.utils.capture import Point, capture
-from lit_credit.utils.checkpoint_io import save_atomically
-from lit_credit.utils.device_search import skip_device_search
-from lit_credit.utils.hyperparameters import save_plain_hyperparameters
-from lit_credit.utils.logging import logger_due
+from lit_credit.trainer.logging import logger_due
+from lit_credit.trainer.trainer import count_updates, is_at_epoch_start
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.random_state import set_random_state
 from lit_credit.utils.ranges import check_parts
-from lit_credit.utils.trainer import count_updates, is_at_epoch_start
-from lit_credit.utils.unit_names import all_names, expand_units, is_composite, with_prefix
-from lit_credit.utils.updates import batches_of
 
 __all__ = ["CreditRule"]
 
@@ -144,8 +144,8 @@ class CreditRule(EvaluatedRule):
     def credit_units(self) -> list[str]:
         """Names of the units, as submodules of this module, in forward order.
 
-        One of several submodules is ``net.fc1+net.act1``; what `lit_credit.utils.capture` looks at
-        may have such names.
+        One of several submodules is ``net.fc1+net.act1``; what
+        `lit_credit.inspect.capture` looks at may have such names.
         """
         return [with_prefix(name, "net.") for name in self.units]
 

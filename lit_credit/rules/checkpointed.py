@@ -21,12 +21,12 @@ from lit_credit.rules.described import describe_groups, describe_scheduler
 from lit_credit.rules.resume import configuration, reconcile
 from lit_credit.rules.run_length import check_length
 from lit_credit.rules.weight_modes import WeightModes
+from lit_credit.runs.checkpoint_io import check_is_of_lightning, read_checkpoint
+from lit_credit.runs.trusted_classes import check_code
+from lit_credit.trainer.curves_again import continue_curves, flush_curves
 from lit_credit.utils.both_packages import LightningModule
-from lit_credit.utils.checkpoint_io import check_is_of_lightning, read_checkpoint
-from lit_credit.utils.curves_again import continue_curves, flush_curves
 from lit_credit.utils.paths import local_path
 from lit_credit.utils.random_state import random_state
-from lit_credit.utils.trusted_classes import check_code
 
 __all__ = ["CheckpointedRule"]
 

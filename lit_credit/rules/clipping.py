@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from lit_credit.utils.unit_names import choose_units, unit_modules
+from lit_credit.inspect.unit_names import choose_units, unit_modules
 
 __all__ = ["clip_gradients", "clip_norms", "positive"]
 

@@ -9,10 +9,10 @@ from lit_credit.feedback.credit import Credits
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.inspect.unit_names import unit_aliases
 from lit_credit.rules.local import LocalRule
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
-from lit_credit.utils.unit_names import unit_aliases
 
 __all__ = ["DFA"]
 

@@ -15,8 +15,8 @@ from lit_credit.rules.monitors import check_monitors
 from lit_credit.rules.rows import evaluated_rows
 from lit_credit.rules.weight_modes import WeightModes
 from lit_credit.tasks import Task
-from lit_credit.utils.logging import declare_metrics, log_hyperparameters
-from lit_credit.utils.trainer import evaluation_loaders
+from lit_credit.trainer.logging import declare_metrics, log_hyperparameters
+from lit_credit.trainer.trainer import evaluation_loaders
 
 __all__ = ["EvaluatedRule"]
 

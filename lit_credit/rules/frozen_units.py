@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from lit_credit.inspect.unit_names import expand_units, unit_modules
 from lit_credit.rules.base import CreditRule
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.unit_names import expand_units, unit_modules
 
 __all__ = ["FrozenUnits"]
 

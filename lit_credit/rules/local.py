@@ -19,11 +19,11 @@ from lit_credit.feedback.unit_checks import (
     stray_parameters,
 )
 from lit_credit.feedback.units import UnitGraphs, local_units
+from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.rules.base import CreditRule
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.unit_names import with_prefix
 
 __all__ = ["LocalRule"]
 

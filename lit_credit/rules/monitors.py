@@ -10,10 +10,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from lit_credit.rules.metrics import compared
+from lit_credit.trainer.trainer import callbacks_of, evaluation_loaders, is_fast_dev_run
+from lit_credit.trainer.watched import is_measured
 from lit_credit.utils.both_packages import is_a, with_twins
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.trainer import callbacks_of, evaluation_loaders, is_fast_dev_run
-from lit_credit.utils.watched import is_measured
 
 if TYPE_CHECKING:
     from lit_credit.rules.evaluated import EvaluatedRule

@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 from torch.optim import Optimizer
 
+from lit_credit.inspect.unit_names import unit_modules
+from lit_credit.trainer.trainer import callbacks_of, check_trainer
 from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.short_text import choice
-from lit_credit.utils.trainer import callbacks_of, check_trainer
-from lit_credit.utils.unit_names import unit_modules
 
 __all__ = ["check_options", "made", "parameter_groups", "step_scheduler"]
 

@@ -18,7 +18,7 @@ from lit_credit.rules.described import (
     path_of,
     plain,
 )
-from lit_credit.utils.trusted_classes import imported
+from lit_credit.runs.trusted_classes import imported
 
 __all__ = ["POLICIES", "Difference", "configuration", "differences", "reconcile", "saved_with"]
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.datamodules import TensorLoader
-from lit_credit.models import MicroAdder
+from lit_credit.studies.addition import MicroAdder
 from lit_credit.tasks import Classification
 
 FEATURES, CLASSES, WIDTH, SYMBOLS = 12, 4, 8, 20

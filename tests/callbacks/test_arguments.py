@@ -6,7 +6,7 @@ from lit_credit.callbacks import (
     Diagnostic,
     GradientNorms,
 )
-from lit_credit.utils.batch_loss import batch_loss
+from lit_credit.inspect.batch_loss import batch_loss
 from tests.callbacks.test_contract import SCHEDULED, takes
 
 GIVEN = {"n_samples": 7, "units": ["blocks.*"], "loss": batch_loss, "chunk_size": 3}

@@ -5,13 +5,14 @@ import logging
 import pytest
 import torch
 
-from lit_credit.callbacks import AttentionMaps, HeadAttribution, SoftmaxJacobian, attention
-from lit_credit.callbacks import head_attribution as attribution
+from lit_credit.callbacks import AttentionMaps, HeadAttribution, SoftmaxJacobian
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.heads import attention
+from lit_credit.callbacks.heads import head_attribution as attribution
 from lit_credit.rules import BP, FA
 from lit_credit.tasks import NextToken
 from tests.callbacks import helpers
-from tests.utils import head_nets
+from tests.inspect.attention import head_nets
 
 ROWS, T = 7, 5
 KINDS = {

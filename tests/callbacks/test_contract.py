@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lit_credit.callbacks
 from lit_credit.callbacks import (
-    AdderAnatomy,
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
@@ -23,7 +22,6 @@ from lit_credit.callbacks import (
     GradientNorms,
     HeadAttribution,
     HeadBehaviour,
-    LogProbTheory,
     MemberCheckpoints,
     MetricHistory,
     PartFreezing,
@@ -39,9 +37,11 @@ from lit_credit.callbacks import (
     WeightAlignment,
 )
 from lit_credit.rules import DFA, FA
+from lit_credit.runs.history import read_history
+from lit_credit.studies.addition import AdderAnatomy
+from lit_credit.studies.ngram import LogProbTheory
 from lit_credit.testing import KINDS, STATES, SmallNet, check_diagnostic
 from lit_credit.testing.check import Features
-from lit_credit.utils.history import read_history
 from tests.callbacks import helpers
 from tests.callbacks.helpers import Foreign, Validated, Witness, files, fit, same_state
 

@@ -6,17 +6,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 
 from lit_credit.callbacks import (
-    AdderAnatomy,
     CreditAlignment,
     EmbeddingGeometry,
     ExactDivergence,
     GradientNorms,
-    LogProbTheory,
     ResidualNorms,
     SubspaceDistance,
     WeightAlignment,
 )
 from lit_credit.rules import BP, DFA
+from lit_credit.studies.addition import AdderAnatomy
+from lit_credit.studies.ngram import LogProbTheory
 from tests.callbacks import helpers
 from tests.callbacks.helpers import Validated, files, fit
 from tests.callbacks.test_contract import (

@@ -17,7 +17,7 @@ from lit_credit.callbacks import (
     ScaleStability,
 )
 from lit_credit.rules import BP, DFA
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks import helpers
 from tests.callbacks.helpers import Foreign, Validated, train_loader, val_loader
 

@@ -19,12 +19,12 @@ from lit_credit.callbacks import (
     SoftmaxJacobian,
 )
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.circuit_proof import prove_circuits
-from lit_credit.utils.attention import recorded_attention
-from lit_credit.utils.head_weights import read_heads
+from lit_credit.callbacks.heads.circuit_proof import prove_circuits
+from lit_credit.inspect.attention.head_weights import read_heads
+from lit_credit.inspect.attention.recording import recorded_attention
+from tests.inspect.attention import function_heads as functions
+from tests.inspect.attention.head_nets import VOCAB, WIDTH, Stack
 from tests.rules.helpers import quiet_trainer
-from tests.utils import function_heads as functions
-from tests.utils.head_nets import VOCAB, WIDTH, Stack
 
 TOKENS = torch.randint(0, VOCAB, (16, 5), generator=torch.Generator().manual_seed(0))
 DATA = [(x, x.sum() % VOCAB) for x in TOKENS]

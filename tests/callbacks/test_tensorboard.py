@@ -19,7 +19,7 @@ from lit_credit.callbacks import (
     WeightAlignment,
 )
 from lit_credit.rules import FA
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks import helpers
 from tests.callbacks.test_contract import counted
 

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lit_credit.callbacks import TextSamples
-from lit_credit.plotting import divergence_figure, layer_curves
+from lit_credit.callbacks.distributions import divergence_figure
+from lit_credit.plotting import layer_curves
 from lit_credit.rules import FA
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks import helpers
 from tests.callbacks.helpers import fit
 from tests.callbacks.test_contract import SCHEDULED, make, net_for

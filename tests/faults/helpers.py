@@ -8,9 +8,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_credit.callbacks import CreditAlignment, MetricHistory, ResidualNorms
 from lit_credit.models import ResidualMLP
 from lit_credit.rules import DFA
+from lit_credit.runs.checkpoint_io import AtomicCheckpointIO
+from lit_credit.runs.history import read_history
 from lit_credit.tasks import Classification
-from lit_credit.utils.checkpoint_io import AtomicCheckpointIO
-from lit_credit.utils.history import read_history
 from tests.rules.helpers import loader, quiet_trainer, seeded
 
 STEPS = 6

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lit_credit.boundary import reason
 from lit_credit.cli import main
+from lit_credit.cli.boundary import reason
 
 MLP = "{class_path: ResidualMLP, init_args: {in_features: 64, depth: 1, width: 8}}"
 OWN = "tests.faults.own"

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from lit_credit.cli import main
-from lit_credit.utils import checkpoint_io
-from lit_credit.utils.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from lit_credit.utils.files import check_folder
-from lit_credit.utils.history import History, read_history
+from lit_credit.runs import checkpoint_io
+from lit_credit.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from lit_credit.runs.files import check_folder
+from lit_credit.runs.history import History, read_history
 from tests.faults.helpers import fit, histories, last, rule, same
 
 FULL = "/dev/full"
@@ -224,7 +224,7 @@ def test_the_command_line_says_how_to_go_on_after_a_full_disk(monkeypatch, capsy
     def fail(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lit_credit.cli.run", fail)
+    monkeypatch.setattr("lit_credit.cli.fit.run", fail)
     assert main(["fit"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left on device. Make room" in line

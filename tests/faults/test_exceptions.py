@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_credit.models import ResidualMLP
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks.helpers import hooks
 from tests.faults.helpers import HISTORIES, STEPS, fit, histories, last, mlp, rule, same
 

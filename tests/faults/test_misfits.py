@@ -10,9 +10,9 @@ import lit_credit
 from lit_credit.cli import main
 from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, DFA, FA
+from lit_credit.runs.checkpoint_io import read_checkpoint
+from lit_credit.runs.checkpoints import read_weights
 from lit_credit.tasks import Classification
-from lit_credit.utils.checkpoint_io import read_checkpoint
-from lit_credit.utils.checkpoints import read_weights
 from tests.faults.helpers import fit, last, mlp, rule, same
 from tests.rules.helpers import loader, quiet_trainer
 

@@ -7,8 +7,8 @@ import torch
 import yaml
 
 from lit_credit.cli import main
-from lit_credit.utils.history import read_history
-from lit_credit.utils.runs import newest_config, read_run
+from lit_credit.runs.history import read_history
+from lit_credit.runs.run_folder import newest_config, read_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # of a copied run

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_credit.cli import main
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.faults.helpers import same
 from tests.processes import start_module, wait_until
 
@@ -18,7 +18,10 @@ EPOCHS = 5
 
 def words(folder, hold, epochs=EPOCHS):
     """Of a run that waits in the middle of its third epoch while ``hold`` exists."""
-    held = ["--trainer.callbacks+=tests.sweep.callbacks.Held", f"--trainer.callbacks.hold={hold}"]
+    held = [
+        "--trainer.callbacks+=tests.cli.sweep.callbacks.Held",
+        f"--trainer.callbacks.hold={hold}",
+    ]
     held += ["--trainer.callbacks.batch=3"]
     folders = [f"--trainer.default_root_dir={folder}", f"--trainer.max_epochs={epochs}"]
     return [*WORDS, *folders, *held]
@@ -59,8 +62,8 @@ def test_ctrl_c_before_training_is_no_traceback(command, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lit_credit.cli.run", stop)
-    monkeypatch.setattr("lit_credit.compare.main", stop)
+    monkeypatch.setattr("lit_credit.cli.fit.run", stop)
+    monkeypatch.setattr("lit_credit.cli.compare.main", stop)
     assert main([command, "x"]) == 128 + signal.SIGINT
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("lit-credit: stopped by Ctrl-C.")

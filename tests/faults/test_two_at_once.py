@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from lit_credit.cli import main
-from lit_credit.utils.lock import hold_folder
+from lit_credit.runs.lock import hold_folder
 
 WORDS = ["fit", "--model=BP", "--model.task=Classification", "--data=Digits"]
 WORDS += ["--model.net=ResidualMLP", "--model.net.in_features=64", "--model.net.depth=2"]

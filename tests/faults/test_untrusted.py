@@ -10,8 +10,8 @@ import torch
 
 from lit_credit.cli import main
 from lit_credit.rules import DFA
+from lit_credit.runs.checkpoints import checkpoint_step, read_weights
 from lit_credit.tasks import Classification
-from lit_credit.utils.checkpoints import checkpoint_step, read_weights
 from tests.faults.helpers import fit, mlp, rule
 
 ROOTS = ("lit_credit", "examples", "benchmarks")

@@ -11,7 +11,9 @@ import torch
 from torch.optim import SGD
 
 from lit_credit import callbacks, datamodules, feedback, models, rules, tasks
-from lit_credit.models import MLP, ParallelAttention
+from lit_credit.models import MLP
+from lit_credit.studies import addition, ngram
+from lit_credit.studies.ngram import ParallelAttention
 from lit_credit.tasks import Classification
 
 VALUES = (0, -1, 10**9, math.nan, math.inf)
@@ -31,7 +33,7 @@ REQUIRED = {
     "EachMember": lambda: {"task": Classification(2)},
     "StagedTraining": lambda: {"stages": [["net"]]},
     "PartFreezing": lambda: {"frozen": ["net"]},
-    "NGram": lambda: {"distribution": datamodules.PowerUnif()},
+    "NGram": lambda: {"distribution": ngram.PowerUnif()},
     "TensorDataModule": lambda: {"batch_size": 4, "val_batch_size": 4, "seed": None},
     "WarmupCosine": lambda: {"optimizer": SGD([torch.zeros(1)], 0.1), "warmup": 1, "total": 9},
     "BlockFeedback": lambda: {"units": ["a"]},
@@ -158,12 +160,12 @@ def test_the_list_has_the_arguments_of_some_class_only():
     ("make", "argument"),
     [
         (lambda: MLP(4, [3, 0]), "hidden[1]"),
-        (lambda: callbacks.AdderAnatomy(ratios=[1.0, math.nan]), "ratios"),
+        (lambda: addition.AdderAnatomy(ratios=[1.0, math.nan]), "ratios"),
         (lambda: callbacks.CircuitMatching(ranks=[0]), "ranks"),
         (lambda: models.RotaryTransformer(heads=0), "heads"),
-        (lambda: models.LowRank(vocab_size=1000, block_size=60), "vocab_size ** block_size"),
+        (lambda: ngram.LowRank(vocab_size=1000, block_size=60), "vocab_size ** block_size"),
         (lambda: rules.BP(net(), Classification(2), clip_per_unit={"*": math.nan}), "clip_per_"),
-        (lambda: datamodules.PowerUnif(alphas=[1.0, math.nan, 1.0]), "alphas"),
+        (lambda: ngram.PowerUnif(alphas=[1.0, math.nan, 1.0]), "alphas"),
     ],
 )
 def test_so_are_numbers_in_lists_and_pairs_that_do_not_fit(make, argument):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_credit.feedback import add_feedback, feedback_layers
-from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.inspect.exact_backward import exact_backward
 
 T, S, N, E, H = 5, 7, 3, 8, 2
 CAUSAL = torch.ones(T, S, dtype=torch.bool).triu(2)

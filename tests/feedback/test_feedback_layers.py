@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lit_credit.feedback import add_feedback, feedback_layers
-from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.inspect.exact_backward import exact_backward
 
 CONVOLUTIONS = [
     {},

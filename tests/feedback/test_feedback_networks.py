@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_credit.feedback import add_feedback
-from lit_credit.utils.exact_backward import exact_backward
+from lit_credit.inspect.exact_backward import exact_backward
 
 
 def gelu_slope(x):

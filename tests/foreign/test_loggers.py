@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lit_credit.callbacks import ResidualNorms
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks.helpers import Validated, events, files
 from tests.foreign.helpers import UNITS, fit
 

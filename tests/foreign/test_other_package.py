@@ -22,7 +22,7 @@ from lit_credit.callbacks import (
     StagedTraining,
 )
 from lit_credit.rules import BP
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks import helpers
 from tests.callbacks.helpers import same_state
 from tests.callbacks.test_contract import CALLBACKS, SCHEDULED, net_for, on_foreign

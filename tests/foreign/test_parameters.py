@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 from lit_credit.callbacks import EmbeddingGeometry, HeadAttribution
+from lit_credit.callbacks.credit.double_precision import double_precision
 from lit_credit.rules import DFA, FA
-from lit_credit.utils.double_precision import double_precision
 from tests.callbacks import helpers
 from tests.callbacks.helpers import WIDTH, Validated
 from tests.foreign.helpers import diagnostics, finite, values, watched

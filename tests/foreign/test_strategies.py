@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 
 from lit_credit.callbacks import ResidualNorms, TextSamples, WeightAlignment
 from lit_credit.rules import BP, DFA
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks import helpers
 from tests.foreign.helpers import UNITS
 from tests.processes import run_module

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from lit_credit import functional
 from lit_credit.functional import FactoredMatrix
+from lit_credit.studies import ngram
 from tests.functional.heads import randn, random_orthonormal
 
 seeds = st.integers(0, 2**16)
@@ -48,7 +49,7 @@ GEOMETRIC = {
     "principal_angles": lambda a, b: functional.principal_angles(spanned(a), spanned(b)),
     "subspace_match": lambda a, b: functional.subspace_match(spanned(a), spanned(b), [1, 2]),
     "logit_attribution": lambda a, b: functional.logit_attribution(a.mT, b.mT),
-    "min_norm_coordinates": lambda a, b: functional.min_norm_coordinates(a.mT, b.mT),
+    "min_norm_coordinates": lambda a, b: ngram.min_norm_coordinates(a.mT, b.mT),
 }
 
 
@@ -135,7 +136,7 @@ def test_what_is_best_is_no_worse(seed, n, m):
     unembedding, p = randn(n, 2, seed=seed), distributions(m, n, seed=seed + 1)
     best, second = (
         functional.softmax_divergence(contexts(unembedding, p) @ unembedding.mT, p)
-        for contexts in (functional.optimal_contexts, functional.second_order_contexts)
+        for contexts in (ngram.optimal_contexts, functional.second_order_contexts)
     )
     assert (best <= second + 1e-9).all()
     assert (best <= functional.softmax_divergence(torch.zeros_like(p), p) + 1e-9).all()
@@ -144,11 +145,11 @@ def test_what_is_best_is_no_worse(seed, n, m):
 @given(seed=seeds, t=widths, v=widths)
 def test_what_is_known_and_what_is_not_make_the_whole(seed, t, v):
     prior, rows = distributions(t, seed=seed), distributions(t, v, seed=seed + 1)
-    known = functional.random_baseline(prior, rows)
-    whole = known + functional.conditional_entropy(prior, rows)
+    known = ngram.random_baseline(prior, rows)
+    whole = known + ngram.conditional_entropy(prior, rows)
     close(whole, torch.tensor(v).double().log())
     assert -known <= 1e-9
-    assert functional.max_accuracy(prior, rows) >= 1 / v - 1e-9
+    assert ngram.max_accuracy(prior, rows) >= 1 / v - 1e-9
 
 
 @given(seed=seeds, m=widths, n=widths)
@@ -160,7 +161,7 @@ def test_full_rank_leaves_nothing_out(seed, m, n):
 @given(seed=seeds, n=widths, d=widths)
 def test_coordinates_make_up_the_vector(seed, n, d):
     h, unembedding = randn(2, d, seed=seed), randn(n + d, d, seed=seed + 1)
-    coordinates = functional.min_norm_coordinates(h, unembedding)
+    coordinates = ngram.min_norm_coordinates(h, unembedding)
     close(coordinates @ unembedding, h, 1e-7)
 
 

@@ -7,10 +7,10 @@ from lit_credit.functional import (
     association_bound,
     logit_attribution,
     logit_margins,
-    min_norm_coordinates,
     shared_work,
     through_frozen_norm,
 )
+from lit_credit.studies.ngram import min_norm_coordinates
 from tests.functional.heads import randn
 
 P, M, D, N = 3, 11, 4, 6

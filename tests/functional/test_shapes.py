@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, jaxtyped
 from torch import Tensor
 
 from lit_credit import functional
+from lit_credit.studies import ngram
 
 typed = jaxtyped(typechecker=beartype)
 
@@ -204,7 +205,7 @@ def attributed(
     through: Float[Tensor, "*h m d"] = functional.through_frozen_norm(
         parts, stream, None, 1e-5, centred=True
     )
-    return functional.logit_attribution(through, u), functional.min_norm_coordinates(parts, u)
+    return functional.logit_attribution(through, u), ngram.min_norm_coordinates(parts, u)
 
 
 @typed

@@ -6,10 +6,10 @@ from lightning import seed_everything
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from lit_credit.datamodules import Addition
-from lit_credit.models import Ensemble, MicroAdder
+from lit_credit.models import Ensemble
 from lit_credit.rules import BP, FA
-from lit_credit.tasks import AdditionTask, EachMember
+from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
+from lit_credit.tasks import EachMember
 from tests.rules.helpers import quiet_trainer
 
 NETS = {

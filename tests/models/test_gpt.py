@@ -5,9 +5,9 @@ import torch
 
 from lit_credit.datamodules import CharText
 from lit_credit.feedback import add_feedback
+from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.models import GPT, AttentionWeights, CausalSelfAttention
 from lit_credit.tasks import NextToken
-from lit_credit.utils.exact_backward import exact_backward
 
 
 def loop_attention(layer, x, weights_of):

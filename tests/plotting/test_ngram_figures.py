@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lit_credit.plotting import (
-    SignedMap,
-    attribution_figure,
-    divergence_figure,
-    signed_heatmaps,
-    symbol_maps,
-)
+from lit_credit.callbacks.distributions import divergence_figure
+from lit_credit.callbacks.heads import attribution_figure, symbol_maps
+from lit_credit.plotting import SignedMap, signed_heatmaps
 
 
 def drawn(figure):

@@ -11,8 +11,8 @@ from lit_credit.callbacks import CreditAlignment, ResidualNorms
 from lit_credit.cli import main
 from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
+from lit_credit.runs.history import read_history
 from lit_credit.tasks import Classification
-from lit_credit.utils.history import read_history
 from tests.processes import start_module, wait_until
 from tests.rules.helpers import images, loader, quiet_trainer, seeded
 
@@ -121,7 +121,7 @@ def command(folder, hold, *extra):
         "--trainer.callbacks.save_top_k",
         "0",
         "--trainer.callbacks+",
-        "tests.sweep.callbacks.Held",
+        "tests.cli.sweep.callbacks.Held",
         "--trainer.callbacks.hold",
         str(hold),
         "--trainer.callbacks.epoch",

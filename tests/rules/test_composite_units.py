@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from lit_credit.callbacks import CreditAlignment, FiniteGuard, GradientNorms, ResidualNorms
 from lit_credit.feedback.credit import Credits
+from lit_credit.inspect.capture import Point, capture
 from lit_credit.models import MLP, ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
 from lit_credit.rules.local import LocalRule
 from lit_credit.tasks import Classification
-from lit_credit.utils.capture import Point, capture
 from tests.rules.helpers import gradients, images, loader, quiet_trainer, seeded
 
 TASK = Classification(5)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.processes import run_module
 from tests.rules.ddp_worker import RULES, train_all
 

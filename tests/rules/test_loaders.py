@@ -13,11 +13,11 @@ from lightning.pytorch.utilities import CombinedLoader
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_credit.callbacks import MetricHistory
-from lit_credit.compare import compare
+from lit_credit.cli.compare import compare
 from lit_credit.datamodules import TensorLoader
 from lit_credit.rules import BP, DFA
+from lit_credit.runs.history import read_history
 from lit_credit.tasks import Classification
-from lit_credit.utils.history import read_history
 from tests.faults.helpers import mlp
 from tests.rules.helpers import images, loader, quiet_trainer, seeded
 

@@ -5,10 +5,16 @@ from functools import cache
 import pytest
 import torch
 
-from lit_credit.datamodules import LastPosition, NGram, PowerUnif
-from lit_credit.models import AttentionOnly, ContextMLP, LowRank
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
-from lit_credit.tasks import NGramPrediction
+from lit_credit.studies.ngram import (
+    AttentionOnly,
+    ContextMLP,
+    LastPosition,
+    LowRank,
+    NGram,
+    NGramPrediction,
+    PowerUnif,
+)
 from tests.rules.helpers import quiet_trainer, seeded
 
 

@@ -8,9 +8,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_credit.inspect.updates import Updates
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Task
-from lit_credit.utils.updates import Updates
 from tests.rules.helpers import quiet_trainer, seeded
 
 CLASSES, FEATURES, WIDTH = 3, 4, 8

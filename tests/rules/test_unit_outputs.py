@@ -15,9 +15,9 @@ from lit_credit.callbacks import (
     ScaleStability,
 )
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.inspect.capture import Point
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from lit_credit.utils.capture import Point
 from tests.callbacks.helpers import (
     CLASSES,
     FEATURES,

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from lit_credit.callbacks import ResidualNorms
 from lit_credit.datamodules import Digits, TensorLoader
+from lit_credit.inspect.updates import Updates, batches_of
 from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, DFA, FA
 from lit_credit.tasks import Classification
-from lit_credit.utils.updates import Updates, batches_of
 from tests.rules.helpers import images, quiet_trainer, seeded
 
 

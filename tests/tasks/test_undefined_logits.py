@@ -2,10 +2,10 @@
 
 import torch
 
-from lit_credit.tasks.addition_metrics import ExactMatch, SumTarget
-from lit_credit.tasks.ngram_prediction import ExpectedAccuracy, MemorizedContexts, NGramTarget
-from lit_credit.tasks.pattern_copying import CopyError, CopyTarget
-from lit_credit.utils.addition_layout import AdditionLayout
+from lit_credit.studies.addition.layout import AdditionLayout
+from lit_credit.studies.addition.metrics import ExactMatch, SumTarget
+from lit_credit.studies.copying.task import CopyError, CopyTarget
+from lit_credit.studies.ngram.task import ExpectedAccuracy, MemorizedContexts, NGramTarget
 
 
 def computed(metric, logits, target):

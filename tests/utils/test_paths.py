@@ -12,19 +12,19 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_credit.callbacks import ResidualNorms
 from lit_credit.cli import main
-from lit_credit.compare import compare
+from lit_credit.cli.compare import compare
+from lit_credit.cli.sweep.command import sweep
+from lit_credit.cli.sweep.grid import read_grid
 from lit_credit.datamodules import CIFAR10, CharText, TinyShakespeare
 from lit_credit.rules import DFA
-from lit_credit.sweep.command import sweep
-from lit_credit.sweep.grid import read_grid
+from lit_credit.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
+from lit_credit.runs.checkpoints import read_weights, rows_beside
+from lit_credit.runs.files import check_folder
+from lit_credit.runs.foreign_weights import load_weights
+from lit_credit.runs.history import History, read_history
+from lit_credit.runs.run_folder import find_runs
 from lit_credit.tasks import Classification
-from lit_credit.utils.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from lit_credit.utils.checkpoints import read_weights, rows_beside
-from lit_credit.utils.files import check_folder
-from lit_credit.utils.foreign_weights import load_weights
-from lit_credit.utils.history import History, read_history
 from lit_credit.utils.paths import is_remote, local_path
-from lit_credit.utils.runs import find_runs
 from tests.faults.helpers import mlp, rule
 from tests.rules.helpers import loader, quiet_trainer
 

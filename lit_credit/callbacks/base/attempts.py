@@ -7,8 +7,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_credit.callbacks.base.named import named
-from lit_credit.utils.finite import NonFiniteError
-from lit_credit.utils.history import Row
+from lit_credit.inspect.finite import NonFiniteError
+from lit_credit.runs.history import Row
 from lit_credit.utils.short_text import shortened
 
 __all__ = ["Attempts"]

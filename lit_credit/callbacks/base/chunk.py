@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lit_credit.callbacks.points import gradients_of
-from lit_credit.utils.batch_loss import LossFunction, own_batch_loss
-from lit_credit.utils.capture import Point, capture
-from lit_credit.utils.contexts import NO_CONTEXTS, Contexts, run_contexts
-from lit_credit.utils.exact_backward import exact_backward
-from lit_credit.utils.guard import isolated
-from lit_credit.utils.rows import Layout, first_rows
-from lit_credit.utils.unfrozen import unfrozen
+from lit_credit.callbacks.base.points import gradients_of
+from lit_credit.callbacks.base.unfrozen import unfrozen
+from lit_credit.inspect.batch_loss import LossFunction, own_batch_loss
+from lit_credit.inspect.capture import Point, capture
+from lit_credit.inspect.contexts import NO_CONTEXTS, Contexts, run_contexts
+from lit_credit.inspect.exact_backward import exact_backward
+from lit_credit.inspect.probe.rows import Layout, first_rows
+from lit_credit.inspect.state.guard import isolated
 
 __all__ = ["Chunk", "Gradients"]
 
@@ -141,7 +141,7 @@ class Chunk:
     def logits(self, point: Point | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits (M, N) after these contexts, and what passed a point on the way, (M, d).
 
-        See :func:`lit_credit.utils.contexts.run_contexts`.
+        See :func:`lit_credit.inspect.contexts.run_contexts`.
         """
         with isolated(self.module):
             return run_contexts(self.module, self.contexts, point)

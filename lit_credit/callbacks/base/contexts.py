@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
-from lit_credit.utils.contexts import (
+from lit_credit.inspect.contexts import (
     NO_CONTEXTS,
     Contexts,
     has_contexts,
@@ -23,7 +23,7 @@ __all__ = ["ContextDiagnostic"]
 class ContextDiagnostic(Diagnostic):
     """A diagnostic of what a module makes of all contexts that a datamodule's ``contexts()`` tells.
 
-    See :class:`lit_credit.utils.contexts.Contexts`. Those that never occur, with a prior of 0, are
+    See :class:`Contexts`. Those that never occur, with a prior of 0, are
     left out. They pass in chunks of some thousands.
 
     Args:

@@ -15,14 +15,12 @@ from lit_credit.callbacks.base.named import as_numbers, named
 from lit_credit.callbacks.base.older_states import rename_older_state
 from lit_credit.callbacks.base.report import ReportedDiagnostic
 from lit_credit.callbacks.base.undefined import tell_undefined
-from lit_credit.utils.compiled import check_compiled
-from lit_credit.utils.curves_again import continue_curves, flush_curves
-from lit_credit.utils.guard import guarded, isolated
-from lit_credit.utils.history import History
-from lit_credit.utils.logging import log_charts, log_scalars
-from lit_credit.utils.ranges import check_range
-from lit_credit.utils.rank_zero import waiting_for_rank_zero
-from lit_credit.utils.trainer import (
+from lit_credit.inspect.state.guard import guarded, isolated
+from lit_credit.runs.history import History
+from lit_credit.trainer.curves_again import continue_curves, flush_curves
+from lit_credit.trainer.logging import log_charts, log_scalars
+from lit_credit.trainer.rank_zero import waiting_for_rank_zero
+from lit_credit.trainer.trainer import (
     callbacks_of,
     check_trainer,
     epochs_completed,
@@ -30,7 +28,9 @@ from lit_credit.utils.trainer import (
     is_last_epoch,
     run_folder,
 )
-from lit_credit.utils.watched import check_tags, check_times, watch
+from lit_credit.trainer.watched import check_tags, check_times, watch
+from lit_credit.utils.compiled import check_compiled
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["Diagnostic", "diagnostics_of"]
 

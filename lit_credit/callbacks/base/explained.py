@@ -6,10 +6,10 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.utils.batch_loss import loss_source
-from lit_credit.utils.guard import guarded
+from lit_credit.inspect.batch_loss import loss_source
+from lit_credit.inspect.probe.probe import take_probe
+from lit_credit.inspect.state.guard import guarded
 from lit_credit.utils.nested import described
-from lit_credit.utils.probe import take_probe
 from lit_credit.utils.short_text import shortened
 
 __all__ = ["explained"]

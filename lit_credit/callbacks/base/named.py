@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from lit_credit.utils.finite import NonFiniteError
+from lit_credit.inspect.finite import NonFiniteError
 
 __all__ = ["as_numbers", "named"]
 

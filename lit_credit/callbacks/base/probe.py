@@ -11,16 +11,16 @@ from lit_credit.callbacks.base.cost import affordable
 from lit_credit.callbacks.base.diagnostic import Diagnostic, diagnostics_of
 from lit_credit.callbacks.base.explained import explained
 from lit_credit.callbacks.base.named import named
-from lit_credit.utils.batch_loss import (
+from lit_credit.inspect.batch_loss import (
     LossFunction,
     check_batch_loss,
     check_loss_function,
     name_of,
 )
-from lit_credit.utils.capture import Point
+from lit_credit.inspect.capture import Point
+from lit_credit.inspect.probe.probe import Probe, take_probe
+from lit_credit.inspect.probe.probe_loader import training_rows
 from lit_credit.utils.names import check_units
-from lit_credit.utils.probe import Probe, take_probe
-from lit_credit.utils.probe_loader import training_rows
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 

@@ -9,12 +9,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.declared import check_class_names
+from lit_credit.runs.files import save_figure, spared
+from lit_credit.runs.history import History, Row
+from lit_credit.runs.table import TableRow, write_table
+from lit_credit.trainer.logging import log_figure, log_text
 from lit_credit.utils.both_packages import Callback
-from lit_credit.utils.files import save_figure, spared
-from lit_credit.utils.history import History, Row
-from lit_credit.utils.logging import log_figure, log_text
 from lit_credit.utils.short_text import shortened
-from lit_credit.utils.table import TableRow, write_table
 
 __all__ = ["ReportedDiagnostic"]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from lightning.pytorch import LightningModule, Trainer
 
 from lit_credit.callbacks.base.diagnostic import Diagnostic
-from lit_credit.utils.checkpoints import checkpoint_step, rows_beside
-from lit_credit.utils.history import History, Row
-from lit_credit.utils.rank_zero import waiting_for_rank_zero
+from lit_credit.runs.checkpoints import checkpoint_step, rows_beside
+from lit_credit.runs.history import History, Row
+from lit_credit.trainer.rank_zero import waiting_for_rank_zero
 
 __all__ = ["TestedDiagnostic"]
 

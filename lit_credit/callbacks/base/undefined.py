@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_credit.utils.history import Row
+from lit_credit.runs.history import Row
 
 __all__ = ["tell_undefined"]
 

@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms
 from lit_credit.callbacks.base.attempts import Attempts
+from lit_credit.inspect.finite import NonFiniteError
 from lit_credit.rules import BP, DFA, FA, BlockFA
-from lit_credit.utils.finite import NonFiniteError
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks import helpers
 from tests.callbacks.helpers import NoisyNet, Validated, fit, same_state
 from tests.callbacks.test_contract import SCHEDULED, make, net_for

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lit_credit.callbacks.base.cost import affordable
-from lit_credit.utils.probe import Probe
+from lit_credit.inspect.probe.probe import Probe
 
 
 class Large(LightningModule):

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 
 from lit_credit.callbacks import Diagnostic, MetricHistory
 from lit_credit.rules import BP
-from lit_credit.utils.history import read_history
+from lit_credit.runs.history import read_history
 from tests.callbacks import helpers
 from tests.callbacks.helpers import fit
 

@@ -3,6 +3,7 @@
 import math
 
 from lit_credit import functional
+from lit_credit.studies import ngram
 from tests.functional.cases.case import Case
 from tests.functional.strategies import choice, distribution, index, number, real, whole
 
@@ -47,7 +48,7 @@ CASES = {
         functional.second_order_contexts, THEORY, sizes={"d": (1, 2)}, rows=0, double=True
     ),
     "optimal_contexts": Case(
-        functional.optimal_contexts,
+        ngram.optimal_contexts,
         THEORY,
         sizes={"d": (1, 2)},
         rows=0,
@@ -107,14 +108,14 @@ CASES = {
         covers=("SharedWork",),
     ),
     "min_norm_coordinates": Case(
-        functional.min_norm_coordinates,
+        ngram.min_norm_coordinates,
         {"stream": real("b d"), "unembedding": real("n d")},
         rows=0,
         degrees={"stream": 1, "unembedding": -1},
     ),
     "conditional_entropy": Case(
-        functional.conditional_entropy, KNOWN, bounds=lambda sizes: _log_symbols(sizes)
+        ngram.conditional_entropy, KNOWN, bounds=lambda sizes: _log_symbols(sizes)
     ),
-    "random_baseline": Case(functional.random_baseline, KNOWN, bounds=_log_symbols),
-    "max_accuracy": Case(functional.max_accuracy, KNOWN, bounds=lambda s: (1 / s["v"], 1)),
+    "random_baseline": Case(ngram.random_baseline, KNOWN, bounds=_log_symbols),
+    "max_accuracy": Case(ngram.max_accuracy, KNOWN, bounds=lambda s: (1 / s["v"], 1)),
 }

@@ -3,6 +3,7 @@
 import math
 
 from lit_credit import functional
+from lit_credit.studies import addition
 from tests.functional.cases.case import Case, of_factors
 from tests.functional.strategies import (
     all_true,
@@ -184,7 +185,7 @@ CASES = {
         covers=("RotaryLayout",),
     ),
     "place_value_ratio": Case(
-        functional.place_value_ratio,
+        addition.place_value_ratio,
         {
             "attention": distribution("r t"),
             "rows": index("b", below="r"),
@@ -196,7 +197,7 @@ CASES = {
         partial=("attention",),
     ),
     "force_ratio": Case(
-        functional.force_ratio,
+        addition.force_ratio,
         {
             "attention": distribution("r t"),
             "rows": index("c", below="1"),
@@ -207,7 +208,7 @@ CASES = {
         partial=("attention",),
     ),
     "without_source": Case(
-        functional.without_source,
+        addition.without_source,
         {
             "attention": distribution("r t"),
             "rows": index("c", below="r"),
@@ -216,7 +217,7 @@ CASES = {
         partial=("attention",),
     ),
     "best_ratio": Case(
-        functional.best_ratio,
+        addition.best_ratio,
         {"ratios": positive("k"), "exact": positive("k")},
         degrees={"ratios": 1},
         partial=("ratios",),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from lit_credit import functional
+from lit_credit.studies import addition
 from tests.functional.cases.case import Case
 from tests.functional.strategies import Given, flags, index, number, whole
 
@@ -30,18 +31,18 @@ def _drawn_tokens(scores, prompt, seed, **arguments):
 
 CASES = {
     "column_errors": Case(
-        functional.column_errors,
+        addition.column_errors,
         {"wrong": flags("n b"), "carries": flags("n b")},
         rows=0,
         bounds=(0, 1),
     ),
     "exact_by_run": Case(
-        functional.exact_by_run,
+        addition.exact_by_run,
         {"right": flags("n"), "runs": index("n", below="n"), "longest": whole(2)},
         bounds=(0, 1),
     ),
     "digit_differences": Case(
-        functional.digit_differences,
+        addition.digit_differences,
         {
             "predicted": index("n m", below="10"),
             "target": index("n m", below="10"),

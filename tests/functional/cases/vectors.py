@@ -3,6 +3,7 @@
 import math
 
 from lit_credit import functional
+from lit_credit.studies import addition
 from tests.functional.cases.case import Case
 from tests.functional.strategies import descending, orthonormal, positive, ranks, real, whole
 
@@ -164,7 +165,7 @@ CASES = {
         partial=("singular_values",),
     ),
     "digit_readout": Case(
-        functional.digit_readout,
+        addition.digit_readout,
         {"points": real("n 2"), "matrix": real("d 2")},
         degrees={"points": (1, 0, None, None, None), "matrix": (1, 0, 0, 0, 0)},
         partial=("points",),

@@ -1,0 +1,102 @@
+"""Where in a module a diagnostic looks."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor, nn
+
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.inspect.capture import Point
+from lit_credit.inspect.unit_names import (
+    all_names,
+    expand_units,
+    is_composite,
+    unit_modules,
+    with_prefix,
+)
+from lit_credit.utils.names import matched_units, submodule_names
+from lit_credit.utils.short_text import choice
+
+__all__ = [
+    "gradients_of",
+    "layer_tag",
+    "stream_points",
+    "unit_names",
+]
+
+
+def unit_names(
+    callback: Callback, module: LightningModule, units: Sequence[str] | None
+) -> list[str]:
+    """The submodules that a diagnostic is about, in forward order.
+
+    ``units`` if given, as names of the module or of its ``net``; else what the module declares as
+    ``credit_units``.
+
+    Raises:
+        ValueError: if a pattern matches nothing, or a name is matched twice.
+        MisconfigurationException: if there is neither.
+    """
+    names = submodule_names(module)
+    if units is not None:
+        if any(map(is_composite, units)):
+            return _composite_units(module, units, names)
+        return matched_units(units, names)
+    declared = getattr(module, "credit_units", None)
+    if not isinstance(declared, list | tuple) or not declared:
+        remedy = f"Set `units` to some of: {choice(names)}."
+        raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
+    return list(declared)
+
+
+def _composite_units(module: nn.Module, units: Sequence[str], names: Sequence[str]) -> list[str]:
+    known = [*names, *all_names(module)]
+    try:
+        return expand_units(units, names, "units", aliases=known)
+    except ValueError:
+        below = [
+            name.removeprefix("net.") for name in dict.fromkeys(known) if name.startswith("net.")
+        ]
+        if not below:
+            raise
+        return [with_prefix(unit, "net.") for unit in expand_units(units, below, "units")]
+
+
+def stream_points(
+    callback: Callback, module: LightningModule, units: Sequence[str] | None
+) -> list[Point]:
+    """The points h_0 .. h_L of the residual stream.
+
+    The inputs of the submodules that ``module.residual_stream`` names; without it, or with
+    ``units``, the inputs of the units and the output of the last. A unit that begins with an
+    embedding has symbols for input, so the stream begins behind it.
+    """
+    declared = getattr(module, "residual_stream", None)
+    if units is None and declared:
+        return [Point(name, "input") for name in declared]
+    names = unit_names(callback, module, units)
+    inputs = [Point(name, "input") for name in names if not _begins_with_embedding(module, name)]
+    return [*inputs, Point(names[-1], "output")]
+
+
+def _begins_with_embedding(module: nn.Module, unit: str) -> bool:
+    """Whether the first submodule of a unit that has weights looks symbols up."""
+    leaves = (leaf for part in unit_modules(module, unit) for leaf in part.modules())
+    first = next(
+        (leaf for leaf in leaves if next(leaf.parameters(recurse=False), None) is not None), None
+    )
+    return isinstance(first, nn.Embedding | nn.EmbeddingBag)
+
+
+def layer_tag(index: int) -> str:
+    """``L03`` for the fourth layer."""
+    return f"L{index:02d}"
+
+
+def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of a scalar, dense, and zero where it does not depend on the tensor."""
+    if not tensors:
+        return []
+    found = torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)
+    return [gradient.to_dense() for gradient in found]

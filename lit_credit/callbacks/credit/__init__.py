@@ -1,0 +1,17 @@
+"""What a rule hands to each unit, beside the true gradient: norms, cosines, alignment."""
+
+from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
+from lit_credit.callbacks.credit.gradient_norms import GradientNorms
+from lit_credit.callbacks.credit.parameter_bars import parameter_bars
+from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
+from lit_credit.callbacks.credit.scale_stability import ScaleStability
+from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
+
+__all__ = [
+    "CreditAlignment",
+    "GradientNorms",
+    "ReferenceValidity",
+    "ScaleStability",
+    "WeightAlignment",
+    "parameter_bars",
+]

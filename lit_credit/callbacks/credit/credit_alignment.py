@@ -1,0 +1,157 @@
+"""Angles between a rule's credit and the exact gradient."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.points import (
+    layer_tag,
+    unit_names,
+)
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.credit.parameter_bars import parameter_bars
+from lit_credit.functional import gradient_cosine
+from lit_credit.inspect.capture import Point
+from lit_credit.plotting import layer_curves
+from lit_credit.runs.history import Row
+from lit_credit.utils.compiled import clean_name
+from lit_credit.utils.short_text import choice
+
+__all__ = ["CreditAlignment"]
+
+
+class CreditAlignment(ProbeDiagnostic):
+    """Does the credit point where the gradient points? ``mean_n cos(a_l(x_n), dL/df_l(x_n))``.
+
+    From a module with ``credit(batch)`` (every rule of lit_credit has it), per unit in forward
+    order:
+
+    - ``credit/cosine/L00`` ..: against the exact gradient at the unit's output, where the update
+      uses the credit; ``credit/cosine_sd/L00`` is its spread over samples;
+    - ``credit/cosine_input/L00`` ..: against the exact gradient at the unit's input, the convention
+      of earlier work; only for units whose input and output have one shape.
+
+    From any module, per parameter:
+
+    - ``credit/update/<parameter>``: cosine of the gradient that the rule hands to the optimizer
+      with the exact one. On a foreign module this is its own backward, which differs from the
+      exact one where layers have a feedback backward.
+
+    The cosine of a vanished or infinite gradient is undefined. Means and spread are over the
+    samples where it is defined, and NaN where it is for none; that of a parameter without a
+    gradient is NaN. NaN shows as a gap. Costs two to four forwards and backwards on ``n_samples``
+    rows. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
+
+    Args:
+        parameters: also compare updates parameter by parameter.
+        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`.
+
+    Raises:
+        ValueError: if one of ``units`` receives no credit.
+        MisconfigurationException: if the module declares no units and none are given, or if it has
+            no ``credit(batch)`` and ``parameters`` is False, so that nothing is left to compare.
+    """
+
+    name = "credit_alignment"
+    section = "credit"
+    charts = ("cosine", "cosine_input")
+    steps_of_a_batch = 4.0
+    options = ("parameters",)
+
+    def __init__(self, *, parameters: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.parameters = parameters
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the units, where the module has credit to compare."""
+        self.has_credit = callable(getattr(module, "credit", None))
+        if not self.has_credit and not self.parameters:
+            remedy = "Leave `parameters` at True, or this callback out."
+            raise missing(self, module, "`credit(batch)`", remedy)
+        self.names = unit_names(self, module, self.units) if self.has_credit else []
+
+    def reset(self) -> None:
+        """Forget the chunks."""
+        super().reset()
+        self._updates: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def update(self, chunk: Chunk) -> None:
+        """Cosines of a chunk's samples, and its part of the parameters' gradients."""
+        if self.has_credit:
+            self._gather_credit(chunk)
+        if self.parameters:
+            self._add_updates(chunk)
+
+    def compute(self) -> dict[str, float]:
+        """``cosine/L..``, ``cosine_sd/L..``, ``cosine_input/L..`` and ``update/<parameter>``."""
+        values: dict[str, float] = {}
+        for tag, cosines in self.gathered.items():
+            over = over_samples(cosines)
+            values[tag] = over.mean
+            if tag.startswith("cosine/"):
+                values[f"cosine_sd/{tag.removeprefix('cosine/')}"] = over.sd
+        names = {clean_name(name) for name in self._updates}
+        for name, (own, exact) in self._updates.items():
+            cosine = gradient_cosine(own.reshape(1, -1), exact.reshape(1, -1))
+            full = clean_name(name)
+            short = full.removeprefix("net.")  # unless a parameter outside of the net has it
+            values[f"update/{full if short in names else short}"] = float(cosine)
+        return values
+
+    def _gather_credit(self, chunk: Chunk) -> None:
+        credit = chunk.credit()
+        self._check_credited(chunk.module, credit)
+        points = [Point(name, side) for name in self.names for side in ("input", "output")]
+        exact = chunk.gradients(points)
+        for index, name in enumerate(self.names):
+            layer, (_, b) = layer_tag(index), exact[Point(name, "output")]
+            a = credit.get(name, b.new_empty(0, 1))  # of a unit that did not run, as `b`
+            cosine = gradient_cosine(a, b)
+            self.gathered.add(f"cosine/{layer}", cosine)
+            _, g = exact.get(Point(name, "input"), (None, None))
+            if g is not None and g.shape == a.shape and len(g):
+                self.gathered.add(f"cosine_input/{layer}", gradient_cosine(a, g))
+
+    def _check_credited(self, module: LightningModule, credit: dict[str, Tensor]) -> None:
+        units = getattr(module, "credit_units", None) or ()  # of which some may not have run
+        without = [name for name in self.names if name not in credit and name not in units]
+        if without:
+            raise ValueError(
+                f"`units`: {choice(without)} receive no credit. Choose from: "
+                f"{choice(units or credit, without[0])}."
+            )
+
+    def _add_updates(self, chunk: Chunk) -> None:
+        named = {n: p for n, p in chunk.module.named_parameters() if p.requires_grad}
+        parameters = list(named.values())
+        own = chunk.parameter_gradients(parameters)
+        exact = chunk.parameter_gradients(parameters, exact=True)
+        for name, *pair in zip(named, own, exact, strict=True):
+            before = self._updates.get(name)
+            a, b = pair if before is None else (x + y for x, y in zip(before, pair, strict=True))
+            self._updates[name] = a, b
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Cosines over epochs, one curve a unit; without units, bars of the last updates."""
+        if self.has_credit:
+            return layer_curves(
+                rows,
+                f"{section}/cosine/",
+                names=[name.removeprefix("net.") for name in self.names],
+                ylabel="mean cosine over the probe",
+                title="Credit against the exact gradient",
+                log=False,
+            )
+        prefix = f"{section}/update/"
+        last = {
+            tag.removeprefix(prefix): value
+            for tag, value in rows[-1]["values"].items()
+            if tag.startswith(prefix)
+        }
+        return parameter_bars(last, xlabel="cosine", title="Update against the exact gradient")

@@ -1,0 +1,70 @@
+"""Norms of the exact gradient along the residual stream."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.points import layer_tag, stream_points
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.functional import frobenius_norm, sample_norms
+from lit_credit.plotting import layer_curves
+from lit_credit.runs.history import Row
+
+__all__ = ["GradientNorms"]
+
+
+class GradientNorms(ProbeDiagnostic):
+    """How much gradient backpropagation would deliver, layer by layer: ``|dL/dh_l|``.
+
+    L is the module's loss, a mean over the ``n_samples`` rows of the probe: norms scale with
+    1/n_samples, so compare runs at one ``n_samples``. The gradient is the exact one under every
+    rule. Logs, for the points h_0 .. h_L of :class:`lit_credit.callbacks.ResidualNorms`:
+
+    - ``gradient/norm/L00`` ..: the median over samples of the L2 norm;
+    - ``gradient/frobenius/L00`` ..: the norm over the whole probe.
+
+    Costs one forward and one backward on ``n_samples`` rows. See
+    :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
+
+    Raises:
+        MisconfigurationException: if the module declares no units and none are given.
+    """
+
+    name = "gradient_norms"
+    section = "gradient"
+    charts = ("norm", "frobenius")
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the stream."""
+        self.points = stream_points(self, module, self.units)
+
+    def update(self, chunk: Chunk) -> None:
+        """The norms of a chunk's samples, and over the chunk."""
+        for index, (_, g) in enumerate(chunk.gradients(self.points).values()):
+            self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(g))
+            total = frobenius_norm(g)[None] if len(g) else sample_norms(g)  # of no rows, none
+            self.gathered.add(f"frobenius/{layer_tag(index)}", total)
+
+    def compute(self) -> dict[str, float]:
+        """``norm/L..`` and ``frobenius/L..``."""
+        values = {}
+        for tag, norms in self.gathered.items():
+            values[tag] = float(norms.median() if tag.startswith("norm/") else _total(norms))
+        return values
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Norms over epochs, one curve a layer."""
+        return layer_curves(
+            rows,
+            f"{section}/norm/",
+            ylabel=r"median $\|\partial L/\partial h_l\|_2$ over the probe",
+            title="Size of the exact gradient",
+        )
+
+
+def _total(norms: Tensor) -> Tensor:
+    """The norm of what parts have these norms; NaN of no part."""
+    return frobenius_norm(norms) if len(norms) else norms.median()

@@ -1,0 +1,90 @@
+"""Can the exact gradient be trusted in its precision?"""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.points import layer_tag, stream_points
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.credit.reference import DoubleReference
+from lit_credit.plotting import layer_curves
+from lit_credit.runs.history import Row
+
+__all__ = ["ReferenceValidity"]
+
+
+class ReferenceValidity(ProbeDiagnostic):
+    """Is the reference of every cosine a gradient, or rounding noise? ``cos(g_32, g_64)``.
+
+    The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms`, computed in the
+    precision of the module's weights (float32 under mixed precision) and again in float64. Logs
+    ``reference/cosine/L00`` ..: mean over samples; ``reference/cosine_min/L00`` ..: the worst
+    sample. Both are over the samples where the cosine is defined, and NaN where it is defined for
+    none: the gradient has vanished, or overflowed.
+
+    In float64 are the weights, buffers and plain attributes, and what the module casts below it
+    (``.float()``, ``.to(dtype)``, autocast) or makes below it (``torch.zeros``) on the way.
+    ``reference/share_below`` is the share of the float64 pass's operations that were computed in
+    less all the same, such as one that writes into a float32 tensor from outside the module: 0
+    means that the reference is float64, and with more the cosines are too large. Where an operation
+    has no float64, as the grouped products of mixtures of experts, all are NaN, and one line names
+    it.
+
+    Costs two forwards and two backwards on ``n_samples`` rows, half of them in float64, and a
+    float64 copy of the weights. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the
+    arguments.
+
+    Raises:
+        MisconfigurationException: if the module declares no units and none are given.
+
+    Reference:
+        Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss, 2026, arXiv 2606.21126.
+    """
+
+    name = "reference_validity"
+    section = "reference"
+    charts = ("cosine",)
+    steps_of_a_batch = 4.0
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the stream."""
+        self.points = stream_points(self, module, self.units)
+        self._reference = DoubleReference(self)
+
+    def prove(self, chunk: Chunk) -> dict[str, float]:
+        """That nothing in the float64 pass is computed in less."""
+        return self._reference.prove(chunk, self.points)
+
+    def update(self, chunk: Chunk) -> None:
+        """The cosines of a chunk's samples."""
+        reference = self._reference.compare(chunk, chunk.gradients(self.points))
+        self.gathered.add("share_below", torch.tensor([reference.share_below]))
+        for index, cosines in enumerate(reference.cosines):
+            self.gathered.add(layer_tag(index), cosines)
+
+    def compute(self) -> dict[str, float]:
+        """``cosine/L..``, ``cosine_min/L..`` and ``share_below``."""
+        of = dict(self.gathered.items())
+        values = {"share_below": float(of.pop("share_below").max())}
+        for layer, cosines in of.items():
+            over = over_samples(cosines)
+            values[f"cosine/{layer}"] = over.mean
+            values[f"cosine_min/{layer}"] = over.min
+        return values
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Cosines over epochs, one curve a layer; the title says how far the reference goes."""
+        share = rows[-1]["values"].get(f"{section}/share_below", 0.0)  # older rows have none
+        but = f" {share:.2g} of its operations are below float64" if share > 0 else ""
+        return layer_curves(
+            rows,
+            f"{section}/cosine/",
+            ylabel="cosine of the gradient in float32 and float64",
+            title=f"Is the reference valid?{but}",
+            log=False,
+            span=0.02,  # a valid reference is a flat line; below 0.99 it is in doubt
+        )

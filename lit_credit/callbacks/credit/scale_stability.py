@@ -1,0 +1,167 @@
+"""Flags for runs whose accuracy and cosine may not be telling the truth."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.points import layer_tag, stream_points
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.credit.reference import DoubleReference
+from lit_credit.functional import growth, sample_norms, scale_flags
+from lit_credit.plotting import layer_curves
+from lit_credit.runs.history import Row
+from lit_credit.utils.ranges import check_range
+
+__all__ = ["ScaleStability"]
+
+
+class ScaleStability(ProbeDiagnostic):
+    """Three flags, each 1 (raised) or 0, with the thresholds of the paper as defaults.
+
+    - ``stability/norm``: median ``|h_L|`` of the probe, and ``stability/growth``: the same over its
+      value at the first measurement; ``stability/scale_unstable`` is raised above ``growth_limit``;
+    - ``stability/depth_unused`` is raised where ``metric`` is less than ``accuracy_margin`` above
+      ``frozen_accuracy``, that of the same net with its units frozen
+      (:class:`lit_credit.rules.FrozenUnits`); undefined without it;
+    - ``stability/reference_cosine``: the smallest over layers of the mean cosine of the float32 and
+      the float64 gradient; ``stability/reference_invalid`` is raised below ``reference_limit``.
+      Means are over the samples where the cosine is defined; with a layer where it is defined for
+      none, cosine and flag are NaN. ``stability/reference_share_below`` is the share of the float64
+      pass's operations that were computed in less, see
+      :class:`lit_credit.callbacks.ReferenceValidity`.
+
+    Costs what :class:`lit_credit.callbacks.ReferenceValidity` costs. See
+    :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
+
+    Args:
+        growth_limit: largest factor of growth that passes.
+        frozen_accuracy: accuracy of the net with frozen units, a fraction; None if not known.
+        accuracy_margin: smallest gain over it that passes, a fraction.
+        reference_limit: smallest cosine that passes.
+        metric: the logged metric to compare with ``frozen_accuracy``.
+        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`.
+
+    Raises:
+        ValueError: if a threshold is out of its range; accuracies are fractions.
+        MisconfigurationException: if the module declares no units and none are given.
+
+    Reference:
+        Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss: Evaluating Feedback Alignment via
+        Scale Stability, Reference Validity, and Depth Utility, 2026, arXiv 2606.21126.
+    """
+
+    name = "scale_stability"
+    section = "stability"
+    charts = ("growth", "reference_cosine")
+    steps_of_a_batch = 4.0
+    options = (
+        "growth_limit",
+        "frozen_accuracy",
+        "accuracy_margin",
+        "reference_limit",
+        "metric",
+    )
+
+    def __init__(
+        self,
+        *,
+        growth_limit: float = 50.0,
+        frozen_accuracy: float | None = None,
+        accuracy_margin: float = 0.02,
+        reference_limit: float = 0.99,
+        metric: str = "val/accuracy",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not growth_limit >= 0:  # inf sets no limit
+            raise ValueError(f"`growth_limit` is {growth_limit}, expected at least 0.")
+        check_range(0, 1, frozen_accuracy=frozen_accuracy, accuracy_margin=accuracy_margin)
+        check_range(-1, 1, reference_limit=reference_limit)
+        self.growth_limit = growth_limit
+        self.frozen_accuracy = math.nan if frozen_accuracy is None else frozen_accuracy
+        self.accuracy_margin = accuracy_margin
+        self.reference_limit = reference_limit
+        self.metric = metric
+        self._first: float | None = None
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the stream."""
+        self.points = stream_points(self, module, self.units)
+        self._reference = DoubleReference(self)
+        self._first = None
+
+    def prove(self, chunk: Chunk) -> dict[str, float]:
+        """That nothing in the float64 pass is computed in less."""
+        return self._reference.prove(chunk, self.points)
+
+    def update(self, chunk: Chunk) -> None:
+        """The norms and the cosines of a chunk's samples."""
+        gradients = chunk.gradients(self.points)
+        self.gathered.add("norm", sample_norms(gradients[self.points[-1]][0]))
+        double = self._reference.compare(chunk, gradients)
+        self.gathered.add("share_below", torch.tensor([double.share_below]))
+        for index, cosines in enumerate(double.cosines):
+            self.gathered.add(layer_tag(index), cosines)
+
+    def compute(self) -> dict[str, float]:
+        """The quantities and their flags."""
+        of = dict(self.gathered.items())
+        share, norm = float(of.pop("share_below").max()), float(of.pop("norm").median())
+        grown = float(growth(norm, self._first_norm(norm)))
+        # Not `min`, which drops a NaN or not, depending on where it stands.
+        means = [over_samples(cosines).mean for cosines in of.values()]
+        reference = float(torch.tensor(means).min())
+        flags = scale_flags(
+            grown,
+            # Metrics are float32: 0.37 is there a little less than 0.35 + 0.02.
+            round(self._metric, 7),
+            self.frozen_accuracy,
+            reference,
+            growth_limit=self.growth_limit,
+            accuracy_margin=self.accuracy_margin,
+            reference_limit=self.reference_limit,
+        )
+        return {
+            "norm": norm,
+            "growth": grown,
+            "reference_cosine": reference,
+            "reference_share_below": share,
+            **flags._asdict(),
+        }
+
+    def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+        # On every rank: to read a metric of an epoch reduces it over the processes, and rank zero,
+        # which alone measures, would wait for the others for ever.
+        self._metric = float(trainer.callback_metrics.get(self.metric, math.nan))
+        super()._measure(trainer, module, epoch)
+
+    def _first_norm(self, now: float) -> float:
+        if self._first is None:
+            values: dict[str, float] = self.history.rows[0]["values"] if self.history.rows else {}
+            self._first = next((x for tag, x in values.items() if tag.endswith("/norm")), now)
+        return self._first
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the rows so far are, and the norm that all others are compared with."""
+        return {**super().state_dict(), "first_norm": self._first}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rows and the first norm of a resumed run."""
+        super().load_state_dict(state_dict)
+        self._first = state_dict.get("first_norm")
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Growth over epochs."""
+        return layer_curves(
+            rows,
+            f"{section}/growth",
+            names=["readout's input"],
+            ylabel=r"$\|h_L\|$ over its first value",
+            title="Growth of the residual stream",
+        )

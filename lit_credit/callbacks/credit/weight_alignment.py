@@ -1,0 +1,94 @@
+"""Angles between weights and their feedback matrices."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.functional import norm_ratio, weight_angle
+from lit_credit.inspect.probe.probe import take_probe
+from lit_credit.plotting import layer_curves
+from lit_credit.runs.history import Row
+
+__all__ = ["WeightAlignment"]
+
+_ROWS = 4
+_REMEDY = "Leave this callback out, or train with a rule such as FA."
+
+
+class WeightAlignment(Diagnostic):
+    """Do the weights turn toward their feedback? Angle and norm ratio of W and B, layer by layer.
+
+    From a module with ``feedback_matrices()``, for every matrix that stands for a weight:
+
+    - ``weight/angle/<name>``: the angle between W and B as vectors, in degrees; 90 is unrelated;
+    - ``weight/ratio/<name>``: ``|B|_F / |W|_F``.
+
+    Costs a pass over the weights; a forward only where the matrices are not drawn yet. See
+    :class:`lit_credit.callbacks.Diagnostic` for the arguments.
+
+    Raises:
+        MisconfigurationException: if the module has no ``feedback_matrices``, or its rule has none
+            that stands for a weight.
+
+    Reference:
+        Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
+        backpropagation for deep learning, 2016, doi:10.1038/ncomms13276, figure 1.
+    """
+
+    name = "weight_alignment"
+    section = "weight"
+    charts = ("angle", "ratio")
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Check that there are matrices."""
+        matrices = getattr(module, "feedback_matrices", None)
+        found = matrices() if callable(matrices) else None
+        # An empty dict is of a rule that draws at the first batch.
+        if found is None or (found and all(pair.weight is None for pair in found.values())):
+            raise missing(self, module, "feedback matrices (`feedback_matrices()`)", _REMEDY)
+
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take a few rows, where the module has not drawn its matrices yet."""
+        drawn = module.feedback_matrices()  # type: ignore[operator]
+        self._few: Any = None if drawn else take_probe(trainer, module, _ROWS).chunks[0]
+
+    def chunks(self, module: LightningModule) -> Iterable[Chunk]:
+        """The module, with rows to draw its matrices by."""
+        return [Chunk(module, self._few)]
+
+    def update(self, chunk: Chunk) -> None:
+        """Angles and ratios."""
+        module = chunk.module
+        matrices = module.feedback_matrices()  # type: ignore[operator]
+        if not matrices and callable(draw := getattr(module, "credit", None)):
+            # Some rules draw their matrices at the first batch, and this is before it.
+            draw(chunk.batch)
+            matrices = module.feedback_matrices()  # type: ignore[operator]
+        self._values: dict[str, float] = {}
+        values = self._values
+        for name, pair in matrices.items():
+            if pair.weight is not None:
+                tag = name.removeprefix("net.")
+                values[f"angle/{tag}"] = float(weight_angle(pair.weight, pair.feedback))
+                values[f"ratio/{tag}"] = float(norm_ratio(pair.weight, pair.feedback))
+        if not values:
+            raise missing(self, module, "a feedback matrix that stands for a weight", _REMEDY)
+
+    def compute(self) -> dict[str, float]:
+        """``angle/<name>`` and ``ratio/<name>``."""
+        return self._values
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Angles over epochs, one curve a matrix."""
+        return layer_curves(
+            rows,
+            f"{section}/angle/",
+            ylabel="angle of W and B (degrees)",
+            title="Weights against feedback",
+            log=False,
+        )

@@ -1,0 +1,9 @@
+"""What a network predicts, beside a distribution that is known."""
+
+from lit_credit.callbacks.distributions.divergence_figure import divergence_figure
+from lit_credit.callbacks.distributions.exact_divergence import ExactDivergence
+
+__all__ = [
+    "ExactDivergence",
+    "divergence_figure",
+]

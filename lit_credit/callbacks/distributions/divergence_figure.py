@@ -1,0 +1,117 @@
+"""How a known distribution is learned."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lit_credit.plotting._runs import over_runs, run_colors
+from lit_credit.plotting._style import (
+    GREY,
+    INK,
+    LARGE,
+    SMALL,
+    EndLabel,
+    dress,
+    last_finite,
+    mark_ends,
+    not_applicable,
+    whole_numbers_across,
+)
+from lit_credit.runs.history import Row
+from lit_credit.runs.series import series
+from lit_credit.utils.numbers import number_text
+
+__all__ = ["divergence_figure"]
+
+_HEIGHT = 4.4
+
+
+class _Panel(NamedTuple):
+    tag: str
+    title: str
+    ylabel: str
+    levels: Sequence[tuple[str, str]]
+    """Tags of constants, and what stands beside their lines."""
+
+
+_PANELS = (
+    _Panel("kl", "Divergence", "mean KL (nats)", [("kl_uniform", "log N - H")]),
+    _Panel("accuracy", "Accuracy", "expected top-1", [("accuracy_max", "best there is")]),
+    _Panel(
+        "memorized",
+        "Memorized",
+        "contexts",
+        [("contexts", "all"), ("memorized_bound", "bound from below")],
+    ),
+)
+
+
+def divergence_figure(
+    runs: Mapping[str, Sequence[Sequence[Row]]], *, title: str = "", section: str = "divergence"
+) -> Figure:
+    """Divergence, accuracy and memorized contexts over steps, with what bounds them as dashes.
+
+    Lines are means over seeds, bands go from the smallest to the largest; of the divergence, on a
+    logarithmic axis, the mean is geometric.
+
+    Args:
+        runs: label of an experiment to the histories ``exact_divergence`` of its runs, one a seed.
+        title: of the figure.
+        section: what the tags begin with.
+
+    Returns:
+        The figure, three panels; one says n/a if no run has measured it.
+
+    Example:
+        >>> row = {"step": 0, "epoch": 0, "name": "", "values": {"divergence/kl": 0.1}}
+        >>> [len(ax.lines) for ax in divergence_figure({"BP": [[row]]}).axes]
+        [1, 0, 0]
+    """
+    figure = Figure(figsize=(15.0, _HEIGHT), layout="constrained")
+    colors = run_colors(list(runs))
+    for ax, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        log = panel.tag == "kl"
+        dress(ax, panel.title, panel.ylabel, "optimizer steps", log=log)
+        whole_numbers_across(ax)
+        ends: list[EndLabel] = []
+        for label, seeds in runs.items():
+            curves = [c for rows in seeds if (c := series(rows, f"{section}/{panel.tag}", "step"))]
+            if mean := over_runs(ax, curves, colors[label], log):
+                name = label if len(runs) > 1 else ""
+                text = f"{name} {_short(mean[-1])}".strip()
+                ends.append(EndLabel(last_finite(mean), text, colors[label]))
+        if not ax.lines:
+            not_applicable(ax)
+            continue
+        _draw_levels(ax, panel, section, [rows for seeds in runs.values() for rows in seeds])
+        ax.set_xlim(min(ax.dataLim.x0, 0), max(ax.dataLim.x1, 1))
+        mark_ends(ax, ends, height=_HEIGHT * 72 * 0.75)
+    figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
+    return figure
+
+
+def _draw_levels(ax: Axes, panel: _Panel, section: str, runs: Sequence[Sequence[Row]]) -> None:
+    for tag, text in panel.levels:
+        values = {v for rows in runs for v in series(rows, f"{section}/{tag}", "step").values()}
+        level = values.pop() if len(values) == 1 else math.nan  # else there is not one level
+        if math.isfinite(level):
+            ax.axhline(level, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
+            ax.annotate(
+                f"{text} {_short(level)}",
+                (0.98, level),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="right",
+                va="bottom",
+                fontsize=SMALL,
+                color=GREY,
+            )
+
+
+def _short(value: float) -> str:
+    """Three digits, but of counts all that they have."""
+    return f"{value:,.0f}" if value >= 1000 else number_text(value)

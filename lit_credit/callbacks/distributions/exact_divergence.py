@@ -1,0 +1,153 @@
+"""How well a known distribution is learned, without sampling."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.contexts import ContextDiagnostic
+from lit_credit.callbacks.distributions.divergence_figure import divergence_figure
+from lit_credit.functional import logit_margins, softmax_divergence, top_probability
+from lit_credit.functional.memorization_bound import accuracy_bound, association_bound
+from lit_credit.inspect.attention.head_weights import read_heads
+from lit_credit.inspect.attention.proof import prove_heads
+from lit_credit.runs.history import Row
+
+__all__ = ["ExactDivergence"]
+
+
+class ExactDivergence(ContextDiagnostic):
+    r"""What the module makes of all contexts of a distribution that is known.
+
+    The datamodule offers them by ``contexts()``, which returns (x, prior, rows): see
+    :class:`lit_credit.inspect.contexts.Contexts`. With q the module's softmax after each context:
+
+    - ``divergence/kl``: :math:`\mathrm{KL}(p \,\|\, q)` in nats, the mean over contexts by their
+      prior: by what the cross-entropy exceeds the entropy; ``divergence/kl_max``, the worst;
+    - ``divergence/kl_uniform``: the same of a q that knows nothing, log N - H;
+    - ``divergence/accuracy``: the expected top-1 accuracy, ``accuracy_max``, the best there is;
+    - ``divergence/margin``: logit of the likeliest symbol minus the best other one, mean by prior,
+      and ``margin_min``;
+    - ``divergence/memorized``: contexts whose likeliest symbol has the largest logit, of
+      ``contexts`` that there are;
+    - ``divergence/memorized_bound``, ``accuracy_bound``: what one layer of attention can at least,
+      :math:`H d_h + d` contexts; only of a module with one attention whose heads can be read
+      (:func:`read_heads`), or with several, all directly below one
+      submodule with a true attribute ``heads_in_parallel``, whose heads are then counted together;
+      meant for contexts that are equally likely and followed by one symbol.
+
+    At the end of fit it draws divergence, accuracy and memorized contexts over training.
+
+    Costs one forward on all contexts.
+
+    Args:
+        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` names the
+            attention that the bound is of, None takes the only one.
+
+    Raises:
+        ValueError: if one of ``units`` matches nothing.
+        MisconfigurationException: if the datamodule offers no contexts, or, before the first step,
+            if the module does not return logits for them.
+
+    Example::
+
+        trainer = Trainer(callbacks=[ExactDivergence(every_n_steps=100)])
+
+    Reference:
+        Dana, Pydi, Chevaleyre, Memorization in Attention-only Transformers, 2024, arXiv 2411.10115.
+    """
+
+    name = "exact_divergence"
+    section = "divergence"
+    charts = ("kl", "accuracy", "margin", "memorized")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._associations: int | None = None
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Check that there are contexts, and find what the bound is of."""
+        super().prepare(trainer, module)
+        self._associations = self._bound(module)
+
+    def prove(self, chunk: Chunk) -> dict[str, float]:
+        """Check that the heads that the bound counts are those of the net; else leave it out."""
+        few = chunk.few()
+        if self._associations is None:
+            return {}
+        module = chunk.module
+        try:
+            layers = read_heads(module, self.units, proved_later=True)
+            return prove_heads(module, layers, few.logits, who="ExactDivergence").statements
+        except MisconfigurationException as error:
+            if self.units is not None:
+                raise
+            self._associations = None
+            return {f"not proved, so there is no bound: {error}": math.nan}
+
+    def update(self, chunk: Chunk) -> None:
+        """What the softmax makes of some contexts."""
+        logits, _ = chunk.logits()
+        prior, rows = (part.to(logits.device).double() for part in chunk.contexts[1:])
+        self._symbols = rows.shape[1]
+        for name, values in _measured(logits, prior, rows).items():
+            self.gathered.add(name, values)
+
+    def compute(self) -> dict[str, float]:
+        """All of it."""
+        of = dict(self.gathered.items())
+        prior = of["prior"]
+        values = self._bounds(len(prior), self._symbols)
+        for name in ("kl", "kl_uniform", "accuracy", "accuracy_max", "margin"):
+            values[name] = float(prior @ of[name])
+        values["kl_max"], values["margin_min"] = float(of["kl"].amax()), float(of["margin"].amin())
+        values["memorized"], values["contexts"] = float(of["memorized"].sum()), float(len(prior))
+        return values
+
+    def _bound(self, module: LightningModule) -> int | None:
+        try:
+            layers = read_heads(module, self.units, proved_later=True)
+        except MisconfigurationException:
+            if self.units is not None:
+                raise
+            return None  # no attention, or none that can be read
+        parent = layers[0].name.rpartition(".")[0]
+        below = {layer.name.rpartition(".")[0] for layer in layers}
+        together = getattr(module.get_submodule(parent), "heads_in_parallel", False)
+        if len(layers) != 1 and not (together and below == {parent}):
+            return None
+        _, width, size = layers[0].query.shape
+        return association_bound(sum(len(layer.query) for layer in layers), size, width)
+
+    def _bounds(self, contexts: int, symbols: int) -> dict[str, float]:
+        if self._associations is None:
+            return {}
+        return {
+            "memorized_bound": float(min(self._associations, contexts)),
+            "accuracy_bound": accuracy_bound(self._associations, contexts, symbols),
+        }
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Divergence, accuracy and memorized contexts over training."""
+        return divergence_figure({"this run": [rows]}, section=section)
+
+
+def _measured(logits: Tensor, prior: Tensor, rows: Tensor) -> dict[str, Tensor]:
+    """Every quantity, (M,), of contexts."""
+    target = rows.argmax(1)
+    top, best = top_probability(logits, rows), rows.amax(1)
+    return {
+        "prior": prior,
+        "kl": softmax_divergence(logits, rows),
+        "kl_uniform": softmax_divergence(torch.zeros_like(rows), rows),
+        "accuracy": top,
+        "accuracy_max": best,
+        "margin": logit_margins(logits, target),
+        "memorized": (top == best).double().where(top.isfinite(), math.nan),
+    }

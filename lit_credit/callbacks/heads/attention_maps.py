@@ -1,0 +1,127 @@
+"""Where every head looks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.heads.attention import (
+    attention_by_label,
+    blocks_of,
+    head_tag,
+    seen_as_softmax,
+    softmax_or_nan,
+)
+from lit_credit.callbacks.heads.attention_grid import attention_grid
+from lit_credit.callbacks.heads.attention_proof import prove_attention
+from lit_credit.functional import attention_entropy
+from lit_credit.inspect.attention.recording import AttentionCall, recorded_attention
+from lit_credit.runs.history import Row
+
+__all__ = ["AttentionMaps"]
+
+
+class AttentionMaps(ProbeDiagnostic):
+    """The attention of every module and head: images of the probe's first sample, and entropies.
+
+    Logs ``attention/entropy/<module>/H00`` ..: nats, the mean over the samples and queries of the
+    probe, without queries that may see no key; NaN where attention is no softmax. Keys that bring
+    nothing of the input, as learned sinks, are keys; where the first or last ones are,
+    ``attention/sink/<module>/H00`` .. is their share of the attention. The figure shows the first
+    sample of the last measurement, one map a head, coloured from 0 to the head's own largest
+    weight, by the square root.
+
+    Costs one forward on ``n_samples`` rows, and holds A of all modules for the rows of a chunk: 4 n
+    H T S bytes each in float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other
+    arguments.
+
+    Args:
+        draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
+            them by step, the folder the last one.
+        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`; ``units`` are the attention
+            modules to look at, None takes all that are seen; ``n_samples`` is 16 unless given.
+
+    Raises:
+        ValueError: if one of ``units`` matches no attention that was seen.
+        MisconfigurationException: before the first step, if no attention is seen, or what was seen
+            has other axes than heads, queries and keys.
+
+    Example::
+
+        trainer = Trainer(callbacks=[AttentionMaps(units=["encoder.layers.*.self_attn"])])
+    """
+
+    name = "attention_maps"
+    section = "attention"
+    charts = ("entropy",)
+    steps_of_a_batch = 0.5
+    default_n_samples = 16
+
+    def __init__(self, *, draw_each: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.draw_each = draw_each
+        self._maps: dict[str, Tensor] = {}
+        self._sinks: dict[str, list[int]] = {}
+
+    def prove(self, chunk: Chunk) -> dict[str, float]:
+        """That A is heads, queries, keys, and which keys are sinks."""
+        with torch.no_grad():
+            proof = prove_attention(self, chunk.module, chunk.few().loss, self.units)
+        self._sinks = {label: sorted(keys) for label, keys in proof.sinks.items() if keys}
+        return proof.proved
+
+    def reset(self) -> None:
+        """Forget the chunks; the maps of the measurement before stay until there are new ones."""
+        super().reset()
+        self._is_first = True
+        self._sound: dict[str, Tensor] = {}
+
+    def update(self, chunk: Chunk) -> None:
+        """Entropies and shares (N, H, T) of a chunk; keeps the maps of the probe's first sample."""
+        module = chunk.module
+        with torch.no_grad(), recorded_attention(module) as calls:
+            chunk.loss()
+        seen = attention_by_label(module, calls, self.units)
+        for label, call in seen.items():
+            weights = softmax_or_nan(call.weights, call.allowed)
+            sound = seen_as_softmax(weights)
+            for some in blocks_of(weights):
+                allowed = None if call.allowed is None else call.allowed[some]
+                self.gathered.add(f"entropy/{label}", attention_entropy(weights[some], allowed))
+                if keys := self._sinks.get(label):
+                    self.gathered.add(f"sink/{label}", weights[some][..., keys].sum(-1))
+            self._sound[label] = sound & self._sound.get(label, sound)
+        if self._is_first:
+            self._maps = {label: _first_map(call) for label, call in seen.items()}
+            self._is_first = False
+
+    def compute(self) -> dict[str, float]:
+        """``entropy/<module>/H..``, and ``sink/<module>/H..`` where there are sinks."""
+        found = {}
+        for tag, values in self.gathered.items():
+            # Of a head that is no softmax in one chunk nothing is known in another.
+            sound = self._sound[tag.partition("/")[2]]
+            known = values.masked_fill(~sound[..., None], torch.nan)
+            for index, head in enumerate(known.unbind(1)):
+                found[f"{tag}/{head_tag(index)}"] = over_samples(head.flatten()).mean
+        return found
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Maps of the last measurement, layer by head."""
+        if not self._maps:  # a resumed run that had ended: nothing was measured
+            return None
+        title = f"Attention of the probe's first sample, step {rows[-1]['step']}"
+        return attention_grid(self._maps, title=title)
+
+
+def _first_map(call: AttentionCall) -> Tensor:
+    """A (H, T, S) of the first sample, NaN where a key is masked."""
+    first = call.weights[0].float()
+    if call.allowed is not None:
+        first = first.masked_fill(~call.allowed.expand_as(call.weights)[0], torch.nan)
+    return first.cpu()

@@ -1,0 +1,217 @@
+"""The correct symbols of a batch, and the proof that the loss means these."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.inspect.capture import Point, capture
+from lit_credit.inspect.exact_backward import exact_backward
+from lit_credit.utils.compiled import submodule
+from lit_credit.utils.nested import first_tensor, map_tensors
+
+__all__ = ["HeldSlope", "prove_targets", "slope_at_held_logits", "targets_of"]
+
+_MOST = 0.9
+"""Share of rows that must agree; a loss with smoothed labels may name another symbol in a few."""
+
+
+def targets_of(module: LightningModule, batch: Any) -> Tensor:
+    """The correct symbols of a batch, (N,) or (N, T), below 0 where there is none.
+
+    That is ``module.task.target(batch)`` of a rule; else of a mapping its ``target``, ``labels``,
+    ``label`` or ``y``, and of a sequence the second item. Of distributions it is the likeliest.
+    Labels that repeat the mapping's ``input_ids`` are those of Hugging Face's causal models, which
+    shift them themselves: correct is the next one.
+
+    Raises:
+        MisconfigurationException: if there is nothing of this kind.
+    """
+    target = _given(module, batch)
+    if target is None:
+        raise MisconfigurationException(
+            f"HeadAttribution found no target in the batches of {type(module).__name__}, which are "
+            f"{type(batch).__name__}. Let them be (x, y, ...), or mappings with one of 'target', "
+            "'labels', 'label', 'y'."
+        )
+    if target.is_floating_point():
+        return target.argmax(-1)
+    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    return _next(target) if _repeats(target, tokens) else target
+
+
+def _given(module: LightningModule, batch: Any) -> Tensor | None:
+    """Targets as the batch has them."""
+    task = getattr(module, "task", None)
+    found: Any = None
+    if callable(getattr(task, "target", None)):
+        found = task.target(batch)  # type: ignore[union-attr]
+    elif isinstance(batch, Mapping):
+        names = ("target", "labels", "label", "y")
+        found = next((batch[name] for name in names if name in batch), None)
+    elif isinstance(batch, Sequence) and len(batch) > 1:
+        found = batch[1]
+    return first_tensor(found)
+
+
+def _repeats(labels: Tensor, tokens: Any) -> bool:
+    """Whether labels (N, T) are the tokens themselves, wherever there is a label."""
+    if not isinstance(tokens, Tensor) or labels.ndim != 2 or labels.shape != tokens.shape:
+        return False
+    return bool(((labels == tokens) | (labels < 0)).all())
+
+
+def _next(labels: Tensor) -> Tensor:
+    return pad(labels[:, 1:], (0, 1), value=-100)
+
+
+def prove_targets(
+    chunk: Chunk, unembedding: str, picked: Callable[[Tensor], Tensor]
+) -> dict[str, float]:
+    """Check that the loss asks the logits of an unembedding for the targets of the batch.
+
+    Its gradient at these logits raises the target's: for the cross-entropy it is softmax minus
+    one-hot. Where that does not show in the sign, as with smoothed labels, the targets of the rows
+    are exchanged: the gradient must change in favour of the new ones.
+
+    Args:
+        chunk: few rows.
+        unembedding: name of the ``nn.Linear`` that makes the logits.
+        picked: logits (..., V) to (M, V), of those that have a target.
+
+    Returns:
+        What was proved, to its error.
+
+    Raises:
+        MisconfigurationException: if the loss does not depend on these logits, or has other
+            targets.
+    """
+    module, batch = chunk.module, chunk.batch
+    target = targets_of(module, batch).flatten()
+    slope, logits = _slope(chunk, unembedding, picked)
+    size = slope.abs().amax(-1)
+    asked = (target.to(size.device) >= 0) & (size > 1e-3 * size.amax()) & slope.isfinite().all(-1)
+    if size.isnan().any():
+        return {f"not proved: targets of {unembedding!r}, whose logits are not finite": math.nan}
+    if not asked.any():
+        raise MisconfigurationException(
+            f"HeadAttribution: the loss of {type(module).__name__} does not depend on what "
+            f"{unembedding!r} returns for rows with a target. Set `unembedding` to the nn.Linear "
+            "that makes the logits of the loss."
+        )
+    rows, target = slope[asked], target.to(size.device)[asked]
+    wrong = (rows.argmin(-1) != target).double().mean().item()
+    if wrong > 0 and (wrong > 1 - _MOST or not _like_cross_entropy(rows)):
+        exchanged = None if _like_cross_entropy(rows) else _exchanged(module, batch)
+        if exchanged is not None:
+            other = targets_of(module, exchanged).flatten().to(size.device)[asked]
+            change = rows - _slope(chunk.on(exchanged), unembedding, picked)[0][asked]
+            differ = (other != target) & (other >= 0)
+            if differ.any() and change[differ].abs().amax() > 0:
+                named = change[differ].argmin(-1)
+                wrong = (named != target[differ]).double().mean().item()
+            else:
+                wrong = 1.0
+    if wrong > 1 - _MOST:
+        raise MisconfigurationException(
+            f"HeadAttribution: the loss of {type(module).__name__} asks {unembedding!r} for other "
+            f"symbols than the targets of the batch ({100 * wrong:.0f} % of the rows of the probe "
+            "differ), as of a net with two heads, or labels that the loss shifts. Set "
+            "`unembedding` to the nn.Linear that is trained on these targets."
+        )
+    return {f"the loss asks {unembedding!r} for the targets": wrong, **_scale(rows, logits[asked])}
+
+
+class HeldSlope(NamedTuple):
+    """The slope of the loss at logits that are held, and these logits."""
+
+    slope: Tensor
+    logits: Tensor
+
+
+def slope_at_held_logits(chunk: Chunk, unembedding: str, logits: Tensor | None = None) -> HeldSlope:
+    """The slope dL / d logits with the output of an unembedding held at what it is, or was.
+
+    Args:
+        chunk: few rows.
+        unembedding: name of the ``nn.Linear`` that makes the logits.
+        logits: what it is held at; None takes what it returns.
+    """
+    held: list[Tensor] = []
+
+    def hold(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        held.append((output if logits is None else logits).detach().clone().requires_grad_())
+        return held[-1]
+
+    with torch.enable_grad(), exact_backward(chunk.module):
+        handle = submodule(chunk.module, unembedding).register_forward_hook(hold)
+        try:
+            loss = chunk.loss()
+        finally:
+            handle.remove()
+        (slope,) = torch.autograd.grad(loss, held[-1:], allow_unused=True)
+    return HeldSlope(torch.zeros_like(held[-1]) if slope is None else slope, held[-1].detach())
+
+
+def _slope(
+    chunk: Chunk, unembedding: str, picked: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The slope dL / d logits and the logits, (M, V)."""
+    point, module = Point(unembedding, "output"), chunk.module
+    with torch.enable_grad(), exact_backward(module), capture(module, [point]) as passed:
+        loss = chunk.loss()
+    logits = passed[point]
+    gradient = None
+    if loss.requires_grad:
+        (gradient,) = torch.autograd.grad(loss, logits, allow_unused=True)
+    logits = logits.detach()
+    gradient = torch.zeros_like(logits) if gradient is None else gradient
+    return picked(gradient).float(), picked(logits).float()
+
+
+def _like_cross_entropy(slope: Tensor) -> bool:
+    """Whether just one logit of each row is to rise."""
+    return bool(((slope < 0).sum(-1) == 1).all())
+
+
+def _exchanged(module: LightningModule, batch: Any) -> Any:
+    """The batch with the targets of other rows, None where these are no part of it."""
+    given, replaced = _given(module, batch), []
+
+    def exchange(x: Tensor) -> Tensor:
+        if x is not given:
+            return x
+        replaced.append(x)
+        return x.roll(1, 0)
+
+    changed = map_tensors(batch, exchange)
+    return changed if replaced else None
+
+
+def _scale(slope: Tensor, logits: Tensor) -> dict[str, float]:
+    """By what the loss multiplies logits before their softmax, where it is a cross-entropy."""
+    if not _like_cross_entropy(slope) or slope.shape[-1] < 3:
+        return {}
+    others = slope > 1e-6 * slope.abs().amax(-1, keepdim=True)
+    log = slope.clamp(min=1e-38).log()
+    count = others.sum(-1, keepdim=True).clamp(min=1)
+    y, x = (
+        (z.where(others, 0.0) - z.where(others, 0.0).sum(-1, keepdim=True) / count).where(
+            others, 0.0
+        )
+        for z in (log, logits)
+    )
+    if not x.any():
+        return {}
+    factor = float((x * y).sum() / x.square().sum())
+    error = float((y - factor * x).norm() / y.norm().clamp(min=1e-30))
+    if error > 0.05:
+        return {}
+    times = "" if abs(factor - 1) < 0.02 else f"{factor:.3g} times "
+    return {f"the loss is a cross-entropy of {times}these logits": error}

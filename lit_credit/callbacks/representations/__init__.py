@@ -1,0 +1,11 @@
+"""What the vectors inside a network look like: norms, geometry, subspaces."""
+
+from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
+from lit_credit.callbacks.representations.residual_norms import ResidualNorms
+from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
+
+__all__ = [
+    "EmbeddingGeometry",
+    "ResidualNorms",
+    "SubspaceDistance",
+]

@@ -1,0 +1,61 @@
+"""Norms of the residual stream."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.points import layer_tag, stream_points
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.functional import sample_norms
+from lit_credit.plotting import layer_curves
+from lit_credit.runs.history import Row
+
+__all__ = ["ResidualNorms"]
+
+
+class ResidualNorms(ProbeDiagnostic):
+    """How large the residual stream is, layer by layer: ``median_n |h_l(x_n)|_2``.
+
+    Logs ``residual/norm/L00`` .. ``L<L>``: h_l is the input of block l, h_L that of the readout.
+    On a module that declares no ``residual_stream`` they are the inputs of the units and the
+    output of the last.
+
+    Costs one forward on ``n_samples`` rows. See
+    :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
+
+    Raises:
+        MisconfigurationException: if the module declares no units and none are given.
+
+    Example::
+
+        trainer = Trainer(callbacks=[ResidualNorms(units=["encoder.layers.*"])])
+    """
+
+    name = "residual_norms"
+    section = "residual"
+    charts = ("norm",)
+    steps_of_a_batch = 0.4
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the stream."""
+        self.points = stream_points(self, module, self.units)
+
+    def update(self, chunk: Chunk) -> None:
+        """The norms of a chunk's samples."""
+        for index, h in enumerate(chunk.values(self.points).values()):
+            self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(h))
+
+    def compute(self) -> dict[str, float]:
+        """``norm/L..``: the median over samples."""
+        return {tag: float(norms.median()) for tag, norms in self.gathered.items()}
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Norms over epochs, one curve a layer."""
+        return layer_curves(
+            rows,
+            f"{section}/norm/",
+            ylabel=r"median $\|h_l\|_2$ over the probe",
+            title="Size of the residual stream",
+        )

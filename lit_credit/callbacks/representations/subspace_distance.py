@@ -1,0 +1,199 @@
+"""Does a weight span the subspace that it should?"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.callbacks.base.missing import missing
+from lit_credit.functional import (
+    leading_directions,
+    principal_angles,
+    projector_distance,
+    projector_distance_null,
+)
+from lit_credit.functional.log_prob_theory import centred_log_probs
+from lit_credit.inspect.contexts import read_contexts
+from lit_credit.inspect.matrices import find_unembedding, read_matrices
+from lit_credit.plotting import layer_curves
+from lit_credit.runs.history import Row
+from lit_credit.utils.names import check_units
+from lit_credit.utils.ranges import check_range
+
+__all__ = ["SubspaceDistance"]
+
+
+class SubspaceDistance(Diagnostic):
+    r"""How far is what a weight's columns span from a reference?
+
+    Of a weight (n, d), such as an unembedding with a row for each of n symbols, and a reference
+    (n, r), both cut to their leading ``rank`` directions U and V among the n:
+
+    - ``subspace/distance/<name>``: :math:`\|U U^\top - V V^\top\|_F`, and ``distance/random``, the
+      root mean square of random subspaces;
+    - ``subspace/angle_max/<name>`` and ``subspace/angle_mean/<name>``: their principal angles, in
+      degrees.
+
+    The reference is another weight, or a tensor of the datamodule, or, without either, the leading
+    directions of the centred log-probabilities that the datamodule's ``contexts()`` tell (see
+    :class:`Contexts`), which an unembedding of few features does best to
+    span.
+
+    Costs a decomposition of a matrix of n symbols by d or r.
+
+    Args:
+        reference: name of the weight to compare with, below the module or its ``net``.
+        data_reference: name of an attribute of the datamodule, a tensor (n, r), or a method that
+            returns one.
+        rank: dimensions of the subspaces; None takes as many as the weight and the reference have
+            columns, whichever are fewer.
+        centred: take out the all-ones direction first, in which the softmax sees nothing; give
+            False for weights whose rows are no symbols.
+        units: names or patterns of weights; None takes the last ``nn.Linear``.
+        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
+
+    Raises:
+        ValueError: if both references are given, a name matches nothing, or ``rank`` is below 1, or
+            above what there is.
+        MisconfigurationException: if there is no reference, or one of other symbols.
+
+    Example::
+
+        trainer = Trainer(callbacks=[SubspaceDistance(units=["head"], every_n_steps=100)])
+
+    Reference:
+        Dana, Pydi, Chevaleyre, Memorization in Attention-only Transformers, 2024, arXiv 2411.10115.
+    """
+
+    name = "subspace_distance"
+    section = "subspace"
+    charts = ("distance", "angle_max", "angle_mean")
+    options = ("units", "reference", "data_reference", "rank", "centred")
+
+    def __init__(
+        self,
+        *,
+        reference: str | None = None,
+        data_reference: str | None = None,
+        rank: int | None = None,
+        centred: bool = True,
+        units: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_units(units)
+        self.units = units
+        if reference is not None and data_reference is not None:
+            raise ValueError(
+                f"`reference` is {reference!r} and `data_reference` is {data_reference!r}; give "
+                "one of them, or none for the log-probabilities of the datamodule's contexts."
+            )
+        check_range(1, rank=rank)
+        self.reference = reference
+        self.data_reference = data_reference
+        self.rank = rank
+        self.centred = centred
+        self._names: list[str] = []
+        self._trainer: Trainer | None = None
+        self._fixed: Tensor | None = None
+
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the weights, and see that the reference fits them."""
+        self._trainer = trainer
+        default = find_unembedding(module)
+        self._names = self.units or ([default] if default is not None else [])
+        if not self._names:
+            raise missing(self, module, "an nn.Linear", "Set `units` to a weight.")
+        self._compare(module)
+        # Once more at the first measurement: a resumed run gives its seed later than this.
+        self._fixed = None
+
+    def update(self, chunk: Chunk) -> None:
+        """Compare the weights as they are now."""
+        self._values = self._compare(chunk.module)
+
+    def compute(self) -> dict[str, float]:
+        """``distance/<name>``, ``angle_max/<name>``, ``angle_mean/<name>``."""
+        return self._values
+
+    def _compare(self, module: LightningModule) -> dict[str, float]:
+        values, random = {}, set()
+        for name, weight in read_matrices(module, self._names).items():
+            own, other, null = self._subspaces(module, name, weight.double())
+            random.add(null)
+            angles = torch.rad2deg(principal_angles(own, other))
+            values[f"distance/{name}"] = projector_distance(own, other).item()
+            values[f"angle_max/{name}"] = angles.amax().item()
+            values[f"angle_mean/{name}"] = angles.mean().item()
+        # Of weights of several shapes there is no one level.
+        values["distance/random"] = random.pop() if len(random) == 1 else math.nan
+        return values
+
+    def _subspaces(
+        self, module: LightningModule, name: str, weight: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
+        """The two bases, (n, rank) each, and the distance of random ones."""
+        reference = self._reference(module, weight)
+        if len(reference) != len(weight):
+            raise MisconfigurationException(
+                f"SubspaceDistance: {name!r} has {len(weight)} rows, but the reference has "
+                f"{len(reference)}, so that they span subspaces of different spaces. Set "
+                "`reference` or `data_reference` to a matrix with a row for each row of the weight."
+            )
+        space = len(weight) - int(self.centred)
+        most = min(weight.shape[1], reference.shape[1], space)
+        rank = most if self.rank is None else self.rank
+        if not 1 <= rank <= most:
+            raise ValueError(
+                f"`rank` is {rank}, but {name!r} and the reference share {most} dimensions at "
+                "most. Lower it."
+            )
+        own, other = (
+            leading_directions(m - m.mean(0) if self.centred else m, rank)
+            for m in (weight, reference)
+        )
+        return own, other, projector_distance_null(space, rank)
+
+    def _reference(self, module: LightningModule, weight: Tensor) -> Tensor:
+        """(n, r)."""
+        if self.reference is not None:
+            (found,) = read_matrices(module, [self.reference], "reference").values()
+            return found.double()
+        if self._fixed is None:
+            self._fixed = self._of_data()
+        return self._fixed.to(weight)
+
+    def _of_data(self) -> Tensor:
+        trainer = self._trainer
+        if trainer is None:
+            raise RuntimeError("SubspaceDistance was not set up.")
+        if self.data_reference is None:
+            # All of them, not an orthonormal basis: cut to a rank, that would lose its order.
+            return centred_log_probs(read_contexts(trainer).rows).mT
+        data = getattr(trainer, "datamodule", None)
+        found = getattr(data, self.data_reference, None)
+        found = found() if callable(found) else found
+        if not isinstance(found, Tensor) or found.ndim != 2:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise MisconfigurationException(
+                f"`data_reference` is {self.data_reference!r}, which {type(data).__name__} has as "
+                f"{shape}, expected a tensor (n, r). Name another attribute of the datamodule."
+            )
+        return found.detach().double()
+
+    def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
+        """Distances over training, beside that of random subspaces."""
+        return layer_curves(
+            rows,
+            f"{section}/distance/",
+            ylabel="distance of projectors",
+            title="Span of the weight against the reference",
+            log=False,
+        )

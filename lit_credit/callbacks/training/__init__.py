@@ -1,0 +1,17 @@
+"""Callbacks that act on a training or write of it: guard, freezing, stages, checkpoints, texts."""
+
+from lit_credit.callbacks.training.finite_guard import FiniteGuard
+from lit_credit.callbacks.training.member_checkpoints import MemberCheckpoints
+from lit_credit.callbacks.training.metric_history import MetricHistory
+from lit_credit.callbacks.training.part_freezing import PartFreezing
+from lit_credit.callbacks.training.staged_training import StagedTraining
+from lit_credit.callbacks.training.text_samples import TextSamples
+
+__all__ = [
+    "FiniteGuard",
+    "MemberCheckpoints",
+    "MetricHistory",
+    "PartFreezing",
+    "StagedTraining",
+    "TextSamples",
+]

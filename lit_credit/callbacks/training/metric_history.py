@@ -1,0 +1,88 @@
+"""The run's validation metrics as a history file."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from lit_credit.runs.history import History
+from lit_credit.trainer.curves_again import continue_curves
+from lit_credit.trainer.missed_validation import missed_validation, run_missed_validation
+from lit_credit.trainer.trainer import epochs_completed, run_folder
+from lit_credit.trainer.watched import is_measured
+from lit_credit.utils.both_packages import Callback
+
+__all__ = ["MetricHistory"]
+
+
+class MetricHistory(Callback):
+    """Every validation's metrics as one row of ``<log_dir>/metrics.jsonl``.
+
+    ``Trainer(num_sanity_val_steps=-1)`` validates before training on all of the data; that is the
+    row of epoch 0. Rows hold what the module logged under names that begin with ``val``
+    (``val/accuracy``, ``val_loss``); one taken in mid-epoch counts the epochs completed by then.
+
+    Costs nothing: it reads what Lightning has computed. Only where a run is resumed from a
+    checkpoint that was saved at the end of a batch (``every_n_train_steps``), and was killed before
+    the validation that follows this batch was over, it runs that validation, which Lightning leaves
+    out; checkpoints and early stopping are not asked then, and training is as without.
+    """
+
+    name = "metrics"
+
+    def __init__(self) -> None:
+        self.history = History()
+        self._path: Path | None = None
+        self._opened = self._missed = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run's folder."""
+        if stage == "fit":
+            folder = run_folder(trainer)
+            self._path = folder and folder / f"{self.name}.jsonl"
+            self.history, self._opened = History(), False
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the validation before training, if it covered all of the data."""
+        self._open(trainer)
+        if trainer.num_sanity_val_batches == trainer.num_val_batches:
+            self._record(trainer, 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file, with the rows of a resumed run, and make up for a missed validation."""
+        self._open(trainer)
+        if missed_validation(trainer):
+            lacks_row = self.history.last_step < trainer.global_step
+            if trainer.strategy.broadcast(lacks_row):
+                self._missed = True
+                run_missed_validation(trainer)
+                self._missed = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record a validation."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            missed = self._missed  # its epoch is counted by now
+            self._record(trainer, trainer.current_epoch if missed else epochs_completed(trainer))
+
+    def _open(self, trainer: Trainer) -> None:
+        if not self._opened:
+            self._opened = True
+            self.history.open(self._path, trainer.global_step, trainer.ckpt_path)
+            continue_curves(trainer, self.history.saved_at)
+
+    def _record(self, trainer: Trainer, epoch: int) -> None:
+        step = trainer.global_step
+        metrics = trainer.callback_metrics.items()
+        values = {k: float(v) for k, v in metrics if k.startswith("val")}
+        values = {k: v for k, v in values.items() if not is_measured(trainer, k)}
+        if trainer.is_global_zero and values and self.history.last_step < step:
+            self.history.append(step, epoch, self.name, values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the rows so far are."""
+        return self.history.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rows of a resumed run."""
+        self.history.load(state_dict)

@@ -1,0 +1,82 @@
+"""Parts of a net that do not learn."""
+
+import math
+from collections.abc import Mapping
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from lit_credit.callbacks.training.frozen_parameters import FrozenParameters, parameters_of
+
+__all__ = ["PartFreezing"]
+
+
+class PartFreezing(FrozenParameters):
+    """Keep parts of a net at their initial values, until an epoch or throughout, and prove it.
+
+    Which part of a net must learn? Every parameter that a name or pattern matches has
+    ``requires_grad=False`` while it is frozen: gradients still pass through, and no optimizer moves
+    it. At the end of every epoch in which something is frozen, and at the end of the fit, it is
+    compared, bit by bit, with what it was at the start. After the fit all is as it was. Buffers,
+    such as the running means of a BatchNorm, are no parameters, and go on.
+
+    Costs a copy of the frozen parameters, and a comparison an epoch.
+
+    Args:
+        frozen: names or patterns of submodules, with all that is in them, or of parameters, such as
+            ``["embed", "blocks.*.attention.in_proj_weight"]``; as names of the module or of its
+            ``net``.
+        unfreeze_epoch: the first epoch, counted from 0, in which the parts learn as all others do;
+            None leaves them frozen.
+
+    Raises:
+        ValueError: if a pattern matches nothing or one thing twice, if nothing is left to learn, or
+            ``unfreeze_epoch`` is below 1.
+        MisconfigurationException: if parts are to be unfrozen on several devices, whose gradients
+            would not be averaged.
+        RuntimeError: if a frozen parameter has moved.
+
+    Example::
+
+        trainer = Trainer(callbacks=[PartFreezing(frozen=["embed", "head"])])
+    """
+
+    def __init__(self, frozen: list[str], unfreeze_epoch: int | None = None) -> None:
+        super().__init__()
+        if isinstance(frozen, str) or not frozen:
+            raise ValueError(
+                f"`frozen` is {frozen!r}, expected a list of names or patterns such as ['embed']."
+            )
+        if unfreeze_epoch is not None and not 1 <= unfreeze_epoch < math.inf:
+            raise ValueError(
+                f"`unfreeze_epoch` is {unfreeze_epoch}, expected at least 1, or None for never. "
+                "Leave the callback out if nothing is to be frozen."
+            )
+        self.frozen = frozen
+        self.unfreeze_epoch = unfreeze_epoch
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the parts; those that never learn are frozen before an optimizer is made."""
+        if stage != "fit":
+            return
+        if self.unfreeze_epoch is not None and trainer.world_size > 1:
+            raise MisconfigurationException(
+                f"`unfreeze_epoch` is {self.unfreeze_epoch} on {trainer.world_size} devices, whose "
+                "gradients of what was frozen at the start are not averaged. Use one device, or "
+                "leave it out."
+            )
+        chosen = parameters_of(pl_module, self.frozen, "frozen")
+        # What is frozen by others stays so.
+        self._parts = {name: p for name, p in chosen.items() if p.requires_grad}
+        own = {id(p) for p in self._parts.values()}
+        if not any(p.requires_grad and id(p) not in own for p in pl_module.parameters()):
+            raise ValueError(f"`frozen` is {self.frozen}, which leaves no parameter to learn.")
+        if self.unfreeze_epoch is None:
+            for parameter in self._parts.values():
+                parameter.requires_grad_(False)
+
+    def frozen_in(self, epoch: int) -> Mapping[str, nn.Parameter]:
+        """All of them, until it is time."""
+        due = self.unfreeze_epoch is not None and epoch >= self.unfreeze_epoch
+        return {} if due else self._parts

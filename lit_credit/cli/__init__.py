@@ -1,0 +1,76 @@
+"""The command line: one file a command.
+
+Nothing is imported before a command needs it.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_credit.cli.fit import LitCreditCLI, run
+
+__all__ = ["CTRL_C", "LitCreditCLI", "main", "run"]
+
+CTRL_C = 130
+"""The exit code after it."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LitCreditCLI", "run"):
+        return getattr(import_module("lit_credit.cli.fit"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: the words after ``lit-credit``; None takes those of the process.
+
+    Returns:
+        The exit code: 0; 1 after an error, which is printed in one line if it came before the first
+        step, see :mod:`lit_credit.cli.boundary`; 130 after Ctrl-C and 143 after SIGTERM.
+
+    Raises:
+        Exception: any error as it is, if ``LIT_CREDIT_TRACEBACK`` is set.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        if words[:1] == ["compare"]:
+            from lit_credit.cli import compare
+
+            return compare.main(words[1:])
+        if words[:1] == ["sweep"]:
+            from lit_credit.cli.sweep import command
+
+            return command.main(words[1:])
+        from lit_credit.cli.fit import run
+
+        run(words)
+    except Exception as error:
+        from lit_credit.cli.boundary import report
+
+        return report(error)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        return _stopped(stop, words)
+    return 0
+
+
+def _stopped(stop: BaseException, words: Sequence[str]) -> int:
+    """The exit code after a signal, and how to go on; any other exit goes its way.
+
+    Lightning turns Ctrl-C into an exit of code 1, and SIGTERM into one without a code, that is 0.
+    """
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+        name, code = "Ctrl-C", CTRL_C
+    elif isinstance(stop, SIGTERMException):
+        name, code = "SIGTERM", 143
+    else:
+        raise stop
+    remedy = " The same command with `--ckpt_path last` goes on." if words[:1] == ["fit"] else ""
+    print(f"lit-credit: stopped by {name}.{remedy}", file=sys.stderr)
+    return code

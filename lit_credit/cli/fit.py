@@ -1,0 +1,166 @@
+"""Lightning's commands, ``lit-credit fit --config FILE`` and its like."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from lit_credit.cli import starting
+from lit_credit.cli.boundary import FirstStep
+from lit_credit.cli.class_rules import exported_classes
+from lit_credit.cli.parser import ShortErrorParser
+from lit_credit.cli.trainer_options import blamed_option, check_options
+from lit_credit.rules import CreditRule
+from lit_credit.runs.checkpoint_io import save_atomically
+from lit_credit.runs.run_config import SaveFitConfig
+from lit_credit.trainer.trainer import callbacks_of
+from lit_credit.utils.paths import localised
+
+__all__ = ["LitCreditCLI", "run"]
+
+_DEFAULTS = Path(__file__).with_name("defaults.yaml")
+_DESCRIPTION = """Experiments on credit assignment in neural networks.
+
+`lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs;
+`lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds."""
+
+
+class LitCreditCLI(LightningCLI):
+    """``LightningCLI`` with a folder for each run: ``DEFAULT_ROOT_DIR/RULE/seed_SEED``.
+
+    A run without a seed (``--seed_everything false``) has the folder ``unseeded``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the command; what it holds is given up however that ends."""
+        with ExitStack() as self._held:
+            super().__init__(*args, **kwargs)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a call of ``main`` from a process that has arguments of its own is no mistake."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        if type(seed) is int and not 0 <= seed < 2**32:
+            raise ValueError(f"`seed_everything` is {seed}, expected 0 to 4294967295.")
+
+    def _parse_ckpt_path(self) -> None:
+        """What is run is what is configured, also where ``--ckpt_path`` is a file.
+
+        Lightning 2.6 would put the checkpoint's rule, net and learning rate in its place, without a
+        word. One that does not fit is refused when it is loaded.
+        """
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer, whose checkpoints are whole or not there."""
+        options = dict(self.config_init[self.subcommand].trainer)
+        check_options(options)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except Exception as error:
+            raise ValueError(f"`trainer` cannot be made{blamed_option(error, options)}") from error
+        callbacks_of(trainer).append(FirstStep())
+        save_atomically(trainer)
+        return trainer
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options that say where a run starts."""
+        starting.add_options(parser)
+
+    def before_instantiate_classes(self) -> None:
+        """Name the folder of the run, and make every path local."""
+        config = self.config[self.subcommand]
+        loggers, seed = config.trainer.logger, config.seed_everything
+        self._as_written: list[tuple[Any, Any, Any]] = []
+        localised(config, lambda *entry: self._as_written.append(entry))
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            arguments = getattr(logger, "init_args", None)
+            if arguments is not None and arguments.get("save_dir") == "":
+                place = {
+                    "save_dir": str(config.trainer.default_root_dir),
+                    "name": config.model.class_path.rpartition(".")[2],
+                    "version": "unseeded" if seed is None or seed is False else f"seed_{seed}",
+                }
+                for name in [name for name in place if name in arguments]:
+                    self._as_written.append((arguments, name, arguments[name]))
+                    arguments[name] = place[name]
+                if self.subcommand != "fit" and "sub_dir" in arguments:
+                    # Beside the curves of the run, which would have a second point at step 0.
+                    arguments.sub_dir = self.subcommand
+
+    def _restore_spelling(self) -> None:
+        """The configuration is saved as it was written.
+
+        So the seed and the folder that a later run gives beside it move that run.
+        """
+        for container, name, value in self._as_written:
+            container[name] = value
+
+    def _start(self) -> None:
+        """Look up the checkpoint, and take from it what the run takes."""
+        rule = type(self.model).__name__
+        config = self.config[self.subcommand]
+        path = starting.checkpoint_of(config, str(self.subcommand), self.trainer, rule)
+        self._restore_spelling()
+        if path and config.on_resume == "checkpoint" and starting.take_checkpoint(self, path):
+            del self.config_dump  # which modules would save as their hyperparameters
+            self._set_seed()
+            self.before_instantiate_classes()
+            self.instantiate_classes()
+            self._restore_spelling()
+            config = self.config[self.subcommand]
+        self.model.on_resume = config.on_resume or "refuse"
+        self.model.run_configuration = starting.configured_data(config)
+        self.config_init[self.subcommand].ckpt_path = None if path is None else str(path)
+        starting.start_from_weights(config, self.model, path is not None)
+
+    def before_fit(self) -> None:
+        """Look up where to start, take the folder, and refuse one that holds another run."""
+        self._start()
+        word = self.config[self.subcommand].ckpt_path
+        checkpoint = self.config_init[self.subcommand].ckpt_path
+        starting.take_folders(self.trainer, word, checkpoint, self._held)
+
+    def before_validate(self) -> None:
+        """Look up the checkpoint."""
+        self._start()
+
+    before_test = before_predict = before_validate
+
+
+def run(words: Sequence[str]) -> LitCreditCLI:
+    """Run a command of Lightning's; raises what :func:`lit_credit.cli.main` reports.
+
+    Args:
+        words: the subcommand and its arguments.
+
+    Returns:
+        What has run, with its ``trainer``.
+    """
+    exported_classes()  # imported, so that YAML may call them by their short names
+    kwargs: dict[str, Any] = {
+        "default_config_files": [str(_DEFAULTS)],
+    }
+    # Lightning's own use of a deprecated torch API, on every run.
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    return LitCreditCLI(
+        CreditRule,
+        LightningDataModule,
+        args=list(words),
+        parser_class=ShortErrorParser,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveFitConfig,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={
+            "prog": "lit-credit",
+            "description": _DESCRIPTION,
+            **dict.fromkeys(LightningCLI.subcommands(), kwargs),
+        },
+    )

@@ -1,0 +1,116 @@
+"""One run of a sweep: what is asked for, and what its folder holds."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_credit.cli.sweep.grid import Point
+from lit_credit.runs.yaml_files import parse_yaml
+
+__all__ = ["Cell"]
+
+_ABSENT = "nothing"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A point of the grid with a seed, and where it is run."""
+
+    name: str
+    point: Point
+    seed: int
+    folder: Path
+    words: list[str]
+    """What follows ``lit-credit fit``."""
+    asked: str
+    """The full configuration as YAML, apart from where it is run."""
+    cwd: Path
+
+    @property
+    def log(self) -> Path:
+        """All that the run printed."""
+        return self.folder / "log.txt"
+
+    @property
+    def _result(self) -> Path:
+        return self.folder / "result.json"
+
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run wrote, or None.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        try:
+            found = json.loads(self._result.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("values"), dict):
+            raise ValueError(
+                f"{self._result}: not the result of a run. Remove the file, and the run goes on."
+            )
+        return found
+
+    def refuse_another(self) -> None:
+        """Check that what the folder holds is of the run that is asked for, if it is of any use.
+
+        Raises:
+            ValueError: if it is of another configuration.
+        """
+        if self.result() is None and self.checkpoint() is None:
+            return
+        remedy = "Give another --out, or remove that folder."
+        asked = self.folder / "asked.yaml"
+        try:
+            text = asked.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"cell {self.name}: {str(self.folder)!r} holds a run of no sweep. {remedy}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"cell {self.name}: {asked}: not UTF-8 text. {remedy}") from error
+        if text == self.asked:
+            return
+        try:
+            key, was, now = _first_difference(parse_yaml(text), parse_yaml(self.asked))
+        except ValueError as error:
+            raise ValueError(f"cell {self.name}: {asked}: {error} {remedy}") from error
+        raise ValueError(
+            f"cell {self.name}: {str(self.folder)!r} holds a run with {key}: {was}, and {now} is "
+            f"asked for. {remedy}"
+        )
+
+    def prepare(self) -> None:
+        """Make the folder; what an unfinished run without a checkpoint left in it is removed."""
+        if (self.folder / "asked.yaml").exists() and self.checkpoint() is None:
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "asked.yaml").write_text(self.asked, encoding="utf-8")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the result, whole or not at all."""
+        scratch = self.folder / "result.partial"
+        scratch.write_text(json.dumps(result), encoding="utf-8")
+        scratch.replace(self._result)
+
+    def checkpoint(self) -> Path | None:
+        """The newest, from which the run can be resumed; a damaged one if there is no other."""
+        from lit_credit.runs.run_checkpoints import look_into, newest  # which import torch
+
+        found = [look_into(path) for path in self.folder.rglob("*.ckpt")]
+        damaged = max((s for s in found if s.step < 0), key=lambda s: s.saved_at, default=None)
+        taken = newest(found) or damaged
+        return taken.path if taken else None
+
+
+def _first_difference(was: Any, now: Any, at: str = "") -> tuple[str, Any, Any]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in {**was, **now}:
+            pair = was.get(key, _ABSENT), now.get(key, _ABSENT)
+            if pair[0] != pair[1]:
+                return _first_difference(*pair, f"{at}.{key}" if at else str(key))
+    return at, was, now

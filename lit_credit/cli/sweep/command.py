@@ -1,0 +1,235 @@
+"""The command ``lit-credit sweep``."""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_credit.cli.arguments import ShortErrorArguments
+from lit_credit.cli.sweep.cell import Cell
+from lit_credit.cli.sweep.executors import (
+    Executor,
+    LocalProcesses,
+    RayCluster,
+    default_jobs,
+    run_all,
+)
+from lit_credit.cli.sweep.grid import RESERVED, Point, as_word, read_grid
+from lit_credit.cli.sweep.run import asked_configuration
+from lit_credit.cli.sweep.table import SUFFIXES, write_rows
+from lit_credit.runs.files import check_folder
+from lit_credit.runs.lock import hold_folder
+from lit_credit.utils.paths import local_path
+
+__all__ = ["main", "sweep"]
+
+_LOG_LINES = 5
+_SHOWN_VALUES = 5
+_DESCRIPTION = """Run every point of a grid with every seed.
+
+The runs go into the folder of TABLE's name; `lit-credit compare` reads it. The same command again
+runs what is missing and resumes what is unfinished. Further words, such as
+`--trainer.max_epochs 5`, go to every run."""
+
+
+def sweep(
+    configs: Sequence[str | Path],
+    grid: str | Path,
+    out: str | Path,
+    *,
+    words: Sequence[str] = (),
+    jobs: int | None = None,
+    executor: str = "local",
+    gpus: float = 0,
+) -> list[dict[str, Any]]:
+    """Run every point of a grid with every seed, and write one row a run.
+
+    A line is printed whenever a run ends. A finished run is not run again; an unfinished one is
+    resumed from its checkpoint, or started over if it has none.
+
+    Args:
+        configs: YAML files of ``lit-credit fit``, merged in order.
+        grid: YAML file, see :func:`read_grid`.
+        out: the table, ``.csv`` or ``.parquet``; the runs go into the folder of its name.
+        words: further arguments of ``fit`` for every run; the grid comes after them.
+        jobs: runs at a time; by default one a CPU, or what the Ray cluster can take.
+        executor: ``local`` or ``ray``.
+        gpus: that each run asks the Ray cluster for.
+
+    Returns:
+        The rows of the table: overrides, seed, status, seconds (of a resumed run, since then), the
+        epochs and steps at the end, the last validation's metrics, or, where nothing was validated,
+        what was logged, and what each diagnostic measured last.
+
+    Raises:
+        ValueError: before any run, if an argument, the grid or one of the configurations is wrong,
+            if the folder holds a run of another configuration, or if another sweep runs in it.
+    """
+    table = Path(local_path(out, "--out"))
+    _check(table, words, jobs, executor, gpus)
+    points, seeds = read_grid(grid)
+    place: Executor
+    if executor == "local":
+        place = LocalProcesses(jobs or default_jobs())
+    else:
+        place = RayCluster(jobs, gpus)
+    bases = [local_path(config, "--config") for config in configs]
+    base = [*(f"--config={config}" for config in bases), *words]
+    folder = table.with_suffix("").resolve()
+    with hold_folder(folder):
+        return _run(_cells(points, seeds, base, folder), place, table)
+
+
+def _run(cells: Sequence[Cell], place: Executor, table: Path) -> list[dict[str, Any]]:
+    """Run what is not finished, and write the table."""
+    for cell in cells:
+        cell.refuse_another()
+    todo = [cell for cell in cells if cell.result() is None]
+    before = len(cells) - len(todo)
+    print(f"{len(cells)} runs, {before} of them finished before.", flush=True)
+    status = dict.fromkeys((cell.name for cell in todo), "unfinished")
+    try:
+        for number, (cell, trouble) in enumerate(run_all(todo, place), before + 1):
+            status[cell.name] = "failed" if cell.result() is None else "finished"
+            print(f"[{number}/{len(cells)}] {_report(cell, trouble)}", flush=True)
+    finally:
+        rows = _rows(cells, status)
+        write_rows(table, rows)
+    return rows
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 1 if a run failed, 2 after wrong arguments.
+
+    Args:
+        args: what follows ``lit-credit sweep``; by default the process's arguments.
+    """
+    parser = ShortErrorArguments(
+        "lit-credit sweep",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config", action="append", required=True, metavar="BASE", help="as for fit; repeatable")
+    add("--grid", required=True, metavar="GRID.yaml", help="dotted names to lists of values")
+    add("--out", required=True, metavar="TABLE", help="a row a run: .csv or .parquet")
+    add("--jobs", type=int, metavar="N", help="runs at a time (one a CPU)")
+    add("--executor", default="local", metavar="local|ray", help="where they run (local)")
+    add("--gpus", type=float, default=0, metavar="G", help="of each run, with ray (0)")
+    options, words = parser.parse_known_args(args)
+    start = time.perf_counter()
+    try:
+        rows = sweep(
+            options.config,
+            options.grid,
+            options.out,
+            words=words,
+            jobs=options.jobs,
+            executor=options.executor,
+            gpus=options.gpus,
+        )
+    except (ValueError, OSError) as error:
+        print(f"lit-credit sweep: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on.", file=sys.stderr)
+        return 130
+    failed = sum(row["status"] == "failed" for row in rows)
+    seconds = time.perf_counter() - start
+    print(f"{len(rows) - failed} finished, {failed} failed, {seconds:.0f} s. Table: {options.out}")
+    return int(failed > 0)
+
+
+def _check(table: Path, words: Sequence[str], jobs: int | None, executor: str, gpus: float) -> None:
+    if table.suffix not in SUFFIXES:
+        raise ValueError(
+            f"--out: {str(table)!r}. Expected a file that ends in {' or '.join(SUFFIXES)}."
+        )
+    if table.is_dir():
+        raise ValueError(f"--out: {str(table)!r} is a folder. Expected the name of a file.")
+    check_folder(table.with_suffix(""), "Give another --out.")
+    if executor not in ("local", "ray"):
+        raise ValueError(f"--executor: {executor!r}. Expected local or ray.")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs: {jobs}. Expected a number of runs, 1 or more.")
+    if not 0 <= gpus < math.inf:
+        raise ValueError(f"--gpus: {gpus:g}. Expected a number of GPUs, 0 or more.")
+    if gpus and executor == "local":
+        raise ValueError(f"--gpus: {gpus:g}. Only Ray hands out GPUs: add `--executor ray`.")
+    for option, needed, module in (
+        (f"--out: {table.suffix}", table.suffix == ".parquet", "pyarrow"),
+        ("--executor: ray", executor == "ray", "ray"),
+    ):
+        if needed and find_spec(module) is None:
+            raise ValueError(
+                f"{option} needs {module}, which is not installed: "
+                "`pip install 'lit-credit[sweep]'`."
+            )
+    for word in words:
+        if word.partition("=")[0].removeprefix("--") in RESERVED:
+            raise ValueError(f"{word}: the sweep sets it itself. Leave it out.")
+
+
+def _cells(
+    points: Sequence[Point], seeds: Sequence[int] | None, base: Sequence[str], folder: Path
+) -> list[Cell]:
+    """Points by seeds; what `fit` would refuse in one of them is an error here."""
+    cells = []
+    quiet = "--trainer.enable_progress_bar=false"
+    for point in points:
+        words = [quiet, *base, *(f"--{k}={as_word(v)}" for k, v in point.overrides.items())]
+        try:
+            config = asked_configuration(words)
+        except ValueError as error:
+            raise ValueError(f"cell {point.name}: {error}") from error
+        for seed in seeds or [config["seed_everything"]]:
+            name = f"{point.name}/seed_{seed}"
+            cells.append(
+                Cell(
+                    name=name,
+                    point=point,
+                    seed=seed,
+                    folder=folder / name,
+                    words=[*words, f"--seed_everything={as_word(seed)}"],
+                    asked=yaml.safe_dump({**config, "seed_everything": seed}, sort_keys=False),
+                    cwd=Path.cwd(),
+                )
+            )
+    return cells
+
+
+def _report(cell: Cell, trouble: str) -> str:
+    if (result := cell.result()) is not None:
+        values = (f"{name} {value:.4g}" for name, value in result["values"].items())
+        shown = ", ".join(islice(values, _SHOWN_VALUES))
+        return f"{cell.name}: {result['seconds']:.1f} s, {shown}"
+    lines = cell.log.read_text(errors="replace").splitlines() if cell.log.exists() else []
+    ends = "".join(f"\n    {line}" for line in lines[-_LOG_LINES:])
+    return f"{cell.name}: FAILED, {trouble or 'no result'}. {cell.log} ends:{ends}"
+
+
+def _rows(cells: Sequence[Cell], status: Mapping[str, str]) -> list[dict[str, Any]]:
+    overridden = dict.fromkeys(key for cell in cells for key in cell.point.overrides)
+    rows = []
+    for cell in cells:
+        result = cell.result() or {}
+        rows.append(
+            {
+                **({"case": cell.point.case} if cell.point.case else {}),
+                **{key: cell.point.overrides.get(key) for key in overridden},
+                "seed_everything": cell.seed,
+                "status": status.get(cell.name, "finished"),
+                **{key: result.get(key) for key in ("seconds", "epoch", "step")},
+                "folder": str(cell.folder),
+                **result.get("values", {}),
+            }
+        )
+    return rows

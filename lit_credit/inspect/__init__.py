@@ -1,0 +1,1 @@
+"""Looking into any module: capture, probing, losses, state, attention."""

@@ -1,0 +1,119 @@
+"""``torch.utils.checkpoint`` in a net that is cut into units, or looked at."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import local
+from typing import Any, Literal
+
+import torch
+from torch.utils import checkpoint as torch_checkpoint
+
+from lit_credit.inspect.finite import tensors_of
+from lit_credit.utils.shared import Shared
+
+__all__ = ["checkpoints", "is_second_run", "with_checkpoints"]
+
+Mode = Literal["direct", "kept", "probed"]
+
+# Private in torch, which has no public way to leave out a checkpoint. 2.14 has both.
+_GENERATORS = (
+    "_checkpoint_without_reentrant_generator",
+    "_checkpoint_without_reentrant_generator_impl",
+)
+_STATE = local()
+
+
+class checkpoints:
+    """How a net that checkpoints its activations is run inside of the ``with``, in this thread.
+
+    torch's reentrant variant runs its function without autograd, and once more in ``.backward()``
+    alone: hooks see no graph, ``torch.autograd.grad`` is refused, and what it does not get a
+    gradient for at its input learns nothing. In all modes the other variant takes its place.
+
+    Args:
+        mode: ``probed`` keeps all checkpoints, and what learns nothing in training, because nothing
+            at the input of a reentrant checkpoint requires a gradient, has no graph; ``kept`` keeps
+            all, whatever their inputs; ``direct`` runs what is checkpointed without: where a unit
+            is cut out of it, the second run would not be the first.
+    """
+
+    def __init__(self, mode: Mode) -> None:
+        self._mode = mode
+
+    def __enter__(self) -> None:
+        _PATCHED.__enter__()
+        self._before = _mode()
+        _STATE.mode = self._mode
+
+    def __exit__(self, *error: Any) -> None:
+        _STATE.mode = self._before
+        _PATCHED.__exit__(None, None, None)
+
+
+def with_checkpoints(mode: Mode, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, to be run in a mode of :class:`checkpoints`, a second time as well."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with checkpoints(mode):
+            return function(*args, **kwargs)
+
+    return run
+
+
+def is_second_run() -> bool:
+    """Whether a forward pass is the second one of a checkpoint, in a backward pass."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _mode() -> Mode | None:
+    return getattr(_STATE, "mode", None)
+
+
+class _Reentrant:
+    """In the place of ``torch.utils.checkpoint.CheckpointFunction``."""
+
+    original: Any = None
+
+    @classmethod
+    def apply(cls, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        mode = _mode()
+        if mode is None:
+            return cls.original.apply(function, preserve, *args)
+        if mode == "direct" or not torch.is_grad_enabled():
+            return function(*args)
+        # As `CheckpointFunction`, which looks at its arguments and not inside of them.
+        if mode == "probed" and not any(tensor.requires_grad for tensor in tensors_of(args)):
+            with torch.no_grad():
+                return function(*args)
+        run = with_checkpoints(mode, function)
+        return torch_checkpoint.checkpoint(
+            run, *args, use_reentrant=False, preserve_rng_state=preserve
+        )
+
+
+def _without(original: Callable[..., Any]) -> Callable[..., Iterator[None]]:
+    def generator(*args: Any, **kwargs: Any) -> Iterator[None]:
+        if _mode() == "direct":
+            yield
+        else:
+            yield from original(*args, **kwargs)
+
+    return generator
+
+
+@contextmanager
+def _patched() -> Iterator[None]:
+    names = ("CheckpointFunction", *(n for n in _GENERATORS if hasattr(torch_checkpoint, n)))
+    originals = {name: getattr(torch_checkpoint, name) for name in names}
+    try:
+        for name, original in originals.items():
+            stands = _Reentrant if name == "CheckpointFunction" else _without(original)
+            setattr(torch_checkpoint, name, stands)
+        _Reentrant.original = originals["CheckpointFunction"]
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(torch_checkpoint, name, original)
+
+
+_PATCHED = Shared(_patched)

@@ -1,0 +1,1 @@
+"""Recording attention, and reading the weights of heads, in any net."""

@@ -1,0 +1,93 @@
+"""Proof by numbers that what attention writes arrives, as it is, at a place further on."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_credit.inspect.attention.frozen_forward import FrozenForward, plain_attention_path
+from lit_credit.inspect.capture import Point, capture
+from lit_credit.utils.compiled import submodule
+from lit_credit.utils.nested import first_tensor, replace_first
+
+__all__ = ["added_to_outputs", "arrivals"]
+
+
+@torch.no_grad()
+def arrivals(
+    module: nn.Module,
+    run: Callable[[], object],
+    written: Mapping[str, Tensor],
+    times: Mapping[str, int],
+    point: Point,
+    of_added: Callable[[str, Tensor], Tensor],
+    of_passed: Callable[[Tensor], Tensor],
+) -> dict[str, tuple[float, float]]:
+    """Whether what is added to the outputs of submodules arrives at a point, and nothing else.
+
+    All that is not linear bookkeeping is frozen (:class:`FrozenForward`), so that later attention,
+    MLPs and norms do not answer. Random numbers of the size of the stream are added.
+
+    Args:
+        module: the module.
+        run: one forward pass on few rows, the same each time.
+        written: by name of a submodule its output, whose shape and type the addition has.
+        times: how often each runs.
+        point: where to look.
+        of_added: of the name of a submodule and what is added to its output, what should arrive.
+        of_passed: what does arrive, of a tensor that passes the point.
+
+    Returns:
+        By name the relative error of the change at the point, and which multiple of the addition it
+        is nearest to; of all together under the name ``""``, and of each alone only where that is
+        not near 0.
+    """
+    frozen = FrozenForward()
+    with plain_attention_path(), frozen, capture(module, [point]) as passed:
+        run()
+    before = passed[point].detach()
+    generator = torch.Generator().manual_seed(0)
+    size = before.float().square().mean().sqrt().clamp(min=1e-6).cpu()
+    added = {
+        name: (size * torch.randn(x.shape, generator=generator)).to(x)
+        for name, x in written.items()
+    }
+
+    def change(names: Sequence[str]) -> tuple[float, float]:
+        chosen = {name: added[name] for name in names}
+        with plain_attention_path(), frozen, added_to_outputs(module, chosen):  # noqa: SIM117
+            with capture(module, [point]) as passed:
+                run()
+        moved = of_passed(passed[point]).float() - of_passed(before).float()
+        parts = [times[name] * of_added(name, chosen[name]).float() for name in names]
+        if any(part.shape != moved.shape for part in parts):
+            return math.inf, math.nan
+        expected = torch.stack(parts).sum(0)
+        error = (moved - expected).norm() / expected.norm()
+        return float(error), float((moved * expected).sum() / expected.square().sum())
+
+    found = {"": change(list(written))}
+    if not found[""][0] <= 1e-4:  # else none can differ
+        found |= {name: change([name]) for name in written}
+    return found
+
+
+@contextmanager
+def added_to_outputs(module: nn.Module, added: Mapping[str, Tensor]) -> Iterator[None]:
+    """Add a tensor to the first tensor of submodules' outputs while the ``with`` lasts."""
+
+    def hook(more: Tensor) -> Any:
+        def add(_: nn.Module, __: Any, output: Any) -> Any:
+            tensor = first_tensor(output)
+            return None if tensor is None else replace_first(output, tensor + more)
+
+        return add
+
+    with ExitStack() as undo:
+        for name, more in added.items():
+            handle = submodule(module, name).register_forward_hook(hook(more))
+            undo.callback(handle.remove)
+        yield

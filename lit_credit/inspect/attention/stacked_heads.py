@@ -1,0 +1,51 @@
+"""Attention that has its heads as one stack of matrices each, as in TransformerLens."""
+
+import math
+
+from torch import Tensor, nn
+
+from lit_credit.inspect.attention.heads import AttentionHeads
+
+__all__ = ["has_stacked_heads", "stacked_heads"]
+
+_WEIGHTS = ("W_Q", "W_K", "W_V", "W_O")
+
+
+def has_stacked_heads(module: nn.Module) -> bool:
+    """Whether a module has W_Q, W_K, W_V of (H, d_model, d_head) and W_O of (H, d_head, d_model).
+
+    Keys and values that heads share may be computed from fewer, by a property.
+    """
+    if "W_Q" not in module._parameters or "W_O" not in module._parameters:
+        return False
+    found = [getattr(module, name, None) for name in _WEIGHTS]
+    if not all(isinstance(x, Tensor) and x.ndim == 3 and x.is_floating_point() for x in found):
+        return False
+    (heads, width, size), output = found[0].shape, found[3].shape  # type: ignore[union-attr]
+    shared = all(x.shape == (heads, width, size) for x in found[1:3])  # type: ignore[union-attr]
+    return shared and output == (heads, size, width)
+
+
+def stacked_heads(attention: nn.Module) -> AttentionHeads:
+    """Views of the weights, outside of any graph; scores are divided by ``attn_scale``."""
+    query, key, value, output = (getattr(attention, name).detach() for name in _WEIGHTS)
+    size = query.shape[2]
+    query_bias, key_bias, value_bias, output_bias = (
+        bias.detach() if isinstance(bias := getattr(attention, name, None), Tensor) else None
+        for name in ("b_Q", "b_K", "b_V", "b_O")
+    )
+    divisor = getattr(attention, "attn_scale", None)
+    if isinstance(divisor, int | float) and not math.isclose(divisor, math.sqrt(size)):
+        factor = math.sqrt(size) / divisor
+        query = query * factor
+        query_bias = None if query_bias is None else query_bias * factor
+    return AttentionHeads(
+        query=query,
+        key=key,
+        value=value,
+        output=output.transpose(1, 2),
+        query_bias=query_bias,
+        key_bias=key_bias,
+        value_bias=value_bias,
+        output_bias=output_bias,
+    )

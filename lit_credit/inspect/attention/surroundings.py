@@ -1,0 +1,96 @@
+"""What surrounds an attention's projections: the norm in front, and a rotation behind."""
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_credit.inspect.attention.heads import Rope, RopeLayout
+
+__all__ = ["find_norm_gain", "find_rope"]
+
+# Blocks whose norm multiplies by its weight (Gemma's by 1 + weight): attention to norm.
+_NORMS = {
+    "GPT2Block": ("attn", "ln_1"),
+    "LlamaDecoderLayer": ("self_attn", "input_layernorm"),
+    "MistralDecoderLayer": ("self_attn", "input_layernorm"),
+    "Qwen2DecoderLayer": ("self_attn", "input_layernorm"),
+}
+_ROTARY = re.compile(r"(^|_)(rope|rotary|freqs?|cos|sin)(_|$)|inv_freq|^position_embeddings$")
+
+
+def find_norm_gain(attention: nn.Module, parent: nn.Module | None) -> Tensor | None:
+    """The gain of the norm through which an attention reads, where its parent is of a known kind.
+
+    Known are an ``nn.Sequential`` in which a LayerNorm or RMSNorm stands just before it, torch's
+    encoder and decoder layers with ``norm_first``, and the blocks of Hugging Face's GPT-2, Llama,
+    Mistral and Qwen2.
+    """
+    norm: Any = None
+    if isinstance(parent, nn.Sequential):
+        before = list(parent)[: list(parent).index(attention)]
+        norm = before[-1] if before and isinstance(before[-1], nn.LayerNorm | nn.RMSNorm) else None
+    elif isinstance(parent, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        # A decoder's cross-attention reads keys and values from elsewhere.
+        norm = parent.norm1 if parent.norm_first and attention is parent.self_attn else None
+    elif parent is not None and type(parent).__name__ in _NORMS:
+        child, norm_name = _NORMS[type(parent).__name__]
+        norm = getattr(parent, norm_name) if attention is getattr(parent, child) else None
+    gain = getattr(norm, "weight", None)
+    return gain.detach() if isinstance(gain, Tensor) and gain.ndim == 1 else None
+
+
+def find_rope(attention: nn.Module, ancestors: Sequence[nn.Module]) -> Rope | None:
+    """How an attention rotates queries and keys.
+
+    Known are a child ``rotary`` with ``frequencies`` and ``layout``, and Hugging Face's
+    ``rotary_emb`` of the attention or a module around it, whose layout is what the function
+    ``rotate_half`` beside the attention's class does.
+
+    Args:
+        attention: the attention.
+        ancestors: the modules around it.
+
+    Raises:
+        ValueError: if the attention seems to rotate, in a way that is not known.
+    """
+    own = getattr(attention, "rotary", None)
+    if isinstance(own, nn.Module) and hasattr(own, "frequencies") and hasattr(own, "layout"):
+        return Rope(own.frequencies.detach(), own.layout)  # type: ignore[operator, arg-type]
+    sign = next(_signs_of_rotation(attention), None)
+    if sign is None or getattr(attention, "use_rope", None) in (False, 0):
+        return None
+    for place in (attention, *ancestors):
+        table = getattr(place, "rotary_emb", None)
+        frequencies, layout = getattr(table, "inv_freq", None), _layout(attention)
+        if isinstance(frequencies, Tensor) and layout is not None:
+            scale = float(getattr(table, "attention_scaling", 1.0))
+            return Rope(frequencies.detach(), layout, scale)
+    raise ValueError(f"it has {sign}, so it may rotate queries and keys, but how is not known")
+
+
+def _signs_of_rotation(attention: nn.Module) -> Iterator[str]:
+    owned = {**vars(attention), **attention._modules, **attention._buffers}
+    for name, value in owned.items():
+        if _ROTARY.search(name) and value is not None and value is not False:
+            yield f"`{name}`"
+    for name in inspect.signature(attention.forward).parameters:
+        if _ROTARY.search(name):
+            yield f"an argument `{name}` of its forward"
+
+
+def _layout(attention: nn.Module) -> RopeLayout | None:
+    for kind in type(attention).__mro__:
+        rotate = getattr(sys.modules[kind.__module__], "rotate_half", None)
+        if rotate is not None:
+            turned = rotate(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist()
+            layouts: dict[tuple[float, ...], RopeLayout] = {
+                (-3.0, -4.0, 1.0, 2.0): "half",
+                (-2.0, 1.0, -4.0, 3.0): "interleaved",
+            }
+            return layouts.get(tuple(turned))
+    return None

@@ -1,0 +1,155 @@
+"""The training loss of any LightningModule, outside of its training."""
+
+from collections.abc import Callable
+from functools import partial
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lit_credit.inspect.state.guard import isolated
+from lit_credit.utils.nested import cloned
+
+__all__ = [
+    "LossFunction",
+    "batch_loss",
+    "check_batch_loss",
+    "check_loss_function",
+    "loss_source",
+    "name_of",
+    "own_batch_loss",
+]
+
+LossFunction = Callable[[LightningModule, Any], Any]
+"""``loss(module, batch)``, a scalar tensor. Not declared as one: jsonargparse would then refuse a
+function without annotations."""
+
+_REMEDY = (
+    "Give the module a method `batch_loss(batch)` that returns its scalar loss, or the callback "
+    "`loss`, a function of (module, batch)."
+)
+
+
+def name_of(loss: LossFunction) -> str:
+    """The import path of a function, also in a ``partial``, or the type of another callable."""
+    if isinstance(loss, partial):
+        # Numbers and text only: what others show of themselves may differ in the next process.
+        given = {k: v for k, v in loss.keywords.items() if isinstance(v, int | float | str)}
+        return f"{name_of(loss.func)} {given}"
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_loss_function(loss: Any) -> None:
+    """Refuse a callback's ``loss`` that cannot be called with a module and a batch.
+
+    Raises:
+        ValueError: naming the function and what it takes.
+    """
+    try:
+        found = signature(loss)
+    except (TypeError, ValueError):  # one of C, or not a function, which shows when it is called
+        return
+    try:
+        found.bind(None, None)
+    except TypeError as error:
+        raise ValueError(
+            f"`loss` is {name_of(loss)}{found}, expected a function of (module, batch) that "
+            "returns a scalar loss."
+        ) from error
+
+
+def check_batch_loss(module: LightningModule) -> None:
+    """Refuse a module whose loss cannot be had without training it.
+
+    Raises:
+        MisconfigurationException: if the module has no ``batch_loss`` and its ``training_step``
+            steps the optimizer itself, or fetches its own batches.
+    """
+    if _own_loss(module) is not None:
+        return
+    kind = type(module).__name__
+    if not module.automatic_optimization:
+        raise MisconfigurationException(
+            f"{kind} optimizes manually: its `training_step` would train on the probe. {_REMEDY}"
+        )
+    if "dataloader_iter" in signature(module.training_step).parameters:
+        raise MisconfigurationException(
+            f"{kind}.training_step fetches its own batches (`dataloader_iter`), so it cannot be "
+            f"run on the probe. {_REMEDY}"
+        )
+
+
+def batch_loss(
+    module: LightningModule, batch: Any, batch_idx: int = 0, given: LossFunction | None = None
+) -> Tensor:
+    """The training loss of any LightningModule on a batch, a scalar that leaves no trace.
+
+    That of ``given(module, batch)`` if there is one; else ``module.batch_loss(batch)`` where it
+    exists, as in lit_credit's rules; else what ``training_step`` returns. It is run on a copy of
+    the batch, with nothing logged, and :func:`isolated`: two losses of one
+    batch see the same state and the same random numbers.
+
+    Raises:
+        MisconfigurationException: if it is no scalar.
+    """
+    with isolated(module):
+        return own_batch_loss(module, batch, batch_idx, given)
+
+
+def own_batch_loss(
+    module: LightningModule, batch: Any, batch_idx: int = 0, given: LossFunction | None = None
+) -> Tensor:
+    """:func:`batch_loss` for a caller that isolates the run itself, gradients included."""
+    own, batch, source = _own_loss(module), cloned(batch), loss_source(module, given)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        module.all_gather = _waits_forever  # type: ignore[method-assign]
+    if given is not None:
+        loss = given(module, batch)
+    elif own is not None:
+        loss = own(batch)
+    else:
+        check_batch_loss(module)
+        loss = _step_loss(module, batch, batch_idx)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise MisconfigurationException(f"{source} returns {found}, not a scalar loss. {_REMEDY}")
+    return loss.reshape(())
+
+
+def loss_source(module: LightningModule, given: LossFunction | None = None) -> str:
+    """What :func:`batch_loss` runs, for errors."""
+    name = "training_step" if _own_loss(module) is None else "batch_loss"
+    return f"{type(module).__name__}.{name}" if given is None else "the given `loss`"
+
+
+def _own_loss(module: LightningModule) -> Callable[[Any], Any] | None:
+    """The module's method ``batch_loss``; a metric or layer of that name is none."""
+    own: Any = getattr(module, "batch_loss", None)
+    return own if callable(own) and not isinstance(own, nn.Module) else None
+
+
+def _waits_forever(*_: Any, **__: Any) -> Any:
+    raise MisconfigurationException(
+        "the loss calls `all_gather`, but is run here by one process for itself, which would wait "
+        "for the others forever. Give the module a method `batch_loss(batch)`, or the callback a "
+        "`loss`, a function of (module, batch), that does without."
+    )
+
+
+def _step_loss(module: LightningModule, batch: Any, batch_idx: int) -> Any:
+    arguments = (batch, batch_idx)
+    loss = module.training_step(*arguments[: _positional(module.training_step)])
+    return loss.get("loss") if isinstance(loss, dict) else loss
+
+
+def _positional(step: Any) -> int:
+    """How many of ``(batch, batch_idx)`` the step takes."""
+    parameters = signature(step).parameters.values()
+    if any(p.kind is Parameter.VAR_POSITIONAL for p in parameters):
+        return 2
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds for p in parameters)

@@ -1,0 +1,273 @@
+"""The fixed rows that diagnostics look at."""
+
+import random
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities import rank_zero_info
+
+from lit_credit.inspect.finite import tensors_of
+from lit_credit.inspect.probe.probe_loader import ProbeLoader, probe_loader, training_rows
+from lit_credit.inspect.probe.rows import (
+    Layout,
+    UnknownRows,
+    can_join,
+    count_rows,
+    cut_rows,
+    first_rows,
+    join_rows,
+    proved_layout,
+    row_layout,
+)
+from lit_credit.inspect.probe.undisturbed import undisturbed
+from lit_credit.utils.nested import cloned, described
+from lit_credit.utils.random_state import preserved_rng, run_seed
+
+__all__ = ["Probe", "take_probe"]
+
+
+@dataclass
+class Probe:
+    """Rows of the data, in batches as the module receives them.
+
+    Attributes:
+        chunks: the batches.
+        rows: how many rows each has; 1 of a batch that does not say what its rows are, which is
+            then the only one.
+        layout: what of a batch has one entry a row; None where that is not known.
+        limit: the Trainer's argument that kept the probe smaller than the data are, if one did.
+    """
+
+    chunks: list[Any] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    layout: Layout | None = None
+    limit: str | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """The rows of all chunks; 1 of a batch that does not say what its rows are."""
+        return sum(self.rows)
+
+    def some(self, count: int) -> "Probe":
+        """The first chunks."""
+        return replace(self, chunks=self.chunks[:count], rows=self.rows[:count])
+
+    def first(self, count: int) -> Any:
+        """At most so many rows of the first chunk; all of it where rows are not known."""
+        chunk = self.chunks[0]
+        return chunk if self.layout is None else first_rows(chunk, count, self.layout)
+
+    def checksum(self) -> int:
+        """A number by which a probe is known that is not the same."""
+        found = 0
+        for tensor in tensors_of(self.chunks):
+            if tensor.layout == torch.strided and not tensor.is_nested:
+                flat = tensor.detach().cpu().contiguous().flatten()
+                found = zlib.crc32(flat.view(torch.uint8).numpy().data, found)
+        return found
+
+    def check_size(self, n_samples: int) -> None:
+        """Refuse a probe that is smaller than what was asked for, because the data are.
+
+        Raises:
+            ValueError: if it has fewer rows than ``n_samples``.
+        """
+        rows = self.n_rows
+        if self.layout is None or rows >= n_samples:
+            return
+        if self.limit is not None:
+            rank_zero_info(f"`{self.limit}` leaves {rows} of {n_samples} rows of `n_samples`.")
+            return
+        raise ValueError(
+            f"`n_samples` is {n_samples}, but the data have only {rows} rows. Set it to at most "
+            f"{rows}, or leave it out."
+        )
+
+
+def take_probe(
+    trainer: Trainer,
+    module: LightningModule,
+    n_samples: int,
+    chunk_size: int | None = None,
+    source: Literal["val", "train"] = "val",
+) -> Probe:
+    """The first rows of the validation or training data, as ``module`` receives them.
+
+    They come in the structure of the batches, in the Trainer's precision and on the module's
+    device, and have passed the hooks of batch transfer; of several validation loaders from the
+    first, of a ``CombinedLoader`` that joins their batches from all. Without validation data they
+    are training data. The limits of batches of the Trainer hold, but for a limit of 0.
+
+    What a row is, is known or not guessed. A loader that asks its dataset for samples by indices is
+    asked for two and for three of them: what grows with them has one entry a row. Other batches
+    must say it themselves, or in comparison to one another; see
+    :func:`row_layout`. If they do not, the probe is one whole batch, and one
+    line says so. Rows of batches that differ in shape, as padded text does, are not joined.
+
+    The loaders, their samplers, workers, datasets and random states are left as they were, see
+    :func:`undisturbed`. Global random numbers are those of the run's
+    seed, and the order is that of the first epoch, so that a resumed run takes the same probe.
+
+    Args:
+        trainer: a Trainer whose fit has started.
+        module: the module that it trains.
+        n_samples: rows to take; fewer if the data have fewer.
+        chunk_size: most rows of a chunk; None takes those of a training batch, or, if its loader
+            does not say how many it has, those of the first batch that is read.
+        source: which data.
+
+    Raises:
+        MisconfigurationException: if there is no batch, or if taking rows would change the
+            training.
+    """
+    loader = probe_loader(trainer, source)
+    with preserved_rng(), undisturbed(loader.loader), _in_stage(trainer, loader.stage):
+        _seed(run_seed())
+        read = (_received(trainer, module, raw) for raw in loader.batches())
+        head = list(islice(read, 1))
+        if not head:
+            raise MisconfigurationException(
+                f"the {loader.stage.dataloader_prefix} data are empty, so the diagnostics have no "
+                "probe. Give the Trainer data."
+            )
+        try:
+            layout = _layout(trainer, module, loader, head, read)
+            chunk_size = chunk_size or training_rows(trainer) or _rows(head[0], layout)
+            cutter = _Cutter(layout, n_samples, chunk_size)
+            for batch in chain(head, read):
+                cutter.add(batch)
+                if cutter.missing == 0:
+                    break
+            probe = Probe(cutter.finished(), cutter.rows, layout)
+        except UnknownRows as reason:
+            rank_zero_info(
+                f"the rows of the {loader.stage.dataloader_prefix} batches are not known: {reason}."
+                " The probe is one whole batch, and `n_samples` and `chunk_size` do not count."
+            )
+            return Probe([cloned(head[0])], [1])
+    if cutter.missing and loader.is_limited:
+        probe.limit = f"limit_{loader.stage.dataloader_prefix}_batches"
+    return probe
+
+
+class _Cutter:
+    """Cuts and joins batches to chunks."""
+
+    def __init__(self, layout: Layout, n_samples: int, chunk_size: int) -> None:
+        self.layout = layout
+        self.missing = n_samples
+        self.chunk_size = chunk_size
+        self.chunks: list[Any] = []
+        self.rows: list[int] = []
+        self._parts: list[Any] = []
+        self._waiting = 0
+
+    def add(self, batch: Any) -> None:
+        """Take what is missing of a batch's rows.
+
+        Raises:
+            UnknownRows: if the batch is not of the layout.
+        """
+        rows, start = min(_rows(batch, self.layout), self.missing), 0
+        self.missing -= rows
+        while start < rows:
+            if self._parts and not can_join(self._parts[-1], batch, self.layout):
+                self._finish()
+            stop = min(start + self.chunk_size - self._waiting, rows)
+            self._parts.append(cut_rows(batch, start, stop, self.layout))
+            self._waiting += stop - start
+            if self._waiting == self.chunk_size:
+                self._finish()
+            start = stop
+
+    def finished(self) -> list[Any]:
+        """All chunks, also the last, smaller one."""
+        if self._parts:
+            self._finish()
+        return self.chunks
+
+    def _finish(self) -> None:
+        self.chunks.append(join_rows(self._parts, self.layout))
+        self.rows.append(self._waiting)
+        self._parts, self._waiting = [], 0
+
+
+def _layout(
+    trainer: Trainer,
+    module: LightningModule,
+    loader: ProbeLoader,
+    head: list[Any],
+    read: Iterator[Any],
+) -> Layout:
+    """What of the batches has one entry a row.
+
+    Args:
+        trainer: the Trainer.
+        module: that receives the batches.
+        loader: of the batches.
+        head: the first one, to which others are added where they are needed.
+        read: all others.
+    """
+    if loader.holds_rows:
+        return row_layout(head[0])
+    while loader.lacks_samples and (more := list(islice(read, 1))):
+        head += more
+    try:
+        made = [_received(trainer, module, raw) for raw in loader.proofs()]
+    except Exception:  # a collate function or hook that cannot take so few samples
+        made = []
+    if made:
+        layout = proved_layout(*made)
+        _rows(head[0], layout)
+        return layout
+    if len(head) == 1:
+        head += islice(read, 1)
+    layout = row_layout(*head[:2])
+    samples, rows = loader.samples, _rows(head[0], layout)
+    if samples not in (None, rows):
+        raise UnknownRows(f"of {samples} samples are made {rows} rows, {described(head[0])}")
+    return layout
+
+
+def _rows(batch: Any, layout: Layout) -> int:
+    rows = count_rows(batch, layout)
+    if rows is None:
+        raise UnknownRows(f"a batch is of another form than the others, {described(batch)}")
+    return rows
+
+
+def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
+    """What Lightning's loops do to a batch before the module sees it."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+    # The module's own device: after fit, where a resumed run may look once more, it is the CPU.
+    return trainer.strategy.batch_to_device(batch, device=module.device, dataloader_idx=0)
+
+
+@contextmanager
+def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
+    """Hooks of batch transfer ask for the stage, to augment training data only."""
+    before = trainer.state.stage
+    trainer.state.stage = type(before or stage)(stage)  # of the Trainer's own package
+    try:
+        yield
+    finally:
+        trainer.state.stage = before
+
+
+def _seed(seed: int) -> None:
+    """Seed what :func:`preserved_rng` restores."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)

@@ -1,0 +1,224 @@
+"""The loader that a probe is read from, and its batches."""
+
+from collections.abc import Iterable, Iterator
+from copy import copy
+from itertools import chain, islice
+from typing import Any, Literal
+
+from lightning.fabric.utilities.data import sized_len
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader, IterableDataset
+
+from lit_credit.inspect.updates import batches_of
+from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.random_state import preserved_rng
+
+__all__ = ["ProbeLoader", "probe_loader", "training_rows"]
+
+
+class ProbeLoader:
+    """Batches of a loader of the Trainer, read from a copy of it.
+
+    Args:
+        loader: what Lightning iterates over, or the first of those that take turns.
+        stage: what its batches are for.
+        limit: how many of its batches the Trainer uses, or which share of them.
+    """
+
+    def __init__(self, loader: Any, stage: RunningStage, limit: int | float) -> None:
+        self.loader = loader
+        self.stage = stage
+        self.limit = limit
+
+    @property
+    def parts(self) -> list[Any]:
+        """The loader itself, or those whose batches it joins."""
+        return _parts(self.loader)
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether each tensor of a batch has one entry a row, as the loader says of itself."""
+        return all(getattr(part, "rows_first", False) for part in self.parts)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the Trainer does not use all batches."""
+        return isinstance(self.limit, int) or self.limit < 1
+
+    @property
+    def lacks_samples(self) -> bool:
+        """Whether more batches must be read for :meth:`proofs`."""
+        return any(indices.counts and len(indices.seen) < 3 for indices in self.indices)
+
+    @property
+    def samples(self) -> int | None:
+        """Of how many samples of a dataset the first batch was made, if the loader knows."""
+        counts = [count for indices in self.indices for count in indices.counts[:1]]
+        known = len(counts) == len(self.indices) == 1 and not _is_stream(self.loader)
+        return counts[0] if known else None
+
+    def batches(self) -> Iterator[Any]:
+        """The first epoch's batches as the loader hands them out, each update's by itself."""
+        self.indices = [_Indices(_index_sampler(part)) for part in self.parts]
+        again = _copied(self.loader, self.indices)
+        for part in _parts(again):
+            _go_to_start(part)
+        source: Iterable[Any] = iter(again)
+        limit = self.limit if isinstance(self.limit, int) else None
+        if limit is None and self.limit < 1:
+            length = sized_len(again)
+            limit = None if length is None else max(int(length * self.limit), 1)
+        if is_a(again, CombinedLoader):
+            source = (batch for batch, *_ in again)
+        return chain.from_iterable(batches_of(given, 1) for given in islice(source, limit))
+
+    def proofs(self) -> list[Any]:
+        """Batches made of two and of three samples; none, if it cannot be.
+
+        Only a loader that collates samples of a dataset can make some: those that were read first,
+        or the first five of a stream.
+        """
+        known = [indices.seen for indices in self.indices]
+        if not all(len(seen) >= 3 for seen in known):
+            return []
+        again = _copied(self.loader, [[seen[:2], seen[:3]] for seen in known])
+        for part in _parts(again):
+            # One process is enough, if the samples are not to be read in this one.
+            object.__setattr__(part, "num_workers", min(part.num_workers, 1))
+            object.__setattr__(part, "persistent_workers", False)
+        source = iter(again)
+        found = [given[0] if is_a(again, CombinedLoader) else given for given in source]
+        return found if len(found) == 2 else []
+
+
+class _Indices:
+    """The indices of each batch, of which the first are kept."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+        self.seen: list[Any] = []
+        self.counts: list[int] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.sampler:
+            if isinstance(batch, list | tuple):
+                self.counts.append(len(batch))
+                self.seen = (self.seen + list(batch))[:3] if len(self.seen) < 3 else self.seen
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+def probe_loader(trainer: Trainer, source: Literal["val", "train"]) -> ProbeLoader:
+    """The first validation loader, or, if there is none or ``source`` says so, the training's.
+
+    Raises:
+        MisconfigurationException: if reading training data would take them from the training.
+    """
+    loader = _first(_validation_loaders(trainer)) if source == "val" else None
+    if loader is not None:
+        # A limit of 0 says when to validate, which is never, and not on which data.
+        limit = trainer.limit_val_batches or 1.0
+        return ProbeLoader(loader, RunningStage.VALIDATING, limit)
+    return ProbeLoader(
+        _training_loader(trainer), RunningStage.TRAINING, trainer.limit_train_batches
+    )
+
+
+def training_rows(trainer: Trainer) -> int | None:
+    """The rows of a training batch on one process, as its loader says; None if it does not."""
+    loader = trainer.fit_loop._combined_loader
+    sizes = []
+    for part in [] if loader is None else loader.flattened:
+        batches = getattr(part, "batch_sampler", None)
+        size = getattr(batches, "batch_size", None) or getattr(part, "batch_size", None)
+        if isinstance(size, int):
+            sizes.append(size // getattr(part, "world_size", 1))
+    return min(sizes) if sizes else None
+
+
+def _validation_loaders(trainer: Trainer) -> Any:
+    """Those in use, or those that the Trainer would ask for if it were to validate now."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    if _first(trainer.val_dataloaders) is not None:
+        known = loop._combined_loader
+        return trainer.val_dataloaders if known is None else known
+    with preserved_rng():
+        return loop._data_source.dataloader() if loop._data_source.is_defined() else None
+
+
+def _training_loader(trainer: Trainer) -> Any:
+    combined = trainer.fit_loop._combined_loader
+    given = trainer.train_dataloader
+    loader = combined if isinstance(given, dict | list | tuple) else given
+    for part in _parts(loader):
+        if _is_stream(part) or isinstance(part, Iterator):
+            kind = type(part.dataset if _is_stream(part) else part).__name__
+            raise MisconfigurationException(
+                f"the probe would be training data, but reading {kind}, an IterableDataset or "
+                "iterator, would take samples from the training. Give the Trainer validation data "
+                "of the structure of a training batch, and leave the diagnostics' `probe` at 'val'."
+            )
+    return loader
+
+
+def _first(loaders: Any) -> Any:
+    if isinstance(loaders, dict):
+        loaders = list(loaders.values())
+    if isinstance(loaders, list | tuple):
+        return next((found for part in loaders if (found := _first(part)) is not None), None)
+    one_by_one = is_a(loaders, CombinedLoader) and loaders._mode == "sequential"
+    return _first(loaders.iterables) if one_by_one else loaders
+
+
+def _parts(loader: Any) -> list[Any]:
+    return list(loader.flattened) if is_a(loader, CombinedLoader) else [loader]
+
+
+def _index_sampler(loader: Any) -> Any:
+    """What gives the indices of each batch, or None."""
+    if not isinstance(loader, DataLoader):
+        return None
+    if loader.batch_sampler is None:
+        return None if _is_stream(loader) else loader.sampler
+    return loader.batch_sampler
+
+
+def _is_stream(loader: Any) -> bool:
+    return isinstance(getattr(loader, "dataset", None), IterableDataset)
+
+
+def _go_to_start(loader: Any) -> None:
+    """Have the order be that of the first epoch, so that a resumed run takes the same probe."""
+    batches = getattr(loader, "batch_sampler", None)
+    batches = batches.sampler if isinstance(batches, _Indices) else batches
+    samplers = (batches, getattr(loader, "sampler", None), getattr(batches, "sampler", None))
+    for sampler in {id(sampler): sampler for sampler in samplers}.values():
+        go_to = getattr(sampler, "set_epoch", None)
+        if callable(go_to):
+            go_to(1)  # so that one that stands in the middle of epoch 0 goes back to its start
+            go_to(0)
+
+
+def _copied(loader: Any, samplers: list[Any]) -> Any:
+    """A copy, so that a stateful loader stays where it is, and persistent workers draw nothing.
+
+    Args:
+        loader: of the Trainer.
+        samplers: for each of its parts what takes the place of its sampler of batches.
+    """
+    again = copy(loader)
+    if is_a(again, CombinedLoader):
+        pairs = zip(loader.flattened, samplers, strict=True)
+        again.flattened = [_copied(part, [sampler]) for part, sampler in pairs]
+        again._iterator, again._limits = None, None
+    elif isinstance(again, DataLoader):
+        again._iterator = None
+        if _index_sampler(again) is not None:
+            name = "sampler" if again.batch_sampler is None else "batch_sampler"
+            object.__setattr__(again, name, samplers[0])  # torch allows no other way
+    return again

@@ -1,0 +1,169 @@
+"""A measurement that leaves nothing behind."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from lit_credit.inspect.activation_checkpoints import checkpoints
+from lit_credit.inspect.state.held_state import HeldState
+from lit_credit.inspect.state.stand_ins import silenced
+from lit_credit.utils.compiled import eager
+from lit_credit.utils.random_state import preserved_rng
+
+__all__ = ["guarded", "isolated"]
+
+_WRITING = {
+    "wandb": ("log", "run"),
+    "mlflow": ("log_artifact", "log_figure", "log_image", "log_metric", "log_metrics", "log_text"),
+}
+"""What writes points without a logger, by package."""
+_OPEN: "WeakKeyDictionary[nn.Module, list[HeldState]]" = WeakKeyDictionary()
+
+
+@contextmanager
+def guarded(
+    module: nn.Module, trainer: Trainer | None = None, *, train: bool = False
+) -> Iterator[None]:
+    """Measure on ``module`` with gradients, in eval mode, and leave nothing different.
+
+    On exit, also by an error, all is what it was, to the bit and in the same memory: parameters,
+    their gradients and ``requires_grad``, buffers, attributes, containers and objects in
+    attributes, the modes, hooks, generators that the module holds, and the random states of
+    python, numpy, torch and devices. Loggers write no point meanwhile. What cannot be put back, as
+    an iterator or an open file, is refused when it is used, see :class:`HeldState`.
+
+    Inside, autograd records (also where Lightning validates under ``inference_mode``) and ``grad``
+    of every parameter is None. Modes are set without a call of ``eval`` or ``train``, which may do
+    more, as LoRA layers that merge their weights. What is compiled runs eagerly, for compiled code
+    does not see hooks; reentrant checkpoints run as torch's other variant, for
+    ``torch.autograd.grad`` refuses them.
+
+    Costs a copy of all parameters, buffers and other tensors that the module holds, until the exit.
+    Not looked into: datasets, loaders, the Trainer and its callbacks.
+
+    Args:
+        module: the module about to be run.
+        trainer: whose loggers fall silent; None takes that of ``module``, if it has one.
+        train: leave the modes as they are instead of switching to eval mode.
+
+    Raises:
+        MisconfigurationException: inside, where what cannot be put back is used.
+
+    Example:
+        >>> net = nn.Dropout().train()
+        >>> with guarded(net):
+        ...     net.training, torch.is_grad_enabled()
+        (False, True)
+        >>> net.training
+        True
+    """
+    trainer = _trainer_of(module) if trainer is None else trainer
+    modes = [(child, child.training) for child in module.modules()]
+    with (
+        preserved_rng(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        eager(),
+        checkpoints("probed"),
+        _silent(module, trainer),
+        _held(module, trainer, functions=True),
+    ):
+        try:
+            for child, mode in modes:
+                child.training = mode and train
+            yield
+        finally:
+            for child, mode in modes:
+                child.training = mode
+
+
+@contextmanager
+def isolated(module: nn.Module) -> Iterator[None]:
+    """Let one run of ``module`` leave no trace for the next, as :func:`guarded` does.
+
+    For runs inside of a measurement, which so start alike: state, random numbers and parameters are
+    those of the entry again, and nothing is logged. Modes, autograd and hooks that are set at the
+    entry count. Compute gradients inside as well: where a run writes to a weight, as one that
+    normalises its prototypes, the graph may need the weight as it was written.
+
+    Costs inside of :func:`guarded` two comparisons of all tensors with its copies, and a copy of
+    those that differ; elsewhere a copy of all.
+    """
+    trainer = _trainer_of(module)
+    with preserved_rng(), _silent(module, trainer), _held(module, trainer, functions=False):
+        yield
+
+
+@contextmanager
+def _held(module: nn.Module, trainer: Trainer | None, *, functions: bool) -> Iterator[None]:
+    states = _OPEN.setdefault(module, [])
+    outer = states[-1] if states else None
+    roots, skipped = _roots(module, trainer)
+    # A measurement's hooks record in what they close over; known are those from before a guard.
+    entered = functions or outer is not None
+    held = HeldState(roots, skipped=skipped, outer=outer, functions=entered)
+    states.append(held)
+    try:
+        yield
+    finally:
+        states.remove(held)
+        held.restore()
+
+
+def _roots(module: nn.Module, trainer: Any) -> tuple[dict[str, Any], list[Any]]:
+    """The module, and what a training step may reach beside it: learning rates and schedules."""
+    roots: dict[str, Any] = {"": module}
+    optimizers = list(getattr(trainer, "optimizers", None) or ())
+    for index, optimizer in enumerate(optimizers):
+        roots[f"optimizers[{index}]"] = optimizer
+    for index, config in enumerate(getattr(trainer, "lr_scheduler_configs", None) or ()):
+        roots[f"lr_schedulers[{index}]"] = config.scheduler
+    return roots, [optimizer.state for optimizer in optimizers]
+
+
+def _trainer_of(module: nn.Module) -> Trainer | None:
+    return getattr(module, "_trainer", None)
+
+
+@contextmanager
+def _silent(module: nn.Module, trainer: Any) -> Iterator[None]:
+    """No point from ``self.log``, loggers or their experiments; no early end."""
+    with ExitStack() as stack:
+        for child in module.modules():
+            if hasattr(type(child), "log_dict"):  # a LightningModule of either package
+                said = dict.fromkeys(("log", "log_dict"), _says_nothing)
+                stack.enter_context(_replaced(vars(child), said))
+        for package, names in _WRITING.items():
+            if package in sys.modules:
+                members = vars(sys.modules[package])
+                silent = {name: silenced(members[name]) for name in names if members.get(name)}
+                stack.enter_context(_replaced(members, silent))
+        if trainer is not None:
+            before = getattr(trainer, "loggers", [])  # a stand-in may have none
+            stack.callback(setattr, trainer, "loggers", before)
+            trainer.loggers = [silenced(logger) for logger in before]
+            stops = getattr(trainer, "should_stop", False)
+            stack.callback(setattr, trainer, "should_stop", stops)
+        yield
+
+
+@contextmanager
+def _replaced(attributes: dict[str, Any], others: dict[str, Any]) -> Iterator[None]:
+    before = {name: attributes[name] for name in others if name in attributes}
+    attributes.update(others)
+    try:
+        yield
+    finally:
+        for name in others:
+            attributes.pop(name, None)
+        attributes.update(before)
+
+
+def _says_nothing(*_: Any, **__: Any) -> Any:
+    return None

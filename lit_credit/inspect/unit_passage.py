@@ -1,0 +1,99 @@
+"""How far a forward pass has come in the units of a net."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lit_credit.inspect.unit_names import is_composite, parse_unit, unit_modules
+from lit_credit.utils.compiled import submodule
+
+__all__ = ["Passage", "passage_at"]
+
+
+class Passage:
+    """How far one forward pass has come in one unit.
+
+    Args:
+        module: the net.
+        name: of the unit.
+
+    Attributes:
+        name: of the unit.
+        modules: its members.
+        until: the submodule at whose input it ends, or None.
+        step: how many members have begun to run.
+        is_open: whether it has begun and not ended.
+    """
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        until = parse_unit(name).until
+        self.name = name
+        self.modules = unit_modules(module, name)
+        self.until = None if until is None else submodule(module, until)
+        self.is_composite = is_composite(name)
+        self.step = 0
+        self.is_open = False
+
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The members, and where it ends."""
+        return self.modules if self.until is None else [*self.modules, self.until]
+
+    @property
+    def has_run(self) -> bool:
+        """Whether all members have begun to run."""
+        return self.step == len(self.modules)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether nothing but its end is missing."""
+        return self.is_open and self.has_run
+
+    def has_member(self, module: nn.Module) -> bool:
+        """Whether ``module`` is one of the members."""
+        return any(member is module for member in self.modules)
+
+    def waits_for(self, module: nn.Module) -> bool:
+        """Whether a run of ``module`` is the next of an open unit."""
+        return self.is_open and not self.has_run and self.modules[self.step] is module
+
+    def advance(self) -> None:
+        """Note that the next member begins to run."""
+        self.step += 1
+        self.is_open = True
+
+
+def passage_at(module: nn.Module, passages: Sequence[Passage]) -> Passage | None:
+    """The unit that a run of ``module`` belongs to, which is then one member further.
+
+    A submodule may be a member of several units, as one ``nn.ReLU`` behind every layer is: a run of
+    it belongs to the unit that is open and waits for it.
+
+    Args:
+        module: that begins to run.
+        passages: of the units that it is a member of.
+
+    Returns:
+        The unit's passage, or None where the run belongs to none.
+
+    Raises:
+        ValueError: if two units wait for it, or one that it begins has begun before.
+    """
+    waiting = [passage for passage in passages if passage.waits_for(module)]
+    if len(waiting) > 1:
+        raise ValueError(
+            f"units {waiting[0].name!r} and {waiting[1].name!r} both wait for one submodule that "
+            "they share, so it cannot be told which of them it belongs to when it runs. Give each "
+            "a submodule of its own, or end them by '->' at the input of what follows."
+        )
+    begun = [passage for passage in passages if passage.modules[0] is module]
+    free = [passage for passage in begun if passage.step == 0]
+    if not waiting and begun and not free:
+        raise ValueError(
+            f"unit {begun[-1].name!r} runs more than once in one forward pass, so it has no single "
+            "output to credit. Name a submodule that contains all of its uses."
+        )
+    for passage in [*waiting, *free][:1]:
+        passage.advance()
+        return passage
+    return None

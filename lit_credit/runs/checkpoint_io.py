@@ -1,0 +1,174 @@
+"""Checkpoints that are whole or not there, and that are read without running anything."""
+
+import errno
+import io
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import _load, get_filesystem
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import Strategy
+
+from lit_credit.runs.files import reason_of
+from lit_credit.utils.paths import is_remote, local_path
+
+__all__ = ["AtomicCheckpointIO", "check_is_of_lightning", "read_checkpoint", "save_atomically"]
+
+
+_CODE = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)")
+"""How torch names what a file would import."""
+_SHOWN = 4
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, written beside the old one, which they then replace at once.
+
+    ``Trainer(plugins=[AtomicCheckpointIO()])``; ``lit-credit`` uses it by itself. Lightning writes
+    to ``/tmp`` and moves the file, which is no move but a copy where that is another file system: a
+    kill or a full disk in its middle costs the only ``last.ckpt``. Remote paths are written as
+    Lightning does. Files are read with ``weights_only=True`` unless the caller says otherwise.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Save; raises OSError, with the older checkpoint intact, if the disk takes no more."""
+        path = local_path(path, "ckpt_path")
+        if storage_options is not None or is_remote(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        place = Path(path)
+        scratch = place.with_name(f"{place.name}.partial")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with scratch.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, place)
+        except OSError as error:
+            _remove(scratch)
+            older = "; the older one of that name is intact" if place.exists() else ""
+            raise OSError(
+                error.errno, f"{reason_of(error)}: a checkpoint is not saved{older}", str(place)
+            ) from error
+        except BaseException:
+            _remove(scratch)
+            raise
+
+    def load_checkpoint(
+        self,
+        path: _PATH,
+        map_location: Callable[..., Any] | None = lambda storage, loc: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Load.
+
+        Raises:
+            ValueError: what :func:`read_checkpoint` raises, and if the file is not of Lightning.
+        """
+        found = read_checkpoint(path, map_location, weights_only is not False)
+        check_is_of_lightning(found, path)
+        return found
+
+    def remove_checkpoint(self, path: _PATH) -> None:
+        """Remove the file, if it is there."""
+        super().remove_checkpoint(local_path(path, "ckpt_path"))
+
+
+def read_checkpoint(
+    path: _PATH, map_location: Any = "cpu", weights_only: bool = True
+) -> dict[str, Any]:
+    """The contents of a checkpoint.
+
+    Args:
+        path: of the file; may be a URL.
+        map_location: as for ``torch.load``.
+        weights_only: refuse all but tensors and plain data, so that nothing in the file is run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is a folder, or the file is truncated, of another kind, or holds what
+            ``weights_only`` refuses.
+    """
+    path = local_path(path, "ckpt_path")
+    if not is_remote(path) and not get_filesystem(path).exists(path):
+        raise FileNotFoundError(f"Checkpoint file not found: {path}")
+    if Path(path).is_dir():
+        files = ", ".join(sorted(map(str, Path(path).rglob("*.ckpt")))[:_SHOWN]) or "none"
+        raise ValueError(f"{path} is a folder, expected a file. Checkpoints in it: {files}.")
+    try:
+        found = _load(path, map_location=map_location, weights_only=weights_only)
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ...
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # which is of a seek by torch
+            raise
+        raise ValueError(_unreadable(path, error)) from error
+    if not isinstance(found, dict):
+        raise ValueError(_unreadable(path, TypeError(f"it holds a {type(found).__name__}")))
+    return found
+
+
+def check_is_of_lightning(found: Mapping[str, Any], source: Any) -> None:
+    """Refuse a file that Lightning has not saved, which it would say by a KeyError.
+
+    Args:
+        found: the contents of the file.
+        source: the file, for the error.
+
+    Raises:
+        ValueError: with the two ways to start from its weights.
+    """
+    if "pytorch-lightning_version" not in found:
+        raise ValueError(
+            f"{source} holds weights that Lightning has not saved, and no state of a run, so no "
+            "run can go on from it. To start from its weights, give it as `--init_from` in "
+            "place of `--ckpt_path`; in Python call `load_weights(rule.net, FILE)` of "
+            "lit_credit.runs.foreign_weights."
+        )
+
+
+def save_atomically(trainer: Trainer) -> None:
+    """Have a Trainer use :class:`AtomicCheckpointIO`, unless it has a checkpoint IO of its own."""
+    strategy = trainer.strategy
+    takes_any = type(strategy).checkpoint_io is Strategy.checkpoint_io
+    if takes_any and type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()
+
+
+def _unreadable(path: _PATH, error: Exception) -> str:
+    place = Path(path)
+    size = f" ({place.stat().st_size} bytes)" if place.is_file() else ""
+    code = re.search(
+        r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)", str(error)
+    )
+    if code is not None:
+        return (
+            f"{path}{size} is no checkpoint of tensors and plain data: it holds {code[1]}, and "
+            "reading that can run code. Nothing was read. If you trust the file, give "
+            "`weights_only=False`."
+        )
+    text = str(error).rpartition("WeightsUnpickler error:")[2]  # what is before is for developers
+    reason = " ".join(text.strip().split("\n", 1)[0].split())[:120] or type(error).__name__
+    if is_remote(path):
+        return f"{path} cannot be read: {reason}"
+    others = sorted(other.name for other in place.parent.glob("*.ckpt") if other != place)
+    remedy = f"Others in that folder: {', '.join(others)}." if others else "Start anew without it."
+    return f"{path}{size} is cut off, or no checkpoint: it cannot be read ({reason}). {remedy}"
+
+
+def _remove(scratch: Path) -> None:
+    with suppress(OSError):  # what has failed before is what the user must know
+        scratch.unlink(missing_ok=True)

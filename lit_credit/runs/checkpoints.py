@@ -1,0 +1,59 @@
+"""What a checkpoint, and the folder that it lies in, tell of its run."""
+
+from pathlib import Path
+
+import torch
+
+from lit_credit.runs.checkpoint_io import read_checkpoint
+from lit_credit.runs.history import Row, read_history
+from lit_credit.utils.paths import local_path
+
+__all__ = ["checkpoint_step", "read_weights", "rows_beside"]
+
+
+def checkpoint_step(path: str | Path) -> int:
+    """The optimizer steps taken when it was saved; 0 if it does not say."""
+    return int(read_checkpoint(path).get("global_step", 0))
+
+
+def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
+    """The ``state_dict`` of a checkpoint.
+
+    Args:
+        path: of the checkpoint.
+        argument: that the path was given as, for the error.
+
+    Raises:
+        ValueError: if there is no such file, if it cannot be read, or has no ``state_dict`` in it.
+    """
+    path = local_path(path, argument)
+    if not Path(path).is_file():
+        raise ValueError(f"`{argument}` is {str(path)!r}, which is no file; give a checkpoint.")
+    try:
+        checkpoint = read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"`{argument}`: {error}") from error
+    if "state_dict" not in checkpoint:
+        raise ValueError(
+            f"`{argument}` is {str(path)!r}, which holds no `state_dict`; give a checkpoint that "
+            "Lightning has saved."
+        )
+    weights: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    return weights
+
+
+def rows_beside(checkpoint: str | Path, name: str) -> list[Row]:
+    """The rows of a history of the run that saved a checkpoint.
+
+    Args:
+        checkpoint: in the run's folder, or in a folder of it.
+        name: of the history, without its ending.
+
+    Returns:
+        The rows; none if there is no such file.
+    """
+    folder = Path(local_path(checkpoint, "ckpt_path")).resolve().parent
+    for place in (folder, folder.parent):
+        if (file := place / f"{name}.jsonl").is_file():
+            return read_history(file)
+    return []

@@ -1,0 +1,230 @@
+"""Run folders: what was run, and what it measured."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePath
+from typing import Any, NoReturn
+
+from lit_credit.runs.files import reason_of
+from lit_credit.runs.history import Row, read_history
+from lit_credit.runs.yaml_files import read_yaml
+from lit_credit.utils.paths import local_path
+
+__all__ = ["HISTORIES", "Run", "config_number", "find_runs", "newest_config", "read_run"]
+
+HISTORIES = ("metrics", "residual_norms", "gradient_norms", "credit_alignment", "circuit_matching")
+"""The histories that a comparison reads, by the names of their files."""
+
+# What may differ between two runs that are still seeds of one experiment: where files lie, how
+# they are read, and every seed.
+_PLACES = {"root", "download", "num_workers"}
+_TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "precision")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, read from its folder."""
+
+    folder: Path
+    rule: str
+    seed: int | None
+    seeds: str
+    """All seeds of the configuration: two runs with the same ones are the same run."""
+    experiment: str
+    """Rule, model, data and length of training, without seeds and paths; equal for seeds of one."""
+    setting: str
+    """Net, data and length of training: what a rule shares with its baseline."""
+    subject: str
+    """Net and data in words."""
+    max_epochs: int | None
+    max_steps: int
+    """Optimizer steps after which training ends, -1 for any number."""
+    histories: dict[str, list[Row]]
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch at which anything was measured."""
+        return max(int(row["epoch"]) for rows in self.histories.values() for row in rows)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it stopped before its configured number of epochs, or of steps."""
+        if self.max_epochs is None or self.last_epoch >= self.max_epochs:
+            return False
+        last_step = max(int(row["step"]) for rows in self.histories.values() for row in rows)
+        return self.max_epochs >= 0 and not 0 <= self.max_steps <= last_step
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Path]:
+    """Folders with a ``config.yaml`` and a history, among ``paths`` and anywhere below them.
+
+    Args:
+        paths: run folders, or folders that contain some.
+
+    Returns:
+        Each run folder once, in the order of the arguments, sorted below each.
+
+    Raises:
+        ValueError: if a path is not a folder, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in (Path(local_path(path, "RUN")) for path in paths):
+        if not path.is_dir():
+            raise ValueError(
+                f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
+            )
+        folders = sorted(Path(at) for at, _, files in _walk(path) if "config.yaml" in files)
+        runs = [folder for folder in folders if any(_history_files(folder))]
+        if not runs:
+            names = ", ".join(f"{name}.jsonl" for name in HISTORIES)
+            raise ValueError(
+                f"RUN: no run in {str(path)!r}: nowhere below it is a folder with config.yaml and "
+                f"one of {names}. Give a folder that `lit-credit fit` wrote to."
+            )
+        for folder in runs:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Args:
+        folder: with ``config.yaml``, the full configuration of a LightningCLI, and histories. Of a
+            run that was resumed with another one, ``config-N.yaml``, the newest counts.
+
+    Raises:
+        ValueError: if the configuration does not name the rule, or a history has no rows.
+    """
+    path = newest_config(folder)
+    config = _read_config(path)
+    model, data, trainer = (_mapping(config, key, path) for key in ("model", "data", "trainer"))
+    rule = model["class_path"].rpartition(".")[2]
+    length = {key: trainer.get(key) for key in _TRAINER}
+    net = _mapping(model, "init_args", path).get("net")
+    seed = config.get("seed_everything")
+    if type(seed) not in (int, bool, type(None)):
+        _refuse(path, f"`seed_everything` is {seed!r}, expected a whole number.")
+    seeds = [("seed_everything", seed), *_seeds((model, data))]
+    return Run(
+        folder=folder,
+        rule=rule,
+        seed=seed if type(seed) is int else None,
+        seeds=repr(seeds),
+        experiment=json.dumps(_without_seeds((model, data, length)), default=str),
+        setting=json.dumps(_without_seeds((net, data, length)), default=str),
+        subject=f"{_class_name(net)} on {_class_name(data)}",
+        max_epochs=_count(trainer, "max_epochs", path),
+        max_steps=-1 if (steps := _count(trainer, "max_steps", path)) is None else steps,
+        histories={file.stem: _read_rows(file) for file in _history_files(folder)},
+    )
+
+
+def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    def refuse(error: OSError) -> NoReturn:
+        raise ValueError(f"RUN: {error.filename} cannot be read: {reason_of(error)}. Leave it out.")
+
+    return os.walk(path, onerror=refuse)
+
+
+def newest_config(folder: Path) -> Path:
+    """The configuration that a run has gone on with last: ``config-N.yaml``, or ``config.yaml``."""
+    return max([folder / "config.yaml", *folder.glob("config-*.yaml")], key=config_number)
+
+
+def config_number(path: Any) -> int:
+    """N of a path ``config-N.yaml``, and 0 of any other."""
+    found = re.fullmatch(r"config-(\d+)\.yaml", PurePath(path).name)
+    return int(found[1]) if found else 0
+
+
+def _history_files(folder: Path) -> Iterator[Path]:
+    return (path for name in HISTORIES if (path := folder / f"{name}.jsonl").is_file())
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_yaml(path)
+    except OSError as error:
+        _refuse(path, f"cannot be read: {reason_of(error)}.")
+    except ValueError as error:
+        _refuse(path, str(error))
+    model = config.get("model") if isinstance(config, dict) else None
+    name = model.get("class_path") if isinstance(model, dict) else None
+    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+        _refuse(path, "no class at `model.class_path`.")
+    return dict(config)
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise ValueError(
+        f"{path}: {reason} Expected the configuration of a run, with a class at "
+        "`model.class_path`. Restore the file, or leave this folder out."
+    )
+
+
+def _mapping(config: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = config.get(key)
+    if not isinstance(value, dict | None):
+        _refuse(path, f"`{key}` is {str(value)[:60]!r}, expected a mapping.")
+    return value or {}
+
+
+def _count(trainer: dict[str, Any], key: str, path: Path) -> int | None:
+    value = trainer.get(key)
+    if type(value) not in (int, type(None)):
+        _refuse(path, f"`trainer.{key}` is {str(value)[:60]!r}, expected a whole number.")
+    return value
+
+
+def _read_rows(path: Path) -> list[Row]:
+    try:
+        rows = read_history(path)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read: {reason_of(error)}. Leave this run out."
+        ) from error
+    if not rows:
+        raise ValueError(f"{path}: no rows. Remove the file, or leave this run out.")
+    for number, (row, following) in enumerate(pairwise(rows), 2):
+        before, after = ([r["step"], r["epoch"]] for r in (row, following))
+        if before == after or after[0] < before[0] or after[1] < before[1]:
+            raise ValueError(
+                f"{path}, line {number}: step {after[0]} of epoch {after[1]} comes after step "
+                f"{before[0]} of epoch {before[1]}. Put the lines of one run in order, each once, "
+                "or leave this run out."
+            )
+    return rows
+
+
+def _class_name(node: Any) -> str:
+    path = node.get("class_path") if isinstance(node, dict) else None
+    return str(path).rpartition(".")[2] if path else "net"
+
+
+def _is_seed(key: str) -> bool:
+    return key == "seed" or key.endswith("_seed")
+
+
+def _without_seeds(node: Any) -> Any:
+    if isinstance(node, dict):
+        kept = {str(k): v for k, v in node.items()}
+        kept = {k: v for k, v in kept.items() if not _is_seed(k) and k not in _PLACES}
+        return {key: _without_seeds(kept[key]) for key in sorted(kept)}
+    if isinstance(node, list | tuple):
+        return [_without_seeds(item) for item in node]
+    return node
+
+
+def _seeds(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict | list | tuple):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in items:
+            if _is_seed(str(key)):
+                yield f"{at}.{key}", value
+            else:
+                yield from _seeds(value, f"{at}.{key}")

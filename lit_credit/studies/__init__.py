@@ -1,0 +1,1 @@
+"""One room a study: what only that study can use."""

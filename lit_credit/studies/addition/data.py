@@ -1,0 +1,162 @@
+"""Sums of two numbers, written out."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator
+
+from lit_credit.datamodules.tensor_datamodule import TensorDataModule
+from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.studies.addition.layout import AdditionLayout
+from lit_credit.studies.addition.sampler import draw_sums, forced_chains
+from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range, check_sizes
+
+__all__ = ["Addition"]
+
+# What follows the seed in the keys of what is drawn once; those of batches have up to three words.
+_VAL, _TEST = (0, 0, 0, 2), (0, 0, 0, 3)
+
+
+class Addition(TensorDataModule):
+    """Sums of two numbers, drawn anew for each batch, their lowest digits first.
+
+    A batch is (tokens, forced): int64 (B, 3 digits + 4), see
+    :class:`lit_credit.studies.addition.layout.AdditionLayout`, and bool (B,), the sums that were
+    not drawn uniformly. Validation and test data are uniform sums of all digits, and sums with one
+    forced run of carries of each length from 1 to ``digits``.
+
+    What is trained on changes with the number of updates made, which a resumed run, and several
+    updates in a training step, go on with; epochs cut by ``limit_train_batches`` count as whole.
+
+    Args:
+        digits: of each number that is added.
+        batch_size: sums in a training batch, over all devices together.
+        steps_per_epoch: training batches in an epoch; the run validates after each.
+        curriculum: pairs (update, m): from that update on, numbers are uniform in [0, 10^m). The
+            first update is 0; an m above ``digits`` counts as ``digits``.
+        carry_mix: the probability that a sum is made of a pattern of carries instead; see
+            :func:`lit_credit.studies.addition.sampler.draw_sums`.
+        fade: two updates: the probability falls from the one to the other linearly to 0; None
+            keeps it.
+        val_size: uniform sums to validate on.
+        test_size: uniform sums to test on.
+        val_chains: sums of each length of run to validate on.
+        test_chains: sums of each length of run to test on.
+        val_batch_size: sums in a validation or test batch.
+        seed: seed of everything drawn; None takes the one given to ``seed_everything``, or 0 if
+            there was none. A resumed run keeps the one it had.
+
+    Raises:
+        ValueError: if an argument is out of range, or, in ``setup``, if the net adds numbers of
+            other lengths.
+
+    Example:
+        >>> data = Addition(digits=3, batch_size=4)
+        >>> tokens, forced = next(iter(data.train_dataloader()))
+        >>> tokens.shape, forced.dtype
+        (torch.Size([4, 13]), torch.bool)
+    """
+
+    def __init__(
+        self,
+        digits: int = 10,
+        batch_size: int = 256,
+        steps_per_epoch: int = 1000,
+        curriculum: list[list[int]] | None = None,
+        carry_mix: float = 0.8,
+        fade: list[int] | None = None,
+        val_size: int = 10_000,
+        test_size: int = 10_000,
+        val_chains: int = 100,
+        test_chains: int = 1000,
+        val_batch_size: int = 20_000,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(batch_size, val_batch_size, seed)
+        check_range(1, steps_per_epoch=steps_per_epoch)
+        check_sizes(batch_size=batch_size, val_size=val_size, test_size=test_size)
+        check_sizes(val_chains=val_chains, test_chains=test_chains)
+        check_range(0, 1, carry_mix=carry_mix)
+        self.layout = AdditionLayout(digits)
+        self.steps_per_epoch = steps_per_epoch
+        self.curriculum = _curriculum([[0, digits]] if curriculum is None else curriculum)
+        self.carry_mix = carry_mix
+        self.fade = _fade(fade)
+        self.val_size, self.test_size = val_size, test_size
+        self.val_chains, self.test_chains = val_chains, test_chains
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check that the net fits the data."""
+        net = getattr(getattr(self.trainer, "lightning_module", None), "net", None)
+        layout = getattr(net, "layout", self.layout)
+        if layout != self.layout:
+            raise ValueError(
+                f"`digits` of the net is {layout.digits}, but the data have {self.layout.digits}. "
+                "Make them equal."
+            )
+
+    def used_digits(self, update: int) -> int:
+        """The digits of the numbers to train on after that many updates."""
+        reached = [m for start, m in self.curriculum if start <= update]
+        return min(reached[-1], self.layout.digits)
+
+    def carry_probability(self, update: int) -> float:
+        """The probability of a pattern of carries after that many updates."""
+        if self.fade is None:
+            return self.carry_mix
+        start, stop = self.fade
+        return self.carry_mix * min(max((stop - update) / (stop - start), 0.0), 1.0)
+
+    def train_dataloader(self) -> TensorLoader:
+        """New sums in every batch."""
+        return self.loader(
+            [torch.zeros(1)],  # the transform makes the batch
+            self.batch_size,
+            self._batch,
+            draws=self.steps_per_epoch,
+            numbered=True,
+        )
+
+    def val_dataloader(self) -> TensorLoader:
+        """Uniform sums and forced chains, always the same."""
+        tensors = self._evaluation(self.val_size, self.val_chains, _VAL)
+        return self.loader(tensors, self.val_batch_size)
+
+    def test_dataloader(self) -> TensorLoader:
+        """Uniform sums and forced chains, others than those validated on."""
+        tensors = self._evaluation(self.test_size, self.test_chains, _TEST)
+        return self.loader(tensors, self.val_batch_size)
+
+    def _batch(self, rows: Batch, generator: Generator, update: int) -> Batch:
+        count, digits, used = len(rows[0]), self.layout.digits, self.used_digits(update)
+        p = self.carry_probability(update)
+        pair, forced = draw_sums(count, digits, used, p, generator)
+        return self.layout.fill(*pair), forced
+
+    def _evaluation(self, count: int, chains: int, key: tuple[int, ...]) -> Batch:
+        generator, digits = generator_of(self._seed(), *key), self.layout.digits
+        plain, _ = draw_sums(count, digits, digits, 0.0, generator)
+        runs = [forced_chains(chains, digits, n, generator) for n in range(1, digits + 1)]
+        pair = torch.cat([plain, *runs], 1)
+        return self.layout.fill(*pair), torch.arange(pair.shape[1]) >= count
+
+
+def _curriculum(stages: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    pairs = [(int(stage[0]), int(stage[1])) for stage in stages if len(stage) == 2]
+    starts = [start for start, _ in pairs]
+    well_formed = len(pairs) == len(stages) and starts[:1] == [0] and starts == sorted(set(starts))
+    if not well_formed or min(m for _, m in pairs) < 1:
+        raise ValueError(
+            f"`curriculum` is {[list(stage) for stage in stages]}, expected pairs of an update and "
+            "a number of digits, the updates ascending from 0, such as [[0, 3], [2000, 10]]."
+        )
+    return pairs
+
+
+def _fade(fade: Sequence[int] | None) -> tuple[int, int] | None:
+    if fade is None:
+        return None
+    if len(fade) != 2 or not 0 <= fade[0] < fade[1]:
+        raise ValueError(f"`fade` is {list(fade)}, expected two updates, such as [15000, 45000].")
+    return fade[0], fade[1]

@@ -1,0 +1,80 @@
+"""The next symbol, with the error taken where it can be copied."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_credit.tasks.next_token import NextToken
+
+__all__ = ["CopyError", "CopyTarget", "PatternCopying"]
+
+
+class CopyTarget(NamedTuple):
+    """What a copy is compared with.
+
+    Attributes:
+        symbols: (N, T), what follows each position.
+        scored: bool (N, T), where the error is taken.
+        ood: bool (N,), the samples that are out of distribution.
+    """
+
+    symbols: Tensor
+    scored: Tensor
+    ood: Tensor
+
+
+class CopyError(Metric):
+    """Share of the scored symbols that are not the most likely ones; NaN where there are none.
+
+    Args:
+        ood: count the samples that are out of distribution, or only the others.
+
+    Example:
+        >>> metric = CopyError(ood=False)
+        >>> scored, ood = torch.ones(1, 2).bool(), torch.tensor([False])
+        >>> target = CopyTarget(torch.tensor([[0, 1]]), scored, ood)
+        >>> metric.update(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]), target)
+        >>> metric.compute()
+        tensor(0.5000)
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    wrong: Tensor
+    count: Tensor
+
+    def __init__(self, ood: bool) -> None:
+        super().__init__()
+        self.ood = ood
+        self.add_state("wrong", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: CopyTarget) -> None:
+        """Add logits (N, T, V) and what they are compared with."""
+        scored = target.scored & (target.ood == self.ood)[:, None]
+        # The largest of NaN would be the first symbol.
+        wrong = (logits.argmax(-1) != target.symbols) | logits.isnan().any(-1)
+        self.wrong += (wrong & scored).sum()
+        self.count += scored.sum()
+
+    def compute(self) -> Tensor:
+        """A scalar, 0 to 1."""
+        return self.wrong / self.count
+
+
+class PatternCopying(NextToken):
+    """Batches ``(x, y, scored, ood)``, see :class:`lit_credit.studies.copying.Copying`.
+
+    The loss is the cross-entropy over all positions; the error is taken where ``scored`` says, in
+    and out of distribution apart.
+    """
+
+    def metrics(self) -> dict[str, Metric]:
+        """``ood_error`` and ``id_error``."""
+        return {"ood_error": CopyError(ood=True), "id_error": CopyError(ood=False)}
+
+    def target(self, batch: Any) -> CopyTarget:
+        """``y``, ``scored`` and ``ood``."""
+        return CopyTarget(*batch[1:])

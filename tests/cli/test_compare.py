@@ -1,0 +1,259 @@
+import csv
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+
+import pytest
+import yaml
+from matplotlib.image import imread
+
+from lit_credit.cli.compare import compare, main
+from lit_credit.runs.history import History, read_history
+from tests.cli.synthetic_runs import write_run
+
+
+def read_csv(out):
+    with (out / "comparison.csv").open(encoding="utf-8") as file:
+        return {row["rule"]: row for row in csv.DictReader(file)}
+
+
+def last(folder, file, tag, at=-1):
+    return read_history(folder / f"{file}.jsonl")[at]["values"][tag]
+
+
+def edit(path, change):
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture
+def study(tmp_path):
+    for rule in ("FrozenUnits", "DFA", "FA", "BP"):
+        for seed in (123, 42, 456):
+            write_run(tmp_path / "runs" / rule / str(seed) / "version_0", rule, seed, epochs=20)
+    return tmp_path
+
+
+def test_the_whole_study(study, capsys):
+    out = study / "out"
+    assert main([str(study / "runs"), "--out", str(out)]) == 0
+    rows = read_csv(out)
+    assert list(rows) == ["BP", "FA", "DFA", "FrozenUnits"]
+    dfa = rows["DFA"]
+    folders = [study / "runs" / "DFA" / seed / "version_0" for seed in ("42", "123", "456")]
+    accuracies = [last(f, "metrics", "val/accuracy") for f in folders]
+    ends = [last(f, "residual_norms", "residual/norm/L04") for f in folders]
+    starts = [last(f, "residual_norms", "residual/norm/L04", 0) for f in folders]
+    gradients = [last(f, "gradient_norms", "gradient/norm/L04") for f in folders]
+    cosines = [
+        statistics.fmean(last(f, "credit_alignment", f"credit/cosine/L0{i}") for i in range(4))
+        for f in folders
+    ]
+    expected = {
+        "accuracy": statistics.fmean(accuracies),
+        "accuracy_sd": statistics.stdev(accuracies),
+        "h_first": statistics.fmean(starts),
+        "h_last": statistics.fmean(ends),
+        "h_last_sd": statistics.stdev(ends),
+        "growth": statistics.fmean(ends) / statistics.fmean(starts),
+        "g_last": statistics.fmean(gradients),
+        "cosine": statistics.fmean(cosines),
+        "cosine_sd": statistics.stdev(cosines),
+    }
+    for column, value in expected.items():
+        assert float(dfa[column]) == pytest.approx(value, rel=1e-6), column
+    assert (dfa["n"], dfa["seeds"], dfa["epochs"]) == ("3", "42 123 456", "20")
+    height, width, _ = imread(out / "comparison.png").shape
+    assert (height, width) >= (1600, 2400)
+    text = capsys.readouterr().out
+    assert text.count("n/a") == 2  # the baseline has neither a cosine nor a baseline
+    assert "unfinished" not in text
+    assert "n/a" not in (out / "comparison.csv").read_text()
+
+
+def test_flags(study):
+    out = study / "out"
+    text = compare([study / "runs"], out)
+    rows = read_csv(out)
+    assert [rows[r]["scale_unstable"] for r in rows] == ["0", "1", "1", "0"]
+    assert [rows[r]["depth_unused"] for r in rows] == ["0", "0", "1", ""]
+    above = float(rows["DFA"]["accuracy"]) - float(rows["FrozenUnits"]["accuracy"])
+    assert float(rows["DFA"]["above_frozen"]) == pytest.approx(above, abs=1e-7)
+    assert rows["FrozenUnits"]["above_frozen"] == ""
+    line = next(line for line in text.splitlines() if line.startswith("DFA"))
+    assert line.endswith("scale, depth")
+    assert "flag depth: accuracy less than 0.02 above" in text
+
+
+def test_the_table_is_aligned_and_leaves_out_what_no_rule_has(tmp_path):
+    write_run(tmp_path / "a", "BP", 1, epochs=2)
+    header, line = compare([tmp_path], tmp_path / "out").splitlines()
+    assert "above frozen" not in header
+    assert "± n/a" in line  # one seed has no spread
+    assert line.index("±") < header.index("|h_L| start")
+    row = read_csv(tmp_path / "out")["BP"]
+    assert (row["accuracy_sd"], row["above_frozen"], row["depth_unused"]) == ("", "", "")
+
+
+def test_the_baseline_must_share_net_and_data(tmp_path):
+    write_run(tmp_path / "a", "DFA", 1, epochs=2)
+    write_run(tmp_path / "b", "FrozenUnits", 1, epochs=2, width=64)
+    compare([tmp_path], tmp_path / "out")
+    assert read_csv(tmp_path / "out")["DFA"]["above_frozen"] == ""
+
+
+def test_unfinished_runs_are_used_and_named(tmp_path):
+    write_run(tmp_path / "a", "DFA", 42, epochs=20)
+    folder = write_run(tmp_path / "b", "DFA", 123, epochs=20, until=5)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 72, "epo')  # killed while writing
+    text = compare([tmp_path], tmp_path / "out")
+    row = read_csv(tmp_path / "out")["DFA"]
+    assert (row["n"], row["epochs"]) == ("2", "5")
+    assert f"unfinished: DFA, seed 123 ({folder}): epoch 5 of 20" in text
+
+
+def test_a_run_that_took_all_its_steps_is_finished(tmp_path):
+    folder = write_run(tmp_path / "a", "DFA", 42, epochs=20, until=5)
+    config = (folder / "config.yaml").read_text()
+    for steps, unfinished in ((61, True), (60, False), (-1, True)):
+        written = config.replace("max_epochs: 20", f"max_epochs: 20\n  max_steps: {steps}")
+        (folder / "config.yaml").write_text(written)
+        assert ("unfinished" in compare([tmp_path], tmp_path / "out")) is unfinished
+
+
+def test_histories_that_are_missing_or_stop_early(tmp_path):
+    first = write_run(tmp_path / "a", "DFA", 42, epochs=4)
+    second = write_run(tmp_path / "b", "DFA", 123, epochs=4)
+    (first / "credit_alignment.jsonl").unlink()
+    norms = (second / "residual_norms.jsonl").read_text().splitlines(keepends=True)
+    (second / "residual_norms.jsonl").write_text("".join(norms[:3]))
+    text = compare([tmp_path], tmp_path / "out")
+    assert "missing: DFA, seed 42" in text
+    assert "residual_norms.jsonl ends at epoch 2" in text
+    row = read_csv(tmp_path / "out")["DFA"]
+    assert float(row["cosine"]) > 0
+    assert row["cosine_sd"] == ""
+
+
+def test_undefined_stays_undefined(tmp_path):
+    folder = write_run(tmp_path / "a", "DFA", 42, epochs=2)
+    path = folder / "credit_alignment.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[-1]["values"]["credit/cosine/L02"] = None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    compare([tmp_path], tmp_path / "out")
+    assert read_csv(tmp_path / "out")["DFA"]["cosine"] == ""
+
+
+def test_runs_whose_circuits_were_matched_have_their_columns_and_their_figure(tmp_path):
+    for rule, z in (("BP", 3.0), ("FA", 0.5)):
+        for seed in (1, 2):
+            folder = write_run(tmp_path / rule / str(seed), rule, seed, epochs=2)
+            (folder / "metrics.jsonl").unlink()
+            metrics, circuits = (
+                History(folder / f"{name}.jsonl") for name in ("metrics", "circuit_matching")
+            )
+            for epoch in range(3):
+                metrics.append(
+                    epoch, epoch, "metrics", {"val/ood_error": 1 - z / 4, "val/id_error": 0.5}
+                )
+                values = {"z": z + seed, "mismatch": 0.25, "match_rms/R05": 0.1}
+                values |= {"match_rms/R10": 0.7}
+                tags = {f"circuits/{tag}/best": value for tag, value in values.items()}
+                circuits.append(epoch, epoch, "circuit_matching", tags)
+    out = tmp_path / "out"
+    text = compare([tmp_path], out)
+    head, bp, *_ = text.splitlines()
+    assert head.split()[:6] == ["rule", "n", "ood", "error", "id", "error"]
+    assert "4.50 ± 0.71  0.70 ± 0.00  0.25 ± 0.00" in bp
+    assert text.endswith("circuits over steps: circuits.png, circuits_log.png")
+    assert float(read_csv(out)["FA"]["ood_error"]) == 0.875
+    assert {path.name for path in out.iterdir()} == {
+        *("circuits.png", "circuits_log.png", "comparison.png", "comparison.csv")
+    }
+
+
+def test_two_experiments_of_one_rule_are_told_apart(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / "narrow" / str(seed), "DFA", seed, epochs=2, width=32)
+        write_run(tmp_path / "wide" / str(seed), "DFA", seed, epochs=2, width=64)
+    compare([tmp_path], tmp_path / "out")
+    rows = read_csv(tmp_path / "out")
+    assert list(rows) == ["DFA (narrow)", "DFA (wide)"]
+    assert all(row["n"] == "2" for row in rows.values())
+
+
+def test_the_folder_of_the_seed_is_no_part_of_a_label(tmp_path):
+    for place, width in (("narrow", 32), ("wide", 64)):
+        write_run(tmp_path / place / "DFA" / "seed_7", "DFA", 7, epochs=2, width=width)
+    write_run(tmp_path / "deep" / "DFA" / "seed_8", "DFA", 8, epochs=2, width=64, depth=9)
+    compare([tmp_path], tmp_path / "out")
+    assert list(read_csv(tmp_path / "out")) == ["DFA (deep)", "DFA (narrow)", "DFA (wide)"]
+
+
+def test_labels_where_no_folder_is_common(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"dfa-{seed}", "DFA", seed, epochs=2)
+        write_run(tmp_path / f"dfa-wide-{seed}", "DFA", seed, epochs=2, width=64)
+    compare([tmp_path], tmp_path / "out")
+    assert list(read_csv(tmp_path / "out")) == ["DFA (dfa-1)", "DFA (dfa-wide-1)"]
+
+
+def test_paths_and_seeds_do_not_make_an_experiment(tmp_path):
+    write_run(tmp_path / "a", "DFA", 1, epochs=2)
+    folder = write_run(tmp_path / "b", "DFA", 2, epochs=2)
+
+    def change(config):
+        config["data"]["init_args"]["root"] = "/elsewhere"
+        config["trainer"]["default_root_dir"] = "/elsewhere"
+        config["model"]["init_args"]["feedback_seed"] = 7
+
+    edit(folder / "config.yaml", change)
+    compare([tmp_path], tmp_path / "out")
+    assert read_csv(tmp_path / "out")["DFA"]["n"] == "2"
+
+
+def test_one_folder_given_twice_counts_once(tmp_path):
+    folder = write_run(tmp_path / "a", "BP", 1, epochs=2)
+    compare([tmp_path, folder, os.path.relpath(folder)], tmp_path / "out")
+    assert read_csv(tmp_path / "out")["BP"]["n"] == "1"
+
+
+def test_runs_without_a_seed_are_all_counted(tmp_path):
+    for name in "ab":
+        folder = write_run(tmp_path / name, "BP", 1, epochs=2)
+        edit(folder / "config.yaml", lambda config: config.update(seed_everything=False))
+    compare([tmp_path], tmp_path / "out")
+    assert read_csv(tmp_path / "out")["BP"]["n"] == "2"
+
+
+def test_a_comparison_may_be_made_again(tmp_path):
+    write_run(tmp_path / "a", "BP", 1, epochs=2)
+    assert compare([tmp_path], tmp_path) == compare([tmp_path], tmp_path)
+
+
+def test_infinite_growth(tmp_path):
+    folder = write_run(tmp_path / "a", "DFA", 1, epochs=2)
+    path = folder / "residual_norms.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[-1]["values"]["residual/norm/L04"] = "Infinity"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    compare([tmp_path], tmp_path / "out")
+    row = read_csv(tmp_path / "out")["DFA"]
+    assert float(row["growth"]) == math.inf
+    assert row["scale_unstable"] == "1"
+
+
+def test_no_global_state_of_matplotlib(tmp_path):
+    write_run(tmp_path / "a", "BP", 1, epochs=2)
+    code = (
+        "import sys; from lit_credit.cli.compare import main; "
+        f"main([{str(tmp_path)!r}, '--out', {str(tmp_path / 'out')!r}]); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
