@@ -60,11 +60,14 @@ def position_matching(embedding: Tensor, weight: Tensor, ranks: Sequence[int]) -
     check_shapes("(V, d), (..., d, d_head)", embedding=embedding, weight=weight)
     check_ranks(ranks, min(weight.shape[-2:]), "weight")
     e, weight = in_float32(embedding, weight)
-    mean = e.mean(0, keepdim=True)
+    centre = e.mean(0, keepdim=True)
     directions = leading_directions(weight, max(ranks))
-    read = _projected(torch.cat([e - mean, mean]), directions, ranks)
+    read = _projected(torch.cat([e - centre, centre]), directions, ranks)
     token = read[..., :-1, :]
-    return PositionMatching(token.mean(-2), token.std(-2, correction=0), read[..., -1, :])
+    mean = token.mean(-2)
+    # Of no matrix there is no deviation, and `std` warns.
+    deviation = token.std(-2, correction=0) if mean.numel() else mean.clone()
+    return PositionMatching(mean, deviation, read[..., -1, :])
 
 
 def _projected(rows: Tensor, directions: Tensor, ranks: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer, lr_scheduler, swa_utils
+from torchmetrics import Metric
 
 from lit_credit.cli import run
 from lit_credit.cli.class_rules import exported_classes
@@ -63,9 +64,10 @@ def public(module, base):
 
 def of_lit_credit():
     """Those that a configuration can name: metrics and layers are made by tasks and nets."""
-    made = ("lit_credit.tasks.", "lit_credit.feedback.", "lit_credit.studies.ngram.SeparateHeads")
+    made = ("lit_credit.feedback.", "lit_credit.studies.ngram.SeparateHeads")
     for path, cls in exported_classes().items():
         part = place_of(cls) == "model.init_args.net" and path.startswith(made)
+        part = part or issubclass(cls, Metric)
         if place_of(cls) and not inspect.isabstract(cls) and not part:
             yield cls
 

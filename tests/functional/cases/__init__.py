@@ -1,8 +1,22 @@
-"""Every public name of ``functional``, with the properties that it has."""
+"""Every public name of ``functional``, with its properties; and the functions of studies."""
+
+from inspect import isfunction, signature
 
 import pytest
+from torch import Tensor
 
+from lit_credit import functional
+from lit_credit.studies import addition, ngram
 from tests.functional.cases import distributions, heads, numbers, vectors
+
+PUBLIC = {name: getattr(functional, name) for name in functional.__all__}
+for study in (addition, ngram):
+    for name in study.__all__:
+        found = getattr(study, name)
+        if isfunction(found) and any(
+            x.annotation is Tensor for x in signature(found).parameters.values()
+        ):
+            PUBLIC[name] = found
 
 CASES = {**vectors.CASES, **heads.CASES, **distributions.CASES, **numbers.CASES}
 

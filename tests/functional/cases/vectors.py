@@ -169,6 +169,5 @@ CASES = {
         {"points": real("n 2"), "matrix": real("d 2")},
         degrees={"points": (1, 0, None, None, None), "matrix": (1, 0, 0, 0, 0)},
         partial=("points",),
-        covers=("DigitReadout",),
     ),
 }
