@@ -6,14 +6,21 @@ checkpoints and configurations name classes by such paths.
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["current_path", "former_names", "import_former_paths"]
+__all__ = [
+    "current_path",
+    "former_names",
+    "import_former_paths",
+    "named_by_a_file",
+    "with_current_paths",
+]
 
 _MODULES = dict(
     line.split()
@@ -267,6 +274,26 @@ def current_path(path: str) -> str:
     return f"lit_credit.{_MODULES[module]}.{name}" if module in _MODULES else path
 
 
+def with_current_paths(config: Any) -> Any:
+    """A configuration whose ``class_path`` entries are the import paths of today.
+
+    Args:
+        config: nested mappings and lists, as read from YAML.
+
+    Example:
+        >>> with_current_paths({"data": {"class_path": "lit_credit.datamodules.NGram"}})
+        {'data': {'class_path': 'lit_credit.studies.ngram.NGram'}}
+    """
+    if isinstance(config, list):
+        return [with_current_paths(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    new = {key: with_current_paths(item) for key, item in config.items()}
+    if isinstance(path := new.get("class_path"), str):
+        new["class_path"] = current_path(path)
+    return new
+
+
 def former_names(package: str) -> Callable[[str], Any]:
     """A ``__getattr__`` for a package, which finds the names that have left it.
 
@@ -287,6 +314,14 @@ def former_names(package: str) -> Callable[[str], Any]:
         return getattr(import_module(f"lit_credit.{home}"), name)
 
     return __getattr__
+
+
+@contextmanager
+def named_by_a_file() -> Iterator[None]:
+    """Former paths are imported without a warning: a saved file names them, and not a person."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*The former path will go", DeprecationWarning)
+        yield
 
 
 def import_former_paths() -> None:
@@ -317,4 +352,4 @@ class _FormerPaths(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         path = module.__name__
         _warn(path)
-        sys.modules[path] = import_module(current_path(path))
+        sys.modules[path] = import_module(f"lit_credit.{_MODULES[path.partition('.')[2]]}")

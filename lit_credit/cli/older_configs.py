@@ -6,7 +6,6 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from lit_credit.cli.class_rules import exported_classes
-from lit_credit.former_names import current_path
 
 __all__ = ["without_old_arguments"]
 
@@ -15,7 +14,7 @@ _OLD = ("n_samples", "units", "loss")
 
 
 def without_old_arguments(config: Any) -> Any:
-    """A configuration with the class paths of today, without empty arguments that are gone.
+    """A configuration without the empty arguments that a diagnostic of ours no longer has.
 
     A value that is given stays, for the parser to refuse.
 
@@ -33,8 +32,6 @@ def without_old_arguments(config: Any) -> Any:
         return config
     new = {key: without_old_arguments(item) for key, item in config.items()}
     given, path = new.get("init_args"), new.get("class_path")
-    if isinstance(path, str):
-        path = new["class_path"] = current_path(path)
     if isinstance(given, dict) and str(path).startswith("lit_credit."):
         empty = {name for name in _OLD if name in given and given[name] is None}
         kind = exported_classes().get(str(path))

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from lit_credit.cli.class_rules import OwnClassRules, exported_classes, replaced_classes
 from lit_credit.cli.older_configs import without_old_arguments
+from lit_credit.former_names import with_current_paths
 from lit_credit.runs.yaml_files import checked_loader
 from lit_credit.utils.jsonargparse_internals import install, without_class_defaults
 
@@ -58,7 +59,7 @@ _LOAD = checked_loader(get_loader("yaml"))
 
 
 def _load(text: str, path: Any = "") -> Any:
-    return without_old_arguments(_LOAD(text, path))
+    return without_old_arguments(with_current_paths(_LOAD(text, path)))
 
 
 set_loader(_CHECKED_YAML, _load, (yaml.YAMLError,))

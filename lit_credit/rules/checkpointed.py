@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 import lit_credit
+from lit_credit.former_names import named_by_a_file
 from lit_credit.rules.described import describe_groups, describe_scheduler
 from lit_credit.rules.resume import configuration, reconcile
 from lit_credit.rules.run_length import check_length
@@ -204,9 +205,10 @@ class CheckpointedRule(LightningModule):
                 raise ValueError(_other_rule(origin, cls))
             for arguments in _arguments(checkpoint, hparams_file):
                 check_code(arguments, cls, hparams_file or checkpoint_path)
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location, hparams_file, strict, **kwargs
-        )
+        with named_by_a_file():
+            return super().load_from_checkpoint(
+                checkpoint_path, map_location, hparams_file, strict, **kwargs
+            )
 
 
 def _contents(source: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
+from lit_credit.former_names import with_current_paths
 from lit_credit.runs.files import reason_of
 from lit_credit.runs.history import Row, read_history
 from lit_credit.runs.yaml_files import read_yaml
@@ -148,7 +149,7 @@ def _history_files(folder: Path) -> Iterator[Path]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = read_yaml(path)
+        config = with_current_paths(read_yaml(path))
     except OSError as error:
         _refuse(path, f"cannot be read: {reason_of(error)}.")
     except ValueError as error:

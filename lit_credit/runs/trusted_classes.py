@@ -14,6 +14,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lit_credit.former_names import current_path
+
 __all__ = ["check_code", "imported"]
 
 _PACKAGES = {"lit_credit", "torch", "torchvision", "torchmetrics", "lightning"}
@@ -69,7 +71,7 @@ def check_code(
 
 def imported(path: Any) -> Any:
     """What a dotted path names among the modules that are loaded; None if nothing."""
-    parts = path.split(".") if isinstance(path, str) else []
+    parts = current_path(path).split(".") if isinstance(path, str) else []
     for border in range(len(parts) - 1, 0, -1):
         found: Any = sys.modules.get(".".join(parts[:border]))
         if found is not None:
@@ -125,7 +127,7 @@ def _check_name(at: str, text: str, is_class: bool, source: Any, parsed: bool) -
 
 def _from_package(path: str) -> Any:
     """What the path names, with the modules on its way imported."""
-    parts = path.split(".")
+    parts = current_path(path).split(".")
     for border in range(1, len(parts)):
         try:
             import_module(".".join(parts[:border]))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_credit.cli.sweep.grid import Point
+from lit_credit.former_names import with_current_paths
 from lit_credit.runs.yaml_files import parse_yaml
 
 __all__ = ["Cell"]
@@ -76,9 +77,13 @@ class Cell:
         if text == self.asked:
             return
         try:
-            key, was, now = _first_difference(parse_yaml(text), parse_yaml(self.asked))
+            saved = with_current_paths(parse_yaml(text))
         except ValueError as error:
             raise ValueError(f"cell {self.name}: {asked}: {error} {remedy}") from error
+        wanted = with_current_paths(parse_yaml(self.asked))
+        if saved == wanted:
+            return
+        key, was, now = _first_difference(saved, wanted)
         raise ValueError(
             f"cell {self.name}: {str(self.folder)!r} holds a run with {key}: {was}, and {now} is "
             f"asked for. {remedy}"
