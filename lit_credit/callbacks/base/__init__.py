@@ -1,1 +1,19 @@
-"""What the author of a diagnostic builds on."""
+"""What the author of a diagnostic reads: schedule, probe, chunk, points, report."""
+
+from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.contexts import ContextDiagnostic
+from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.callbacks.base.points import layer_tag, stream_points, unit_names
+from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.inspect.capture import Point
+
+__all__ = [
+    "Chunk",
+    "ContextDiagnostic",
+    "Diagnostic",
+    "Point",
+    "ProbeDiagnostic",
+    "layer_tag",
+    "stream_points",
+    "unit_names",
+]
