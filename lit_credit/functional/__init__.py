@@ -32,13 +32,7 @@ from lit_credit.functional.head_scores import (
     repeated_tokens,
 )
 from lit_credit.functional.leading_directions import leading_directions
-from lit_credit.functional.log_prob_theory import (
-    centred_log_probs,
-    log_prob_directions,
-    log_ratio_fluctuation,
-    low_rank_log_probs,
-    second_order_contexts,
-)
+from lit_credit.functional.log_probs import centred_log_probs, log_prob_directions
 from lit_credit.functional.logit_attribution import (
     SharedWork,
     logit_attribution,
@@ -112,10 +106,8 @@ __all__ = [
     "is_softmax",
     "leading_directions",
     "log_prob_directions",
-    "log_ratio_fluctuation",
     "logit_attribution",
     "logit_margins",
-    "low_rank_log_probs",
     "match_baseline",
     "mean_and_sd",
     "mean_attention",
@@ -137,7 +129,6 @@ __all__ = [
     "sample_tokens",
     "scale_flags",
     "screenot_rank",
-    "second_order_contexts",
     "shared_work",
     "softmax_cosines",
     "softmax_divergence",

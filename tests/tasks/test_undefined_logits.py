@@ -3,7 +3,7 @@
 import torch
 
 from lit_credit.studies.addition.layout import AdditionLayout
-from lit_credit.studies.addition.metrics import ExactMatch, SumTarget
+from lit_credit.studies.addition.task import ExactMatch, SumTarget
 from lit_credit.studies.copying.task import CopyError, CopyTarget
 from lit_credit.studies.ngram.task import ExpectedAccuracy, MemorizedContexts, NGramTarget
 

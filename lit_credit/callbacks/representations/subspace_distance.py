@@ -19,7 +19,7 @@ from lit_credit.functional import (
     projector_distance,
     projector_distance_null,
 )
-from lit_credit.functional.log_prob_theory import centred_log_probs
+from lit_credit.functional.log_probs import centred_log_probs
 from lit_credit.inspect.contexts import read_contexts
 from lit_credit.inspect.matrices import find_unembedding, read_matrices
 from lit_credit.plotting import layer_curves

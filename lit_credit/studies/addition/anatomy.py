@@ -1,4 +1,4 @@
-"""What happens inside a net that adds."""
+"""The study's own diagnostic: how a small net adds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,20 @@ from lit_credit.callbacks.base.tested import TestedDiagnostic
 from lit_credit.runs.checkpoints import read_weights, rows_beside
 from lit_credit.runs.history import Row
 from lit_credit.runs.table import TableRow
-from lit_credit.studies.addition.findings import AdderFindings
-from lit_credit.studies.addition.measures import SumProbe, adder_findings, draw_probe
-from lit_credit.studies.addition.place_value import best_ratio
+from lit_credit.studies.addition.findings import (
+    AdderFindings,
+    SumProbe,
+    adder_findings,
+    adder_tables,
+    draw_probe,
+)
+from lit_credit.studies.addition.functions import best_ratio
 from lit_credit.studies.addition.sheet import adder_sheet
-from lit_credit.studies.addition.tables import adder_tables
 from lit_credit.utils.names import check_units, matched_units, submodule_names
 from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["AdderAnatomy"]
+
 
 _RATIOS = (0.0, 0.02, 0.05, 0.07, 0.08, 0.09, 0.095, 0.1, 0.105, 0.11, 0.12, 0.13, 0.15, 0.2)
 
@@ -59,12 +64,11 @@ class AdderAnatomy(TestedDiagnostic):
         ratios: those to force.
         reference: checkpoint of another run, whose gains of the norms are shown beside.
         units: names the net; None takes the first submodule that has ``layout``, ``parts()`` (see
-            :class:`lit_credit.studies.addition.parts.AdderParts`) and ``logits_with(tokens,
-            attention)``.
+            :class:`lit_credit.studies.addition.AdderParts`) and ``logits_with(tokens, attention)``.
         **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
-        ValueError: if an argument is out of range, or, in ``setup``, if ``reference`` is no
+        ValueError: if an argument is out of range, or, in ``setup``, if ``reference`` is not a
             checkpoint of such a net.
         MisconfigurationException: if the module has no such net, or an ensemble of them.
 

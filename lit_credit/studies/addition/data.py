@@ -1,18 +1,17 @@
-"""Sums of two numbers, written out."""
+"""Sums of two numbers, written out, with carries where they are wanted."""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.studies.addition.layout import AdditionLayout
-from lit_credit.studies.addition.sampler import draw_sums, forced_chains
 from lit_credit.utils.random_state import generator_of
 from lit_credit.utils.ranges import check_range, check_sizes
 
-__all__ = ["Addition"]
+__all__ = ["Addition", "draw_sums", "forced_chains", "uniform_and_chains"]
 
 # What follows the seed in the keys of what is drawn once; those of batches have up to three words.
 _VAL, _TEST = (0, 0, 0, 2), (0, 0, 0, 3)
@@ -22,8 +21,8 @@ class Addition(TensorDataModule):
     """Sums of two numbers, drawn anew for each batch, their lowest digits first.
 
     A batch is (tokens, forced): int64 (B, 3 digits + 4), see
-    :class:`lit_credit.studies.addition.layout.AdditionLayout`, and bool (B,), the sums that were
-    not drawn uniformly. Validation and test data are uniform sums of all digits, and sums with one
+    :class:`lit_credit.studies.addition.AdditionLayout`, and bool (B,), the sums that were not
+    drawn uniformly. Validation and test data are uniform sums of all digits, and sums with one
     forced run of carries of each length from 1 to ``digits``.
 
     What is trained on changes with the number of updates made, which a resumed run, and several
@@ -36,7 +35,7 @@ class Addition(TensorDataModule):
         curriculum: pairs (update, m): from that update on, numbers are uniform in [0, 10^m). The
             first update is 0; an m above ``digits`` counts as ``digits``.
         carry_mix: the probability that a sum is made of a pattern of carries instead; see
-            :func:`lit_credit.studies.addition.sampler.draw_sums`.
+            :func:`lit_credit.studies.addition.data.draw_sums`.
         fade: two updates: the probability falls from the one to the other linearly to 0; None
             keeps it.
         val_size: uniform sums to validate on.
@@ -135,11 +134,9 @@ class Addition(TensorDataModule):
         return self.layout.fill(*pair), forced
 
     def _evaluation(self, count: int, chains: int, key: tuple[int, ...]) -> Batch:
-        generator, digits = generator_of(self._seed(), *key), self.layout.digits
-        plain, _ = draw_sums(count, digits, digits, 0.0, generator)
-        runs = [forced_chains(chains, digits, n, generator) for n in range(1, digits + 1)]
-        pair = torch.cat([plain, *runs], 1)
-        return self.layout.fill(*pair), torch.arange(pair.shape[1]) >= count
+        generator = generator_of(self._seed(), *key)
+        tokens = uniform_and_chains(self.layout, count, chains, generator)
+        return tokens, torch.arange(len(tokens)) >= count
 
 
 def _curriculum(stages: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
@@ -160,3 +157,101 @@ def _fade(fade: Sequence[int] | None) -> tuple[int, int] | None:
     if len(fade) != 2 or not 0 <= fade[0] < fade[1]:
         raise ValueError(f"`fade` is {list(fade)}, expected two updates, such as [15000, 45000].")
     return fade[0], fade[1]
+
+
+# Drawing sums. N sums of D columns, the lowest first.
+
+# What a column does. Its digits are x = floor(u (first)) + (second) and, v another uniform number,
+# y = floor(v (third + fourth x)) + (fifth + sixth x).
+_COLUMNS = torch.tensor(
+    [
+        [10, 0, 10, 0, 0, 0],  # free: both uniform
+        [9, 0, 9, -1, 0, 0],  # none: x + y < 9, so that no carry leaves
+        [9, 1, 0, 1, 10, -1],  # makes: x + y > 9
+        [10, 0, 1, 0, 9, -1],  # passes: x + y = 9
+        [1, 0, 1, 0, 0, 0],  # zero: both 0
+        [1, 9, 1, 0, 0, 0],  # nine: x = 9, y = 0, which passes too
+        [10, 0, 1, 0, 0, 0],  # alone: y = 0
+    ]
+)
+_FREE, _NONE, _MAKES, _PASSES, _ZERO, _NINE, _ALONE = range(7)
+
+# Of the patterns single, chain, place and boundary: what the run is made of, and all else.
+_RUN = torch.tensor([_PASSES, _PASSES, _NINE, _PASSES])
+_REST = torch.tensor([_NONE, _FREE, _ALONE, _ZERO])
+
+
+def draw_sums(
+    count: int, digits: int, used: int, carry_mix: float, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """X and Y of ``used`` digits: uniform, or with columns that make and pass on carries.
+
+    Those have one of four patterns, drawn at random: ``single``, one column makes a carry and no
+    other does, nor passes one on; ``chain``, a column makes a carry that some columns pass on, the
+    others are uniform; ``place``, the same where Y has but the one digit that makes the carry;
+    ``boundary``, a carry goes from the lowest column to a power of ten, and nothing is above it.
+
+    Args:
+        count: sums N.
+        digits: columns D.
+        used: columns that are not 0.
+        carry_mix: the probability of a pattern.
+        generator: draws them.
+
+    Returns:
+        Digits, int64 (2, N, D), and which sums have a pattern, bool (N,).
+    """
+    column = torch.arange(used)
+    choice, pattern, start, length = torch.rand(4, count, 1, generator=generator)
+    forced, pattern = choice < carry_mix, (4 * pattern).long()
+    first = (used * start).long() * (pattern < 3)
+    last = first + ((used - first) * length).long() * (pattern > 0)
+    kind = torch.where((column > first) & (column <= last), _RUN[pattern], _REST[pattern])
+    kind = torch.where(column == first, _MAKES, kind)
+    return _columns(torch.where(forced, kind, _FREE), digits, generator), forced[:, 0]
+
+
+def forced_chains(count: int, digits: int, length: int, generator: Generator) -> Tensor:
+    """X and Y whose carries make one run of ``length`` columns, at a random place.
+
+    The run is one column that makes a carry and ``length - 1`` that pass it on; no other carries.
+
+    Returns:
+        int64 (2, N, D).
+    """
+    column = torch.arange(digits)
+    first = torch.randint(digits - length + 1, (count, 1), generator=generator)
+    # Above the run a sum of nine would pass the carry on, so all others stay below.
+    kind = torch.where((column > first) & (column < first + length), _PASSES, _NONE)
+    return _columns(torch.where(column == first, _MAKES, kind), digits, generator)
+
+
+def uniform_and_chains(
+    layout: AdditionLayout, count: int, chains: int, generator: Generator
+) -> Tensor:
+    """Sums to measure a net on: uniform ones first, then forced chains of every length.
+
+    Args:
+        layout: how the sums are written.
+        count: uniform sums N, of all digits.
+        chains: sums C of each length of chain, from 1 to ``layout.digits``.
+        generator: draws them.
+
+    Returns:
+        int64 (N + C digits, T).
+    """
+    digits = layout.digits
+    uniform, _ = draw_sums(count, digits, digits, 0.0, generator)
+    runs = [forced_chains(chains, digits, length, generator) for length in range(1, digits + 1)]
+    return layout.fill(*torch.cat([uniform, *runs], 1))
+
+
+def _columns(kind: Tensor, digits: int, generator: Generator) -> Tensor:
+    """Digits of columns that do what ``kind`` says, with zeros above."""
+    u, v = torch.rand(2, *kind.shape, generator=generator)
+    span, least, c, d, e, f = _COLUMNS.T.contiguous()[:, kind]
+    pair = torch.zeros(2, len(kind), digits, dtype=torch.long)
+    x = (u * span).long() + least
+    used = pair[..., : kind.shape[1]]
+    used[0], used[1] = x, (v * (c + d * x)).long() + e + f * x
+    return pair

@@ -1,12 +1,13 @@
-"""Where the digits of a sum stand in a sequence."""
+"""Where the digits of a sum stand in a sequence, and where its carries are."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["AdditionLayout"]
+__all__ = ["AdditionLayout", "PlaceSlots", "carries_in", "longest_run", "place_slots"]
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,60 @@ class AdditionLayout:
     def _join(self, digits: Tensor) -> Tensor:
         total: Tensor = (digits * self._powers(digits.shape[1], digits)).sum(1)
         return total
+
+
+def carries_in(tokens: Tensor, layout: AdditionLayout) -> Tensor:
+    """Which columns of a sum receive a carry: c_i = (z_i - x_i - y_i) mod 10.
+
+    Args:
+        tokens: sums, int64 (N, T), that the layout describes.
+        layout: where their digits stand.
+
+    Returns:
+        bool (N, digits + 1), one a column of Z; the first is False.
+
+    Example:
+        >>> layout = AdditionLayout(digits=2)
+        >>> carries_in(layout.encode(torch.tensor([95]), torch.tensor([7])), layout)
+        tensor([[False,  True,  True]])
+    """
+    columns = tokens[:, layout.z].clone()
+    columns[:, :-1] -= tokens[:, layout.x] + tokens[:, layout.y]
+    return columns % 10 == 1
+
+
+def longest_run(carries: Tensor) -> Tensor:
+    """The length of the longest run of True in each row (N, C); int64 (N,).
+
+    Example:
+        >>> longest_run(torch.tensor([[True, False, True, True], [False] * 4]))
+        tensor([2, 0])
+    """
+    run = longest = torch.zeros(len(carries), dtype=torch.long, device=carries.device)
+    for column in carries.T:
+        run = (run + 1) * column
+        longest = torch.maximum(longest, run)
+    return longest
+
+
+class PlaceSlots(NamedTuple):
+    """For each of the columns C = Z1 .. Z(digits - 1): where it is predicted, and from what."""
+
+    rows: Tensor
+    """The row of the answer, int64 (C,)."""
+    own: Tensor
+    """The positions of X_i and Y_i, int64 (C, 2)."""
+    leak: Tensor
+    """Those of X_(i-1), Y_(i-1) and Z_(i-1), which tell of the carry, int64 (C, 3)."""
+
+
+def place_slots(layout: AdditionLayout) -> PlaceSlots:
+    """The slots of all columns that have both digits of their own and a column below.
+
+    Example:
+        >>> place_slots(AdditionLayout(digits=2)).leak.tolist()  # X0 X1 + Y0 Y1 = Z0 ..
+        [[0, 3, 6]]
+    """
+    i = torch.arange(1, layout.digits)
+    x, y, z = layout.x.start + i, layout.y.start + i, layout.z.start + i
+    return PlaceSlots(i, torch.stack([x, y], 1), torch.stack([x, y, z], 1) - 1)

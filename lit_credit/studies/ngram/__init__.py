@@ -1,8 +1,13 @@
-"""The study of n-grams that are memorized: distributions, nets, task and theory."""
+"""The study of memorized n-grams: what must a net hold to know what follows each context?
 
-from lit_credit.studies.ngram.attention_only import AttentionOnly
-from lit_credit.studies.ngram.conditionals import conditional_entropy, max_accuracy, random_baseline
-from lit_credit.studies.ngram.context_mlp import ContextMLP
+``distributions`` and ``data`` draw the n-grams; ``model`` is the transformer of attention alone and
+``baselines`` are the nets beside it; ``task`` has the losses and metrics. ``functions`` are pure:
+what can be known, and the best logits of low rank; ``theory`` draws a net against them, as a
+callback. The configurations are in ``configs/ngram_memorization``, the findings in
+``docs/ngram_memorization.md``.
+"""
+
+from lit_credit.studies.ngram.baselines import ContextMLP, LowRank
 from lit_credit.studies.ngram.data import NGram
 from lit_credit.studies.ngram.distributions import (
     AlmostRankD,
@@ -11,11 +16,17 @@ from lit_credit.studies.ngram.distributions import (
     PowerUnif,
     RankD,
 )
-from lit_credit.studies.ngram.log_prob_theory import LogProbTheory
-from lit_credit.studies.ngram.low_rank import LowRank
-from lit_credit.studies.ngram.min_norm_coordinates import min_norm_coordinates
-from lit_credit.studies.ngram.optimal_contexts import optimal_contexts
-from lit_credit.studies.ngram.parallel_attention import ParallelAttention, SeparateHeads
+from lit_credit.studies.ngram.functions import (
+    conditional_entropy,
+    log_ratio_fluctuation,
+    low_rank_log_probs,
+    max_accuracy,
+    min_norm_coordinates,
+    optimal_contexts,
+    random_baseline,
+    second_order_contexts,
+)
+from lit_credit.studies.ngram.model import AttentionOnly, ParallelAttention, SeparateHeads
 from lit_credit.studies.ngram.task import (
     ContextDivergence,
     ExpectedAccuracy,
@@ -24,7 +35,7 @@ from lit_credit.studies.ngram.task import (
     NGramPrediction,
     NGramTarget,
 )
-from lit_credit.studies.ngram.theory_figure import theory_figure
+from lit_credit.studies.ngram.theory import LogProbTheory, theory_figure
 
 __all__ = [
     "AlmostRankD",
@@ -46,9 +57,12 @@ __all__ = [
     "RankD",
     "SeparateHeads",
     "conditional_entropy",
+    "log_ratio_fluctuation",
+    "low_rank_log_probs",
     "max_accuracy",
     "min_norm_coordinates",
     "optimal_contexts",
     "random_baseline",
+    "second_order_contexts",
     "theory_figure",
 ]

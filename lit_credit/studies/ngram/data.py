@@ -1,6 +1,5 @@
 """n-grams to predict the last symbol of, drawn or all at once."""
 
-import math
 from typing import Literal
 
 import torch
@@ -10,12 +9,17 @@ from torch import Generator, Tensor
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader, Transform
 from lit_credit.inspect.contexts import Contexts
-from lit_credit.studies.ngram.distributions import NGramDistribution
-from lit_credit.studies.ngram.tables import live_contexts
+from lit_credit.studies.ngram.distributions import NGramDistribution, live_contexts
+from lit_credit.studies.ngram.functions import (
+    conditional_entropy,
+    max_accuracy,
+    random_baseline,
+)
 from lit_credit.utils.random_state import generator_of
 from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["NGram"]
+
 
 _TABLES = (0, 0, 0, 1)
 """What follows the seed in the key of the tables; those of batches have up to three words."""
@@ -78,7 +82,7 @@ class NGram(TensorDataModule):
         self._drawn: tuple[int, Contexts] | None = None
 
     def tables(self) -> list[Tensor]:
-        """Conditionals, float64 (V,), (V, V), ..; see :mod:`lit_credit.studies.ngram.tables`."""
+        """The conditionals pi, float64 (V,), (V, V), ..; see :class:`NGramDistribution`."""
         return self.distribution.tables(generator_of(self._tables_seed(), *_TABLES))
 
     def contexts(self) -> Contexts:
@@ -104,11 +108,11 @@ class NGram(TensorDataModule):
                 )
         if stage == "fit":
             _, prior, rows = self.contexts()
-            entropy = (prior @ torch.special.entr(rows).sum(-1)).item()
             rank_zero_info(
-                f"NGram: {len(prior)} contexts, conditional entropy {entropy:.4f} nats, kl of a "
-                f"uniform answer {math.log(size) - entropy:.4f}, largest accuracy "
-                f"{(prior @ rows.amax(-1)).item():.4f}"
+                f"NGram: {len(prior)} contexts, conditional entropy "
+                f"{conditional_entropy(prior, rows):.4f} nats, kl of a uniform answer "
+                f"{random_baseline(prior, rows):.4f}, largest accuracy "
+                f"{max_accuracy(prior, rows):.4f}"
             )
 
     def train_dataloader(self) -> TensorLoader:

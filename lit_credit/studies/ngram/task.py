@@ -20,6 +20,7 @@ __all__ = [
     "NGramTarget",
 ]
 
+
 _FORM = "(x, y, rows, weight)"
 
 

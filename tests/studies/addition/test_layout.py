@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from lit_credit.studies.addition.carries import carries_in, longest_run
+from lit_credit.studies.addition.layout import carries_in, longest_run
 from lit_credit.studies.addition.layout import AdditionLayout
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lit_credit.cli import main
 from lit_credit.studies.ngram import AlmostRankD, NGram, PowerUnif
-from lit_credit.studies.ngram.tables import joint
+from lit_credit.studies.ngram.distributions import joint
 
 SPARSE = PowerUnif([1.0, 0.5, 0.9], [3, 4, 2], vocab_size=5)
 

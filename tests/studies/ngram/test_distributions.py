@@ -14,7 +14,7 @@ from lit_credit.studies.ngram import (
     max_accuracy,
     random_baseline,
 )
-from lit_credit.studies.ngram.tables import context_index, joint, live_contexts
+from lit_credit.studies.ngram.distributions import context_index, joint, live_contexts
 
 EVERY = [
     PowerUnif([1.0, 0.5, 0.9], [3, 4, 2], vocab_size=5),

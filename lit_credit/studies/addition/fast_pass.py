@@ -1,4 +1,4 @@
-"""The forward pass of the micro adder without what no answer depends on."""
+"""A fast forward pass of the micro adder: only the rows that predict the answer."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 __all__ = ["adder_attention", "fast_logits"]
+
 
 # Legend: N sums, T inputs, R rows that predict the answer. The batch is the last dimension, so
 # that every product has few rows and long contiguous columns.
