@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from lit_credit import functional
 from lit_credit.functional import FactoredMatrix
-from lit_credit.studies import ngram
 from tests.functional.heads import randn, random_orthonormal
 
 seeds = st.integers(0, 2**16)
@@ -49,7 +48,6 @@ GEOMETRIC = {
     "principal_angles": lambda a, b: functional.principal_angles(spanned(a), spanned(b)),
     "subspace_match": lambda a, b: functional.subspace_match(spanned(a), spanned(b), [1, 2]),
     "logit_attribution": lambda a, b: functional.logit_attribution(a.mT, b.mT),
-    "min_norm_coordinates": lambda a, b: ngram.min_norm_coordinates(a.mT, b.mT),
 }
 
 
@@ -124,45 +122,9 @@ def test_divergence_is_zero_for_the_truth_and_blind_to_a_constant(seed, n, m):
     close(functional.softmax_divergence(p.log(), p), torch.zeros(m).double())
     divergence = functional.softmax_divergence(logits, p)
     close(functional.softmax_divergence(logits + 7, p), divergence)
-    z = functional.log_ratio_fluctuation(logits, p)
-    close((p * z.exp()).sum(-1).log(), divergence)
     close(functional.top_probability(p, p), p.amax(-1))
     right = functional.logit_margins(logits, p.argmax(-1)) > 0
     close(right, logits.argmax(-1) == p.argmax(-1))
-
-
-@given(seed=seeds, n=widths, m=widths)
-def test_what_is_best_is_no_worse(seed, n, m):
-    unembedding, p = randn(n, 2, seed=seed), distributions(m, n, seed=seed + 1)
-    best, second = (
-        functional.softmax_divergence(contexts(unembedding, p) @ unembedding.mT, p)
-        for contexts in (ngram.optimal_contexts, functional.second_order_contexts)
-    )
-    assert (best <= second + 1e-9).all()
-    assert (best <= functional.softmax_divergence(torch.zeros_like(p), p) + 1e-9).all()
-
-
-@given(seed=seeds, t=widths, v=widths)
-def test_what_is_known_and_what_is_not_make_the_whole(seed, t, v):
-    prior, rows = distributions(t, seed=seed), distributions(t, v, seed=seed + 1)
-    known = ngram.random_baseline(prior, rows)
-    whole = known + ngram.conditional_entropy(prior, rows)
-    close(whole, torch.tensor(v).double().log())
-    assert -known <= 1e-9
-    assert ngram.max_accuracy(prior, rows) >= 1 / v - 1e-9
-
-
-@given(seed=seeds, m=widths, n=widths)
-def test_full_rank_leaves_nothing_out(seed, m, n):
-    p = distributions(m, n, seed=seed)
-    close(functional.low_rank_log_probs(p, min(m, n)), functional.centred_log_probs(p), 1e-7)
-
-
-@given(seed=seeds, n=widths, d=widths)
-def test_coordinates_make_up_the_vector(seed, n, d):
-    h, unembedding = randn(2, d, seed=seed), randn(n + d, d, seed=seed + 1)
-    coordinates = ngram.min_norm_coordinates(h, unembedding)
-    close(coordinates @ unembedding, h, 1e-7)
 
 
 @given(seed=seeds, n=st.integers(2, 8), d=widths)

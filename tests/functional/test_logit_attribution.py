@@ -10,7 +10,6 @@ from lit_credit.functional import (
     shared_work,
     through_frozen_norm,
 )
-from lit_credit.studies.ngram import min_norm_coordinates
 from tests.functional.heads import randn
 
 P, M, D, N = 3, 11, 4, 6
@@ -47,20 +46,9 @@ def test_shared_work_against_a_loop():
     assert torch.stack([*undefined.solo, *undefined[1:]]).isnan().tolist() == [False, *[True] * 3]
 
 
-def test_coordinates_give_the_vector_back_and_are_the_shortest():
-    w, h = randn(N, D), randn(5, D, seed=1)
-    alpha = min_norm_coordinates(h, w)
-    torch.testing.assert_close(alpha @ w, h)
-    torch.testing.assert_close(alpha @ (w @ w.mT), h @ w.mT)
-    torch.testing.assert_close(alpha, (w @ torch.linalg.inv(w.mT @ w) @ h.mT).mT)
-    assert torch.equal(min_norm_coordinates(h[0], w).isnan(), torch.zeros(N, dtype=torch.bool))
-
-
 def test_what_does_not_fit_is_named():
-    w = randn(N, D)
-    for function in (logit_attribution, min_norm_coordinates):
-        with pytest.raises(ValueError, match=r"expected \(..., d\) and \(N, d\)"):
-            function(randn(M, D + 1), w)
+    with pytest.raises(ValueError, match=r"expected \(..., d\) and \(N, d\)"):
+        logit_attribution(randn(M, D + 1), randn(N, D))
     with pytest.raises(ValueError, match=r"`margins` has shape \(11,\)"):
         shared_work(randn(M))
 

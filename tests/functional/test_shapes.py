@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, jaxtyped
 from torch import Tensor
 
 from lit_credit import functional
-from lit_credit.studies import ngram
 
 typed = jaxtyped(typechecker=beartype)
 
@@ -177,16 +176,6 @@ def embedding_numbers(
 
 
 @typed
-def theory_logits(
-    u: Float[Tensor, "n d"], p: Float[Tensor, "m n"]
-) -> tuple[Float64[Tensor, "m n"], ...]:
-    contexts: Float64[Tensor, "m d"] = functional.second_order_contexts(u, p)
-    logits = contexts @ u.double().mT
-    low_rank = functional.low_rank_log_probs(p, 2)
-    return low_rank, functional.centred_log_probs(p), functional.log_ratio_fluctuation(logits, p)
-
-
-@typed
 def theory_numbers(
     logits: Float[Tensor, "*b n"], p: Float[Tensor, "*b n"]
 ) -> tuple[Float64[Tensor, "*b"], ...]:
@@ -198,14 +187,12 @@ def theory_numbers(
 
 
 @typed
-def attributed(
-    parts: Float[Tensor, "*h m d"], u: Float[Tensor, "n d"]
-) -> tuple[Float[Tensor, "*h m n"], Float[Tensor, "*h m n"]]:
+def attributed(parts: Float[Tensor, "*h m d"], u: Float[Tensor, "n d"]) -> Float[Tensor, "*h m n"]:
     stream = parts.flatten(0, -3).sum(0) if parts.ndim > 2 else parts
     through: Float[Tensor, "*h m d"] = functional.through_frozen_norm(
         parts, stream, None, 1e-5, centred=True
     )
-    return functional.logit_attribution(through, u), ngram.min_norm_coordinates(parts, u)
+    return functional.logit_attribution(through, u)
 
 
 @typed
@@ -261,11 +248,10 @@ def test_shapes_and_dtypes_of_what_is_known_of_distributions(dtype):
     u, parts = torch.randn(7, 3, dtype=dtype), torch.randn(4, 5, 3, dtype=dtype)
     p = torch.randn(5, 7, dtype=dtype).softmax(-1)
     embedding_numbers(u)
-    theory_logits(u, p)
     for shape in ((7,), (5, 7), (2, 5, 7)):
         theory_numbers(torch.randn(shape, dtype=dtype), p.expand(2, 5, 7)[(0,) * (3 - len(shape))])
     for some in (parts, parts[0]):
-        assert {x.dtype for x in attributed(some, u)} == {dtype}
+        assert attributed(some, u).dtype == dtype
     directions: Float[Tensor, "7 2"] = functional.log_prob_directions(p, 2)
     projector_distance(directions, directions[:, :1])
     functional.shared_work(parts[0])

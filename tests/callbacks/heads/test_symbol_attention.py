@@ -17,7 +17,7 @@ from lit_credit.inspect import contexts as contexts_file
 from lit_credit.rules import BP
 from lit_credit.studies.ngram import AttentionOnly, NGramPrediction
 from tests.callbacks import helpers
-from tests.studies.ngram.test_attention_only import plain_heads
+from tests.studies.ngram.test_model import plain_heads
 
 SYMBOLS, WIDTH = 5, 4
 

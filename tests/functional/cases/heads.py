@@ -3,14 +3,11 @@
 import math
 
 from lit_credit import functional
-from lit_credit.studies import addition
 from tests.functional.cases.case import Case, of_factors
 from tests.functional.strategies import (
     all_true,
     choice,
     distribution,
-    index,
-    number,
     positive,
     real,
     whole,
@@ -183,43 +180,5 @@ CASES = {
         bounds=(-1, 1),
         partial=("frequencies", "distance"),
         covers=("RotaryLayout",),
-    ),
-    "place_value_ratio": Case(
-        addition.place_value_ratio,
-        {
-            "attention": distribution("r t"),
-            "rows": index("b", below="r"),
-            "own": index("b s", below="t"),
-            "leak": index("b k", below="t"),
-        },
-        rows=0,
-        bounds=(0, INF),
-        partial=("attention",),
-    ),
-    "force_ratio": Case(
-        addition.force_ratio,
-        {
-            "attention": distribution("r t"),
-            "rows": index("c", below="1"),
-            "own": index("c s", below="1"),
-            "leak": index("c k", below="t"),
-            "ratio": number(0.25),
-        },
-        partial=("attention",),
-    ),
-    "without_source": Case(
-        addition.without_source,
-        {
-            "attention": distribution("r t"),
-            "rows": index("c", below="r"),
-            "source": index("c", below="t"),
-        },
-        partial=("attention",),
-    ),
-    "best_ratio": Case(
-        addition.best_ratio,
-        {"ratios": positive("k"), "exact": positive("k")},
-        degrees={"ratios": 1},
-        partial=("ratios",),
     ),
 }

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from lit_credit import functional
-from lit_credit.studies import addition
 from tests.functional.cases.case import Case
-from tests.functional.strategies import Given, flags, index, number, whole
+from tests.functional.strategies import Given, index, number, whole
 
 INF = math.inf
 
@@ -30,26 +29,6 @@ def _drawn_tokens(scores, prompt, seed, **arguments):
 
 
 CASES = {
-    "column_errors": Case(
-        addition.column_errors,
-        {"wrong": flags("n b"), "carries": flags("n b")},
-        rows=0,
-        bounds=(0, 1),
-    ),
-    "exact_by_run": Case(
-        addition.exact_by_run,
-        {"right": flags("n"), "runs": index("n", below="n"), "longest": whole(2)},
-        bounds=(0, 1),
-    ),
-    "digit_differences": Case(
-        addition.digit_differences,
-        {
-            "predicted": index("n m", below="10"),
-            "target": index("n m", below="10"),
-            "carries": flags("n m"),
-        },
-        bounds=lambda sizes: (0, sizes["n"] * sizes["m"]),
-    ),
     "repeated_tokens": Case(
         _drawn_blocks,
         {

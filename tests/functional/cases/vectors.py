@@ -3,7 +3,6 @@
 import math
 
 from lit_credit import functional
-from lit_credit.studies import addition
 from tests.functional.cases.case import Case
 from tests.functional.strategies import descending, orthonormal, positive, ranks, real, whole
 
@@ -163,11 +162,5 @@ CASES = {
         rows=0,
         bounds=(0, 2),
         partial=("singular_values",),
-    ),
-    "digit_readout": Case(
-        addition.digit_readout,
-        {"points": real("n 2"), "matrix": real("d 2")},
-        degrees={"points": (1, 0, None, None, None), "matrix": (1, 0, 0, 0, 0)},
-        partial=("points",),
     ),
 }

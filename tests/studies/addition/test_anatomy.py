@@ -20,10 +20,9 @@ from lit_credit.studies.addition import (
     MicroAdder,
     adder_sheet,
 )
-from lit_credit.studies.addition.layout import AdditionLayout
 from lit_credit.studies.addition.findings import adder_findings, draw_probe
+from lit_credit.studies.addition.layout import AdditionLayout, place_slots
 from lit_credit.studies.addition.model import AdderParts
-from lit_credit.studies.addition.layout import place_slots
 from lit_credit.tasks import EachMember
 from tests.callbacks.helpers import events, files
 from tests.rules.helpers import quiet_trainer

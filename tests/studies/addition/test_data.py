@@ -9,9 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_credit.inspect.updates import batches_of
 from lit_credit.rules import BP
 from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
-from lit_credit.studies.addition.layout import carries_in, longest_run
-from lit_credit.studies.addition.layout import AdditionLayout
 from lit_credit.studies.addition.data import draw_sums
+from lit_credit.studies.addition.layout import AdditionLayout, carries_in, longest_run
 from lit_credit.utils.random_state import generator_of
 from tests.rules.helpers import quiet_trainer
 

@@ -5,8 +5,7 @@ import random
 import pytest
 import torch
 
-from lit_credit.studies.addition.layout import carries_in, longest_run
-from lit_credit.studies.addition.layout import AdditionLayout
+from lit_credit.studies.addition.layout import AdditionLayout, carries_in, longest_run
 
 
 def test_the_34_positions_of_ten_digits_by_hand():

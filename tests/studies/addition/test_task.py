@@ -128,3 +128,15 @@ def test_sums_of_another_length_are_refused():
     )
     with pytest.raises(ValueError, match=message):
         AdditionTask(3).loss(torch.zeros(len(batch[0]), 5, 10), batch)
+
+
+def test_a_net_whose_logits_are_nan_does_not_answer_0():
+    task = AdditionTask(digits=1)
+    zero = torch.tensor([0, 0])
+    target = task.target((task.layout.encode(zero, zero), zero.bool()))
+    right = torch.nn.functional.one_hot(target.answers, 10).float()
+    for share in (1, 0.5):
+        metric = task.metrics()["exact"]
+        metric.update(right, target)
+        assert metric.compute() == share
+        right[0, 0] = torch.nan

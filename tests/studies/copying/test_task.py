@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lit_credit.studies.copying import PatternCopying
+from lit_credit.studies.copying import CopyError, CopyTarget, PatternCopying
 
 
 def test_errors_are_taken_where_scored_in_and_out_of_distribution_apart():
@@ -37,3 +37,10 @@ def test_the_error_of_nothing_is_undefined():
     metric = task.metrics()["ood_error"]
     metric.update(torch.zeros(1, 3, 4), task.target(batch))
     assert metric.compute().isnan()
+
+
+def test_a_net_whose_logits_are_nan_does_not_answer_the_first_symbol():
+    target = CopyTarget(torch.zeros(1, 2).long(), torch.ones(1, 2).bool(), torch.tensor([False]))
+    metric = CopyError(ood=False)
+    metric.update(torch.tensor([[[torch.nan, 0.0], [1.0, 0.0]]]), target)
+    assert metric.compute() == 0.5

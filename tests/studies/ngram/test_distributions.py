@@ -10,9 +10,6 @@ from lit_credit.studies.ngram import (
     LastPosition,
     PowerUnif,
     RankD,
-    conditional_entropy,
-    max_accuracy,
-    random_baseline,
 )
 from lit_credit.studies.ngram.distributions import context_index, joint, live_contexts
 
@@ -69,8 +66,6 @@ def test_live_contexts_against_a_loop():
 def test_tables_of_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"`tables` have shapes \[\(3,\), \(3, 4\)\]"):
         live_contexts([torch.ones(3), torch.ones(3, 4)])
-    with pytest.raises(ValueError, match=r"`prior` has shape \(3,\) and `rows` \(4, 2\)"):
-        conditional_entropy(torch.ones(3), torch.ones(4, 2))
 
 
 def test_powers_in_an_order_of_their_own_for_each_context():
@@ -82,27 +77,6 @@ def test_powers_in_an_order_of_their_own_for_each_context():
         found = table.sort(-1, descending=True).values
         torch.testing.assert_close(found, expected.expand_as(found), rtol=1e-7, atol=1e-7)
     assert len(set(tables[2].flatten(0, 1).argmax(-1).tolist())) > 2
-
-
-def test_numbers_of_the_study():
-    _, prior, rows = live_contexts(LastPosition(vocab_size=10, peak=0.95).tables(generator()))
-    assert conditional_entropy(prior, rows).item() == pytest.approx(0.3084, abs=5e-5)
-    assert random_baseline(prior, rows).item() == pytest.approx(1.9942, abs=5e-5)
-    assert max_accuracy(prior, rows).item() == pytest.approx(0.95)
-    diffuse = PowerUnif([1.0, 1.0, 0.9], [40, 40, 100], vocab_size=100)
-    _, prior, rows = live_contexts(diffuse.tables(generator()))
-    assert len(prior) == 1600
-    assert conditional_entropy(prior, rows).item() == pytest.approx(3.2505, abs=5e-5)
-    assert random_baseline(prior, rows).item() == pytest.approx(1.3546, abs=5e-5)
-    slow = -sum(
-        p * sum(q * math.log(q) for q in r)
-        for p, r in zip(prior.tolist(), rows.tolist(), strict=True)
-    )
-    assert conditional_entropy(prior, rows).item() == pytest.approx(slow)
-    # Impossible symbols add nothing.
-    lookup = PowerUnif([1.0, 1.0], [10, 1], vocab_size=10)
-    _, prior, rows = live_contexts(lookup.tables(generator()))
-    assert conditional_entropy(prior, rows).item() == 0
 
 
 def test_skewed_symbols_are_drawn_in_proportion():

@@ -97,3 +97,13 @@ def test_metrics_do_not_round_in_mixed_precision():
         with torch.autocast("cpu", torch.bfloat16):
             found.update(logits, NGramTarget(rows, weight))
         assert found.compute().item() == pytest.approx(metric.compute().item(), rel=1e-6), name
+
+
+def test_a_net_whose_logits_are_nan_does_not_answer_the_first_symbol():
+    first = NGramTarget(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.ones(2))
+    logits = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]])
+    metrics = NGramPrediction().metrics()
+    for metric in metrics.values():
+        metric.update(logits, first)
+    assert metrics["accuracy"].compute().isnan()
+    assert metrics["memorized"].compute() == 1

@@ -1,4 +1,4 @@
-"""AttentionOnly, ContextMLP and LowRank against nn.MultiheadAttention, closed forms and loops."""
+"""AttentionOnly against nn.MultiheadAttention, closed forms and loops."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.nn.functional import layer_norm
 
 from lit_credit.inspect.attention.head_weights import read_embedding, read_heads
 from lit_credit.inspect.attention.recording import recorded_attention
-from lit_credit.studies.ngram import AttentionOnly, ContextMLP, LowRank, ParallelAttention
+from lit_credit.studies.ngram import AttentionOnly, ParallelAttention
 
 
 def plain_heads(layer, splits=1):
@@ -147,15 +147,6 @@ def test_heads_and_embedding_are_read_by_the_tools():
     assert [call.weights.shape for call in calls] == [(5, 6, 2, 2), (5, 6, 1, 2)]
 
 
-def test_a_low_rank_net_reads_each_contexts_own_vector():
-    net = LowRank(vocab_size=4, width=3, block_size=3)
-    contexts = torch.tensor([[0, 1, 2], [3, 0, 1]])
-    expected = net.embed.weight[[4 + 2, 3 * 16 + 1]] @ net.head.weight.T
-    torch.testing.assert_close(net(contexts), expected)
-    assert net.embed.weight.abs().max() <= 3**-0.5
-    assert net.head.bias is None
-
-
 def pair(**options):
     """The same net with stacked and with separate heads, from one seed."""
     nets = []
@@ -217,40 +208,18 @@ def test_silent_heads_add_nothing_and_leave_the_rest_as_drawn():
         assert all(g.any() for g in torch.autograd.grad(loss, list(blocks.values())))
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_an_mlp_on_contexts_against_a_loop(depth):
-    torch.manual_seed(0)
-    net = ContextMLP(vocab_size=7, width=4, hidden=6, depth=depth, block_size=3)
-    contexts = torch.randint(7, (5, 3))
-    logits = []
-    for context in contexts.tolist():
-        h = torch.cat([net.embed.weight[symbol] for symbol in context])
-        for layer in net.layers:
-            h = (layer[0].weight @ h + layer[0].bias).clamp(min=0)
-        logits.append(net.head.weight @ (net.out.weight @ h + net.out.bias))
-    torch.testing.assert_close(net(contexts), torch.stack(logits))
-    count = 2 * 7 * 4 + (3 * 4 + 1) * 6 + (depth - 1) * 7 * 6 + 7 * 4
-    assert sum(p.numel() for p in net.parameters()) == count
-    assert net.embed.weight.abs().max() <= 0.5
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ContextMLP(depth=0), "`depth` is 0, expected at least 1"),
-        (lambda: ContextMLP(hidden=0), "`hidden` is 0, expected at least 1"),
-        (lambda: LowRank(width=0), "`width` is 0, expected at least 1"),
         (lambda: AttentionOnly(width=0), "`width` is 0, expected at least 1"),
         (lambda: AttentionOnly(heads=0), "heads is 0, expected at least 1"),
         (lambda: AttentionOnly(splits=0), "`splits` is 0"),
         (lambda: AttentionOnly(mlp_width=0), "`mlp_width` is 0, expected at least 1, or None"),
         (lambda: AttentionOnly(mlp_width=4, mlp_depth=0), "`mlp_depth` is 0"),
-        (lambda: ContextMLP()(torch.zeros(1, 3).long()), "`block_size` of the net is 2.* has 3"),
         (lambda: AttentionOnly(skip_pos_qk=True, skip_emb_qk=True), "queries and keys would read"),
         (lambda: AttentionOnly(skip_pos_ov=True, skip_emb_ov=True), "values would read nothing"),
         (lambda: AttentionOnly(width=5, splits=2), "`splits` is 2.*`width`, 5"),
         (lambda: AttentionOnly()(torch.zeros(1, 3).long()), "`block_size` of the net is 2.* has 3"),
-        (lambda: LowRank()(torch.zeros(1, 3).long()), "`block_size` of the net is 2.* has 3"),
     ],
 )
 def test_what_does_not_fit_is_named(call, message):
