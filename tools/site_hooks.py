@@ -28,8 +28,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add README.md as the home page, and a page for every subpackage."""
     files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text()))
     pages: list[dict[str, str]] = []
-    for package in sorted((ROOT / "lit_credit").glob("*/__init__.py")):
-        name = package.parent.name
+    for package in packages():
+        name = ".".join(package.parent.relative_to(ROOT / "lit_credit").parts)
         text = f"# lit_credit.{name}\n\n" + "\n\n".join(
             [markdown(docstring(package)), *(f"::: {found}" for found in public_names(package))]
         )
@@ -37,6 +37,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         pages.append({name: f"api/{name}.md"})
     config.nav = [*(config.nav or []), {"API": pages}]
     return files
+
+
+def packages() -> list[Path]:
+    """The ``__init__.py`` of every subpackage that has a page: those of studies one by one."""
+    root = ROOT / "lit_credit"
+    found = [*root.glob("*/__init__.py"), *root.glob("studies/*/__init__.py")]
+    return sorted(path for path in found if path != root / "studies" / "__init__.py")
 
 
 def docstring(path: Path) -> str:
@@ -133,8 +140,7 @@ def _example(match: re.Match[str]) -> str:
 
 @cache
 def _documented() -> dict[str, str]:
-    packages = (ROOT / "lit_credit").glob("*/__init__.py")
-    found = [name for package in packages for name in public_names(package)]
+    found = [name for package in packages() for name in public_names(package)]
     return {name.split(".")[-1]: name for name in found}
 
 

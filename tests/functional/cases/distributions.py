@@ -3,7 +3,7 @@
 import math
 
 from lit_credit import functional
-from tests.functional.cases.case import Case
+from tests.functional.case import Case
 from tests.functional.strategies import choice, distribution, index, number, real, whole
 
 INF = math.inf

@@ -3,7 +3,7 @@
 import math
 
 from lit_credit import functional
-from tests.functional.cases.case import Case, of_factors
+from tests.functional.case import Case, of_factors
 from tests.functional.strategies import (
     all_true,
     choice,

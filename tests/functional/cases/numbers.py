@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Generator
 
 from lit_credit import functional
-from tests.functional.cases.case import Case
+from tests.functional.case import Case
 from tests.functional.strategies import Given, index, number, whole
 
 INF = math.inf

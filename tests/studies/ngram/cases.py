@@ -1,9 +1,9 @@
-"""The public functions of the study, with their properties; see ``tests/functional/cases``."""
+"""The public functions of the study, with their properties; see ``tests/functional/case.py``."""
 
 import math
 
 from lit_credit.studies import ngram
-from tests.functional.cases.case import Case
+from tests.functional.case import Case
 from tests.functional.strategies import distribution, real, whole
 
 THEORY = {"unembedding": real("n d"), "probs": distribution("b n"), "bias": real("n")}
