@@ -57,11 +57,11 @@ def public_names(package: Path) -> list[str]:
     By the module that defines it: a function often has the name of its module.
     """
     names = exported(package)
+    prefix = ".".join(package.parent.relative_to(ROOT).parts)
     if names:
         home = imports(package)
-        return [f"{home[name]}.{name}" for name in names]
+        return [f"{home.get(name, prefix)}.{name}" for name in names]
     modules = sorted(package.parent.glob("[!_]*.py"))
-    prefix = f"lit_credit.{package.parent.name}"
     return [f"{prefix}.{module.stem}.{name}" for module in modules for name in exported(module)]
 
 

@@ -1,1 +1,1 @@
-"""One room a study: what only that study can use."""
+"""One folder per study: its data, task, models, own diagnostic, own figures and own functions."""

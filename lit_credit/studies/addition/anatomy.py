@@ -124,7 +124,7 @@ class AdderAnatomy(TestedDiagnostic):
         self.findings = adder_findings(net, self._sums, self.ratios, self._gains)
 
     def compute(self) -> dict[str, float]:
-        """All of it."""
+        """All numbers, by tag."""
         if (found := self.findings) is None:
             return {}
         wrong = found.differences[:, 1:]
@@ -187,9 +187,9 @@ def _reference_gains(path: str, gains: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _validation_rows(checkpoint: str, section: str) -> list[Row]:
-    """What a run's validation has measured, by the tags of the diagnostic.
+    """The metrics of a run's validation, under the tags of the diagnostic.
 
-    A checkpoint ``M07_seed49.ckpt`` is that of a member, whose metrics end on ``/M07``.
+    A checkpoint ``M07_seed49.ckpt`` belongs to a member, whose metrics end in ``/M07``.
     """
     member = checkpoint.rpartition("/")[2].split("_")[0]
     rows = []

@@ -13,7 +13,7 @@ from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["Addition", "draw_sums", "forced_chains", "uniform_and_chains"]
 
-# What follows the seed in the keys of what is drawn once; those of batches have up to three words.
+# Keys of random numbers, after the seed. Keys of batches have at most three words.
 _VAL, _TEST = (0, 0, 0, 2), (0, 0, 0, 3)
 
 
@@ -25,8 +25,9 @@ class Addition(TensorDataModule):
     drawn uniformly. Validation and test data are uniform sums of all digits, and sums with one
     forced run of carries of each length from 1 to ``digits``.
 
-    What is trained on changes with the number of updates made, which a resumed run, and several
-    updates in a training step, go on with; epochs cut by ``limit_train_batches`` count as whole.
+    The curriculum and the fade follow the number of updates. A resumed run continues the count, and
+    several updates per training step count one by one. An epoch that ``limit_train_batches`` cuts
+    short counts as a whole one.
 
     Args:
         digits: of each number that is added.
@@ -186,15 +187,15 @@ def draw_sums(
 ) -> tuple[Tensor, Tensor]:
     """X and Y of ``used`` digits: uniform, or with columns that make and pass on carries.
 
-    Those have one of four patterns, drawn at random: ``single``, one column makes a carry and no
-    other does, nor passes one on; ``chain``, a column makes a carry that some columns pass on, the
-    others are uniform; ``place``, the same where Y has but the one digit that makes the carry;
-    ``boundary``, a carry goes from the lowest column to a power of ten, and nothing is above it.
+    The latter have one of four patterns, drawn at random. ``single``: one column makes a carry, no
+    other column makes or passes one. ``chain``: one column makes a carry, some columns pass it on,
+    the others are uniform. ``place``: as chain, but Y has only the digit that makes the carry.
+    ``boundary``: a carry goes from the lowest column to a power of ten, and all above is zero.
 
     Args:
         count: sums N.
         digits: columns D.
-        used: columns that are not 0.
+        used: columns that are drawn; those above are 0.
         carry_mix: the probability of a pattern.
         generator: draws them.
 

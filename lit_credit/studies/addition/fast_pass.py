@@ -24,7 +24,7 @@ def adder_attention(net: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _scale(net: Any, positions: Tensor) -> Tensor:
-    """What the first norm multiplies each input by, apart from its gain, (T,).
+    """The factor of the first norm at each input, apart from its gain, (T,).
 
     All digits have one norm: that of the stream depends on the position alone.
     """

@@ -102,7 +102,7 @@ def digit_differences(predicted: Tensor, target: Tensor, carries: Tensor) -> Ten
 
 
 class DigitReadout(NamedTuple):
-    """What is read of each digit, and what becomes of it."""
+    """How a map to the stream reads the digits, and what it writes."""
 
     values: Tensor
     """Of each digit, (10,), rising with it; in units of the singular value."""
@@ -113,7 +113,7 @@ class DigitReadout(NamedTuple):
     read: Tensor
     """The direction that is read, (2,), of norm 1."""
     write: Tensor
-    """What it is turned into, (5,), of norm 1."""
+    """The direction that is written, (5,), of norm 1."""
 
 
 def digit_readout(points: Tensor, matrix: Tensor) -> DigitReadout:
@@ -133,7 +133,7 @@ def digit_readout(points: Tensor, matrix: Tensor) -> DigitReadout:
         for ``share`` where a point is not.
 
     Raises:
-        ValueError: if the shapes are others, or there is no digit or nothing to write to.
+        ValueError: if the shapes differ from these, or a tensor has no rows.
 
     Example:
         >>> points = torch.stack([torch.arange(10.0), torch.ones(10)], 1)
@@ -207,7 +207,7 @@ def place_value_ratio(attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor
 def force_ratio(attention: Tensor, rows: Tensor, own: Tensor, leak: Tensor, ratio: float) -> Tensor:
     """The attention with that ratio in every column, all sources of a kind read alike.
 
-    What a row spends on the two columns together, and all other attention, stay as they are.
+    The attention of a row to the two columns together stays as it is, and so does all the rest.
 
     Args:
         attention: (R, T).
@@ -265,7 +265,7 @@ def without_source(attention: Tensor, rows: Tensor, source: Tensor) -> Tensor:
 
 
 def best_ratio(ratios: Tensor, exact: Tensor) -> Tensor:
-    """The ratio at which most sums are right; of several the mean, NaN where none is ever right.
+    """The ratio at which most sums are right; the mean of several such, NaN if none is ever right.
 
     Args:
         ratios: (K,).

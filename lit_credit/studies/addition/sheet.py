@@ -41,7 +41,7 @@ _HIGHEST = 0.4
 
 
 def adder_sheet(found: AdderFindings, rows: Sequence[Row], *, section: str = "adder") -> Figure:
-    """What a net reads, where it looks, which sums it gets wrong, and how it came to that.
+    """Draw what a net reads, where it looks, which sums it gets wrong, and how it learned.
 
     The panels, of which 13 has two parts: 1 the digits' embedding, 2 queries and 3 keys in their
     plane, 4 attention and 5 its top sources, 6 errors by digit, 7 and by the carry into it, 8 by
@@ -52,7 +52,7 @@ def adder_sheet(found: AdderFindings, rows: Sequence[Row], *, section: str = "ad
     Args:
         found: a measurement.
         rows: of the history ``adder_anatomy``, for the panels over training.
-        section: what the history's tags begin with.
+        section: the first part of the history's tags.
 
     Returns:
         The figure; a panel without anything to show says n/a.
@@ -261,7 +261,7 @@ def draw_ratio(ax: Axes, found: AdderFindings) -> None:
         not_applicable(ax)
         return
     ax.axhline(_TENTH, color=GREY, linestyle="--")
-    # What reads the wrong columns may have any ratio: written at the edge.
+    # A net that reads the wrong columns may have any ratio: the text at the edge says it.
     top = min(max(0.15, 1.15 * max(finite.values())), _HIGHEST)
     for i, value in finite.items():
         ax.plot(i, min(value, top), "o" if value <= top else "^", color=BLUE, markersize=9)

@@ -1,4 +1,4 @@
-"""The answers of sums: the loss, and which sums come out right."""
+"""The task of addition: the loss of the answers, and which sums come out right."""
 
 from abc import abstractmethod
 from typing import Any
@@ -24,9 +24,9 @@ __all__ = [
 
 
 class SumTarget:
-    """What the answers are compared with.
+    """The right answers, with the carries and runs that metrics sort them by.
 
-    What several metrics of one batch need is computed once.
+    Several metrics of one batch share it, so that each part is computed once.
 
     Args:
         tokens: the sums, int64 (N, T).
@@ -56,12 +56,12 @@ class _Share(Metric):
 
     @abstractmethod
     def select(self, right: Tensor, target: SumTarget) -> Tensor:
-        """What is counted, bool of any shape, of the right answers (N, R)."""
+        """The entries to count, bool of any shape, given which answers are right, bool (N, R)."""
 
     def update(self, logits: Tensor, target: SumTarget) -> None:
         """Add logits of the answer's rows (N, R, 10), or of all inputs."""
         rows = logits[:, -target.answers.shape[1] :]
-        # The largest of NaN would be the first symbol.
+        # argmax of NaN is 0, a digit.
         right = (rows.argmax(-1) == target.answers) & ~rows.isnan().any(-1)
         hits = self.select(right, target)
         self.hits += hits.sum()
@@ -218,7 +218,7 @@ class AdditionTask(Task):
         return cross_entropy(logits, tokens[:, layout.answers].T.reshape(1, -1))
 
     def metrics(self) -> dict[str, Metric]:
-        """The names of what is measured.
+        """All metrics, by name.
 
         ``exact``, ``token_accuracy`` of uniform sums and ``chains``, the exact ones of the sums
         with a forced run; ``error/Z00`` and so on, by digit; ``error/carry0`` and ``error/carry1``,
@@ -236,6 +236,6 @@ class AdditionTask(Task):
         }
 
     def target(self, batch: Any) -> SumTarget:
-        """The answers, with what the metrics sort them by."""
+        """The answers, the carries and the runs."""
         tokens, forced = batch
         return SumTarget(tokens, forced, self.layout)

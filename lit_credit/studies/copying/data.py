@@ -14,8 +14,7 @@ from lit_credit.utils.ranges import check_range, check_sizes
 __all__ = ["Copying"]
 
 _POOL, _VAL, _TEST = (0, 0, 0, 1), (0, 0, 0, 2), (0, 0, 0, 3)
-"""What follows the seed in the keys of the pool and of the sequences to evaluate on; those of
-batches have up to three words."""
+"""Keys of random numbers, after the seed. Keys of batches have at most three words."""
 
 
 class Copying(TensorDataModule):

@@ -1,4 +1,4 @@
-"""The next symbol, with the error taken where it can be copied."""
+"""The task of copying: predict the next symbol; the error counts the symbols of the copy."""
 
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ __all__ = ["CopyError", "CopyTarget", "PatternCopying"]
 
 
 class CopyTarget(NamedTuple):
-    """What a copy is compared with.
+    """The right symbols, and where they count.
 
     Attributes:
-        symbols: (N, T), what follows each position.
-        scored: bool (N, T), where the error is taken.
+        symbols: (N, T), the symbol that follows each position.
+        scored: bool (N, T), the positions where the error is taken.
         ood: bool (N,), the samples that are out of distribution.
     """
 
@@ -29,7 +29,7 @@ class CopyError(Metric):
     """Share of the scored symbols that are not the most likely ones; NaN where there are none.
 
     Args:
-        ood: count the samples that are out of distribution, or only the others.
+        ood: count the samples that are out of distribution, or only those in distribution.
 
     Example:
         >>> metric = CopyError(ood=False)
@@ -52,9 +52,9 @@ class CopyError(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: CopyTarget) -> None:
-        """Add logits (N, T, V) and what they are compared with."""
+        """Add logits (N, T, V) and their target."""
         scored = target.scored & (target.ood == self.ood)[:, None]
-        # The largest of NaN would be the first symbol.
+        # argmax of NaN is 0, the first symbol.
         wrong = (logits.argmax(-1) != target.symbols) | logits.isnan().any(-1)
         self.wrong += (wrong & scored).sum()
         self.count += scored.sum()

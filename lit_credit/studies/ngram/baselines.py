@@ -1,4 +1,4 @@
-"""What attention is compared with: a free vector for every context, and an MLP."""
+"""Nets to compare attention with: a free vector for every context, and an MLP."""
 
 from itertools import pairwise
 
@@ -13,8 +13,8 @@ __all__ = ["ContextMLP", "LowRank"]
 class LowRank(nn.Module):
     """Logits ``W_U w_c`` from a free vector w_c for every context c.
 
-    What a sequence model of the same width could do at best, whatever is between its embedding and
-    its head. Both weights start uniform within +-1 / sqrt(width).
+    No sequence model of the same width can do better, whatever is between its embedding and its
+    head. Both weights start uniform within +-1 / sqrt(width).
 
     Args:
         vocab_size: symbols V.

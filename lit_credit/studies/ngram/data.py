@@ -22,23 +22,23 @@ __all__ = ["NGram"]
 
 
 _TABLES = (0, 0, 0, 1)
-"""What follows the seed in the key of the tables; those of batches have up to three words."""
+"""Key of random numbers, after the seed. Keys of batches have at most three words."""
 
 
 class NGram(TensorDataModule):
-    """Contexts of n - 1 symbols, and what follows them.
+    """Contexts of n - 1 symbols, and the symbols that follow them.
 
-    A batch is (x, y, rows, weight): contexts x, int64 (B, n - 1); what followed, y; the
-    distribution of what follows, ``rows`` (B, V); and the weight of each sample in the loss (B,),
-    with a mean of one. Validation and test data are all contexts that occur, weighted by how often
-    they do, in one batch.
+    A batch is (x, y, rows, weight): contexts x, int64 (B, n - 1); the symbol y that followed; the
+    distribution ``rows`` of the next symbol, (B, V); the weight of each sample in the loss, (B,),
+    with a mean of one. Validation and test data are all contexts that occur, in one batch, weighted
+    by their probability.
 
     Args:
         distribution: of the n-grams.
         mode: ``sampled`` draws contexts and symbols y, int64 (B,), anew for each batch; all weights
             are one. ``exact`` trains on all contexts at every update, with y the rows: no noise.
-        batch_size: samples in a training batch, over all devices together; of no effect in mode
-            ``exact``.
+        batch_size: samples in a training batch, over all devices together; mode ``exact`` ignores
+            it.
         steps_per_epoch: training batches in an epoch; the run validates after each.
         distribution_seed: seed of the distribution; None takes ``seed``.
         seed: seed of everything drawn; None takes the one given to ``seed_everything``, or 0 if
@@ -124,7 +124,7 @@ class NGram(TensorDataModule):
         return self.loader([torch.zeros(1)], count, fill, draws=self.steps_per_epoch)
 
     def val_dataloader(self) -> TensorLoader:
-        """All contexts, mixed: those who look at the first rows see contexts of all kinds."""
+        """All contexts in a mixed order, so that the first rows are contexts of all kinds."""
         everything = self._everything()
         count = len(everything[0])
         order = torch.randperm(count, generator=Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""What can be known of the next symbol, and which logits of low rank come closest to it."""
+"""The study's functions: limits of any net, and the best logits of low rank."""
 
 import math
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def conditional_entropy(prior: Tensor, rows: Tensor) -> Tensor:
-    r"""Entropy of what follows, averaged over contexts: the least cross-entropy that is possible.
+    r"""Entropy of the next symbol, averaged over contexts: the least possible cross-entropy.
 
     .. math:: H = -\sum_c p(c) \sum_x \pi(x | c) \log \pi(x | c)
 
@@ -70,7 +70,7 @@ def random_baseline(prior: Tensor, rows: Tensor) -> Tensor:
 
 
 def max_accuracy(prior: Tensor, rows: Tensor) -> Tensor:
-    """The accuracy of whoever knows the rows: the mean of their largest entries.
+    """The largest possible accuracy: the mean of the rows' largest entries.
 
     Args:
         prior: (T,), sums to one.
@@ -284,7 +284,7 @@ def optimal_contexts(unembedding: Tensor, probs: Tensor, bias: Tensor | None = N
         return start
     u, p = in_float64(unembedding), in_float64(probs).to(start.device)
     undefined |= ~(p > 0).all(1, keepdim=True)
-    # What has no best context is solved in the place of the uniform distribution, and left out.
+    # A row without a best context is solved for the uniform distribution instead, and masked below.
     start, p = start.masked_fill(undefined, 0.0), p.masked_fill(undefined, 1 / len(u))
     b = u.new_zeros(len(u)) if bias is None else in_float64(bias).to(u.device)
 

@@ -76,8 +76,8 @@ class ParallelAttention(nn.Module):
         """Map (N, T, d) to (N, T, d), or to (N, 1, d) with ``last_only``; no position sees a later.
 
         Args:
-            x: what queries and keys are made of.
-            read: what values are made of; None for x.
+            x: the input of queries and keys.
+            read: the input of values; None for x.
         """
         q = self._split(self.q(x[:, -1:] if self.last_only else x))  # (N, T, H, d_h)
         k, v = self._split(self.k(x)), self._split(self.v(x if read is None else read))
@@ -98,7 +98,7 @@ class ParallelAttention(nn.Module):
         return ["o"]
 
     def by_head(self, mixed: Tensor) -> Tensor:
-        """What each of the H attentions adds: (N, T, H, d), of the input (N, T, H d) of ``o``."""
+        """The output of each attention, (N, T, H, d), from the input of ``o``, (N, T, H d)."""
         mixed, weight = (
             torch.unflatten(x, -1, (-1, len(self.o.weight))) for x in (mixed, self.o.weight)
         )
@@ -152,7 +152,7 @@ class SeparateHeads(nn.ModuleList):
         return [f"{index}.o" for index in range(len(self))]
 
     def by_head(self, *mixed: Tensor) -> Tensor:
-        """What each head adds: (N, T, H, d), of the inputs (N, T, d) of all ``o``."""
+        """The output of each head, (N, T, H, d), from the inputs of all ``o``, (N, T, d)."""
         heads = [cast(ParallelAttention, head) for head in self]
         return torch.cat([h.by_head(m) for h, m in zip(heads, mixed, strict=True)], 2)
 
@@ -162,9 +162,9 @@ class AttentionOnlyBlock(nn.Module):
 
     Args:
         position: vectors of the positions, which all blocks share.
-        attention: maps what queries and keys, and what values read, to (N, T, d).
-        mlp: what is added after the attention, or None.
-        without: the parts that are left out, of ``residual``, ``pos_qk``, ``emb_qk``, ``pos_ov``
+        attention: maps the input of queries and keys, and that of values, to (N, T, d).
+        mlp: a module whose output is added after the attention, or None.
+        without: the parts to leave out, of ``residual``, ``pos_qk``, ``emb_qk``, ``pos_ov``
             and ``emb_ov``.
     """
 
@@ -332,7 +332,7 @@ class AttentionOnly(nn.Module):
         return logits
 
     def activations(self, contexts: Tensor) -> dict[str, Tensor]:
-        """What the net computes on the way, by name.
+        """The intermediate values of a forward pass, by name.
 
         Args:
             contexts: (N, n - 1).

@@ -1,4 +1,4 @@
-"""What follows a context, where its distribution is known."""
+"""The task of n-grams: predict the next symbol, of which the true distribution is known."""
 
 from abc import abstractmethod
 from typing import Any, Literal, NamedTuple
@@ -25,11 +25,11 @@ _FORM = "(x, y, rows, weight)"
 
 
 class NGramTarget(NamedTuple):
-    """What logits are compared with.
+    """The true distributions, and their weights.
 
     Attributes:
-        rows: (N, V), the distribution of what follows.
-        weight: (N,), of each context in a mean; one of zero is no context at all.
+        rows: (N, V), the distribution of the next symbol.
+        weight: (N,), the weight of each context in a mean; a weight of zero leaves it out.
     """
 
     rows: Tensor
@@ -53,9 +53,9 @@ class _WeightedMean(Metric):
         """One value a context, (N,)."""
 
     def update(self, logits: Tensor, target: NGramTarget) -> None:
-        """Add logits (N, V) and what they are compared with."""
+        """Add logits (N, V) and their target."""
         weight = target.weight.float()
-        # No product of vectors: autocast would round it to half precision.
+        # Not a product of vectors, which autocast would round to half precision.
         self.total += (weight * self.values(logits.float(), target.rows.float())).sum()
         self.weight += weight.sum()
 
@@ -83,7 +83,7 @@ class ContextDivergence(_WeightedMean):
 
 
 class ExpectedAccuracy(_WeightedMean):
-    """How often the most likely answer is what follows: the mean of pi(argmax of the logits).
+    """Mean over contexts of the true probability of the net's answer, pi(argmax of the logits).
 
     Example:
         >>> metric = ExpectedAccuracy()
@@ -122,7 +122,7 @@ class Margin(_WeightedMean):
 
 
 class MemorizedContexts(Metric):
-    """In how many contexts the largest logit is that of a most likely symbol.
+    """Number of contexts where the largest logit is that of a most likely symbol.
 
     Example:
         >>> metric = MemorizedContexts()
@@ -141,7 +141,7 @@ class MemorizedContexts(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: NGramTarget) -> None:
-        """Add logits (N, V) and what they are compared with."""
+        """Add logits (N, V) and their target."""
         rows = target.rows
         answer = rows.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
         counted = (target.weight > 0) & ~logits.isnan().any(1)
@@ -158,11 +158,11 @@ class NGramPrediction(Task):
     Both losses have the same gradient on average, and where y are rows.
 
     Args:
-        loss: ``next_token`` is the cross-entropy with what followed, y; ``divergence`` the
-            Kullback-Leibler divergence from the distribution of what follows. Both in nats.
+        loss: ``next_token`` is the cross-entropy with the symbol that followed, y; ``divergence``
+            is the Kullback-Leibler divergence from ``rows``. Both are in nats.
 
     Raises:
-        ValueError: if the loss is none of the two.
+        ValueError: if ``loss`` is neither.
 
     Example:
         >>> x, rows = torch.zeros(1, 2, dtype=torch.long), torch.tensor([[0.5, 0.5, 0.0, 0.0]])

@@ -64,8 +64,8 @@ class LogProbTheory(ContextDiagnostic):
     contexts by their prior, of divergences in nats:
 
     - ``theory/kl``: KL of the module's softmax from p;
-    - ``theory/kl_best``: KL of the best logits W_U w + b, over all w: what of ``kl`` the
-      unembedding is to blame for, whatever the vectors that it reads;
+    - ``theory/kl_best``: KL of the best logits W_U w + b, over all w: the part of ``kl`` that is
+      due to the unembedding, whatever vectors it reads;
     - ``theory/variance``: half the variance under p of its logits less log p, which is ``kl`` to
       second order;
     - ``theory/kl_second_order``: KL of the logits W_U w_e + b;
