@@ -34,6 +34,13 @@ callbacks.attention callbacks.heads.attention
 callbacks.attention_maps callbacks.heads.attention_maps
 callbacks.attention_proof callbacks.heads.attention_proof
 callbacks.attribution_proof callbacks.heads.attribution_proof
+callbacks.base.attempts callbacks.base.failures
+callbacks.base.declared callbacks.base.report
+callbacks.base.gathered callbacks.base.values
+callbacks.base.heads callbacks.base.values
+callbacks.base.memory callbacks.base.failures
+callbacks.base.missing callbacks.base.failures
+callbacks.base.undefined callbacks.base.failures
 callbacks.circuit_levels callbacks.heads.circuit_levels
 callbacks.circuit_matching callbacks.heads.circuit_matching
 callbacks.circuit_pairs callbacks.heads.circuit_pairs
@@ -58,7 +65,7 @@ callbacks.points callbacks.base.points
 callbacks.reference callbacks.credit.reference
 callbacks.reference_validity callbacks.credit.reference_validity
 callbacks.residual_norms callbacks.representations.residual_norms
-callbacks.samples callbacks.base.samples
+callbacks.samples callbacks.base.values
 callbacks.scale_stability callbacks.credit.scale_stability
 callbacks.softmax_jacobian callbacks.heads.softmax_jacobian
 callbacks.softmax_reading callbacks.heads.softmax_reading
@@ -187,7 +194,7 @@ utils.table runs.table
 utils.trainer trainer.trainer
 utils.trusted_classes runs.trusted_classes
 utils.undisturbed inspect.probe.undisturbed
-utils.unfrozen callbacks.base.unfrozen
+utils.unfrozen callbacks.base.chunk
 utils.unit_names inspect.unit_names
 utils.unit_passage inspect.unit_passage
 utils.updates inspect.updates
@@ -202,6 +209,8 @@ _NAMES = dict(
     for line in """
 callbacks.AdderAnatomy studies.addition.anatomy
 callbacks.LogProbTheory studies.ngram.theory
+callbacks.base.named.as_numbers callbacks.base.values
+callbacks.base.named.named callbacks.base.failures
 datamodules.Addition studies.addition.data
 datamodules.AlmostRankD studies.ngram.distributions
 datamodules.Copying studies.copying.data
@@ -257,7 +266,10 @@ tasks.NGramTarget studies.ngram.task
 tasks.PatternCopying studies.copying.task
 """.strip().splitlines()
 )
-"""A name that a package exported before, and the module that defines it now."""
+"""A name that a package or module had before, and the module that defines it now."""
+
+_SPLIT = {"callbacks.base.named"}
+"""Modules that are gone, and whose names lie in several modules now."""
 
 
 def current_path(path: str) -> str:
@@ -272,10 +284,10 @@ def current_path(path: str) -> str:
     package, _, rest = path.partition(".")
     if package != "lit_credit":
         return path
-    if rest in _NAMES:
-        room = ".".join(_NAMES[rest].split(".")[:2])
-        return f"lit_credit.{room}.{rest.rpartition('.')[2]}"
     module, _, name = rest.rpartition(".")
+    if rest in _NAMES:
+        home = _NAMES[rest] if "." in module else ".".join(_NAMES[rest].split(".")[:2])
+        return f"lit_credit.{home}.{name}"
     if rest in _MODULES:
         return f"lit_credit.{_MODULES[rest]}"
     return f"lit_credit.{_MODULES[module]}.{name}" if module in _MODULES else path
@@ -302,10 +314,10 @@ def with_current_paths(config: Any) -> Any:
 
 
 def former_names(package: str) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package, which finds the names that have left it.
+    """A ``__getattr__`` for a package or module, which finds the names that have left it.
 
     Args:
-        package: ``__name__`` of the package.
+        package: ``__name__`` of the package or module.
 
     Returns:
         A function of a name. It warns of a path that will go, and raises ``AttributeError`` for
@@ -346,17 +358,23 @@ def _warn(path: str) -> None:
 
 
 class _FormerPaths(MetaPathFinder, Loader):
-    """Finds a module under its path of before: the very module of today, not a copy."""
+    """Finds a module under its path of before: the very module of today, not a copy.
+
+    One that was split has the names that lie in several modules now.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, rest = fullname.partition(".")
-        if package != "lit_credit" or rest not in _MODULES:
+        if package != "lit_credit" or not (rest in _MODULES or rest in _SPLIT):
             return None
         return ModuleSpec(fullname, self)
 
     def exec_module(self, module: ModuleType) -> None:
         path = module.__name__
+        if path.partition(".")[2] in _SPLIT:
+            module.__dict__["__getattr__"] = former_names(path)
+            return
         _warn(path)
         sys.modules[path] = import_module(f"lit_credit.{_MODULES[path.partition('.')[2]]}")
