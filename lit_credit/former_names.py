@@ -109,6 +109,16 @@ plotting.divergence_figure callbacks.distributions.divergence_figure
 plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
 plotting.theory_figure studies.ngram.theory
+rules.checkpointed rules.checkpoints.checkpointed
+rules.clipping rules.optimization
+rules.described rules.checkpoints.described
+rules.evaluated rules.evaluation.evaluated
+rules.metrics rules.evaluation.metrics
+rules.monitors rules.evaluation.monitors
+rules.resume rules.checkpoints.resume
+rules.rows rules.evaluation.metrics
+rules.run_length rules.schedule_checks
+rules.weight_modes rules.evaluation.weight_modes
 starting cli.starting
 sweep cli.sweep
 sweep.cell cli.sweep.cell
@@ -141,7 +151,7 @@ utils.checkpoint_io runs.checkpoint_io
 utils.checkpoints runs.checkpoints
 utils.contexts inspect.contexts
 utils.curves_again trainer.curves_again
-utils.device_search rules.device_search
+utils.device_search rules.optimization
 utils.direct_path inspect.attention.direct_path
 utils.double_mode callbacks.credit.double_mode
 utils.double_precision callbacks.credit.double_precision
@@ -167,7 +177,7 @@ utils.held_state inspect.state.held_state
 utils.history runs.history
 utils.history_again runs.history_again
 utils.history_rows runs.history_rows
-utils.hyperparameters rules.hyperparameters
+utils.hyperparameters rules.checkpoints.hyperparameters
 utils.lock runs.lock
 utils.logging trainer.logging
 utils.matrices inspect.matrices
@@ -254,6 +264,7 @@ plotting.divergence_figure callbacks.distributions.divergence_figure
 plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
 plotting.theory_figure studies.ngram.theory
+rules.resume.configuration rules.checkpoints.described
 tasks.AdditionTask studies.addition.task
 tasks.ContextDivergence studies.ngram.task
 tasks.CopyError studies.copying.task
@@ -264,12 +275,15 @@ tasks.MemorizedContexts studies.ngram.task
 tasks.NGramPrediction studies.ngram.task
 tasks.NGramTarget studies.ngram.task
 tasks.PatternCopying studies.copying.task
+utils.logging.logger_due trainer.trainer
 """.strip().splitlines()
 )
 """A name that a package or module had before, and the module that defines it now."""
 
-_SPLIT = {"callbacks.base.named"}
-"""Modules that are gone, and whose names lie in several modules now."""
+_SPLIT = {"callbacks.base.named", "rules.resume", "utils.logging"}
+"""Modules of before whose names lie in several modules now: where ``_NAMES`` says, or else where
+``_MODULES`` says.
+"""
 
 
 def current_path(path: str) -> str:
@@ -327,6 +341,8 @@ def former_names(package: str) -> Callable[[str], Any]:
 
     def __getattr__(name: str) -> Any:
         home = _NAMES.get(f"{prefix}.{name}")
+        if home is None and prefix in _SPLIT and not name.startswith("__"):
+            home = _MODULES.get(prefix)
         if home is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         _warn(f"{package}.{name}")

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_credit.feedback.units import UnitGraphs
-from lit_credit.inspect.finite import tensors_of
 from lit_credit.inspect.unit_names import parse_unit, unit_modules
+from lit_credit.utils.nested import tensors_of
 from lit_credit.utils.short_text import choice
 
 __all__ = [
