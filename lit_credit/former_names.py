@@ -80,6 +80,7 @@ datamodules.addition studies.addition.data
 datamodules.copying studies.copying.data
 datamodules.ngram studies.ngram.data
 datamodules.ngram_distributions studies.ngram.distributions
+feedback.credit feedback.credits
 functional.digit_readout studies.addition.functions
 functional.log_prob_theory functional.log_probs
 functional.min_norm_coordinates studies.ngram.functions
@@ -229,6 +230,7 @@ datamodules.NGram studies.ngram.data
 datamodules.NGramDistribution studies.ngram.distributions
 datamodules.PowerUnif studies.ngram.distributions
 datamodules.RankD studies.ngram.distributions
+feedback.credit.Broadcast feedback.broadcast
 functional.DigitReadout studies.addition.functions
 functional.best_ratio studies.addition.functions
 functional.column_errors studies.addition.functions
@@ -280,7 +282,7 @@ utils.logging.logger_due trainer.trainer
 )
 """A name that a package or module had before, and the module that defines it now."""
 
-_SPLIT = {"callbacks.base.named", "rules.resume", "utils.logging"}
+_SPLIT = {"callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging"}
 """Modules of before whose names lie in several modules now: where ``_NAMES`` says, or else where
 ``_MODULES`` says.
 """

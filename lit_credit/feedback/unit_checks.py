@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 _ENTRY = ("_BroadcastBackward", "_LinkBackward")
-"""Names of the graph's nodes at which credit enters; see :class:`lit_credit.feedback.credit`."""
+"""Names of the graph's nodes at which credit enters; see :mod:`lit_credit.feedback.broadcast`."""
 
 
 def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:
