@@ -200,7 +200,7 @@ utils.series runs.series
 utils.short_names plotting.short_names
 utils.stacked_heads inspect.attention.stacked_heads
 utils.stand_ins inspect.state.stand_ins
-utils.storage_copies inspect.state.storage_copies
+utils.storage_copies inspect.state.held_state
 utils.table runs.table
 utils.trainer trainer.trainer
 utils.trusted_classes runs.trusted_classes
@@ -278,11 +278,12 @@ tasks.NGramPrediction studies.ngram.task
 tasks.NGramTarget studies.ngram.task
 tasks.PatternCopying studies.copying.task
 utils.logging.logger_due trainer.trainer
+utils.rows.proved_layout inspect.probe.layout
 """.strip().splitlines()
 )
 """A name that a package or module had before, and the module that defines it now."""
 
-_SPLIT = {"callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging"}
+_SPLIT = {"callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging", "utils.rows"}
 """Modules of before whose names lie in several modules now: where ``_NAMES`` says, or else where
 ``_MODULES`` says.
 """

@@ -14,7 +14,8 @@ from lit_credit.inspect.batch_loss import LossFunction, own_batch_loss
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.contexts import NO_CONTEXTS, Contexts, run_contexts
 from lit_credit.inspect.exact_backward import exact_backward
-from lit_credit.inspect.probe.rows import Layout, first_rows
+from lit_credit.inspect.probe.layout import Layout
+from lit_credit.inspect.probe.rows import first_rows
 from lit_credit.inspect.state.guard import isolated
 from lit_credit.utils.nested import has_fractions
 
