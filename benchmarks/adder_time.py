@@ -24,7 +24,7 @@ from torch import nn
 
 from lit_credit.models import Ensemble
 from lit_credit.rules import BP, WarmupCosine
-from lit_credit.rules.device_search import skip_device_search
+from lit_credit.rules.optimization import skip_device_search
 from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
 from lit_credit.tasks import EachMember
 from lit_credit.tasks.base import Task

@@ -6,7 +6,7 @@ Ten symbols, 20 parallel heads of 5 features, batches of 1024. The plain code is
 write first: a loop over 20 ``nn.MultiheadAttention`` modules, and a DataLoader over single samples.
 Ours runs inside of a Lightning Trainer, with logger and callbacks off. Rounds are interleaved; CPU
 times of the process, with ratios within a round, and the median over rounds. The search for a GPU's
-driver that Lightning adds to a step (see ``lit_credit.rules.device_search``) is off for all.
+driver that Lightning adds to a step (see ``lit_credit.rules.optimization``) is off for all.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_credit.rules import BP
-from lit_credit.rules.device_search import skip_device_search
+from lit_credit.rules.optimization import skip_device_search
 from lit_credit.studies.ngram import AttentionOnly, LastPosition, LowRank, NGram, NGramPrediction
 
 BATCH = 1024

@@ -34,6 +34,13 @@ callbacks.attention callbacks.heads.attention
 callbacks.attention_maps callbacks.heads.attention_maps
 callbacks.attention_proof callbacks.heads.attention_proof
 callbacks.attribution_proof callbacks.heads.attribution_proof
+callbacks.base.attempts callbacks.base.failures
+callbacks.base.declared callbacks.base.report
+callbacks.base.gathered callbacks.base.values
+callbacks.base.heads callbacks.base.values
+callbacks.base.memory callbacks.base.failures
+callbacks.base.missing callbacks.base.failures
+callbacks.base.undefined callbacks.base.failures
 callbacks.circuit_levels callbacks.heads.circuit_levels
 callbacks.circuit_matching callbacks.heads.circuit_matching
 callbacks.circuit_pairs callbacks.heads.circuit_pairs
@@ -58,7 +65,7 @@ callbacks.points callbacks.base.points
 callbacks.reference callbacks.credit.reference
 callbacks.reference_validity callbacks.credit.reference_validity
 callbacks.residual_norms callbacks.representations.residual_norms
-callbacks.samples callbacks.base.samples
+callbacks.samples callbacks.base.values
 callbacks.scale_stability callbacks.credit.scale_stability
 callbacks.softmax_jacobian callbacks.heads.softmax_jacobian
 callbacks.softmax_reading callbacks.heads.softmax_reading
@@ -73,6 +80,7 @@ datamodules.addition studies.addition.data
 datamodules.copying studies.copying.data
 datamodules.ngram studies.ngram.data
 datamodules.ngram_distributions studies.ngram.distributions
+feedback.credit feedback.credits
 functional.digit_readout studies.addition.functions
 functional.log_prob_theory functional.log_probs
 functional.min_norm_coordinates studies.ngram.functions
@@ -102,6 +110,16 @@ plotting.divergence_figure callbacks.distributions.divergence_figure
 plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
 plotting.theory_figure studies.ngram.theory
+rules.checkpointed rules.checkpoints.checkpointed
+rules.clipping rules.optimization
+rules.described rules.checkpoints.described
+rules.evaluated rules.evaluation.evaluated
+rules.metrics rules.evaluation.metrics
+rules.monitors rules.evaluation.monitors
+rules.resume rules.checkpoints.resume
+rules.rows rules.evaluation.metrics
+rules.run_length rules.schedule_checks
+rules.weight_modes rules.evaluation.weight_modes
 starting cli.starting
 sweep cli.sweep
 sweep.cell cli.sweep.cell
@@ -134,7 +152,7 @@ utils.checkpoint_io runs.checkpoint_io
 utils.checkpoints runs.checkpoints
 utils.contexts inspect.contexts
 utils.curves_again trainer.curves_again
-utils.device_search rules.device_search
+utils.device_search rules.optimization
 utils.direct_path inspect.attention.direct_path
 utils.double_mode callbacks.credit.double_mode
 utils.double_precision callbacks.credit.double_precision
@@ -160,7 +178,7 @@ utils.held_state inspect.state.held_state
 utils.history runs.history
 utils.history_again runs.history_again
 utils.history_rows runs.history_rows
-utils.hyperparameters rules.hyperparameters
+utils.hyperparameters rules.checkpoints.hyperparameters
 utils.lock runs.lock
 utils.logging trainer.logging
 utils.matrices inspect.matrices
@@ -182,12 +200,12 @@ utils.series runs.series
 utils.short_names plotting.short_names
 utils.stacked_heads inspect.attention.stacked_heads
 utils.stand_ins inspect.state.stand_ins
-utils.storage_copies inspect.state.storage_copies
+utils.storage_copies inspect.state.held_state
 utils.table runs.table
 utils.trainer trainer.trainer
 utils.trusted_classes runs.trusted_classes
 utils.undisturbed inspect.probe.undisturbed
-utils.unfrozen callbacks.base.unfrozen
+utils.unfrozen callbacks.base.chunk
 utils.unit_names inspect.unit_names
 utils.unit_passage inspect.unit_passage
 utils.updates inspect.updates
@@ -202,6 +220,8 @@ _NAMES = dict(
     for line in """
 callbacks.AdderAnatomy studies.addition.anatomy
 callbacks.LogProbTheory studies.ngram.theory
+callbacks.base.named.as_numbers callbacks.base.values
+callbacks.base.named.named callbacks.base.failures
 datamodules.Addition studies.addition.data
 datamodules.AlmostRankD studies.ngram.distributions
 datamodules.Copying studies.copying.data
@@ -210,6 +230,7 @@ datamodules.NGram studies.ngram.data
 datamodules.NGramDistribution studies.ngram.distributions
 datamodules.PowerUnif studies.ngram.distributions
 datamodules.RankD studies.ngram.distributions
+feedback.credit.Broadcast feedback.broadcast
 functional.DigitReadout studies.addition.functions
 functional.best_ratio studies.addition.functions
 functional.column_errors studies.addition.functions
@@ -245,6 +266,7 @@ plotting.divergence_figure callbacks.distributions.divergence_figure
 plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
 plotting.theory_figure studies.ngram.theory
+rules.resume.configuration rules.checkpoints.described
 tasks.AdditionTask studies.addition.task
 tasks.ContextDivergence studies.ngram.task
 tasks.CopyError studies.copying.task
@@ -255,9 +277,16 @@ tasks.MemorizedContexts studies.ngram.task
 tasks.NGramPrediction studies.ngram.task
 tasks.NGramTarget studies.ngram.task
 tasks.PatternCopying studies.copying.task
+utils.logging.logger_due trainer.trainer
+utils.rows.proved_layout inspect.probe.layout
 """.strip().splitlines()
 )
-"""A name that a package exported before, and the module that defines it now."""
+"""A name that a package or module had before, and the module that defines it now."""
+
+_SPLIT = {"callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging", "utils.rows"}
+"""Modules of before whose names lie in several modules now: where ``_NAMES`` says, or else where
+``_MODULES`` says.
+"""
 
 
 def current_path(path: str) -> str:
@@ -272,10 +301,10 @@ def current_path(path: str) -> str:
     package, _, rest = path.partition(".")
     if package != "lit_credit":
         return path
-    if rest in _NAMES:
-        room = ".".join(_NAMES[rest].split(".")[:2])
-        return f"lit_credit.{room}.{rest.rpartition('.')[2]}"
     module, _, name = rest.rpartition(".")
+    if rest in _NAMES:
+        home = _NAMES[rest] if "." in module else ".".join(_NAMES[rest].split(".")[:2])
+        return f"lit_credit.{home}.{name}"
     if rest in _MODULES:
         return f"lit_credit.{_MODULES[rest]}"
     return f"lit_credit.{_MODULES[module]}.{name}" if module in _MODULES else path
@@ -302,10 +331,10 @@ def with_current_paths(config: Any) -> Any:
 
 
 def former_names(package: str) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package, which finds the names that have left it.
+    """A ``__getattr__`` for a package or module, which finds the names that have left it.
 
     Args:
-        package: ``__name__`` of the package.
+        package: ``__name__`` of the package or module.
 
     Returns:
         A function of a name. It warns of a path that will go, and raises ``AttributeError`` for
@@ -315,6 +344,8 @@ def former_names(package: str) -> Callable[[str], Any]:
 
     def __getattr__(name: str) -> Any:
         home = _NAMES.get(f"{prefix}.{name}")
+        if home is None and prefix in _SPLIT and not name.startswith("__"):
+            home = _MODULES.get(prefix)
         if home is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         _warn(f"{package}.{name}")
@@ -346,17 +377,23 @@ def _warn(path: str) -> None:
 
 
 class _FormerPaths(MetaPathFinder, Loader):
-    """Finds a module under its path of before: the very module of today, not a copy."""
+    """Finds a module under its path of before: the very module of today, not a copy.
+
+    One that was split has the names that lie in several modules now.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, rest = fullname.partition(".")
-        if package != "lit_credit" or rest not in _MODULES:
+        if package != "lit_credit" or not (rest in _MODULES or rest in _SPLIT):
             return None
         return ModuleSpec(fullname, self)
 
     def exec_module(self, module: ModuleType) -> None:
         path = module.__name__
+        if path.partition(".")[2] in _SPLIT:
+            module.__dict__["__getattr__"] = former_names(path)
+            return
         _warn(path)
         sys.modules[path] = import_module(f"lit_credit.{_MODULES[path.partition('.')[2]]}")

@@ -11,8 +11,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from lit_credit.rules import CreditRule
-from lit_credit.rules.described import PLACES
-from lit_credit.rules.resume import POLICIES
+from lit_credit.rules.checkpoints.described import PLACES
+from lit_credit.rules.checkpoints.resume import POLICIES
 from lit_credit.runs.checkpoint_io import read_checkpoint
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.foreign_weights import load_weights

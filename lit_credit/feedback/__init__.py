@@ -1,8 +1,9 @@
 """Feedback: everything that owns a B, usable on any nn.Module without the rules."""
 
 from lit_credit.feedback.block_feedback import BlockFeedback
+from lit_credit.feedback.broadcast import Broadcast
 from lit_credit.feedback.convert import add_feedback
-from lit_credit.feedback.credit import Broadcast, rms_normalized
+from lit_credit.feedback.credits import rms_normalized
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Sign

@@ -9,9 +9,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from lit_credit.inspect.finite import tensors_of
 from lit_credit.inspect.unit_names import parse_unit
 from lit_credit.utils.compiled import clean_name, submodule
+from lit_credit.utils.nested import tensors_of
 
 __all__ = ["ActivationWatch", "ends_bare", "followed_by_activation"]
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Size, Tensor
 
-from lit_credit.feedback.credit import Credits, check_rows, normalized_credits
+from lit_credit.feedback.credits import Credits, check_rows, normalized_credits
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 from lit_credit.utils.ranges import check_range

@@ -7,7 +7,7 @@ import torch
 from torch import Size, Tensor
 from torch.nn.functional import linear
 
-from lit_credit.feedback.credit import (
+from lit_credit.feedback.credits import (
     Credits,
     Factors,
     channel_dim,

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_credit.feedback.units import UnitGraphs
-from lit_credit.inspect.finite import tensors_of
 from lit_credit.inspect.unit_names import parse_unit, unit_modules
+from lit_credit.utils.nested import tensors_of
 from lit_credit.utils.short_text import choice
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 _ENTRY = ("_BroadcastBackward", "_LinkBackward")
-"""Names of the graph's nodes at which credit enters; see :class:`lit_credit.feedback.credit`."""
+"""Names of the graph's nodes at which credit enters; see :mod:`lit_credit.feedback.broadcast`."""
 
 
 def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:

@@ -12,9 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_credit.feedback.activations import ActivationWatch
 from lit_credit.inspect.activation_checkpoints import checkpoints, with_checkpoints
-from lit_credit.inspect.finite import tensors_of
 from lit_credit.inspect.unit_passage import Passage, passage_at
-from lit_credit.utils.nested import described, first_tensor, map_tensors, replace_first
+from lit_credit.utils.nested import described, first_tensor, map_tensors, replace_first, tensors_of
 
 __all__ = ["UnitGraphs", "local_units"]
 

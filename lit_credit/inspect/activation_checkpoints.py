@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch.utils import checkpoint as torch_checkpoint
 
-from lit_credit.inspect.finite import tensors_of
+from lit_credit.utils.nested import tensors_of
 from lit_credit.utils.shared import Shared
 
 __all__ = ["checkpoints", "is_second_run", "with_checkpoints"]

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.inspect.activation_checkpoints import is_second_run
-from lit_credit.inspect.finite import has_fractions
 from lit_credit.inspect.unit_names import is_composite, parse_unit
 from lit_credit.inspect.unit_passage import Passage, passage_at
 from lit_credit.utils.compiled import submodule
-from lit_credit.utils.nested import any_tensor, first_tensor, replace_first
+from lit_credit.utils.nested import any_tensor, first_tensor, has_fractions, replace_first
 
 __all__ = ["Point", "capture"]
 

@@ -6,16 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_credit.utils.nested import map_tensors
+from lit_credit.utils.nested import has_fractions, tensors_of
 
-__all__ = [
-    "NonFinite",
-    "NonFiniteError",
-    "has_fractions",
-    "non_finite",
-    "seem_finite",
-    "tensors_of",
-]
+__all__ = ["NonFinite", "NonFiniteError", "non_finite", "seem_finite"]
 
 
 class NonFiniteError(FloatingPointError, ValueError):
@@ -91,22 +84,5 @@ def seem_finite(tensors: Sequence[Tensor]) -> bool:
     return bool(torch.stack(norms).isfinite().all())
 
 
-def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings."""
-    found: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(value, keep)
-    return found
-
-
 def _values(tensor: Tensor) -> Tensor:
     return tensor.coalesce().values() if tensor.is_sparse else tensor
-
-
-def has_fractions(tensor: Tensor) -> bool:
-    """Whether it holds real or complex numbers, and not whole ones."""
-    return tensor.is_floating_point() or tensor.is_complex()

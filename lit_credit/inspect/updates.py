@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from lit_credit.inspect.probe.rows import UnknownRows, count_rows, cut_rows, row_layout
+from lit_credit.inspect.probe.layout import UnknownRows, row_layout
+from lit_credit.inspect.probe.rows import count_rows, cut_rows
 
 __all__ = ["Updates", "batches_of"]
 
@@ -26,7 +27,7 @@ def batches_of(batch: Any, updates: int) -> Sequence[Any]:
 
     Raises:
         ValueError: if the batch does not say what its rows are; see
-            :func:`lit_credit.inspect.probe.rows.row_layout`.
+            :func:`lit_credit.inspect.probe.layout.row_layout`.
 
     Example:
         >>> import torch

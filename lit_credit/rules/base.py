@@ -16,25 +16,26 @@ from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import all_names, expand_units, is_composite, with_prefix
 from lit_credit.inspect.updates import batches_of
-from lit_credit.rules.clipping import clip_gradients, clip_norms, positive
-from lit_credit.rules.described import describe_groups
-from lit_credit.rules.device_search import skip_device_search
-from lit_credit.rules.evaluated import EvaluatedRule
-from lit_credit.rules.first_batch import check_loss
-from lit_credit.rules.hyperparameters import save_plain_hyperparameters
-from lit_credit.rules.monitors import check_monitor
+from lit_credit.rules.checkpoints.described import describe_groups
+from lit_credit.rules.checkpoints.hyperparameters import save_plain_hyperparameters
+from lit_credit.rules.evaluation.evaluated import EvaluatedRule
+from lit_credit.rules.evaluation.monitors import check_monitor
+from lit_credit.rules.first_batch import check_loss, explaining
 from lit_credit.rules.optimization import (
     check_numbers,
     check_options,
+    clip_gradients,
+    clip_norms,
     made,
     parameter_groups,
+    positive,
+    skip_device_search,
     step_scheduler,
-    try_scheduler,
 )
+from lit_credit.rules.schedule_checks import try_scheduler
 from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.tasks import Task
-from lit_credit.trainer.logging import logger_due
-from lit_credit.trainer.trainer import count_updates, is_at_epoch_start
+from lit_credit.trainer.trainer import count_updates, is_at_epoch_start, logger_due
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.random_state import set_random_state
 from lit_credit.utils.ranges import check_parts
@@ -184,7 +185,7 @@ class CreditRule(EvaluatedRule):
         """One step of the optimizer on a batch, and of a scheduler that is stepped so; the loss."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        with self._explaining(batch, "training"):
+        with explaining(batch, self, self._passed, "training"):
             loss, scalar = self.surrogate(batch)
             check_loss(loss, type(self.task).__name__)
             self.manual_backward(scalar)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Size, Tensor
 
 from lit_credit.feedback.block_feedback import BlockFeedback
-from lit_credit.feedback.credit import Credits, check_rows
+from lit_credit.feedback.credits import Credits, check_rows
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair

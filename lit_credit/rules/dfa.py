@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Size, Tensor, nn
 
-from lit_credit.feedback.credit import Credits
+from lit_credit.feedback.credits import Credits
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair

@@ -1,5 +1,7 @@
 """What is said of a first batch that does not fit, in the user's terms."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 from lit_credit.utils.nested import described
 from lit_credit.utils.short_text import shortened
 
-__all__ = ["EXPLAINED", "check_loss", "explain"]
+__all__ = ["EXPLAINED", "check_loss", "explain", "explaining"]
 
 EXPLAINED = (
     RuntimeError,
@@ -20,6 +22,24 @@ EXPLAINED = (
     AssertionError,
 )
 """Errors that :func:`explain` knows; others, as those that stop a search, pass through."""
+
+
+@contextmanager
+def explaining(batch: Any, rule: Any, passed: set[str], what: str) -> Iterator[None]:
+    """Tell errors of a first batch in the user's terms.
+
+    Args:
+        batch: that is run inside.
+        rule: with a ``net`` and a ``task``.
+        passed: what has passed before; ``what`` is added if no error is raised.
+        what: ``training`` or ``evaluation``.
+    """
+    try:
+        yield
+    except EXPLAINED as error:
+        names = type(rule.net).__name__, type(rule.task).__name__
+        explain(error, batch, *names, first=what not in passed)
+    passed.add(what)
 
 
 def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> NoReturn:

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Size, Tensor, nn
 
 from lit_credit.feedback.activations import ActivationWatch, ends_bare, followed_by_activation
-from lit_credit.feedback.credit import Broadcast, Credits, normalized_credits
+from lit_credit.feedback.broadcast import Broadcast
+from lit_credit.feedback.credits import Credits, normalized_credits
 from lit_credit.feedback.unit_checks import (
     check_coverage,
     check_cut,
@@ -96,7 +97,7 @@ class LocalRule(CreditRule):
 
     @abstractmethod
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
-        """The units' credits, made of the error; see :data:`lit_credit.feedback.credit.Feedback`.
+        """The units' credits, made of the error; see :data:`lit_credit.feedback.credits.Feedback`.
 
         The error is the gradient at the net's output, or, with :attr:`error_at_unit`, at that of
         the last unit that ran. ``normalize_credit`` is applied to what this returns.

@@ -1,7 +1,7 @@
-"""Options of the Trainer, parameter groups, and the step of a scheduler."""
+"""The optimizer of a rule: Trainer options, parameter groups, clipping, steps of a schedule."""
 
 import math
-import warnings
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +10,24 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from lit_credit.inspect.unit_names import unit_modules
+from lit_credit.inspect.unit_names import choose_units, unit_modules
 from lit_credit.trainer.trainer import callbacks_of, check_trainer
 from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.short_text import choice
 
-__all__ = ["check_options", "made", "parameter_groups", "step_scheduler"]
+__all__ = [
+    "check_options",
+    "clip_gradients",
+    "clip_norms",
+    "made",
+    "parameter_groups",
+    "positive",
+    "skip_device_search",
+    "step_scheduler",
+]
 
 
 def check_options(trainer: Trainer, who: str) -> None:
@@ -104,35 +114,6 @@ def check_numbers(argument: str, optimizer: Optimizer) -> None:
                 )
 
 
-def try_scheduler(
-    make: Callable[..., Any],
-    make_optimizer: Callable[..., Any],
-    groups: Sequence[Mapping[str, Any]],
-) -> None:
-    """Step a scheduler of a small twin of the optimizer once, before any work could be lost.
-
-    Args:
-        make: makes the scheduler.
-        make_optimizer: makes the optimizer, here of one number a group.
-        groups: the groups of the optimizer proper.
-
-    Raises:
-        ValueError: if the scheduler fails at its first step, or sets a learning rate that is NaN
-            or infinite.
-    """
-    try:
-        small = [{**group, "params": [nn.Parameter(torch.zeros(1))]} for group in groups]
-        optimizer = make_optimizer(small)
-        scheduler = make(optimizer)
-    except Exception:  # such as one for matrices only, or with a state of its own
-        return
-    with warnings.catch_warnings():
-        # The optimizer has taken no step.
-        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        step_scheduler(scheduler, {})
-    check_numbers("lr_scheduler", optimizer)
-
-
 def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
     """Step a scheduler, if there is one, by the metric that it watches, if it does.
 
@@ -161,3 +142,60 @@ def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
             f"`lr_scheduler`: {type(scheduler).__name__} fails at its first step: {error}. "
             "Check its arguments."
         ) from error
+
+
+def positive(value: float | None, argument: str) -> float | None:
+    """The value, which must be above 0 or None."""
+    if value is not None and not value > 0:
+        raise ValueError(f"`{argument}` is {value}, expected a number above 0, or None.")
+    return value
+
+
+def clip_norms(
+    net: nn.Module, units: Sequence[str], limits: float | Mapping[str, float] | None
+) -> dict[str, float]:
+    """The largest norm of each unit, by name, of ``clip_per_unit`` as it was given.
+
+    Raises:
+        ValueError: if a limit is not above 0, a pattern matches no unit, or the net is an ensemble.
+    """
+    if limits is None:
+        return {}
+    if hasattr(net, "clip_grad_norm_"):
+        raise ValueError(
+            f"`clip_per_unit` is {limits}, which would clip the nets of an ensemble together. "
+            "Leave it out; `clip_norm` clips each by itself."
+        )
+    if not isinstance(limits, Mapping):
+        limits = dict.fromkeys(units or ["*"], limits)  # no unit to clip is an error
+    found: dict[str, float] = {}
+    for pattern, limit in limits.items():
+        positive(limit, f"clip_per_unit[{pattern!r}]")
+        found |= dict.fromkeys(choose_units(pattern, units, "clip_per_unit"), limit)
+    return found
+
+
+def clip_gradients(net: nn.Module, largest: float | None, of_units: Mapping[str, float]) -> None:
+    """Scale down the gradients of units, then those of the whole net."""
+    for name, limit in of_units.items():
+        parts = unit_modules(net, name)
+        clip_grad_norm_([p for part in parts for p in part.parameters()], limit)
+    if largest is not None:
+        # An ensemble clips each of its nets by itself.
+        own = getattr(net, "clip_grad_norm_", None)
+        if own is None:
+            clip_grad_norm_(net.parameters(), largest)
+        else:
+            own(largest)
+
+
+def skip_device_search() -> None:
+    """Spare each step of Adam and AdamW a search for the GPU's driver, where there is none.
+
+    At every step they ask whether a GPU is available. Lightning sets an environment variable that
+    makes torch look for the driver's library whenever it is asked, which takes 0.2 to 0.4 ms, as
+    long as a step of a small net; it does so for the sake of processes forked after CUDA has
+    started, of which there are none without a GPU.
+    """
+    if not torch.cuda.is_available():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

@@ -23,6 +23,7 @@ __all__ = [
     "is_at_epoch_start",
     "is_fast_dev_run",
     "is_last_epoch",
+    "logger_due",
     "run_folder",
 ]
 
@@ -162,3 +163,12 @@ def _local_folder(folder: str) -> Path | None:
         )
         return None
     return Path(local_path(folder, "save_dir"))
+
+
+def logger_due(trainer: Trainer) -> bool:
+    """Whether a training step's ``self.log``, after its updates, reaches a logger.
+
+    A call of ``self.log`` costs 0.1 to 0.5 ms, on a small net as much as the step.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return trainer.global_step % max(every, 1) == 0

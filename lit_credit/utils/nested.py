@@ -15,10 +15,12 @@ __all__ = [
     "cloned",
     "described",
     "first_tensor",
+    "has_fractions",
     "is_plain",
     "items_of",
     "map_tensors",
     "replace_first",
+    "tensors_of",
     "with_items",
 ]
 
@@ -144,3 +146,20 @@ def with_items(value: Any, items: Iterable[tuple[Any, Any]]) -> Any:
         else:
             object.__setattr__(changed, key, part)  # a frozen dataclass has no other way
     return changed
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and mappings."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(value, keep)
+    return found
+
+
+def has_fractions(tensor: Tensor) -> bool:
+    """Whether it holds real or complex numbers, and not whole ones."""
+    return tensor.is_floating_point() or tensor.is_complex()

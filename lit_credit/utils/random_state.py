@@ -2,14 +2,22 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["generator_of", "preserved_rng", "random_state", "run_seed", "set_random_state"]
+__all__ = [
+    "generator_of",
+    "preserved_rng",
+    "put_back",
+    "random_state",
+    "run_seed",
+    "set_random_state",
+]
 
 
 def run_seed() -> int:
@@ -71,3 +79,23 @@ def preserved_rng() -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def put_back(generator: Any) -> Callable[[], object]:
+    """A function that sets a generator of python, numpy or torch back to its state of now.
+
+    Example:
+        >>> draws = random.Random(0)
+        >>> again = put_back(draws)
+        >>> first, _ = draws.random(), again()
+        >>> draws.random() == first
+        True
+    """
+    if isinstance(generator, np.random.Generator | np.random.BitGenerator):
+        bits: Any = getattr(generator, "bit_generator", generator)
+        return partial(setattr, bits, "state", bits.state)
+    if isinstance(generator, random.SystemRandom):  # it has none
+        return lambda: None
+    if isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    return partial(generator.set_state, generator.get_state())

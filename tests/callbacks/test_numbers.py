@@ -15,7 +15,7 @@ from lit_credit.callbacks import (
     WeightAlignment,
 )
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.base.values import over_samples
 from lit_credit.feedback import add_feedback
 from lit_credit.models import MLP
 from lit_credit.rules import BP, DFA, FA, FrozenUnits

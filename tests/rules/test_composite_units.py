@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_credit.callbacks import CreditAlignment, FiniteGuard, GradientNorms, ResidualNorms
-from lit_credit.feedback.credit import Credits
+from lit_credit.feedback.credits import Credits
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.models import MLP, ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits

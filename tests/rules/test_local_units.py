@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lit_credit.feedback.block_feedback import BlockFeedback
-from lit_credit.feedback.credit import rms_normalized
+from lit_credit.feedback.credits import rms_normalized
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.models import MLP
 from lit_credit.rules import DFA, BlockFA

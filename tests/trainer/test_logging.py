@@ -8,13 +8,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_credit.trainer.logging import (
-    declare_metrics,
-    log_hyperparameters,
-    log_scalars,
-    logger_due,
-)
-from lit_credit.trainer.trainer import callbacks_of, is_fast_dev_run, run_folder
+from lit_credit.trainer.logging import declare_metrics, log_hyperparameters, log_scalars
+from lit_credit.trainer.trainer import callbacks_of, is_fast_dev_run, logger_due, run_folder
 from tests.callbacks.helpers import trainer
 
 

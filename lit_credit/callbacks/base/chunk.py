@@ -1,24 +1,25 @@
 """A piece of the probe, and what can be asked of a module on it."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_credit.callbacks.base.points import gradients_of
-from lit_credit.callbacks.base.unfrozen import unfrozen
 from lit_credit.inspect.batch_loss import LossFunction, own_batch_loss
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.contexts import NO_CONTEXTS, Contexts, run_contexts
 from lit_credit.inspect.exact_backward import exact_backward
-from lit_credit.inspect.probe.rows import Layout, first_rows
+from lit_credit.inspect.probe.layout import Layout
+from lit_credit.inspect.probe.rows import first_rows
 from lit_credit.inspect.state.guard import isolated
+from lit_credit.utils.nested import has_fractions
 
-__all__ = ["Chunk", "Gradients"]
+__all__ = ["Chunk", "Gradients", "unfrozen"]
 
 Gradients = dict[Point, tuple[Tensor, Tensor]]
 """The value at each point, and the gradient there."""
@@ -169,3 +170,19 @@ class Chunk:
 
     def _part(self, value: Tensor) -> Tensor:
         return value if self.share == 1.0 else value * self.share
+
+
+@contextmanager
+def unfrozen(module: nn.Module) -> Iterator[None]:
+    """Let frozen parameters require a gradient inside of the ``with``.
+
+    So the graph reaches back to where a frozen front begins, with all paths around its submodules.
+    """
+    frozen = [p for p in module.parameters() if not p.requires_grad and has_fractions(p)]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)

@@ -6,8 +6,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lit_credit.inspect.finite import tensors_of
 from lit_credit.inspect.probe.probe import Probe
+from lit_credit.utils.nested import tensors_of
 
 __all__ = ["affordable"]
 

@@ -6,33 +6,26 @@ from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lit_credit.callbacks.base.attempts import Attempts
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.gathered import Gathered
-from lit_credit.callbacks.base.heads import of_layers
-from lit_credit.callbacks.base.memory import out_of_memory_named
-from lit_credit.callbacks.base.named import as_numbers, named
+from lit_credit.callbacks.base.failures import Attempts, named, out_of_memory_named, tell_undefined
 from lit_credit.callbacks.base.older_states import rename_older_state
-from lit_credit.callbacks.base.report import ReportedDiagnostic
-from lit_credit.callbacks.base.undefined import tell_undefined
+from lit_credit.callbacks.base.report import ReportedDiagnostic, diagnostics_of
+from lit_credit.callbacks.base.values import Gathered, as_numbers, of_layers
 from lit_credit.inspect.state.guard import guarded, isolated
 from lit_credit.runs.history import History
-from lit_credit.trainer.curves_again import continue_curves, flush_curves
-from lit_credit.trainer.logging import log_charts, log_scalars
+from lit_credit.trainer.logging import log_scalars
 from lit_credit.trainer.rank_zero import waiting_for_rank_zero
 from lit_credit.trainer.trainer import (
-    callbacks_of,
     check_trainer,
     epochs_completed,
     is_at_epoch_start,
     is_last_epoch,
-    run_folder,
 )
 from lit_credit.trainer.watched import check_tags, check_times, watch
 from lit_credit.utils.compiled import check_compiled
 from lit_credit.utils.ranges import check_range
 
-__all__ = ["Diagnostic", "diagnostics_of"]
+__all__ = ["Diagnostic"]
 
 
 class Diagnostic(ReportedDiagnostic, ABC):
@@ -70,14 +63,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         ValueError: if an interval is below 1, or both are given.
     """
 
-    charts: Sequence[str] = ()
-    """Tags below the section that TensorBoard's custom scalars show with all layers together."""
     options: ClassVar[Sequence[str]] = ()
     """The subclass's own arguments, by which two instances in one Trainer may differ."""
-    draw_each: bool = False
-    """Whether the figure is drawn at every measurement, and not only at the end."""
-    over_heads: ClassVar[Sequence[str]] = ("mean",)
-    """What loggers get of a layer's heads, ``mean``, ``max`` or ``min``, where there are many."""
     mode: str = "eval"
     """The mode of the module while it is measured; "train" leaves it as it is in training."""
 
@@ -205,11 +192,6 @@ class Diagnostic(ReportedDiagnostic, ABC):
         with named(type(self).__name__), guarded(pl_module, trainer):
             self.prepare(trainer, pl_module)
 
-    def _find_place(self, trainer: Trainer) -> None:
-        siblings = [c for c in diagnostics_of(trainer) if c.name == self.name]
-        self._rank_among_siblings = siblings.index(self)
-        self._folder = run_folder(trainer)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first step."""
         check_times(trainer, self)
@@ -231,13 +213,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         watch(trainer, last.get("values", {}))
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Open the file, with the rows of a resumed run, and take what is measured on."""
-        path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
-        later = self.history.open(path, trainer.global_step, trainer.ckpt_path)
-        continue_curves(trainer, self.history.saved_at)
-        for row in later:
-            log_scalars(trainer, of_layers(row["values"], self.over_heads), row["step"])
-        log_charts(trainer, self._charts(trainer))
+        """Open the history, and take what is measured on."""
+        self._open_history(trainer)
         # Hooks of batch transfer may draw.
         with named(type(self).__name__), guarded(module, trainer, train=True):
             self.begin(trainer, module)
@@ -319,36 +296,3 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self._measured = True
         section = self.tag_prefix
         return {f"{section}/{tag}": value for tag, value in values.items()}
-
-    # State
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Have loggers write what they hold back."""
-        flush_curves(trainer)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the rows so far are."""
-        return self.history.state()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of a resumed run."""
-        self.history.load(state_dict)
-
-    def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
-        """From the run's first diagnostic the charts of all; a second layout would overwrite."""
-        if diagnostics_of(trainer)[0] is not self:
-            return {}
-        layout: dict[str, dict[str, list[Any]]] = {}
-        for diagnostic in diagnostics_of(trainer):
-            section = diagnostic._numbered(diagnostic.section)
-            for chart in diagnostic.charts:
-                tags = f"^{section}/{chart}(/.*)?$"
-                layout.setdefault(section, {})[chart] = ["Multiline", [tags]]
-        return layout
-
-
-def diagnostics_of(trainer: Trainer) -> list[Diagnostic]:
-    """The Trainer's diagnostics, in its order."""
-    return [c for c in callbacks_of(trainer) if isinstance(c, Diagnostic)]

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.inspect.capture import Point
 from lit_credit.inspect.unit_names import (
     all_names,

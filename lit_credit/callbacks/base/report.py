@@ -1,22 +1,25 @@
-"""What a diagnostic makes of its history."""
+"""The history of a diagnostic: its place, its rows in a resumed run, and what is made of them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.base.declared import check_class_names
+from lit_credit.callbacks.base.values import of_layers
 from lit_credit.runs.files import save_figure, spared
 from lit_credit.runs.history import History, Row
 from lit_credit.runs.table import TableRow, write_table
-from lit_credit.trainer.logging import log_figure, log_text
+from lit_credit.trainer.curves_again import continue_curves, flush_curves
+from lit_credit.trainer.logging import log_charts, log_figure, log_scalars, log_text
+from lit_credit.trainer.trainer import callbacks_of, run_folder
 from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.short_text import shortened
 
-__all__ = ["ReportedDiagnostic"]
+__all__ = ["ReportedDiagnostic", "check_class_names", "diagnostics_of"]
 
 
 class ReportedDiagnostic(Callback):
@@ -30,6 +33,12 @@ class ReportedDiagnostic(Callback):
     """Stem of the files; lower case with underscores."""
     section: ClassVar[str]
     """What the tags begin with."""
+    charts: Sequence[str] = ()
+    """Tags below the section that TensorBoard's custom scalars show with all layers together."""
+    draw_each: bool = False
+    """Whether the figure is drawn at every measurement, and not only at the end."""
+    over_heads: ClassVar[Sequence[str]] = ("mean",)
+    """What loggers get of a layer's heads, ``mean``, ``max`` or ``min``, where there are many."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,7 +71,7 @@ class ReportedDiagnostic(Callback):
         """What the history says, in a sentence or two, or None."""
         return None
 
-    # Writing it
+    # Its place and its rows
 
     @property
     def tag_prefix(self) -> str:
@@ -72,6 +81,48 @@ class ReportedDiagnostic(Callback):
     def _numbered(self, name: str) -> str:
         rank = self._rank_among_siblings
         return f"{name}-{rank}" if rank else name
+
+    def _find_place(self, trainer: Trainer) -> None:
+        siblings = [c for c in diagnostics_of(trainer) if c.name == self.name]
+        self._rank_among_siblings = siblings.index(self)
+        self._folder = run_folder(trainer)
+
+    def _open_history(self, trainer: Trainer) -> None:
+        """Open the file, with the rows of a resumed run, and lay out the charts."""
+        path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
+        later = self.history.open(path, trainer.global_step, trainer.ckpt_path)
+        continue_curves(trainer, self.history.saved_at)
+        for row in later:
+            log_scalars(trainer, of_layers(row["values"], self.over_heads), row["step"])
+        log_charts(trainer, self._charts(trainer))
+
+    def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
+        """From the run's first diagnostic the charts of all; a second layout would overwrite."""
+        if diagnostics_of(trainer)[0] is not self:
+            return {}
+        layout: dict[str, dict[str, list[Any]]] = {}
+        for diagnostic in diagnostics_of(trainer):
+            section = diagnostic._numbered(diagnostic.section)
+            for chart in diagnostic.charts:
+                tags = f"^{section}/{chart}(/.*)?$"
+                layout.setdefault(section, {})[chart] = ["Multiline", [tags]]
+        return layout
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have loggers write what they hold back."""
+        flush_curves(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the rows so far are."""
+        return self.history.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rows of a resumed run."""
+        self.history.load(state_dict)
+
+    # Writing it
 
     def _sum_up(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.history.rows:
@@ -122,3 +173,30 @@ class ReportedDiagnostic(Callback):
             if self._folder is not None:
                 stem = self._numbered(self.name) + ("" if name == "figure" else f"_{name}")
                 save_figure(figure, self._folder / "figures" / f"{stem}.png")
+
+
+def diagnostics_of(trainer: Trainer) -> list[ReportedDiagnostic]:
+    """The Trainer's diagnostics, in its order."""
+    return [c for c in callbacks_of(trainer) if isinstance(c, ReportedDiagnostic)]
+
+
+_EXAMPLES = {
+    "name": "the stem of its files, such as 'weight_sum' for weight_sum.jsonl",
+    "section": "the first part of its tags, such as 'weight' for weight/sum",
+}
+
+
+def check_class_names(kind: type) -> None:
+    """Refuse a diagnostic without ``name`` and ``section``, when its class is made.
+
+    Raises:
+        TypeError: if one is missing, or anything but letters, digits, ``_``, ``-`` and ``.``.
+    """
+    for attribute, example in _EXAMPLES.items():
+        value = getattr(kind, attribute, None)
+        if not isinstance(value, str) or not re.fullmatch(r"\w[\w.-]*", value):
+            found = "is missing" if value is None else f"is {value!r}"
+            raise TypeError(
+                f"class {kind.__name__}: `{attribute}` {found}, expected a class attribute of "
+                f"letters, digits and `_`: {example}."
+            )

@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.points import (
     layer_tag,
     unit_names,
 )
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
-from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.parameter_bars import parameter_bars
 from lit_credit.functional import gradient_cosine
 from lit_credit.inspect.capture import Point

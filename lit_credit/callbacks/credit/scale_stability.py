@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.points import layer_tag, stream_points
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
-from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.reference import DoubleReference
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.plotting import layer_curves

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import norm_ratio, weight_angle
 from lit_credit.inspect.probe.probe import take_probe
 from lit_credit.plotting import layer_curves

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.heads.attention import head_tag
 from lit_credit.callbacks.heads.attribution_figure import attribution_figure

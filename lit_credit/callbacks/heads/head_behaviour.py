@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.heads.attention import (
     attention_by_label,
     head_tag,

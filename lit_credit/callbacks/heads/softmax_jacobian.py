@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.points import gradients_of
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
-from lit_credit.callbacks.base.samples import over_samples
+from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.heads.attention import (
     attention_by_label,
     blocks_of,

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.contexts import ContextDiagnostic
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import (
     feature_dimensionality,
     mean_squared_cosine,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import (
     leading_directions,
     principal_angles,

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_credit.inspect.finite import NonFinite, non_finite, tensors_of
+from lit_credit.inspect.finite import NonFinite, non_finite
+from lit_credit.utils.nested import tensors_of
 
 __all__ = ["FiniteTrace", "finite_trace"]
 

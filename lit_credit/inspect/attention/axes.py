@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.inspect.attention.recording import AttentionCall, recorded_attention
-from lit_credit.inspect.finite import tensors_of
-from lit_credit.utils.nested import map_tensors
+from lit_credit.utils.nested import map_tensors, tensors_of
 
 __all__ = ["NO_OUTPUT", "Answer", "Asked", "ask"]
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from lit_credit.inspect.attention.heads import AttentionHeads
 from lit_credit.inspect.attention.projections import projection_names
-from lit_credit.inspect.finite import tensors_of
 from lit_credit.utils.compiled import submodule
-from lit_credit.utils.nested import first_tensor, replace_first
+from lit_credit.utils.nested import first_tensor, replace_first, tensors_of
 
 __all__ = ["HeadRuns", "amplified", "watched_heads"]
 

@@ -15,21 +15,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import rank_zero_info
 
-from lit_credit.inspect.finite import tensors_of
+from lit_credit.inspect.probe.layout import Layout, UnknownRows, proved_layout, row_layout
 from lit_credit.inspect.probe.probe_loader import ProbeLoader, probe_loader, training_rows
-from lit_credit.inspect.probe.rows import (
-    Layout,
-    UnknownRows,
-    can_join,
-    count_rows,
-    cut_rows,
-    first_rows,
-    join_rows,
-    proved_layout,
-    row_layout,
-)
+from lit_credit.inspect.probe.rows import can_join, count_rows, cut_rows, first_rows, join_rows
 from lit_credit.inspect.probe.undisturbed import undisturbed
-from lit_credit.utils.nested import cloned, described
+from lit_credit.utils.nested import cloned, described, tensors_of
 from lit_credit.utils.random_state import preserved_rng, run_seed
 
 __all__ = ["Probe", "take_probe"]

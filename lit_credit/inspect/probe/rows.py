@@ -1,45 +1,23 @@
-"""The rows of a batch: how many, cut and joined, where they are known."""
+"""The rows of a batch: counted, cut and joined."""
 
-from collections import UserDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
-from enum import Enum
-from numbers import Number
-from pathlib import PurePath
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
+from lit_credit.inspect.probe.layout import (
+    Layout,
+    UnknownRows,
+    check_dense,
+    is_record,
+    row_layout,
+    same_content,
+)
 from lit_credit.utils.nested import described, items_of, with_items
 
-__all__ = [
-    "Layout",
-    "UnknownRows",
-    "can_join",
-    "count_rows",
-    "cut_rows",
-    "first_rows",
-    "join_rows",
-    "proved_layout",
-    "row_layout",
-    "split_rows",
-]
-
-Layout = Literal["row", "whole", "count"] | dict[Any, Any]
-"""What of a batch has one entry a row: the layouts of a container's parts by key, or, of a part,
-``row`` (the first dimension, or the items of a list), ``whole`` (the same for all rows), or
-``count`` (the number of rows)."""
-
-_PLAIN = (Number, str, bytes, type(None), np.generic, Enum, PurePath, torch.device, torch.dtype)
-
-_EMPTY = (*_PLAIN, list, tuple, dict)
-
-
-class UnknownRows(ValueError):
-    """A batch does not say what its rows are; the text says why."""
+__all__ = ["can_join", "count_rows", "cut_rows", "first_rows", "join_rows", "split_rows"]
 
 
 def count_rows(batch: Any, layout: Layout | None = None) -> int | None:
@@ -143,115 +121,15 @@ def join_rows(batches: Sequence[Any], layout: Layout) -> Any:
     return with_items(first, joined) if joined else first
 
 
-def row_layout(batch: Any, other: Any = None, *, fields: bool = False) -> Layout:
-    """What of a batch has one entry a row, if only one answer is possible.
-
-    Every tensor that has a dimension must have N entries in its first one. A list of N texts or
-    numbers has one a row too. Lists of tensors alike may be of rows, as sequences are, or of views
-    that all have N rows: another tensor must say so, and their number must not be N. A tuple that
-    is the batch itself is one of fields.
-
-    Two batches of a loader tell more. A tensor of another size that is the same in both, while
-    others differ, belongs to all rows: a mask (T, T), the weights of classes. One of N entries that
-    is the same in both could be either, unless its entries are all alike.
-
-    Args:
-        batch: of a loader.
-        other: another batch of it, of as many rows or of others; None where there is not one.
-        fields: take a list that is the batch itself, and a list of N tensors, for one of fields.
-
-    Raises:
-        UnknownRows: if several answers are possible, or a part cannot be cut: sparse, nested and
-            packed tensors, objects that do not show their tensors.
-    """
-    twin = batch if other is None or same_content(batch, other) else other
-    compared = twin is not batch
-    columns = list(_columns(batch, twin, compared))
-    sizes = {column.sizes for column in columns if not column.constant}
-    if len(sizes) != 1:
-        begin = sorted({size for size, _ in sizes})
-        found = f"tensors begin with {begin} entries" if begin else "there is not a tensor"
-        raise UnknownRows(f"{found} in {described(batch)}")
-    rows, rows_of_twin = sizes.pop()
-    either = [c for c in columns if c.constant and c.sizes[0] == rows and not c.alike]
-    if either and rows == rows_of_twin:
-        raise UnknownRows(
-            f"a tensor of {rows} entries is the same in two batches of {rows} rows, so that it may "
-            f"belong to each row or to all, in {described(batch)}"
-        )
-    is_record = type(batch) is tuple or (fields and type(batch) is list)
-    witnesses = [_has_witness(p, rows, fields) for p in (batch if is_record else [batch])]
-    if not any(witnesses):
-        raise UnknownRows(f"lists may have a tensor a row, or all rows, in {described(batch)}")
-    return _layout(batch, twin, (rows, rows_of_twin), compared)
-
-
-def proved_layout(two: Any, three: Any) -> Layout:
-    """What of a batch has one entry a row, seen in batches that are made of 2 and 3 samples.
-
-    Args:
-        two: made of two samples.
-        three: made of the same two and one more.
-
-    Raises:
-        UnknownRows: if a part changes otherwise than with the number of samples.
-    """
-    if isinstance(two, Tensor | np.ndarray):
-        _check_dense(two)
-        sizes = tuple(len(part) if getattr(part, "ndim", 0) else -1 for part in (two, three))
-        if sizes == (2, 3):
-            return "row"
-        if sizes == (-1, -1) or same_content(two, three):
-            return "whole"
-        raise UnknownRows(f"of 2 and 3 samples it has {described(two)} and {described(three)}")
-    if _is_record(two):
-        parts, others = dict(items_of(two)), dict(items_of(three))
-        if type(two) in (list, tuple) and (len(parts), len(others)) == (2, 3):
-            if _is_plain(two):
-                return "row"
-            raise UnknownRows(f"a list has a tensor a sample, {described(two)}")
-        if parts.keys() != others.keys():
-            raise UnknownRows(f"of 2 and 3 samples it has {described(two)} and {described(three)}")
-        return {key: proved_layout(parts[key], others[key]) for key in parts}
-    if (type(two), two, three) == (int, 2, 3):
-        return "count"
-    if not isinstance(two, _PLAIN):
-        raise UnknownRows(f"a {type(two).__name__} does not show its tensors")
-    return "whole"
-
-
-def same_content(one: Any, other: Any) -> bool:
-    """Whether two values are the same, down to the entries of tensors."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, Tensor):
-        if one.is_nested or one.layout != torch.strided:
-            return one is other
-        return (one.shape, one.dtype) == (other.shape, other.dtype) and bool(
-            torch.equal(one, other)
-        )
-    if isinstance(one, np.ndarray):
-        return bool(np.array_equal(one, other))
-    if _is_record(one):
-        parts, others = dict(items_of(one)), dict(items_of(other))
-        return parts.keys() == others.keys() and all(
-            same_content(part, others[key]) for key, part in parts.items()
-        )
-    return one is other or (isinstance(one, _PLAIN) and bool(one == other))
-
-
-# What batches say
-
-
 def _sizes(value: Any, layout: Layout) -> set[int]:
     """The numbers of rows of all parts that have some."""
     if isinstance(layout, dict):
         parts = dict(items_of(value))
-        if not _is_record(value) or parts.keys() != layout.keys():
+        if not is_record(value) or parts.keys() != layout.keys():
             raise UnknownRows(f"batches differ in form; one is {described(value)}")
         return set().union(*(_sizes(part, layout[key]) for key, part in parts.items()))
     if layout == "row":
-        _check_dense(value)
+        check_dense(value)
         if (
             not isinstance(value, Tensor | np.ndarray | list | tuple)
             or getattr(value, "ndim", 1) < 1
@@ -259,92 +137,3 @@ def _sizes(value: Any, layout: Layout) -> set[int]:
             raise UnknownRows(f"batches differ in form; a part is {described(value)}")
         return {len(value)}
     return set()
-
-
-class _Column(NamedTuple):
-    """A tensor of one batch, and what became of it in another."""
-
-    sizes: tuple[int, int]
-    constant: bool
-    alike: bool
-
-
-def _columns(value: Any, twin: Any, compared: bool) -> Iterator[_Column]:
-    """All tensors that have a first dimension."""
-    if isinstance(value, Tensor | np.ndarray):
-        _check_dense(value)
-        if value.ndim and getattr(twin, "ndim", 0):
-            constant = compared and same_content(value, twin)
-            dense = torch.as_tensor(value)
-            alike = constant and bool((dense == dense[:1]).all())
-            yield _Column((len(value), len(twin)), constant, alike)
-        elif value.ndim:
-            raise UnknownRows(f"one batch has {described(value)} where another has none")
-    elif _is_record(value):
-        if type(value) in (list, tuple) and _is_plain(value):
-            return
-        parts, others = dict(items_of(value)), dict(items_of(twin))
-        if parts.keys() != others.keys():
-            raise UnknownRows(f"batches differ in form: {described(value)}, {described(twin)}")
-        for key, part in parts.items():
-            yield from _columns(part, others[key], compared)
-    elif not isinstance(value, _PLAIN):
-        raise UnknownRows(f"a {type(value).__name__} does not show its tensors")
-
-
-def _layout(value: Any, twin: Any, rows: tuple[int, int], compared: bool) -> Layout:
-    if isinstance(value, Tensor | np.ndarray):
-        return "row" if value.ndim and (len(value), len(twin)) == rows else "whole"
-    if not _is_record(value):
-        return "whole"
-    if type(value) in (list, tuple) and _is_plain(value):
-        fits = isinstance(twin, list | tuple) and (len(value), len(twin)) == rows
-        if fits and compared and same_content(value, twin):
-            raise UnknownRows(f"a list of {len(value)} is the same in two batches of so many rows")
-        return "row" if fits else "whole"
-    others = dict(items_of(twin))
-    return {key: _layout(part, others.get(key), rows, compared) for key, part in items_of(value)}
-
-
-def _has_witness(value: Any, rows: int, fields: bool) -> bool:
-    """Whether a tensor has as many entries as there are rows that is not in a list of its like.
-
-    Raises:
-        UnknownRows: if a list has as many items as there are rows.
-    """
-    if isinstance(value, Tensor | np.ndarray):
-        return value.ndim > 0 and len(value) == rows
-    is_list = type(value) in (list, tuple) and not _is_plain(value)
-    if is_list and len({_form(part) for part in value}) == 1:
-        if len(value) == rows and not fields:
-            raise UnknownRows(f"{described(value)} may be {rows} rows, or {rows} parts of all")
-        return False
-    witnesses = [_has_witness(part, rows, fields) for _, part in items_of(value)]  # all may raise
-    return any(witnesses)
-
-
-def _form(value: Any) -> Any:
-    if isinstance(value, Tensor | np.ndarray):
-        return value.ndim, value.dtype
-    return type(value), tuple((key, _form(part)) for key, part in items_of(value))
-
-
-def _is_record(value: Any) -> bool:
-    """A container that can be taken apart and made again."""
-    if isinstance(value, PackedSequence):
-        return False
-    if isinstance(value, Mapping):  # others, as tensordict's, know of rows themselves
-        return isinstance(value, dict | UserDict)
-    return isinstance(value, tuple | list) or (is_dataclass(value) and not isinstance(value, type))
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value, or all that is in a container, is text, a number or the like."""
-    items = items_of(value)
-    return all(_is_plain(part) for _, part in items) if items else isinstance(value, _EMPTY)
-
-
-def _check_dense(value: Any) -> None:
-    if isinstance(value, Tensor) and (value.is_nested or value.layout != torch.strided):
-        kind = "nested" if value.is_nested else "sparse"
-        raise UnknownRows(f"a {kind} tensor is not cut or joined")

@@ -13,7 +13,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lit_credit.inspect.state.held_boxes import Items, Pairs
 from lit_credit.utils.both_packages import with_twins
+from lit_credit.utils.random_state import put_back
 
 __all__ = ["undisturbed"]
 
@@ -22,6 +24,7 @@ _NOT_ENTERED = (Tensor, np.ndarray, type, ModuleType, str, bytes, Trainer, Light
 # A loader's workers put batches into queues right now, which threads of its iterator pass on.
 _AT_WORK = ("multiprocessing", "threading", "_thread", "queue", "concurrent", "asyncio", "weakref")
 _ITERATORS = ("builtins", "itertools", "torch")
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 @contextmanager
@@ -99,27 +102,10 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _restorer(thing: Any) -> Callable[[], Any]:
-    if isinstance(thing, torch.Generator):
-        return partial(thing.set_state, thing.get_state())
-    if isinstance(thing, np.random.Generator):
-        return partial(setattr, thing.bit_generator, "state", thing.bit_generator.state)
-    if isinstance(thing, np.random.RandomState):
-        return partial(thing.set_state, thing.get_state())
-    if isinstance(thing, random.Random):
-        return partial(thing.setstate, thing.getstate())
-    if isinstance(thing, dict | set | list | deque):
-        return partial(_refill, thing, thing.copy())
+    if isinstance(thing, _GENERATORS):
+        return put_back(thing)
+    if isinstance(thing, dict):
+        return Pairs(thing).restore
+    if isinstance(thing, set | list | deque):
+        return Items(thing).restore
     return lambda: None
-
-
-def _refill(container: Any, before: Any) -> None:
-    pairs = zip(container, before, strict=False)
-    if isinstance(container, dict):
-        pairs = zip(container.items(), before.items(), strict=False)
-        same = all(a is c and b is d for (a, b), (c, d) in pairs)
-    else:
-        same = all(a is b for a, b in pairs)
-    if same and len(container) == len(before):
-        return
-    container.clear()
-    container.update(before) if isinstance(container, dict | set) else container.extend(before)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.tested import TestedDiagnostic
 from lit_credit.runs.checkpoints import read_weights, rows_beside
 from lit_credit.runs.history import Row

@@ -13,7 +13,7 @@ from torch.linalg import pinv
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.contexts import ContextDiagnostic
-from lit_credit.callbacks.base.missing import missing
+from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import gradient_cosine, softmax_divergence
 from lit_credit.inspect.capture import Point
 from lit_credit.inspect.contexts import Contexts

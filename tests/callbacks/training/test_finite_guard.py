@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
 
 from lit_credit.callbacks import FiniteGuard
-from lit_credit.callbacks.base.undefined import tell_undefined
+from lit_credit.callbacks.base.failures import tell_undefined
 from lit_credit.cli import main
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.runs.history import read_history

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
+from lit_credit.inspect.probe.layout import UnknownRows, proved_layout, row_layout
 from lit_credit.inspect.probe.rows import (
-    UnknownRows,
     can_join,
     count_rows,
     cut_rows,
     first_rows,
     join_rows,
-    proved_layout,
-    row_layout,
     split_rows,
 )
 from lit_credit.inspect.updates import batches_of

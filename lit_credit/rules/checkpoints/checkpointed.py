@@ -1,11 +1,11 @@
-"""What a rule writes into its checkpoints, and asks of those that it is given."""
+"""Saving and validating a rule's checkpoints."""
 
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import yaml
@@ -18,10 +18,23 @@ from typing_extensions import Self
 
 import lit_credit
 from lit_credit.former_names import named_by_a_file
-from lit_credit.rules.described import describe_groups, describe_scheduler
-from lit_credit.rules.resume import configuration, reconcile
-from lit_credit.rules.run_length import check_length
-from lit_credit.rules.weight_modes import WeightModes
+from lit_credit.rules.checkpoints.described import (
+    configuration,
+    describe_groups,
+    describe_scheduler,
+)
+from lit_credit.rules.checkpoints.origin import (
+    ENTRY,
+    Origin,
+    is_newer,
+    misfits,
+    origin_of,
+    other_rule,
+    refusal,
+)
+from lit_credit.rules.checkpoints.resume import reconcile
+from lit_credit.rules.evaluation.weight_modes import WeightModes
+from lit_credit.rules.schedule_checks import check_length
 from lit_credit.runs.checkpoint_io import check_is_of_lightning, read_checkpoint
 from lit_credit.runs.trusted_classes import check_code
 from lit_credit.trainer.curves_again import continue_curves, flush_curves
@@ -30,16 +43,6 @@ from lit_credit.utils.paths import local_path
 from lit_credit.utils.random_state import random_state
 
 __all__ = ["CheckpointedRule"]
-
-_ENTRY = "lit_credit"
-
-
-class Origin(NamedTuple):
-    """What a checkpoint tells of the module that saved it; None where it does not."""
-
-    version: str | None = None
-    rule: str | None = None
-    net: str | None = None
 
 
 class CheckpointedRule(LightningModule):
@@ -70,7 +73,7 @@ class CheckpointedRule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save where it comes from, and the random states, which Lightning does not."""
         origin = Origin(lit_credit.__version__, type(self).__name__, type(self.net).__name__)
-        checkpoint[_ENTRY] = {**origin._asdict(), "saved_at": time.time()}
+        checkpoint[ENTRY] = {**origin._asdict(), "saved_at": time.time()}
         if self._trainer is not None:
             flush_curves(self._trainer)
         checkpoint["random_state"] = random_state()
@@ -102,11 +105,11 @@ class CheckpointedRule(LightningModule):
         if fits:
             WeightModes.resume(checkpoint)
         self._resumed = checkpoint if fits else None
-        entry = checkpoint.get(_ENTRY)
+        entry = checkpoint.get(ENTRY)
         saved_at = entry.get("saved_at") if isinstance(entry, Mapping) else None
         self._left_off = (saved_at, checkpoint.get("global_step", 0)) if fits else None
         self._loaded_random_state = checkpoint.get("random_state")
-        self._origin = _origin_of(checkpoint)
+        self._origin = origin_of(checkpoint)
 
     def compare_with_checkpoint(
         self, optimizer: Optimizer, groups: list[dict[str, Any]], scheduler: Any
@@ -161,15 +164,15 @@ class CheckpointedRule(LightningModule):
         """
         origin, self._origin = self._origin or Origin(), None
         if strict and origin.rule not in (None, *_ancestors(type(self))):
-            raise ValueError(_other_rule(origin, type(self)))
+            raise ValueError(other_rule(origin, type(self)))
         try:
             result = super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            misfits = _misfits(self.state_dict(), state_dict, strict)
-            if not misfits:
+            found = misfits(self.state_dict(), state_dict, strict)
+            if not found:
                 raise
-            raise ValueError(_refusal(self, origin, misfits)) from error
-        if _is_newer(origin.version):
+            raise ValueError(refusal(self, origin, found)) from error
+        if is_newer(origin.version):
             rank_zero_warn(
                 f"The checkpoint was saved by lit_credit {origin.version}, which is newer than "
                 f"this, {lit_credit.__version__}. Its weights fit."
@@ -200,9 +203,9 @@ class CheckpointedRule(LightningModule):
             checkpoint = _contents(checkpoint_path)
             check_is_of_lightning(checkpoint, checkpoint_path)
             # The arguments of another rule are no arguments.
-            origin = _origin_of(checkpoint)
+            origin = origin_of(checkpoint)
             if strict is not False and origin.rule not in (None, *_ancestors(cls), *_family(cls)):
-                raise ValueError(_other_rule(origin, cls))
+                raise ValueError(other_rule(origin, cls))
             for arguments in _arguments(checkpoint, hparams_file):
                 check_code(arguments, cls, hparams_file or checkpoint_path)
         with named_by_a_file():
@@ -232,16 +235,6 @@ def _arguments(checkpoint: Mapping[str, Any], file: Any) -> Iterator[Mapping[str
             yield found
 
 
-def _origin_of(checkpoint: Mapping[str, Any]) -> Origin:
-    entry = checkpoint.get(_ENTRY)
-    if isinstance(entry, Mapping):
-        return Origin(*(entry.get(field) for field in Origin._fields))
-    # One of version 0.1 or before says so only if the command line wrote it.
-    configured = checkpoint.get("hyper_parameters", {})
-    path = configured.get("_class_path") if isinstance(configured, Mapping) else None
-    return Origin(rule=path.rpartition(".")[2] if isinstance(path, str) else None)
-
-
 def _ancestors(kind: type) -> list[str]:
     """Names of a class and of the rules that it is derived from."""
     return [base.__name__ for base in kind.__mro__ if issubclass(base, CheckpointedRule)]
@@ -251,45 +244,3 @@ def _family(kind: type[Any]) -> list[str]:
     """Names of a class and of all that are derived from it."""
     derived: list[type[Any]] = kind.__subclasses__()
     return [kind.__name__, *(name for sub in derived for name in _family(sub))]
-
-
-def _other_rule(origin: Origin, kind: type) -> str:
-    return (
-        f"the checkpoint is of the rule {origin.rule}, and this is {kind.__name__}. Run "
-        f"{origin.rule}, or take what fits of its weights by `load_state_dict(..., strict=False)`."
-    )
-
-
-def _misfits(own: Mapping[str, Any], given: Mapping[str, Any], strict: bool) -> list[str]:
-    """What does not fit, a part of a sentence each."""
-    shapes = [(name, _shape(given[name]), _shape(own[name])) for name in own if name in given]
-    other = [f"`{n}`, {there} in the checkpoint and {here} here" for n, there, here in shapes]
-    other = [text for text, (_, there, here) in zip(other, shapes, strict=True) if there != here]
-    missing = [f"`{name}`" for name in own if name not in given and strict]
-    unexpected = [f"`{name}`" for name in given if name not in own and strict]
-    kinds = (("of another shape", other), ("missing", missing), ("unexpected", unexpected))
-    return [f"{len(found)} {kind} (first {found[0]})" for kind, found in kinds if found]
-
-
-def _refusal(module: CheckpointedRule, origin: Origin, misfits: list[str]) -> str:
-    net = f" of {origin.net}" if origin.net else ""
-    version = origin.version or "0.1 or older"
-    return (
-        f"the checkpoint{net} does not fit {type(module.net).__name__}: tensors "
-        f"{', '.join(misfits)}. It was saved by lit_credit {version}, this is "
-        f"{lit_credit.__version__}. Build the net with the arguments that it was saved with: "
-        "`config.yaml` of its run has them."
-    )
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
-
-
-def _is_newer(version: str | None) -> bool:
-    own = _numbers(lit_credit.__version__)
-    return version is not None and _numbers(version) > own
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms
-from lit_credit.callbacks.base.attempts import Attempts
+from lit_credit.callbacks.base.failures import Attempts
 from lit_credit.inspect.finite import NonFiniteError
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.runs.history import read_history

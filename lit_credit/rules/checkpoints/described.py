@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 __all__ = [
     "PLACES",
     "arguments_of",
+    "configuration",
     "describe_data",
     "describe_groups",
     "describe_scheduler",
@@ -23,13 +24,41 @@ __all__ = [
 PLACES = {"root", "download", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"}
 """Arguments of data that say where they lie and how they are read, not what they are."""
 
+
 _TRAINER = ("precision", "limit_train_batches", "overfit_batches")
+
+
 _MOVING = {"last_epoch", "base_lrs", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter"}
 _MOVING |= {"verbose", "mode_worse"}
 """Attributes of schedulers that their steps change, or that say nothing of their own."""
+
+
 _PRIVATE = {"_schedulers", "_milestones", "_schedule_phases", "_anneal_func_type"}
 """Attributes with an underscore that are arguments all the same."""
+
+
 _NOTHING = object()
+
+
+def configuration(
+    module: LightningModule, optimizer: Optimizer, groups: Any, scheduler: Any
+) -> Any:
+    """What a run does, as plain data.
+
+    Args:
+        module: a rule that is attached to a Trainer.
+        optimizer: its own.
+        groups: from :func:`describe_groups`, before a scheduler is made.
+        scheduler: from :func:`describe_scheduler`, or None.
+    """
+    trainer = module.trainer
+    return {
+        "optimizer": {"class_path": path_of(type(optimizer)), "groups": groups},
+        "lr_scheduler": scheduler,
+        "data": describe_data(getattr(trainer, "datamodule", None)),
+        "trainer": describe_trainer(trainer),
+        **getattr(module, "run_configuration", {}),
+    }
 
 
 def describe_groups(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,19 +1,22 @@
 """Losses and metrics of a rule on validation and test data."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from lit_credit.rules.checkpointed import CheckpointedRule
-from lit_credit.rules.first_batch import EXPLAINED, check_loss, explain
-from lit_credit.rules.metrics import check_computed, collection, compared, loader_metrics
-from lit_credit.rules.monitors import check_monitors
-from lit_credit.rules.rows import evaluated_rows
-from lit_credit.rules.weight_modes import WeightModes
+from lit_credit.rules.checkpoints.checkpointed import CheckpointedRule
+from lit_credit.rules.evaluation.metrics import (
+    check_computed,
+    collection,
+    compared,
+    evaluated_rows,
+    loader_metrics,
+)
+from lit_credit.rules.evaluation.monitors import check_monitors
+from lit_credit.rules.evaluation.weight_modes import WeightModes
+from lit_credit.rules.first_batch import check_loss, explaining
 from lit_credit.tasks import Task
 from lit_credit.trainer.logging import declare_metrics, log_hyperparameters
 from lit_credit.trainer.trainer import evaluation_loaders
@@ -119,7 +122,7 @@ class EvaluatedRule(CheckpointedRule):
 
     def _evaluation_step(self, batch: Any, stage: str, batch_idx: int, dataloader_idx: int) -> None:
         metrics, ending = self._metrics_of(stage, batch_idx, dataloader_idx)
-        with self._explaining(batch, "evaluation"):
+        with explaining(batch, self, self._passed, "evaluation"):
             inputs = self.task.inputs(batch)
             output = self(*inputs)
             loss = self.task.loss(output, batch)
@@ -155,13 +158,3 @@ class EvaluatedRule(CheckpointedRule):
             self._loader_metrics[key] = loader_metrics(first, ending)
         metrics = self._loader_metrics[key]
         return (metrics.to(self.device) if batch_idx == 0 else metrics), ending
-
-    @contextmanager
-    def _explaining(self, batch: Any, what: str) -> Iterator[None]:
-        """Tell errors of a first batch in the user's terms."""
-        try:
-            yield
-        except EXPLAINED as error:
-            names = type(self.net).__name__, type(self.task).__name__
-            explain(error, batch, *names, first=what not in self._passed)
-        self._passed.add(what)

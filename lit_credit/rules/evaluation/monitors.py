@@ -9,14 +9,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
-from lit_credit.rules.metrics import compared
+from lit_credit.rules.evaluation.metrics import compared
 from lit_credit.trainer.trainer import callbacks_of, evaluation_loaders, is_fast_dev_run
 from lit_credit.trainer.watched import is_measured
 from lit_credit.utils.both_packages import is_a, with_twins
 from lit_credit.utils.short_text import choice
 
 if TYPE_CHECKING:
-    from lit_credit.rules.evaluated import EvaluatedRule
+    from lit_credit.rules.evaluation.evaluated import EvaluatedRule
 
 __all__ = ["check_monitor", "check_monitors"]
 

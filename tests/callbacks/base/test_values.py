@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_credit.callbacks import AttentionMaps
-from lit_credit.callbacks.base.heads import MOST_HEADS, of_layers
+from lit_credit.callbacks.base.values import MOST_HEADS, of_layers
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import GPT
 from lit_credit.rules import BP

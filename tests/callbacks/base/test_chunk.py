@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from lit_credit.callbacks.base.unfrozen import unfrozen
+from lit_credit.callbacks.base.chunk import unfrozen
 
 
 class Interrupted(Exception):

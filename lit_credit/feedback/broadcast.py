@@ -1,49 +1,16 @@
 """The way of credit into the graph: from the gradient of one tensor to the outputs of all units."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Size, Tensor
-from torch.nn.functional import linear
 
+from lit_credit.feedback.credits import Credits, Factors, Feedback
 from lit_credit.feedback.units import UnitGraphs
 
-__all__ = [
-    "Broadcast",
-    "Credits",
-    "Factors",
-    "Feedback",
-    "channel_dim",
-    "check_rows",
-    "in_shape",
-    "normalized_credits",
-    "rms_normalized",
-]
-
-
-class Factors(NamedTuple):
-    """A credit of low rank, ``rows @ matrix.T``: errors (..., C) and a matrix (F, C)."""
-
-    rows: Tensor
-    matrix: Tensor
-
-
-class Credits(NamedTuple):
-    """How the credits of one backward pass are computed, each from the name of its unit.
-
-    Attributes:
-        dense: the credit, of the shape of the unit's output.
-        factors: the credit as a product, or None where it is none.
-    """
-
-    dense: Callable[[str], Tensor]
-    factors: Callable[[str], Factors | None] = lambda _: None
-
-
-Feedback = Callable[[Tensor, Mapping[str, Size], Tensor | float], Credits]
-"""From an error, the shapes of the units' outputs and the scale of the loss to the credits."""
+__all__ = ["Broadcast"]
 
 
 class Broadcast:
@@ -240,108 +207,3 @@ def _worthwhile(factors: Factors, x: Tensor, weight: Tensor) -> bool:
 
 def _on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:
     tensor.register_hook(hook)  # type: ignore[no-untyped-call]
-
-
-def rms_normalized(
-    rows: Tensor, samples: Tensor | float, eps: float = 1e-6, credit: Tensor | None = None
-) -> Tensor:
-    """Credit of unit root mean square per sample: ``a / (rms(a) + eps) / samples``.
-
-    The rms is that of the credit of a per-sample loss. A mean loss divides every credit by the
-    number of samples, so it is multiplied out first and divided by again at the end.
-
-    Args:
-        rows: what to scale, (..., d); a gradient of a mean over ``samples``.
-        samples: rows that the loss averages over; divided by the scale, if the loss has one.
-        eps: added to the rms.
-        credit: a, where ``rows`` are only a factor of it; None if they are the credit.
-
-    Example:
-        >>> rms_normalized(torch.tensor([[3.0, 4.0]]), samples=1)
-        tensor([[0.8485, 1.1314]])
-    """
-    credit = rows if credit is None else credit
-    root_d = credit.shape[-1] ** 0.5
-    rms = torch.linalg.vector_norm(credit, dim=-1, keepdim=True) * (samples / root_d)
-    normalized: Tensor = rows / (rms.abs() + eps)  # a negative scale keeps its sign in `rows`
-    return normalized
-
-
-def normalized_credits(
-    credits: Credits, shapes: Mapping[str, Size], scale: Tensor | float
-) -> Credits:
-    """Credits of unit root mean square, each scaled when it is asked for.
-
-    A credit (N, T, d) is scaled position by position, a feature map (N, C, H, W) sample by sample;
-    one that is a product as its rows, before it takes the shape of its unit.
-
-    Args:
-        credits: of the units.
-        shapes: of the units' outputs.
-        scale: factor on the loss.
-
-    Example:
-        >>> plain = Credits(lambda name: torch.tensor([[3.0, 4.0]]))
-        >>> normalized_credits(plain, {"unit": torch.Size([1, 2])}, 1.0).dense("unit")
-        tensor([[0.8485, 1.1314]])
-    """
-
-    def scaled(credit: Tensor) -> Tensor:
-        return rms_normalized(credit, credit.shape[:-1].numel() / scale)
-
-    def dense(name: str) -> Tensor:
-        product = credits.factors(name)
-        if product is not None:
-            return in_shape(scaled(linear(product.rows, product.matrix)), shapes[name])
-        credit = credits.dense(name)
-        if credit.dim() > 3:
-            return scaled(credit.flatten(1)).reshape(credit.shape)
-        return scaled(credit)
-
-    def factors(name: str) -> Factors | None:
-        product = credits.factors(name)
-        if product is None:
-            return None
-        rows, matrix = product
-        samples = rows.shape[:-1].numel() / scale
-        return Factors(rms_normalized(rows, samples, credit=linear(rows, matrix)), matrix)
-
-    return Credits(dense, factors)
-
-
-def check_rows(unit: str, shape: Size, source: Size, what: str) -> None:
-    """Check that a unit ran for the samples of what its credit is made of, one row each.
-
-    Args:
-        unit: its name.
-        shape: of its output.
-        source: shape of what the credit is made of.
-        what: that is, for the error.
-
-    Raises:
-        ValueError: if there are more or fewer rows, as of an expert that runs for some samples.
-    """
-    if not shape or shape[0] != source[0]:
-        raise ValueError(
-            f"unit {unit!r} hands on {tuple(shape)}, but its credit is made of the {what}, "
-            f"{tuple(source)}, row by row: expected {source[0]} rows. A submodule that runs for "
-            "some of the samples, such as an expert, cannot be a unit, nor one whose rows are "
-            "nodes, tokens or parts of samples. Name the submodule that contains all of them, put "
-            "the batch first (`batch_first=True`), or train the net by FA."
-        )
-
-
-def in_shape(credit: Tensor, shape: Size) -> Tensor:
-    """A credit (N, F) or (N, ..., d) in the shape of a unit's output."""
-    if credit.shape == shape:
-        return credit
-    if credit.shape[1:].numel() == shape[1:].numel():
-        return credit.reshape(shape)
-    if channel_dim(shape) == 1:
-        return credit[(...,) + (None,) * (len(shape) - 2)].expand(shape)
-    return credit[:, None].expand(shape)
-
-
-def channel_dim(shape: Size) -> int:
-    """Features come last in (N, d) and (N, T, d), and second in feature maps (N, d, H, W)."""
-    return 1 if len(shape) > 3 else -1

@@ -7,7 +7,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_credit.callbacks import CircuitMatching, HeadBehaviour, ResidualNorms, WeightAlignment
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.memory import is_out_of_memory, out_of_memory_named
+from lit_credit.callbacks.base.failures import is_out_of_memory, out_of_memory_named
 from lit_credit.inspect.probe.probe import Probe
 from lit_credit.rules import BP
 from tests.callbacks import helpers, twin

@@ -16,7 +16,7 @@ from lit_credit.callbacks import (
     GradientNorms,
     ResidualNorms,
 )
-from lit_credit.callbacks.base.named import as_numbers
+from lit_credit.callbacks.base.values import as_numbers
 from lit_credit.functional import feature_dimensionality, mean_squared_cosine
 
 

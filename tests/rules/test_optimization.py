@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from lit_credit.rules.device_search import skip_device_search
+from lit_credit.rules.optimization import skip_device_search
 
 NAME = "PYTORCH_NVML_BASED_CUDA_CHECK"
 

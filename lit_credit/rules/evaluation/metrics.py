@@ -6,12 +6,13 @@ from copy import deepcopy
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torchmetrics import Metric, MetricCollection
 
 from lit_credit.tasks import Task
-from lit_credit.utils.nested import described
+from lit_credit.utils.nested import described, first_tensor
 
-__all__ = ["check_computed", "collection", "compared", "loader_metrics"]
+__all__ = ["check_computed", "collection", "compared", "evaluated_rows", "loader_metrics"]
 
 
 def collection(task: Task, prefix: str) -> MetricCollection:
@@ -96,3 +97,29 @@ def _computed(metric: Metric) -> Any:
             return twin.compute()
         except Exception:  # such as that of too few samples
             return None
+
+
+def evaluated_rows(inputs: Any, target: Any, output: Any) -> int:
+    """The samples over which the loss of a batch is a mean.
+
+    A target that is a tensor has one entry a sample, also where the inputs are graphs or packed
+    sequences. Of other targets the inputs count, and of inputs without a tensor the output.
+
+    Args:
+        inputs: of the net.
+        target: what the metrics compare the output with.
+        output: of the net; an ensemble's has the members first.
+
+    Example:
+        >>> import torch
+        >>> nodes, edges = torch.zeros(9, 2), torch.zeros(2, 20)
+        >>> evaluated_rows((nodes, edges), torch.zeros(3), torch.zeros(3, 5))
+        3
+    """
+    for value in (target if isinstance(target, Tensor) else None, inputs, output):
+        if isinstance(value, PackedSequence):
+            return int(value.batch_sizes[0])
+        tensor = first_tensor(value)
+        if tensor is not None and tensor.dim():
+            return len(tensor)
+    return 1

@@ -1,13 +1,47 @@
-"""A schedule that must not end before the run does."""
+"""Schedules that would fail, found before training."""
 
 import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import nn
 from torch.optim.lr_scheduler import ChainedScheduler, OneCycleLR, SequentialLR
 
+from lit_credit.rules.optimization import check_numbers, step_scheduler
 from lit_credit.utils.random_state import random_state, set_random_state
 
-__all__ = ["check_length", "largest_steps"]
+__all__ = ["check_length", "largest_steps", "try_scheduler"]
+
+
+def try_scheduler(
+    make: Callable[..., Any],
+    make_optimizer: Callable[..., Any],
+    groups: Sequence[Mapping[str, Any]],
+) -> None:
+    """Step a scheduler of a small twin of the optimizer once, before any work could be lost.
+
+    Args:
+        make: makes the scheduler.
+        make_optimizer: makes the optimizer, here of one number a group.
+        groups: the groups of the optimizer proper.
+
+    Raises:
+        ValueError: if the scheduler fails at its first step, or sets a learning rate that is NaN
+            or infinite.
+    """
+    try:
+        small = [{**group, "params": [nn.Parameter(torch.zeros(1))]} for group in groups]
+        optimizer = make_optimizer(small)
+        scheduler = make(optimizer)
+    except Exception:  # such as one for matrices only, or with a state of its own
+        return
+    with warnings.catch_warnings():
+        # The optimizer has taken no step.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        step_scheduler(scheduler, {})
+    check_numbers("lr_scheduler", optimizer)
 
 
 def check_length(rule: Any, scheduler: Any) -> None:
