@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_credit.protocols import RuleProtocol, asked
 from lit_credit.rules.described import (
     PLACES,
     arguments_of,
@@ -58,7 +59,7 @@ def configuration(
         "lr_scheduler": scheduler,
         "data": describe_data(getattr(trainer, "datamodule", None)),
         "trainer": describe_trainer(trainer),
-        **getattr(module, "run_configuration", {}),
+        **asked(module, RuleProtocol.run_configuration, {}),
     }
 
 
