@@ -324,7 +324,8 @@ class ModuleProtocol(Protocol):
     def residual_stream(self) -> Sequence[str] | None:
         """Names of the submodules whose inputs are the residual stream; None for no stream.
 
-        Asked by: ``ResidualNorms`` and other diagnostics of the stream whose ``units`` is None.
+        Asked by: ``ResidualNorms``, ``GradientNorms``, ``ScaleStability`` and
+        ``ReferenceValidity`` whose ``units`` is None.
         Without it: the stream is the input of every unit and the output of the last.
         """
 
@@ -368,7 +369,7 @@ class RuleProtocol(Protocol):
     def updates_per_step(self) -> int:
         """Updates k in a training step.
 
-        Asked by: our datamodules, which hand out k batches at a time, and ``FiniteGuard``.
+        Asked by: our datamodules, which hand out k batches at a time; ``FiniteGuard``, of rules.
         Without it: 1.
         """
 
@@ -405,7 +406,7 @@ class DataModuleProtocol(Protocol):
     """What a datamodule may offer."""
 
     def contexts(self) -> "tuple[Tensor, Tensor, Tensor]":
-        """All contexts: inputs x (M, ...), their prior (M,), and the true rows (M, N) after them.
+        """All contexts: inputs x (M, ...), their prior (M,), and the true rows (M, V) after them.
 
         Asked by: ``ContextDiagnostic`` and all that derive from it, and ``SubspaceDistance``.
         Without it: an error in ``setup`` where contexts are needed.
@@ -461,7 +462,8 @@ class DiagnosticProtocol(Protocol):
     def tag_prefix(self) -> str:
         """What its tags begin with, before a slash.
 
-        Asked by: ``sweep``, and the check that a watched number is measured before it is watched.
+        Asked by: ``MetricHistory``, ``sweep``, and the check of what a scheduler or checkpoint
+        monitors.
         Without it: none of the numbers counts as measured by the callback.
         """
 
@@ -486,7 +488,7 @@ class LoggerProtocol(Protocol):
     """What a logger may offer beside Lightning's own names."""
 
     def log_image(self, key: str, images: "list[Figure]", *, step: int) -> Any:
-        """Write figures, as the loggers of W&B and Comet do.
+        """Write figures, as the logger of W&B does.
 
         Asked by: every diagnostic with a figure.
         Without it: only a logger of TensorBoard gets figures. All are files too.
