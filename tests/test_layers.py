@@ -42,7 +42,11 @@ def imported_layers(path):
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_a_layer_imports_only_what_lies_below(path):
-    assert set(imported_layers(path)) <= ALLOWED[path.parts[1]]
+    assert set(imported_layers(path)) <= ALLOWED[path.parts[1]] | {"protocols"}
+
+
+def test_protocols_import_nothing_of_ours():
+    assert not set(imported_layers(Path("lit_credit/protocols.py")))
 
 
 def test_only_utils_touches_private_attributes_of_lightning():

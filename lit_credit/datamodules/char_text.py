@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.utils.paths import local_path
 from lit_credit.utils.ranges import check_range, check_sizes
 
@@ -163,8 +164,7 @@ class CharText(TensorDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the text, check that the net can take its symbols, and say how hard it is."""
-        net = getattr(getattr(self.trainer, "lightning_module", None), "net", None)
-        size, most = len(self.vocabulary), getattr(net, "vocab_size", None)
+        size, most = len(self.vocabulary), asked(self._net, NetProtocol.vocab_size, None)
         if most is not None and most < size:
             raise ValueError(
                 f"`vocab_size` of the net is {most}, but the text has {size} different characters. "

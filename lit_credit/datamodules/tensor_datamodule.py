@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor, nn
 
 from lit_credit.datamodules.tensor_loader import TensorLoader, Transform
+from lit_credit.protocols import ModuleProtocol, RuleProtocol, asked
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -49,7 +50,6 @@ class TensorDataModule(LightningDataModule):
         One that shuffles or draws is for training, and hands out as many batches at a time as the
         module makes updates in a training step.
         """
-        module = getattr(self.trainer, "lightning_module", None)
         training = shuffle or draws is not None
         return TensorLoader(
             tensors,
@@ -61,7 +61,7 @@ class TensorDataModule(LightningDataModule):
             numbered=numbered,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
-            updates=getattr(module, "updates_per_step", 1) if training else 1,
+            updates=asked(self._module, RuleProtocol.updates_per_step, 1) if training else 1,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,6 +79,17 @@ class TensorDataModule(LightningDataModule):
     def __str__(self) -> str:
         # Lightning's own asks every loader for a torch Dataset, and fails without one.
         return f"{type(self).__name__}(batch_size={self.batch_size}, seed={self._seed()})"
+
+    @property
+    def _module(self) -> LightningModule | None:
+        """The module that the data are for; None outside of a Trainer."""
+        module: LightningModule | None = getattr(self.trainer, "lightning_module", None)
+        return module
+
+    @property
+    def _net(self) -> nn.Module | None:
+        """The net that the data are for, None where there is none."""
+        return asked(self._module, ModuleProtocol.net, None)
 
     def _seed(self) -> int:
         if self.seed is not None:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lit_credit.inspect.state.guard import isolated
+from lit_credit.protocols import ModuleProtocol, method
 from lit_credit.utils.nested import cloned
 
 __all__ = [
@@ -128,8 +129,8 @@ def loss_source(module: LightningModule, given: LossFunction | None = None) -> s
 
 def _own_loss(module: LightningModule) -> Callable[[Any], Any] | None:
     """The module's method ``batch_loss``; a metric or layer of that name is none."""
-    own: Any = getattr(module, "batch_loss", None)
-    return own if callable(own) and not isinstance(own, nn.Module) else None
+    own = method(module, ModuleProtocol.batch_loss)
+    return None if isinstance(own, nn.Module) else own
 
 
 def _waits_forever(*_: Any, **__: Any) -> Any:

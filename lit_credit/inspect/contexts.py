@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lit_credit.inspect.capture import Point, capture
+from lit_credit.protocols import DataModuleProtocol, method
 
 __all__ = [
     "NO_CONTEXTS",
@@ -43,7 +44,7 @@ NO_CONTEXTS = Contexts(torch.empty(0, 0), torch.empty(0), torch.empty(0, 0))
 
 def has_contexts(trainer: Trainer) -> bool:
     """Whether the Trainer's datamodule has a method ``contexts()``."""
-    return callable(getattr(_datamodule(trainer), "contexts", None))
+    return method(_datamodule(trainer), DataModuleProtocol.contexts) is not None
 
 
 def read_contexts(trainer: Trainer) -> Contexts:

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
+
+from lit_credit.protocols import LayerProtocol, offers
 
 __all__ = ["exact_backward"]
 
@@ -16,11 +19,12 @@ def exact_backward(module: nn.Module) -> Iterator[None]:
     ``feedback_backward``, not by their type; where there are none this context does nothing. The
     forward pass must run inside of it as well.
     """
-    layers = [child for child in module.modules() if hasattr(child, "feedback_backward")]
+    known = LayerProtocol.feedback_backward
+    layers: list[Any] = [child for child in module.modules() if offers(child, known)]
     before = [layer.feedback_backward for layer in layers]
     try:
         for layer in layers:
-            layer.feedback_backward = False  # type: ignore[assignment]
+            layer.feedback_backward = False
         yield
     finally:
         for layer, value in zip(layers, before, strict=True):

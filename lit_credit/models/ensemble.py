@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_parts, check_range
 
@@ -62,7 +63,7 @@ class Ensemble(nn.Module):
         for name, parameter in list(self.stacked.named_parameters()):
             each = torch.stack([one.get_parameter(name).detach() for one in nets])
             _replace(self.stacked, parameter, nn.Parameter(each, parameter.requires_grad))
-        self.layout = getattr(self.stacked, "layout", None)
+        self.layout = asked(self.stacked, NetProtocol.layout, None)
         self._run = torch.compile(self._mapped) if compile else self._mapped
 
     def forward(self, *inputs: Any) -> Tensor:

@@ -16,6 +16,7 @@ from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import all_names, expand_units, is_composite, with_prefix
 from lit_credit.inspect.updates import batches_of
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.rules.checkpoints.described import describe_groups
 from lit_credit.rules.checkpoints.hyperparameters import save_plain_hyperparameters
 from lit_credit.rules.evaluation.evaluated import EvaluatedRule
@@ -153,7 +154,7 @@ class CreditRule(EvaluatedRule):
     @property
     def residual_stream(self) -> list[str] | None:
         """Names of the submodules whose inputs are the residual stream, if the net declares it."""
-        stream = getattr(self.net, "residual_stream", None)
+        stream = asked(self.net, NetProtocol.residual_stream, None)
         return None if stream is None else [f"net.{name}" for name in stream]
 
     # One batch
@@ -276,7 +277,7 @@ class CreditRule(EvaluatedRule):
 
     def _readout(self, patterns: Sequence[str] | None) -> list[str]:
         if patterns is None:
-            return list(getattr(self.net, "readout", []))
+            return list(asked(self.net, NetProtocol.readout, []))
         joined = next(filter(is_composite, patterns), None)
         if joined is not None:
             raise ValueError(
@@ -289,7 +290,7 @@ class CreditRule(EvaluatedRule):
         names = submodule_names(self.net)
         after = next(iter(self.readout), None)
         if patterns is None:
-            declared = list(getattr(self.net, "credit_units", []))
+            declared = list(asked(self.net, NetProtocol.credit_units, []))
             if not any(map(is_composite, declared)):
                 return declared
             patterns = declared

@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from lit_credit.inspect.unit_names import choose_units, unit_modules
+from lit_credit.protocols import NetProtocol, method, offers
 from lit_credit.trainer.trainer import callbacks_of, check_trainer
 from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.short_text import choice
@@ -161,7 +162,7 @@ def clip_norms(
     """
     if limits is None:
         return {}
-    if hasattr(net, "clip_grad_norm_"):
+    if offers(net, NetProtocol.clip_grad_norm_):
         raise ValueError(
             f"`clip_per_unit` is {limits}, which would clip the nets of an ensemble together. "
             "Leave it out; `clip_norm` clips each by itself."
@@ -182,7 +183,7 @@ def clip_gradients(net: nn.Module, largest: float | None, of_units: Mapping[str,
         clip_grad_norm_([p for part in parts for p in part.parameters()], limit)
     if largest is not None:
         # An ensemble clips each of its nets by itself.
-        own = getattr(net, "clip_grad_norm_", None)
+        own = method(net, NetProtocol.clip_grad_norm_)
         if own is None:
             clip_grad_norm_(net.parameters(), largest)
         else:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor, nn
 
 from lit_credit.datamodules import TensorLoader
+from lit_credit.protocols import DiagnosticProtocol, offers
 from lit_credit.testing.modules import KINDS, RecordingLogger, given_loss
 from lit_credit.testing.seen_state import random_states, seen_state
 from lit_credit.testing.stateful import STATES, StatefulNet
@@ -126,8 +127,9 @@ def check_diagnostic(
 def _made(make: Callable[..., Callback], kind: str) -> Callback:
     """With a loss, where the kind of module wants one and the diagnostic has one."""
     made = make()
-    if kind == "given_loss" or (kind == "manual" and hasattr(made, "loss")):
-        return make(loss=given_loss) if hasattr(made, "loss") else made
+    takes_loss = offers(made, DiagnosticProtocol.loss)
+    if kind == "given_loss" or (kind == "manual" and takes_loss):
+        return make(loss=given_loss) if takes_loss else made
     return made
 
 

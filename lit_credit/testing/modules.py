@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
 from lit_credit.tasks import Classification
 
@@ -27,11 +28,11 @@ class _Foreign(LightningModule):
             [nn.Parameter(p.detach().clone(), requires_grad=False) for p in net.parameters()]
         )
         self.outputs: list[float] = []
-        self.credit_units = self._names("credit_units")
-        self.residual_stream = self._names("residual_stream") or None
+        self.credit_units = self._names(NetProtocol.credit_units)
+        self.residual_stream = self._names(NetProtocol.residual_stream) or None
 
-    def _names(self, attribute: str) -> list[str]:
-        return [f"net.{name}" for name in getattr(self.net, attribute, None) or ()]
+    def _names(self, member: Any) -> list[str]:
+        return [f"net.{name}" for name in asked(self.net, member, None) or ()]
 
     def forward(self, x: Tensor) -> Any:
         return self.net(x)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from lit_credit.protocols import NetProtocol, asked
+
 __all__ = ["STATES", "StatefulNet"]
 
 
@@ -284,17 +286,17 @@ class StatefulNet(nn.Module):
     @property
     def credit_units(self) -> list[str]:
         """Those of the net."""
-        return self._names("credit_units")
+        return self._names(NetProtocol.credit_units)
 
     @property
     def readout(self) -> list[str]:
         """That of the net."""
-        return self._names("readout")
+        return self._names(NetProtocol.readout)
 
     @property
     def residual_stream(self) -> list[str] | None:
         """That of the net, if it declares one."""
-        return self._names("residual_stream") or None
+        return self._names(NetProtocol.residual_stream) or None
 
-    def _names(self, attribute: str) -> list[str]:
-        return [f"net.{name}" for name in getattr(self.net, attribute, None) or ()]
+    def _names(self, member: Any) -> list[str]:
+        return [f"net.{name}" for name in asked(self.net, member, None) or ()]

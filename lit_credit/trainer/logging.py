@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch.utils.tensorboard.summary import custom_scalars
 
+from lit_credit.protocols import LoggerProtocol, method
 from lit_credit.trainer.curves_again import CHARTS, HYPERPARAMETERS, already_written
 from lit_credit.utils.both_packages import is_a
 
@@ -38,7 +39,7 @@ def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
     for logger in trainer.loggers:
         if is_a(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, global_step=step, close=False)
-        elif callable(log_image := getattr(logger, "log_image", None)):
+        elif (log_image := method(logger, LoggerProtocol.log_image)) is not None:
             log_image(tag, [figure], step=step)
 
 

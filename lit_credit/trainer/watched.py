@@ -11,6 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lit_credit.protocols import DiagnosticProtocol, RuleProtocol, asked
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.short_text import choice
@@ -30,7 +31,9 @@ def watch(trainer: Trainer, tagged: Mapping[str, float]) -> None:
 
 def is_measured(trainer: Trainer, name: str) -> bool:
     """Whether a metric is of a diagnostic in this Trainer, by what its tag begins with."""
-    prefixes = (getattr(callback, "tag_prefix", None) for callback in callbacks_of(trainer))
+    prefixes = (
+        asked(callback, DiagnosticProtocol.tag_prefix, None) for callback in callbacks_of(trainer)
+    )
     return any(name.startswith(f"{prefix}/") for prefix in prefixes if prefix is not None)
 
 
@@ -107,7 +110,7 @@ def _watchers(trainer: Trainer) -> Iterator[_Watcher]:
     for config in trainer.lr_scheduler_configs:
         # Under manual optimization the scheduler says what it watches, and a rule of ours when.
         monitor = config.monitor or getattr(config.scheduler, "monitor", None)
-        looks = getattr(trainer.lightning_module, "lr_interval", config.interval)
+        looks = asked(trainer.lightning_module, RuleProtocol.lr_interval, config.interval)
         if monitor is not None:
             kind = type(config.scheduler).__name__
             yield _Watcher(kind, monitor, looks, config.frequency, config.strict)

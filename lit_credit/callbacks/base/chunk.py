@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,6 +17,7 @@ from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.inspect.probe.layout import Layout
 from lit_credit.inspect.probe.rows import first_rows
 from lit_credit.inspect.state.guard import isolated
+from lit_credit.protocols import ModuleProtocol, is_rule
 from lit_credit.utils.nested import has_fractions
 
 __all__ = ["Chunk", "Gradients", "unfrozen"]
@@ -82,8 +83,8 @@ class Chunk:
             return self._surrogate()
 
     def _surrogate(self) -> Tensor:
-        surrogate = getattr(self.module, "surrogate", None)
-        return self._part(surrogate(self.batch)[1]) if callable(surrogate) else self._loss()
+        module = self.module
+        return self._part(module.surrogate(self.batch)[1]) if is_rule(module) else self._loss()
 
     def values(self, points: Sequence[Point]) -> dict[Point, Tensor]:
         """What passes each point, outside of any graph; see :meth:`gradients`."""
@@ -136,7 +137,7 @@ class Chunk:
         :meth:`loss`.
         """
         with isolated(self.module):
-            found: dict[str, Tensor] = self.module.credit(self.batch)  # type: ignore[operator]
+            found = cast(ModuleProtocol, self.module).credit(self.batch)
         return {name: self._part(credit) for name, credit in found.items()}
 
     def logits(self, point: Point | None = None) -> tuple[Tensor, Tensor | None]:

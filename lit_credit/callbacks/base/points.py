@@ -15,6 +15,7 @@ from lit_credit.inspect.unit_names import (
     unit_modules,
     with_prefix,
 )
+from lit_credit.protocols import ModuleProtocol, asked
 from lit_credit.utils.names import matched_units, submodule_names
 from lit_credit.utils.short_text import choice
 
@@ -43,7 +44,7 @@ def unit_names(
         if any(map(is_composite, units)):
             return _composite_units(module, units, names)
         return matched_units(units, names)
-    declared = getattr(module, "credit_units", None)
+    declared = asked(module, ModuleProtocol.credit_units, None)
     if not isinstance(declared, list | tuple) or not declared:
         remedy = f"Set `units` to some of: {choice(names)}."
         raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
@@ -72,7 +73,7 @@ def stream_points(
     ``units``, the inputs of the units and the output of the last. A unit that begins with an
     embedding has symbols for input, so the stream begins behind it.
     """
-    declared = getattr(module, "residual_stream", None)
+    declared = asked(module, ModuleProtocol.residual_stream, None)
     if units is None and declared:
         return [Point(name, "input") for name in declared]
     names = unit_names(callback, module, units)

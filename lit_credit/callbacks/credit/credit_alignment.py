@@ -19,6 +19,7 @@ from lit_credit.callbacks.credit.parameter_bars import parameter_bars
 from lit_credit.functional import gradient_cosine
 from lit_credit.inspect.capture import Point
 from lit_credit.plotting import layer_curves
+from lit_credit.protocols import ModuleProtocol, asked, method
 from lit_credit.runs.history import Row
 from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.short_text import choice
@@ -70,7 +71,7 @@ class CreditAlignment(ProbeDiagnostic):
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the units, where the module has credit to compare."""
-        self.has_credit = callable(getattr(module, "credit", None))
+        self.has_credit = method(module, ModuleProtocol.credit) is not None
         if not self.has_credit and not self.parameters:
             remedy = "Leave `parameters` at True, or this callback out."
             raise missing(self, module, "`credit(batch)`", remedy)
@@ -119,7 +120,7 @@ class CreditAlignment(ProbeDiagnostic):
                 self.gathered.add(f"cosine_input/{layer}", gradient_cosine(a, g))
 
     def _check_credited(self, module: LightningModule, credit: dict[str, Tensor]) -> None:
-        units = getattr(module, "credit_units", None) or ()  # of which some may not have run
+        units = asked(module, ModuleProtocol.credit_units, None) or ()  # some may not have run
         without = [name for name in self.names if name not in credit and name not in units]
         if without:
             raise ValueError(

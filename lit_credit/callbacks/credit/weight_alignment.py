@@ -1,6 +1,6 @@
 """Angles between weights and their feedback matrices."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,6 +12,7 @@ from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import norm_ratio, weight_angle
 from lit_credit.inspect.probe.probe import take_probe
 from lit_credit.plotting import layer_curves
+from lit_credit.protocols import FeedbackPairProtocol, ModuleProtocol, method
 from lit_credit.runs.history import Row
 
 __all__ = ["WeightAlignment"]
@@ -46,15 +47,14 @@ class WeightAlignment(Diagnostic):
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Check that there are matrices."""
-        matrices = getattr(module, "feedback_matrices", None)
-        found = matrices() if callable(matrices) else None
+        found = _matrices(module)
         # An empty dict is of a rule that draws at the first batch.
         if found is None or (found and all(pair.weight is None for pair in found.values())):
             raise missing(self, module, "feedback matrices (`feedback_matrices()`)", _REMEDY)
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Take a few rows, where the module has not drawn its matrices yet."""
-        drawn = module.feedback_matrices()  # type: ignore[operator]
+        drawn = _matrices(module)
         self._few: Any = None if drawn else take_probe(trainer, module, _ROWS).chunks[0]
 
     def chunks(self, module: LightningModule) -> Iterable[Chunk]:
@@ -64,14 +64,14 @@ class WeightAlignment(Diagnostic):
     def update(self, chunk: Chunk) -> None:
         """Angles and ratios."""
         module = chunk.module
-        matrices = module.feedback_matrices()  # type: ignore[operator]
-        if not matrices and callable(draw := getattr(module, "credit", None)):
+        matrices = _matrices(module)
+        if not matrices and (draw := method(module, ModuleProtocol.credit)) is not None:
             # Some rules draw their matrices at the first batch, and this is before it.
             draw(chunk.batch)
-            matrices = module.feedback_matrices()  # type: ignore[operator]
+            matrices = _matrices(module)
         self._values: dict[str, float] = {}
         values = self._values
-        for name, pair in matrices.items():
+        for name, pair in (matrices or {}).items():
             if pair.weight is not None:
                 tag = name.removeprefix("net.")
                 values[f"angle/{tag}"] = float(weight_angle(pair.weight, pair.feedback))
@@ -92,3 +92,9 @@ class WeightAlignment(Diagnostic):
             title="Weights against feedback",
             log=False,
         )
+
+
+def _matrices(module: LightningModule) -> Mapping[str, FeedbackPairProtocol] | None:
+    """The module's matrices, as far as they are drawn; None of a module that has none."""
+    matrices = method(module, ModuleProtocol.feedback_matrices)
+    return None if matrices is None else matrices()

@@ -17,6 +17,7 @@ from lit_credit.functional import logit_margins, softmax_divergence, top_probabi
 from lit_credit.functional.memorization_bound import accuracy_bound, association_bound
 from lit_credit.inspect.attention.head_weights import read_heads
 from lit_credit.inspect.attention.proof import prove_heads
+from lit_credit.protocols import LayerProtocol, asked
 from lit_credit.runs.history import Row
 
 __all__ = ["ExactDivergence"]
@@ -119,7 +120,7 @@ class ExactDivergence(ContextDiagnostic):
             return None  # no attention, or none that can be read
         parent = layers[0].name.rpartition(".")[0]
         below = {layer.name.rpartition(".")[0] for layer in layers}
-        together = getattr(module.get_submodule(parent), "heads_in_parallel", False)
+        together = asked(module.get_submodule(parent), LayerProtocol.heads_in_parallel, False)
         if len(layers) != 1 and not (together and below == {parent}):
             return None
         _, width, size = layers[0].query.shape

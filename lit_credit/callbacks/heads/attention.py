@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_credit.functional import is_softmax
 from lit_credit.inspect.attention.recording import AttentionCall
 from lit_credit.inspect.attention.unseen import check_recorded
+from lit_credit.protocols import LayerProtocol, asked
 from lit_credit.utils.names import matched_units
 
 __all__ = [
@@ -62,7 +63,7 @@ def attention_by_label(
 
 def _place(module: LightningModule, name: str) -> str:
     parent = name.rpartition(".")[0]
-    if parent and getattr(module.get_submodule(name), "returns_attention", False):
+    if parent and asked(module.get_submodule(name), LayerProtocol.returns_attention, False):
         return parent
     return name or type(module).__name__
 

@@ -16,6 +16,7 @@ from lit_credit.inspect.attention.recording import (
     number_of_heads,
     recorded_attention,
 )
+from lit_credit.protocols import LayerProtocol, asked
 
 __all__ = ["AttentionProof", "prove_attention"]
 
@@ -172,7 +173,8 @@ class _Case:
         heads, seen = self.heads(module), self.call.weights.shape[1]
         if heads is not None and heads[1] != seen:
             return f"its second dimension is {seen}, and {heads[0]!r} has {heads[1]} heads"
-        own = getattr(module.get_submodule(self.call.module), "returns_attention", False)
+        innermost = module.get_submodule(self.call.module)
+        own = asked(innermost, LayerProtocol.returns_attention, False)
         declared = self.call.query is not None or own
         if self.unseen:
             return None if declared else f"{NO_OUTPUT}, nor that of one around it"

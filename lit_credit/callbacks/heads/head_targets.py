@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.exact_backward import exact_backward
+from lit_credit.protocols import ModuleProtocol, TaskProtocol, asked, method
 from lit_credit.utils.compiled import submodule
 from lit_credit.utils.nested import first_tensor, map_tensors
 
@@ -48,10 +49,10 @@ def targets_of(module: LightningModule, batch: Any) -> Tensor:
 
 def _given(module: LightningModule, batch: Any) -> Tensor | None:
     """Targets as the batch has them."""
-    task = getattr(module, "task", None)
+    target = method(asked(module, ModuleProtocol.task, None), TaskProtocol.target)
     found: Any = None
-    if callable(getattr(task, "target", None)):
-        found = task.target(batch)  # type: ignore[union-attr]
+    if target is not None:
+        found = target(batch)
     elif isinstance(batch, Mapping):
         names = ("target", "labels", "label", "y")
         found = next((batch[name] for name in names if name in batch), None)

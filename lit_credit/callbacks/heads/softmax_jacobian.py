@@ -36,6 +36,7 @@ from lit_credit.functional import (
 from lit_credit.inspect.attention.recording import recorded_attention
 from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.plotting import HeadPanel, head_heatmaps
+from lit_credit.protocols import LayerProtocol, RuleProtocol, asked, is_rule, offers
 from lit_credit.runs.history import Row
 from lit_credit.runs.table import TableRow
 
@@ -182,9 +183,8 @@ class SoftmaxJacobian(ProbeDiagnostic):
 
 def _differs_from_exact(module: LightningModule) -> bool:
     """Whether the module's own credit may be another than the exact gradient."""
-    ruled = callable(getattr(module, "surrogate", None))
-    inexact = ruled and not getattr(module, "exact_credit", False)
-    return inexact or any(hasattr(child, "feedback_backward") for child in module.modules())
+    inexact = is_rule(module) and not asked(module, RuleProtocol.exact_credit, False)
+    return inexact or any(offers(c, LayerProtocol.feedback_backward) for c in module.modules())
 
 
 def _measured(head: _Head, exact: _Head | None) -> dict[str, Tensor]:

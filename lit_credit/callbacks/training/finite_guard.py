@@ -25,6 +25,7 @@ from lit_credit.callbacks.training.finite_update import (
 )
 from lit_credit.inspect.finite import NonFiniteError, non_finite, seem_finite
 from lit_credit.inspect.updates import batches_of
+from lit_credit.protocols import RuleProtocol, asked, is_rule
 from lit_credit.runs.history import History
 from lit_credit.trainer.curves_again import continue_curves
 from lit_credit.trainer.logging import log_scalars
@@ -284,5 +285,4 @@ class FiniteGuard(Callback):
 
 def _updates_of(module: LightningModule) -> int:
     """Updates in a training step of our rules; elsewhere the name may mean something else."""
-    is_rule = callable(getattr(module, "surrogate", None))
-    return getattr(module, "updates_per_step", 1) if is_rule else 1
+    return asked(module, RuleProtocol.updates_per_step, 1) if is_rule(module) else 1

@@ -16,6 +16,7 @@ from lit_credit.callbacks.training.finite_trace import finite_trace
 from lit_credit.inspect.finite import NonFinite, non_finite
 from lit_credit.inspect.state.guard import guarded
 from lit_credit.inspect.unit_names import parse_unit
+from lit_credit.protocols import ModuleProtocol, asked, is_rule, method
 from lit_credit.utils.nested import map_tensors
 
 __all__ = ["Findings", "Taken", "non_finite_by_name", "of_all_processes", "search"]
@@ -157,23 +158,21 @@ def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings:
         _run(module, taken)
     findings.origins = findings.origins or trace.activations
     arrived = trace.gradients
-    credit: Any = getattr(module, "credit", None)
-    # Both: elsewhere one such name may mean something else.
-    if callable(credit) and callable(getattr(module, "surrogate", None)):
+    # Of rules only: elsewhere the name may mean something else.
+    credit = method(module, ModuleProtocol.credit) if is_rule(module) else None
+    if credit is not None:
         taken.restore_random_state(module)
         given = credit(taken.batch).items()
         watched = {n: c for n, c in given if not set(names).isdisjoint(parse_unit(n).members)}
         credits = non_finite_by_name(watched)
-        units = list(getattr(module, "credit_units", None) or ())
+        units = list(asked(module, ModuleProtocol.credit_units, ()) or ())
         arrived = _from_the_top(units, arrived, credits)
     findings.credit = findings.credit or arrived
 
 
 def _run(module: LightningModule, taken: Taken) -> None:
     """Forward and backward pass, as in training."""
-    ours = callable(getattr(module, "surrogate", None)) or callable(
-        getattr(module, "batch_loss", None)
-    )
+    ours = is_rule(module) or method(module, ModuleProtocol.batch_loss) is not None
     if not ours and not module.automatic_optimization:
         indexed = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
         batch = map_tensors(taken.batch, Tensor.clone)

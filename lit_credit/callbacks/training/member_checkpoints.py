@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from lit_credit.protocols import ModuleProtocol, NetProtocol, asked, offers
 from lit_credit.runs.checkpoint_io import AtomicCheckpointIO
 from lit_credit.trainer.trainer import run_folder
 from lit_credit.utils.both_packages import Callback
@@ -37,8 +38,8 @@ class MemberCheckpoints(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that the net has members."""
-        net = getattr(pl_module, "net", None)
-        if not hasattr(net, "member_state") or not hasattr(net, "seeds"):
+        net = asked(pl_module, ModuleProtocol.net, None)
+        if not offers(net, NetProtocol.member_state, NetProtocol.seeds):
             raise ValueError(
                 f"`net` is {type(net).__name__}, which has no `member_state` and `seeds`. Use an "
                 "Ensemble, or leave MemberCheckpoints out."

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
 from lit_credit.inspect.state.guard import guarded
+from lit_credit.protocols import DataModuleProtocol, offers
 from lit_credit.trainer.curves_again import continue_curves
 from lit_credit.trainer.logging import log_text
 from lit_credit.trainer.rank_zero import waiting_for_rank_zero
@@ -66,8 +67,9 @@ class TextSamples(Callback):
         """Check that there is an alphabet, and that it has the prompt's characters."""
         check_trainer(trainer, type(self).__name__)
         data = _datamodule(trainer)
-        lacking = [name for name in ("encode", "decode") if not hasattr(data, name)]
-        if lacking or (self.context is None and not hasattr(data, "block_size")):
+        needed = (DataModuleProtocol.encode, DataModuleProtocol.decode)
+        lacking = [member.__name__ for member in needed if not offers(data, member)]
+        if lacking or (self.context is None and not offers(data, DataModuleProtocol.block_size)):
             raise MisconfigurationException(
                 f"TextSamples needs a datamodule with {' and '.join(lacking) or 'block_size'}, "
                 f"which {type(data).__name__} does not have. Use CharText, give your datamodule "

@@ -15,6 +15,7 @@ from lit_credit.callbacks import MetricHistory
 from lit_credit.cli import CTRL_C, main, run
 from lit_credit.cli.boundary import report
 from lit_credit.cli.sweep.cell import Cell
+from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
 from lit_credit.runs.lock import hold_folder
 from lit_credit.trainer.trainer import callbacks_of
@@ -89,7 +90,8 @@ def _last_values(trainer: Trainer) -> dict[str, float]:
     histories = [
         history
         for callback in callbacks_of(trainer)
-        if isinstance(history := getattr(callback, "history", None), History) and history.rows
+        if isinstance(history := asked(callback, DiagnosticProtocol.history, None), History)
+        and history.rows
     ]
     last = [history.rows[-1] for history in histories]
     last.sort(key=lambda row: row["name"] != MetricHistory.name)

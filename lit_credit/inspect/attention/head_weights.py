@@ -17,6 +17,7 @@ from lit_credit.inspect.attention.recording import looks_like_attention
 from lit_credit.inspect.attention.score_norms import find_score_norm
 from lit_credit.inspect.attention.stacked_heads import has_stacked_heads, stacked_heads
 from lit_credit.inspect.attention.surroundings import find_norm_gain, find_rope
+from lit_credit.protocols import LayerProtocol, method
 from lit_credit.utils.compiled import named_submodules, submodule
 from lit_credit.utils.names import matched_units
 from lit_credit.utils.short_text import choice
@@ -139,8 +140,7 @@ def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _own(attention: nn.Module) -> Callable[[], object] | None:
-    method = getattr(attention, "head_weights", None)
-    return method if callable(method) else None
+    return method(attention, LayerProtocol.head_weights)
 
 
 def _read(module: nn.Module, name: str, attention: nn.Module, proved_later: bool) -> AttentionHeads:

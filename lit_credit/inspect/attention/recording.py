@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_credit.inspect.activation_checkpoints import is_second_run
 from lit_credit.inspect.attention.functions import listened_to
+from lit_credit.protocols import LayerProtocol, asked
 from lit_credit.utils.compiled import named_submodules
 
 __all__ = ["AttentionCall", "looks_like_attention", "number_of_heads", "recorded_attention"]
@@ -109,7 +110,7 @@ class _Place(NamedTuple):
 
     @property
     def returns_attention(self) -> bool:
-        return bool(getattr(self.module, "returns_attention", False))
+        return bool(asked(self.module, LayerProtocol.returns_attention, False))
 
 
 class _Recorder:

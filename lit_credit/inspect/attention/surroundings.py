@@ -4,12 +4,13 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lit_credit.inspect.attention.heads import Rope, RopeLayout
+from lit_credit.protocols import LayerProtocol, RotaryProtocol, asked, offers
 
 __all__ = ["find_norm_gain", "find_rope"]
 
@@ -58,9 +59,11 @@ def find_rope(attention: nn.Module, ancestors: Sequence[nn.Module]) -> Rope | No
     Raises:
         ValueError: if the attention seems to rotate, in a way that is not known.
     """
-    own = getattr(attention, "rotary", None)
-    if isinstance(own, nn.Module) and hasattr(own, "frequencies") and hasattr(own, "layout"):
-        return Rope(own.frequencies.detach(), own.layout)  # type: ignore[operator, arg-type]
+    own = asked(attention, LayerProtocol.rotary, None)
+    known = (RotaryProtocol.frequencies, RotaryProtocol.layout)
+    if isinstance(own, nn.Module) and offers(own, *known):
+        rotary = cast(RotaryProtocol, own)
+        return Rope(rotary.frequencies.detach(), rotary.layout)
     sign = next(_signs_of_rotation(attention), None)
     if sign is None or getattr(attention, "use_rope", None) in (False, 0):
         return None

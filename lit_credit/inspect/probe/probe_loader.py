@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_credit.inspect.updates import batches_of
+from lit_credit.protocols import LoaderProtocol, asked
 from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.random_state import preserved_rng
 
@@ -41,7 +42,7 @@ class ProbeLoader:
     @property
     def holds_rows(self) -> bool:
         """Whether each tensor of a batch has one entry a row, as the loader says of itself."""
-        return all(getattr(part, "rows_first", False) for part in self.parts)
+        return all(asked(part, LoaderProtocol.rows_first, False) for part in self.parts)
 
     @property
     def is_limited(self) -> bool:
@@ -137,7 +138,7 @@ def training_rows(trainer: Trainer) -> int | None:
         batches = getattr(part, "batch_sampler", None)
         size = getattr(batches, "batch_size", None) or getattr(part, "batch_size", None)
         if isinstance(size, int):
-            sizes.append(size // getattr(part, "world_size", 1))
+            sizes.append(size // asked(part, LoaderProtocol.world_size, 1))
     return min(sizes) if sizes else None
 
 

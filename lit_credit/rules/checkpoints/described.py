@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lit_credit.protocols import RuleProtocol, asked
+
 __all__ = [
     "PLACES",
     "arguments_of",
@@ -57,7 +59,7 @@ def configuration(
         "lr_scheduler": scheduler,
         "data": describe_data(getattr(trainer, "datamodule", None)),
         "trainer": describe_trainer(trainer),
-        **getattr(module, "run_configuration", {}),
+        **asked(module, RuleProtocol.run_configuration, {}),
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.tested import TestedDiagnostic
+from lit_credit.protocols import NetProtocol, offers
 from lit_credit.runs.checkpoints import read_weights, rows_beside
 from lit_credit.runs.history import Row
 from lit_credit.runs.table import TableRow
@@ -113,7 +114,7 @@ class AdderAnatomy(TestedDiagnostic):
         self._net = self._named(module)
         self.findings = self._sums = None
         if self.reference is not None:
-            gains = module.get_submodule(self._net).parts().gains  # type: ignore[operator]
+            gains = cast(NetProtocol, module.get_submodule(self._net)).parts().gains
             self._gains = _reference_gains(self.reference, gains)
 
     def update(self, chunk: Chunk) -> None:
@@ -155,16 +156,16 @@ class AdderAnatomy(TestedDiagnostic):
         return super().earlier_rows(checkpoint, section) or _validation_rows(checkpoint, section)
 
     def _named(self, module: LightningModule) -> str:
-        if any(hasattr(child, "member_state") for child in module.modules()):
+        if any(offers(child, NetProtocol.member_state) for child in module.modules()):
             what = "one net"
             remedy = "Test the checkpoint of a member of the ensemble: see MemberCheckpoints."
             raise missing(self, module, what, remedy)
         names = submodule_names(module)
         if self.units is not None:
             names = matched_units(self.units, names)
-        wanted = ("layout", "parts", "logits_with")
+        wanted = (NetProtocol.layout, NetProtocol.parts, NetProtocol.logits_with)
         for name in names:
-            if all(hasattr(module.get_submodule(name), attribute) for attribute in wanted):
+            if offers(module.get_submodule(name), *wanted):
                 return name
         what = "a submodule with `layout`, `parts()` and `logits_with(tokens, attention)`"
         raise missing(self, module, what, "Use MicroAdder, or give your net these.")

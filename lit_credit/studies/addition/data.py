@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.studies.addition.layout import AdditionLayout
 from lit_credit.utils.random_state import generator_of
 from lit_credit.utils.ranges import check_range, check_sizes
@@ -88,8 +89,7 @@ class Addition(TensorDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Check that the net fits the data."""
-        net = getattr(getattr(self.trainer, "lightning_module", None), "net", None)
-        layout = getattr(net, "layout", self.layout)
+        layout = asked(self._net, NetProtocol.layout, self.layout)
         if layout != self.layout:
             raise ValueError(
                 f"`digits` of the net is {layout.digits}, but the data have {self.layout.digits}. "

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from lit_credit.protocols import LayerProtocol, asked
 from lit_credit.studies.addition.fast_pass import adder_attention, fast_logits
 from lit_credit.studies.addition.layout import AdditionLayout
 from lit_credit.utils.ranges import check_sizes
@@ -381,7 +382,7 @@ def _watched(net: nn.Module) -> bool:
         or child._backward_hooks
         or child._backward_pre_hooks
         or "forward" in vars(child)
-        or getattr(child, "feedback_backward", False)
+        or asked(child, LayerProtocol.feedback_backward, False)
         for child in net.modules()
         if child is not net
     )

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.utils.random_state import generator_of
 from lit_credit.utils.ranges import check_range, check_sizes
 
@@ -121,8 +122,7 @@ class Copying(TensorDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Check that the net can take the symbols, and say what is learned."""
-        net = getattr(getattr(self.trainer, "lightning_module", None), "net", None)
-        most = getattr(net, "vocab_size", None)
+        most = asked(self._net, NetProtocol.vocab_size, None)
         if most is not None and most < self.vocab_size:
             raise ValueError(
                 f"`vocab_size` of the net is {most}, but the data have {self.vocab_size} symbols. "

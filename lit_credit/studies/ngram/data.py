@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader, Transform
 from lit_credit.inspect.contexts import Contexts
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.studies.ngram.distributions import NGramDistribution, live_contexts
 from lit_credit.studies.ngram.functions import (
     conditional_entropy,
@@ -94,13 +95,13 @@ class NGram(TensorDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Check that the net fits the data, and say how hard they are."""
-        net = getattr(getattr(self.trainer, "lightning_module", None), "net", None)
         size, places = self.distribution.vocab_size, self.distribution.order - 1
-        for argument, data, what in (
-            ("vocab_size", size, "symbols"),
-            ("block_size", places, "symbols of context"),
+        symbols = asked(self._net, NetProtocol.vocab_size, size)
+        context = asked(self._net, NetProtocol.block_size, places)
+        for argument, value, data, what in (
+            ("vocab_size", symbols, size, "symbols"),
+            ("block_size", context, places, "symbols of context"),
         ):
-            value = getattr(net, argument, data)
             if value != data:
                 raise ValueError(
                     f"`{argument}` of the net is {value}, but the data have {data} {what}. Make "
