@@ -2,9 +2,11 @@
 
 import ast
 import html
+import inspect
 import os
 import re
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -150,4 +152,12 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """A module, a class, a function or an attribute has been read."""
         if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)
+            obj.docstring.value = markdown(_completed(obj) or obj.docstring.value)
+
+
+def _completed(obj: griffe.Object) -> str:
+    """The docstring that ``help()`` shows: a class's with the arguments that it inherits."""
+    if not obj.is_class:
+        return ""
+    kind = getattr(import_module(obj.module.path), obj.name, None)
+    return inspect.cleandoc(vars(kind).get("__doc__") or "") if inspect.isclass(kind) else ""

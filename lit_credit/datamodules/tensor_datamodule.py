@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_credit.datamodules.tensor_loader import TensorLoader, Transform
 from lit_credit.protocols import ModuleProtocol, RuleProtocol, asked
+from lit_credit.utils.inherited_docs import complete_arguments
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -24,6 +25,10 @@ class TensorDataModule(LightningDataModule):
         seed: seed of everything random in the batches; None takes the one given to
             ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        complete_arguments(cls)
 
     def __init__(self, batch_size: int, val_batch_size: int, seed: int | None) -> None:
         super().__init__()

@@ -37,6 +37,7 @@ from lit_credit.rules.schedule_checks import try_scheduler
 from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.tasks import Task
 from lit_credit.trainer.trainer import count_updates, is_at_epoch_start, logger_due
+from lit_credit.utils.inherited_docs import complete_arguments
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.random_state import set_random_state
 from lit_credit.utils.ranges import check_parts
@@ -90,6 +91,10 @@ class CreditRule(EvaluatedRule):
 
     exact_credit: ClassVar[bool] = False
     """Whether the rule's credit is the gradient that the net's backward pass computes."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        complete_arguments(cls)
 
     def __init__(
         self,

@@ -1,9 +1,11 @@
 """Feedback alignment from block to block."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from torch import Size, Tensor
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Size, Tensor, nn
 
 from lit_credit.feedback.block_feedback import BlockFeedback
 from lit_credit.feedback.credits import Credits, check_rows
@@ -11,6 +13,7 @@ from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.local import LocalRule
+from lit_credit.tasks import Task
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -27,14 +30,14 @@ class BlockFA(LocalRule):
     ``a_l = B_l a_{l+2}``. As under every local rule a unit of a flat net is a layer with its
     activation: ``fc1+act1``.
 
+    See :class:`lit_credit.rules.LocalRule` for the other arguments.
+
     Args:
-        *args: see :class:`lit_credit.rules.LocalRule`.
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
         top: credit of the last unit: the ``exact`` gradient at its output, through the readout, or
             the output error through a ``random`` matrix.
-        **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:
         Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss, 2026, arXiv 2606.21126 (there
@@ -45,15 +48,41 @@ class BlockFA(LocalRule):
 
     def __init__(
         self,
-        *args: Any,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+        updates_per_step: int = 1,
+        *,
+        normalize_credit: bool = False,
+        stray: Literal["error", "freeze", "train"] = "error",
+        recompute: bool = False,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
         top: Literal["exact", "random"] = "exact",
-        **kwargs: Any,
     ) -> None:
         check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            net=net,
+            task=task,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+            clip_norm=clip_norm,
+            clip_per_unit=clip_per_unit,
+            units=units,
+            readout=readout,
+            updates_per_step=updates_per_step,
+            normalize_credit=normalize_credit,
+            stray=stray,
+            recompute=recompute,
+        )
         seed = run_seed() if feedback_seed is None else feedback_seed
         self.feedback = BlockFeedback(self.units, feedback, feedback_scale, seed)
         self.top_feedback = (

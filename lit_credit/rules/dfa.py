@@ -1,8 +1,10 @@
 """Direct feedback alignment."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Size, Tensor, nn
 
 from lit_credit.feedback.credits import Credits
@@ -11,6 +13,7 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.inspect.unit_names import unit_aliases
 from lit_credit.rules.local import LocalRule
+from lit_credit.tasks import Task
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -25,8 +28,9 @@ class DFA(LocalRule):
     or ``[fc1->, fc2->]`` where activations are functions) the update is equation 7 of the
     reference, ``delta_l = (B_l e) * f'(z_l)``.
 
+    See :class:`lit_credit.rules.LocalRule` for the other arguments.
+
     Args:
-        *args: see :class:`lit_credit.rules.LocalRule`.
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
@@ -36,7 +40,6 @@ class DFA(LocalRule):
             :class:`lit_credit.feedback.DirectFeedback`. For feature maps under plain SGD take
             ``feedback`` xavier, or a tenth of BP's learning rate: with the default at SGD 0.01 a
             LeNet diverges. Under AdamW it learns; docs/other_projects.md has the numbers.
-        **kwargs: see :class:`lit_credit.rules.LocalRule`.
 
     Reference:
         Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, 2016,
@@ -45,16 +48,42 @@ class DFA(LocalRule):
 
     def __init__(
         self,
-        *args: Any,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+        updates_per_step: int = 1,
+        *,
+        normalize_credit: bool = False,
+        stray: Literal["error", "freeze", "train"] = "error",
+        recompute: bool = False,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
         shared_feedback: bool | dict[str, str] = False,
         error: ErrorShape = "auto",
-        **kwargs: Any,
     ) -> None:
         check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            net=net,
+            task=task,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+            clip_norm=clip_norm,
+            clip_per_unit=clip_per_unit,
+            units=units,
+            readout=readout,
+            updates_per_step=updates_per_step,
+            normalize_credit=normalize_credit,
+            stray=stray,
+            recompute=recompute,
+        )
         if isinstance(shared_feedback, dict):
             known = unit_aliases(self.units)
             shared_feedback = {

@@ -2,12 +2,15 @@
 
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
 
 from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.rules.base import CreditRule
+from lit_credit.tasks import Task
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -24,8 +27,9 @@ class FA(CreditRule):
     maps and adversarial attacks show the credit and not the gradient. Run forward and backward
     inside ``with lit_credit.feedback.exact_backward(rule.net):``.
 
+    See :class:`lit_credit.rules.CreditRule` for the other arguments.
+
     Args:
-        *args: see :class:`lit_credit.rules.CreditRule`.
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
@@ -35,7 +39,6 @@ class FA(CreditRule):
         redraw: draw new matrices at every step; with ``feedback_sign`` weight this is brSF.
         leave_exact: names or patterns of submodules or parameters that cannot be converted, or
             shall not be, and keep the true backward.
-        **kwargs: see :class:`lit_credit.rules.CreditRule`.
 
     Raises:
         ValueError: if the net has weights that cannot be converted; the error lists them.
@@ -50,17 +53,37 @@ class FA(CreditRule):
 
     def __init__(
         self,
-        *args: Any,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+        updates_per_step: int = 1,
+        *,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
         feedback_sign: Literal["random", "weight"] = "random",
         redraw: bool = False,
         leave_exact: list[str] | None = None,
-        **kwargs: Any,
     ) -> None:
         check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            net=net,
+            task=task,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+            clip_norm=clip_norm,
+            clip_per_unit=clip_per_unit,
+            units=units,
+            readout=readout,
+            updates_per_step=updates_per_step,
+        )
         self.feedback_seed = run_seed() if feedback_seed is None else feedback_seed
         self.redraw = redraw
         add_feedback(

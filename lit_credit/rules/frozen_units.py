@@ -1,9 +1,14 @@
 """Backpropagation around units that stay as they were initialised."""
 
-from typing import Any
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import nn
 
 from lit_credit.inspect.unit_names import expand_units, unit_modules
 from lit_credit.rules.base import CreditRule
+from lit_credit.tasks import Task
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.short_text import choice
 
@@ -16,10 +21,10 @@ class FrozenUnits(CreditRule):
     The baseline that depth has to beat: a rule under which deep units learn something useful is
     better than the same net with those units frozen. Gradients still pass through them.
 
+    See :class:`lit_credit.rules.CreditRule` for the other arguments.
+
     Args:
-        *args: see :class:`lit_credit.rules.CreditRule`.
         frozen: names or patterns of submodules of ``net``; None freezes every unit.
-        **kwargs: see :class:`lit_credit.rules.CreditRule`.
 
     Raises:
         ValueError: if there is nothing to freeze, or a pattern matches nothing.
@@ -31,8 +36,33 @@ class FrozenUnits(CreditRule):
 
     exact_credit = True
 
-    def __init__(self, *args: Any, frozen: list[str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+        updates_per_step: int = 1,
+        *,
+        frozen: list[str] | None = None,
+    ) -> None:
+        super().__init__(
+            net=net,
+            task=task,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+            clip_norm=clip_norm,
+            clip_per_unit=clip_per_unit,
+            units=units,
+            readout=readout,
+            updates_per_step=updates_per_step,
+        )
         names = submodule_names(self.net)
         self.frozen = self.units if frozen is None else expand_units(frozen, names, "frozen")
         if not self.frozen:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Size, Tensor, nn
 
@@ -22,6 +23,7 @@ from lit_credit.feedback.unit_checks import (
 from lit_credit.feedback.units import UnitGraphs, local_units
 from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.rules.base import CreditRule
+from lit_credit.tasks import Task
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.short_text import choice
@@ -48,8 +50,9 @@ class LocalRule(CreditRule):
     end of the first epoch is told in a warning. With several processes such nets need the strategy
     ``ddp_find_unused_parameters_true``, as they do under backpropagation.
 
+    See :class:`lit_credit.rules.CreditRule` for the other arguments.
+
     Args:
-        *args: see :class:`lit_credit.rules.CreditRule`.
         normalize_credit: scale each sample's credit to unit root mean square when it is delivered;
             credits of positions (N, T, d) one by one, feature maps (N, C, H, W) as a whole.
         stray: what becomes of trainable parameters outside of units and readout, such as a class
@@ -58,7 +61,6 @@ class LocalRule(CreditRule):
             a unit that ends at an input, of that unit.
         recompute: keep only the inputs of each submodule of a unit and run it a second time in the
             backward pass: less memory for one more forward.
-        **kwargs: see :class:`lit_credit.rules.CreditRule`.
 
     Raises:
         ValueError: if there are no units, if units or readout overlap, if a trainable parameter is
@@ -72,13 +74,33 @@ class LocalRule(CreditRule):
 
     def __init__(
         self,
-        *args: Any,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+        updates_per_step: int = 1,
+        *,
         normalize_credit: bool = False,
         stray: Literal["error", "freeze", "train"] = "error",
         recompute: bool = False,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            net=net,
+            task=task,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+            clip_norm=clip_norm,
+            clip_per_unit=clip_per_unit,
+            units=units,
+            readout=readout,
+            updates_per_step=updates_per_step,
+        )
         self.normalize_credit = normalize_credit
         self.stray = stray
         self.recompute = recompute

@@ -15,6 +15,9 @@ class Task(nn.Module, ABC):
     A rule knows nothing of labels; it asks its task.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     @abstractmethod
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """The positional arguments of the net's forward."""

@@ -1,6 +1,6 @@
 """Where the curves of a run go, unless the configuration names another logger."""
 
-from typing import Any
+from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -13,10 +13,45 @@ class RunLogger(TensorBoardLogger):
     Args:
         save_dir: empty takes ``DEFAULT_ROOT_DIR/RULE/seed_SEED``.
         default_hp_metric: add Lightning's ``hp_metric`` to those metrics.
-        **kwargs: see ``lightning.pytorch.loggers.TensorBoardLogger``.
+        name: folder of the experiment below ``save_dir``; empty or None adds none.
+        version: folder of the run below it; None takes the next free ``version_N``.
+        log_graph: write the graph of a module that has an ``example_input_array``.
+        prefix: written before every tag.
+        sub_dir: folder of the event files below that of the run; None adds none.
+        comment: has no effect, since the folder is given; torch's ``SummaryWriter`` takes it.
+        purge_step: hide earlier points from this step on, as after a crash.
+        max_queue: points that wait for the disk at most.
+        flush_secs: seconds between two writes to disk.
+        filename_suffix: end of the names of event files.
     """
 
     def __init__(
-        self, save_dir: str = "", *, default_hp_metric: bool = False, **kwargs: Any
+        self,
+        save_dir: str = "",
+        *,
+        default_hp_metric: bool = False,
+        name: str | None = "lightning_logs",
+        version: int | str | None = None,
+        log_graph: bool = False,
+        prefix: str = "",
+        sub_dir: str | Path | None = None,
+        comment: str = "",
+        purge_step: int | None = None,
+        max_queue: int = 10,
+        flush_secs: int = 120,
+        filename_suffix: str = "",
     ) -> None:
-        super().__init__(save_dir, default_hp_metric=default_hp_metric, **kwargs)
+        super().__init__(
+            save_dir,
+            name=name,
+            version=version,
+            log_graph=log_graph,
+            default_hp_metric=default_hp_metric,
+            prefix=prefix,
+            sub_dir=sub_dir,
+            comment=comment,
+            purge_step=purge_step,
+            max_queue=max_queue,
+            flush_secs=flush_secs,
+            filename_suffix=filename_suffix,
+        )

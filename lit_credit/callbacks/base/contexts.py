@@ -26,9 +26,10 @@ class ContextDiagnostic(Diagnostic):
     See :class:`Contexts`. Those that never occur, with a prior of 0, are
     left out. They pass in chunks of some thousands.
 
+    See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
+
     Args:
         units: names or glob patterns of submodules; None takes what the diagnostic looks for.
-        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if ``units`` is not a list, or an empty one.
@@ -38,8 +39,19 @@ class ContextDiagnostic(Diagnostic):
     needs_contexts: ClassVar[bool] = True
     """Whether the datamodule must have contexts."""
 
-    def __init__(self, *, units: list[str] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        units: list[str] | None = None,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
+    ) -> None:
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_units(units)
         self.units = units
         self.contexts = NO_CONTEXTS

@@ -40,6 +40,8 @@ class ProbeDiagnostic(Diagnostic):
     with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``, or
     the callback ``loss``; so does one that waits for other processes (``all_gather``).
 
+    See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
+
     Args:
         n_samples: rows of the probe, the first ones of the data, at most as many as there are; None
             takes ``default_n_samples``, or all if there are fewer; of a large net so few that a
@@ -54,7 +56,6 @@ class ProbeDiagnostic(Diagnostic):
             what the loss takes. Without validation data it is training data in any case.
         mode: run the module in ``eval`` mode, or as it is in training: where only ``train`` mode
             has a loss. In it batch norms see each chunk by itself.
-        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if ``n_samples`` or ``chunk_size`` is below 1, or ``units`` is not a list or an
@@ -74,9 +75,15 @@ class ProbeDiagnostic(Diagnostic):
         loss: LossFunction | None = None,
         probe: Literal["val", "train"] = "val",
         mode: Literal["eval", "train"] = "eval",
-        **kwargs: Any,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_range(1, n_samples=n_samples, chunk_size=chunk_size)
         check_units(units)
         if loss is not None:

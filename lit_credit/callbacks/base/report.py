@@ -17,6 +17,7 @@ from lit_credit.trainer.curves_again import continue_curves, flush_curves
 from lit_credit.trainer.logging import log_charts, log_figure, log_scalars, log_text
 from lit_credit.trainer.trainer import callbacks_of, run_folder
 from lit_credit.utils.both_packages import Callback
+from lit_credit.utils.inherited_docs import complete_arguments
 from lit_credit.utils.short_text import shortened
 
 __all__ = ["ReportedDiagnostic", "check_class_names", "diagnostics_of"]
@@ -42,6 +43,7 @@ class ReportedDiagnostic(Callback):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        complete_arguments(cls)
         compute = getattr(cls, "compute", None)
         if compute is not None and not getattr(compute, "__isabstractmethod__", False):
             check_class_names(cls)

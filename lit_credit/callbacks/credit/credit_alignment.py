@@ -1,7 +1,7 @@
 """Angles between a rule's credit and the exact gradient."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.parameter_bars import parameter_bars
 from lit_credit.functional import gradient_cosine
+from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
 from lit_credit.plotting import layer_curves
 from lit_credit.protocols import ModuleProtocol, asked, method
@@ -47,11 +48,10 @@ class CreditAlignment(ProbeDiagnostic):
     The cosine of a vanished or infinite gradient is undefined. Means and spread are over the
     samples where it is defined, and NaN where it is for none; that of a parameter without a
     gradient is NaN. NaN shows as a gap. Costs two to four forwards and backwards on ``n_samples``
-    rows. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
+    rows. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
         parameters: also compare updates parameter by parameter.
-        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`.
 
     Raises:
         ValueError: if one of ``units`` receives no credit.
@@ -65,8 +65,31 @@ class CreditAlignment(ProbeDiagnostic):
     steps_of_a_batch = 4.0
     options = ("parameters",)
 
-    def __init__(self, *, parameters: bool = True, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        parameters: bool = True,
+        n_samples: int | None = None,
+        chunk_size: int | None = None,
+        units: list[str] | None = None,
+        loss: LossFunction | None = None,
+        probe: Literal["val", "train"] = "val",
+        mode: Literal["eval", "train"] = "eval",
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
+    ) -> None:
+        super().__init__(
+            n_samples=n_samples,
+            chunk_size=chunk_size,
+            units=units,
+            loss=loss,
+            probe=probe,
+            mode=mode,
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         self.parameters = parameters
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:

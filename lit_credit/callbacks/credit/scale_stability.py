@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,6 +14,7 @@ from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.reference import DoubleReference
 from lit_credit.functional import growth, sample_norms, scale_flags
+from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.plotting import layer_curves
 from lit_credit.runs.history import Row
 from lit_credit.utils.ranges import check_range
@@ -45,7 +46,6 @@ class ScaleStability(ProbeDiagnostic):
         accuracy_margin: smallest gain over it that passes, a fraction.
         reference_limit: smallest cosine that passes.
         metric: the logged metric to compare with ``frozen_accuracy``.
-        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`.
 
     Raises:
         ValueError: if a threshold is out of its range; accuracies are fractions.
@@ -76,9 +76,27 @@ class ScaleStability(ProbeDiagnostic):
         accuracy_margin: float = 0.02,
         reference_limit: float = 0.99,
         metric: str = "val/accuracy",
-        **kwargs: Any,
+        n_samples: int | None = None,
+        chunk_size: int | None = None,
+        units: list[str] | None = None,
+        loss: LossFunction | None = None,
+        probe: Literal["val", "train"] = "val",
+        mode: Literal["eval", "train"] = "eval",
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            n_samples=n_samples,
+            chunk_size=chunk_size,
+            units=units,
+            loss=loss,
+            probe=probe,
+            mode=mode,
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         if not growth_limit >= 0:  # inf sets no limit
             raise ValueError(f"`growth_limit` is {growth_limit}, expected at least 0.")
         check_range(0, 1, frozen_accuracy=frozen_accuracy, accuracy_margin=accuracy_margin)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -47,9 +46,10 @@ class ExactDivergence(ContextDiagnostic):
 
     Costs one forward on all contexts.
 
+    See :class:`lit_credit.callbacks.ContextDiagnostic` for the other arguments.
+
     Args:
-        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` names the
-            attention that the bound is of, None takes the only one.
+        units: name of the attention that the bound is of; None takes the only one.
 
     Raises:
         ValueError: if one of ``units`` matches nothing.
@@ -67,10 +67,7 @@ class ExactDivergence(ContextDiagnostic):
     name = "exact_divergence"
     section = "divergence"
     charts = ("kl", "accuracy", "margin", "memorized")
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._associations: int | None = None
+    _associations: int | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Check that there are contexts, and find what the bound is of."""

@@ -1,7 +1,7 @@
 """Where every head looks."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -21,6 +21,7 @@ from lit_credit.callbacks.heads.attention_grid import attention_grid
 from lit_credit.callbacks.heads.attention_proof import prove_attention
 from lit_credit.functional import attention_entropy
 from lit_credit.inspect.attention.recording import AttentionCall, recorded_attention
+from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.runs.history import Row
 
 __all__ = ["AttentionMaps"]
@@ -43,8 +44,9 @@ class AttentionMaps(ProbeDiagnostic):
     Args:
         draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
             them by step, the folder the last one.
-        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`; ``units`` are the attention
-            modules to look at, None takes all that are seen; ``n_samples`` is 16 unless given.
+        n_samples: rows of the probe, the first ones of the data; None takes 16, or all if there are
+            fewer.
+        units: names or patterns of the attention modules; None takes all that are seen.
 
     Raises:
         ValueError: if one of ``units`` matches no attention that was seen.
@@ -62,8 +64,31 @@ class AttentionMaps(ProbeDiagnostic):
     steps_of_a_batch = 0.5
     default_n_samples = 16
 
-    def __init__(self, *, draw_each: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        draw_each: bool = False,
+        n_samples: int | None = None,
+        chunk_size: int | None = None,
+        units: list[str] | None = None,
+        loss: LossFunction | None = None,
+        probe: Literal["val", "train"] = "val",
+        mode: Literal["eval", "train"] = "eval",
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
+    ) -> None:
+        super().__init__(
+            n_samples=n_samples,
+            chunk_size=chunk_size,
+            units=units,
+            loss=loss,
+            probe=probe,
+            mode=mode,
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         self.draw_each = draw_each
         self._maps: dict[str, Tensor] = {}
         self._sinks: dict[str, list[int]] = {}

@@ -87,6 +87,8 @@ class CircuitMatching(Diagnostic):
     too. Gains are a part of W_Q and W_K; the size by which a norm divides, and a temperature, are
     positive factors that no score here depends on.
 
+    See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
+
     Args:
         ranks: of the subspaces; None takes those of 5, 10, 15 and 20 that no head's size forbids
             and that force no match (2 r <= d).
@@ -100,7 +102,6 @@ class CircuitMatching(Diagnostic):
         reach: how many layers a writing head may lie before the reading one. None takes all, or in
             nets of more than 20,000 pairs so many that there are not more, and says so.
         units: names or patterns of the attention modules, in forward order; None takes all.
-        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if a rank is above what a head has, a pair, a unit or the embedding is unknown,
@@ -144,9 +145,15 @@ class CircuitMatching(Diagnostic):
         fold_norm: bool = True,
         reach: int | None = None,
         units: list[str] | None = None,
-        **kwargs: Any,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_units(units)
         self.units = units
         if ranks is not None and (not ranks or min(ranks) < 1):

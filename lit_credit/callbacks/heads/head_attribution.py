@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -21,6 +21,7 @@ from lit_credit.callbacks.heads.head_logits import HeadLogits, head_logits
 from lit_credit.callbacks.heads.head_targets import targets_of
 from lit_credit.functional import logit_margins, shared_work
 from lit_credit.inspect.attention.head_weights import read_heads
+from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.matrices import find_unembedding, read_matrices
 from lit_credit.plotting import SignedMap, signed_heatmaps
 from lit_credit.plotting.short_names import short_names
@@ -65,6 +66,8 @@ class HeadAttribution(ProbeDiagnostic):
     Costs one forward on ``n_samples`` rows, and the logits of every head, which are held block by
     block; once, some forwards on four rows.
 
+    See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
+
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
         position: the one that predicts, where batches have one target a sample: -1, the last, or
@@ -72,8 +75,7 @@ class HeadAttribution(ProbeDiagnostic):
         positions: how many samples, or positions of samples, are taken apart, evenly spread over
             those of the probe that have a target. None takes all, but makes at most two billion
             logits of heads, and says so where that is fewer.
-        **kwargs: see :class:`lit_credit.callbacks.ProbeDiagnostic`; ``units`` are the attention
-            modules, None takes all.
+        units: names or patterns of the attention modules; None takes all.
 
     Raises:
         ValueError: if ``units`` matches no attention, or ``unembedding`` no ``nn.Linear``.
@@ -103,9 +105,27 @@ class HeadAttribution(ProbeDiagnostic):
         unembedding: str | None = None,
         position: int = -1,
         positions: int | None = None,
-        **kwargs: Any,
+        n_samples: int | None = None,
+        chunk_size: int | None = None,
+        units: list[str] | None = None,
+        loss: LossFunction | None = None,
+        probe: Literal["val", "train"] = "val",
+        mode: Literal["eval", "train"] = "eval",
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            n_samples=n_samples,
+            chunk_size=chunk_size,
+            units=units,
+            loss=loss,
+            probe=probe,
+            mode=mode,
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_range(position=position)
         check_range(1, positions=positions)
         self.positions = positions

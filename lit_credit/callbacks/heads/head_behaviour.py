@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -64,6 +63,8 @@ class HeadBehaviour(Diagnostic):
     Costs one forward on ``n_samples`` sequences, and holds A of all modules: 4 n H T^2 bytes each
     in float32, with T = ``period * repeats``.
 
+    See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
+
     Args:
         period: tokens of a block, at least 2 and at most the size of the vocabulary.
         repeats: how often the block is written, at least twice.
@@ -74,7 +75,6 @@ class HeadBehaviour(Diagnostic):
         input_name: the module is called as ``module(tokens)``, or as
             ``module(**{input_name: tokens})`` if this is given, such as ``input_ids``.
         units: names or patterns of the attention modules to look at; None takes all that are seen.
-        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if an argument is out of range, or one of ``units`` matches no attention that
@@ -107,9 +107,15 @@ class HeadBehaviour(Diagnostic):
         vocab_size: int | None = None,
         input_name: str | None = None,
         units: list[str] | None = None,
-        **kwargs: Any,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_units(units)
         check_range(1, n_samples=n_samples)
         check_parts(2, period=period, repeats=repeats)

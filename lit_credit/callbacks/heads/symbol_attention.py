@@ -1,7 +1,7 @@
 """What of two symbols decides how much a head looks back."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -68,12 +68,13 @@ class SymbolAttention(ContextDiagnostic):
 
     Costs one forward on all contexts, some thousands at once, with their A in memory.
 
+    See :class:`lit_credit.callbacks.ContextDiagnostic` for the other arguments.
+
     Args:
         key: position that is attended to, from 0.
         all_pairs: run the module on every pair of symbols, whether or not it occurs, so that no
             pair is missing; of contexts of two symbols.
-        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` are the attention
-            modules to look at, None takes all that are seen; no ``n_samples``.
+        units: names or patterns of the attention modules; None takes all that are seen.
 
     Raises:
         ValueError: if ``key`` is no position before the last, ``all_pairs`` is asked for of longer
@@ -95,8 +96,22 @@ class SymbolAttention(ContextDiagnostic):
     charts = ("mean", "std", "rank")
     options = ("key", "all_pairs")
 
-    def __init__(self, *, key: int = 0, all_pairs: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        key: int = 0,
+        all_pairs: bool = False,
+        units: list[str] | None = None,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
+    ) -> None:
+        super().__init__(
+            units=units,
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_range(0, key=key)
         self.key = key
         self.all_pairs = all_pairs

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -54,10 +53,11 @@ class EmbeddingGeometry(ContextDiagnostic):
 
     Costs O(V d^2) a matrix, and one forward on all contexts.
 
+    See :class:`lit_credit.callbacks.ContextDiagnostic` for the other arguments.
+
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
-        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` are names or
-            patterns of matrices, None takes the token embedding and the unembedding.
+        units: names or patterns of matrices; None takes the token embedding and the unembedding.
 
     Raises:
         ValueError: if a name matches nothing.
@@ -78,8 +78,21 @@ class EmbeddingGeometry(ContextDiagnostic):
     options = ("unembedding",)
     needs_contexts = False
 
-    def __init__(self, *, unembedding: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        unembedding: str | None = None,
+        units: list[str] | None = None,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
+    ) -> None:
+        super().__init__(
+            units=units,
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         self.unembedding = unembedding
         self._names: list[str] = []
         self._point: Point | None = None

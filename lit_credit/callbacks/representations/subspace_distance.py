@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -48,6 +47,8 @@ class SubspaceDistance(Diagnostic):
 
     Costs a decomposition of a matrix of n symbols by d or r.
 
+    See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
+
     Args:
         reference: name of the weight to compare with, below the module or its ``net``.
         data_reference: name of an attribute of the datamodule, a tensor (n, r), or a method that
@@ -57,7 +58,6 @@ class SubspaceDistance(Diagnostic):
         centred: take out the all-ones direction first, in which the softmax sees nothing; give
             False for weights whose rows are no symbols.
         units: names or patterns of weights; None takes the last ``nn.Linear``.
-        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if both references are given, a name matches nothing, or ``rank`` is below 1, or
@@ -85,9 +85,15 @@ class SubspaceDistance(Diagnostic):
         rank: int | None = None,
         centred: bool = True,
         units: list[str] | None = None,
-        **kwargs: Any,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_units(units)
         self.units = units
         if reference is not None and data_reference is not None:

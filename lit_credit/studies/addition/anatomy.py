@@ -59,6 +59,8 @@ class AdderAnatomy(TestedDiagnostic):
     Costs 18 forward passes on ``n_samples`` sums, of answer rows only: half a second for 10,000;
     the sheet takes three seconds, at the end only.
 
+    See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
+
     Args:
         n_samples: uniform sums of all digits.
         n_chains: sums with a forced run of carries, of each length.
@@ -66,7 +68,6 @@ class AdderAnatomy(TestedDiagnostic):
         reference: checkpoint of another run, whose gains of the norms are shown beside.
         units: names the net; None takes the first submodule that has ``layout``, ``parts()`` (see
             :class:`lit_credit.studies.addition.AdderParts`) and ``logits_with(tokens, attention)``.
-        **kwargs: see :class:`lit_credit.callbacks.Diagnostic`.
 
     Raises:
         ValueError: if an argument is out of range, or, in ``setup``, if ``reference`` is not a
@@ -91,9 +92,15 @@ class AdderAnatomy(TestedDiagnostic):
         ratios: list[float] | None = None,
         reference: str | None = None,
         units: list[str] | None = None,
-        **kwargs: Any,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        figure: bool = True,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            every_n_epochs=every_n_epochs,
+            every_n_steps=every_n_steps,
+            figure=figure,
+        )
         check_units(units)
         check_range(1, n_samples=n_samples)
         check_sizes(n_chains=n_chains)

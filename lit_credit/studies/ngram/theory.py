@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -81,10 +81,10 @@ class LogProbTheory(ContextDiagnostic):
     Costs one forward on all contexts, and for each context decompositions of a matrix (N, d), with
     some such matrices of all contexts in memory.
 
+    See :class:`lit_credit.callbacks.ContextDiagnostic` for the other arguments.
+
     Args:
-        **kwargs: see :class:`lit_credit.callbacks.ContextDiagnostic`; ``units`` names the
-            ``nn.Linear`` that makes the logits, None takes the module's last; no
-            ``n_samples``.
+        units: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
 
     Raises:
         ValueError: if ``units`` does not name one ``nn.Linear``.
@@ -103,11 +103,8 @@ class LogProbTheory(ContextDiagnostic):
     name = "log_prob_theory"
     section = "theory"
     charts = ("kl", "kl_best", "cosine")
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._unembedding = ""
-        self._head: nn.Linear | None = None
+    _unembedding = ""
+    _head: nn.Linear | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the unembedding, and see that there are contexts."""
