@@ -107,6 +107,7 @@ plotting.adder_sheet studies.addition.sheet
 plotting.attention_grid callbacks.heads.attention_grid
 plotting.attribution_figure callbacks.heads.attribution_figure
 plotting.circuit_figure callbacks.heads.circuit_figure
+plotting.comparison_figure comparison.figure
 plotting.divergence_figure callbacks.distributions.divergence_figure
 plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
@@ -263,6 +264,7 @@ plotting.adder_sheet studies.addition.sheet
 plotting.attention_grid callbacks.heads.attention_grid
 plotting.attribution_figure callbacks.heads.attribution_figure
 plotting.circuit_figure callbacks.heads.circuit_figure
+plotting.comparison_figure comparison.figure
 plotting.divergence_figure callbacks.distributions.divergence_figure
 plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
@@ -280,11 +282,17 @@ tasks.NGramTarget studies.ngram.task
 tasks.PatternCopying studies.copying.task
 utils.logging.logger_due trainer.trainer
 utils.rows.proved_layout inspect.probe.layout
+utils.runs.HISTORIES comparison.known
+utils.series.match_ranks callbacks.heads.circuit_levels
+utils.series.run_curve comparison.known
 """.strip().splitlines()
 )
 """A name that a package or module had before, and the module that defines it now."""
 
-_SPLIT = {"callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging", "utils.rows"}
+_SPLIT = {
+    *("callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging", "utils.rows"),
+    *("utils.runs", "utils.series"),
+}
 """Modules of before whose names lie in several modules now: where ``_NAMES`` says, or else where
 ``_MODULES`` says.
 """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-GROUND = {"functional", "utils", "former_names"}
+GROUND = {"functional", "utils", "former_names", "headlines"}
 BELOW = GROUND | {"inspect", "runs", "trainer"}
 ALLOWED = {
     "functional": {"functional", "former_names"},
@@ -21,6 +21,7 @@ ALLOWED = {
     "rules": BELOW | {"feedback", "tasks", "rules"},
     "callbacks": BELOW | {"plotting", "callbacks"},
     "testing": BELOW | {"callbacks", "rules", "tasks", "datamodules", "testing"},
+    "comparison": BELOW | {"plotting", "tasks", "rules", "callbacks", "studies", "comparison"},
     "studies": BELOW
     | {"callbacks", "plotting", "rules", "tasks", "datamodules", "models", "studies"},
 }

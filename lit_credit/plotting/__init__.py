@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from lit_credit.former_names import former_names
-from lit_credit.plotting.comparison_figure import comparison_figure
 from lit_credit.plotting.head_heatmaps import HeadPanel, head_heatmaps
 from lit_credit.plotting.layer_curves import layer_curves
 from lit_credit.plotting.signed_heatmaps import SignedMap, signed_heatmaps
@@ -11,7 +10,6 @@ from lit_credit.plotting.signed_heatmaps import SignedMap, signed_heatmaps
 __all__ = [
     "HeadPanel",
     "SignedMap",
-    "comparison_figure",
     "head_heatmaps",
     "layer_curves",
     "signed_heatmaps",

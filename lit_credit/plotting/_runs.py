@@ -1,27 +1,17 @@
 """Curves of several runs as one: their mean, and the band that they fill."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
 from lit_credit.functional import geometric_mean, mean_and_sd
-from lit_credit.plotting._style import (
-    AMBER,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    SKY,
-    drawable,
-    show_place,
-)
+from lit_credit.plotting._style import drawable, show_place
 from lit_credit.runs.series import Curve
+from lit_credit.utils.colors import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY
 
-_RULES = {"BP": BLUE, "FA": GREEN, "BlockFA": PURPLE, "DFA": ORANGE, "FrozenUnits": GREY}
-_SPARE = [AMBER, SKY, INK, *_RULES.values()]
+_SPARE = [AMBER, SKY, INK, BLUE, GREEN, PURPLE, ORANGE, GREY]
+"""Those that rules of lit_credit have come last."""
 
 
 def over_runs(
@@ -66,11 +56,18 @@ def mean_of(values: Sequence[float], log: bool) -> float:
     return geometric_mean(values).item() if log else mean_and_sd(values).mean.item()
 
 
-def run_colors(labels: Sequence[str]) -> dict[str, str]:
-    """A rule's own colour for its first label, the spare ones for all others."""
+def run_colors(
+    labels: Sequence[str], own: Mapping[str, str | None] | None = None
+) -> dict[str, str]:
+    """A colour a label: its own one unless a label before it has that, or a spare one.
+
+    Args:
+        labels: of runs, in order.
+        own: the colours that some of the labels would have.
+    """
     colors: dict[str, str] = {}
     for label in labels:
-        own = _RULES.get(label.split(" (")[0])
-        free = [color for color in (own, *_SPARE) if color and color not in colors.values()]
+        wanted = [(own or {}).get(label), *_SPARE]
+        free = [color for color in wanted if color and color not in colors.values()]
         colors[label] = free[0] if free else _SPARE[len(colors) % len(_SPARE)]
     return colors

@@ -7,12 +7,16 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-# Okabe and Ito's colours, told apart under every common form of colour blindness; their yellow is
-# left out, on white it is hard to see. The grey is as dark as it is so that, seen without red or
-# green receptors, it is not the green.
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-SKY, AMBER, GREY = "#56B4E9", "#E69F00", "#595959"
-INK, GRID = "#262626", "#E3E3E3"
+from lit_credit.utils.colors import AMBER as AMBER
+from lit_credit.utils.colors import BLUE as BLUE
+from lit_credit.utils.colors import GREEN as GREEN
+from lit_credit.utils.colors import GREY as GREY
+from lit_credit.utils.colors import INK as INK
+from lit_credit.utils.colors import ORANGE as ORANGE
+from lit_credit.utils.colors import PURPLE as PURPLE
+from lit_credit.utils.colors import SKY as SKY
+
+GRID = "#E3E3E3"
 
 _TIMES = "×"  # noqa: RUF001
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.headlines import Look
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import all_names, expand_units, is_composite, with_prefix
 from lit_credit.inspect.updates import batches_of
@@ -91,6 +92,8 @@ class CreditRule(EvaluatedRule):
 
     exact_credit: ClassVar[bool] = False
     """Whether the rule's credit is the gradient that the net's backward pass computes."""
+    look: ClassVar[Look] = Look()
+    """How comparisons of runs show the rule; each class has its own, see docs/compare.md."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

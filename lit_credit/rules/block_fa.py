@@ -12,8 +12,10 @@ from lit_credit.feedback.credits import Credits, check_rows
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.headlines import Look
 from lit_credit.rules.local import LocalRule
 from lit_credit.tasks import Task
+from lit_credit.utils.colors import PURPLE
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -45,6 +47,7 @@ class BlockFA(LocalRule):
     """
 
     chained = True
+    look = Look(order=2, color=PURPLE)
 
     def __init__(
         self,

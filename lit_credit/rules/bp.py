@@ -1,6 +1,8 @@
 """Backpropagation."""
 
+from lit_credit.headlines import Look
 from lit_credit.rules.base import CreditRule
+from lit_credit.utils.colors import BLUE
 
 __all__ = ["BP"]
 
@@ -16,3 +18,4 @@ class BP(CreditRule):
     """
 
     exact_credit = True
+    look = Look(order=0, color=BLUE)

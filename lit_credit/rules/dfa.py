@@ -11,9 +11,11 @@ from lit_credit.feedback.credits import Credits
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.headlines import Look
 from lit_credit.inspect.unit_names import unit_aliases
 from lit_credit.rules.local import LocalRule
 from lit_credit.tasks import Task
+from lit_credit.utils.colors import ORANGE
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -45,6 +47,8 @@ class DFA(LocalRule):
         Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, 2016,
         arXiv 1609.01596, equation 7.
     """
+
+    look = Look(order=3, color=ORANGE)
 
     def __init__(
         self,

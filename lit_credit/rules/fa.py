@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from lit_credit.feedback import add_feedback, feedback_layers, redraw_feedback
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
+from lit_credit.headlines import Look
 from lit_credit.rules.base import CreditRule
 from lit_credit.tasks import Task
+from lit_credit.utils.colors import GREEN
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_range
 
@@ -50,6 +52,8 @@ class FA(CreditRule):
         1510.05067. A scale of uSF by the layer's initialization: Sanfiz, Akrout, Benchmarking
         the Accuracy and Robustness of Feedback Alignment Algorithms, 2021, arXiv 2108.13446.
     """
+
+    look = Look(order=1, color=GREEN)
 
     def __init__(
         self,

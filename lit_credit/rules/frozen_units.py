@@ -6,9 +6,11 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
+from lit_credit.headlines import Look
 from lit_credit.inspect.unit_names import expand_units, unit_modules
 from lit_credit.rules.base import CreditRule
 from lit_credit.tasks import Task
+from lit_credit.utils.colors import GREY
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.short_text import choice
 
@@ -35,6 +37,7 @@ class FrozenUnits(CreditRule):
     """
 
     exact_credit = True
+    look = Look(order=100, color=GREY, baseline=True)
 
     def __init__(
         self,

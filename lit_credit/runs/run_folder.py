@@ -3,8 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
@@ -15,14 +15,21 @@ from lit_credit.runs.history import Row, read_history
 from lit_credit.runs.yaml_files import read_yaml
 from lit_credit.utils.paths import local_path
 
-__all__ = ["HISTORIES", "Run", "config_number", "find_runs", "newest_config", "read_run"]
-
-HISTORIES = ("metrics", "residual_norms", "gradient_norms", "credit_alignment", "circuit_matching")
-"""The histories that a comparison reads, by the names of their files."""
+__all__ = [
+    "Run",
+    "config_number",
+    "find_runs",
+    "history_files",
+    "newest_config",
+    "read_ordered_rows",
+    "read_run",
+]
 
 # What may differ between two runs that are still seeds of one experiment: where files lie, how
 # they are read, and every seed.
 _PLACES = {"root", "download", "num_workers"}
+_LONGEST = 1_000_000
+"""Bytes of a line that are looked at."""
 _TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "precision")
 
 
@@ -45,6 +52,12 @@ class Run:
     max_steps: int
     """Optimizer steps after which training ends, -1 for any number."""
     histories: dict[str, list[Row]]
+    class_path: str = ""
+    """Of the rule; empty if the folder has no configuration."""
+    task: str = ""
+    """Class path of the task; empty if there is none."""
+    callbacks: tuple[str, ...] = ()
+    """Their class paths."""
 
     @property
     def last_epoch(self) -> int:
@@ -63,6 +76,8 @@ class Run:
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     """Folders with a ``config.yaml`` and a history, among ``paths`` and anywhere below them.
 
+    A path below which there is none may itself be a folder of histories without a configuration.
+
     Args:
         paths: run folders, or folders that contain some.
 
@@ -79,41 +94,74 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
                 f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
             )
         folders = sorted(Path(at) for at, _, files in _walk(path) if "config.yaml" in files)
-        runs = [folder for folder in folders if any(_history_files(folder))]
+        runs = [folder for folder in folders if history_files(folder)]
+        if not runs and history_files(path):
+            runs = [path]
         if not runs:
-            names = ", ".join(f"{name}.jsonl" for name in HISTORIES)
             raise ValueError(
                 f"RUN: no run in {str(path)!r}: nowhere below it is a folder with config.yaml and "
-                f"one of {names}. Give a folder that `lit-credit fit` wrote to."
+                "a history, such as metrics.jsonl. Give a folder that `lit-credit fit` wrote to."
             )
         for folder in runs:
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, histories: Callable[[Run], Iterable[str]] | None = None) -> Run:
     """Read a run folder.
 
     Args:
         folder: with ``config.yaml``, the full configuration of a LightningCLI, and histories. Of a
-            run that was resumed with another one, ``config-N.yaml``, the newest counts.
+            run that was resumed with another one, ``config-N.yaml``, the newest counts. Without a
+            configuration the run is an experiment of its own, named by its folder.
+        histories: of the run as it is configured, the names of the histories to read, whose rows
+            must be in order; those that the folder lacks are left out. None reads all.
 
     Raises:
         ValueError: if the configuration does not name the rule, or a history has no rows.
     """
     path = newest_config(folder)
+    run = _configured(folder, path) if path.exists() else _unconfigured(folder)
+    if histories is None:
+        return replace(
+            run, histories={file.stem: _read_rows(file) for file in history_files(folder)}
+        )
+    files = [folder / f"{name}.jsonl" for name in histories(run)]
+    return replace(
+        run, histories={file.stem: read_ordered_rows(file) for file in files if file.is_file()}
+    )
+
+
+def history_files(folder: Path) -> list[Path]:
+    """Every ``*.jsonl`` of the folder that begins as a history does, by name."""
+    return sorted(path for path in folder.glob("*.jsonl") if _begins_as_history(path))
+
+
+def _begins_as_history(path: Path) -> bool:
+    """Whether it may be one; a file that is empty or that cannot be read may."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_LONGEST)
+    except OSError:
+        return path.is_file()
+    return not line or (line.lstrip().startswith(b"{") and b'"values"' in line)
+
+
+def _configured(folder: Path, path: Path) -> Run:
     config = _read_config(path)
     model, data, trainer = (_mapping(config, key, path) for key in ("model", "data", "trainer"))
-    rule = model["class_path"].rpartition(".")[2]
     length = {key: trainer.get(key) for key in _TRAINER}
-    net = _mapping(model, "init_args", path).get("net")
+    arguments = _mapping(model, "init_args", path)
+    net = arguments.get("net")
     seed = config.get("seed_everything")
     if type(seed) not in (int, bool, type(None)):
         _refuse(path, f"`seed_everything` is {seed!r}, expected a whole number.")
     seeds = [("seed_everything", seed), *_seeds((model, data))]
+    callbacks = trainer.get("callbacks")
+    listed = callbacks if isinstance(callbacks, list) else [callbacks]
     return Run(
         folder=folder,
-        rule=rule,
+        rule=model["class_path"].rpartition(".")[2],
         seed=seed if type(seed) is int else None,
         seeds=repr(seeds),
         experiment=json.dumps(_without_seeds((model, data, length)), default=str),
@@ -121,7 +169,26 @@ def read_run(folder: Path) -> Run:
         subject=f"{_class_name(net)} on {_class_name(data)}",
         max_epochs=_count(trainer, "max_epochs", path),
         max_steps=-1 if (steps := _count(trainer, "max_steps", path)) is None else steps,
-        histories={file.stem: _read_rows(file) for file in _history_files(folder)},
+        histories={},
+        class_path=model["class_path"],
+        task=_class_path(arguments.get("task")),
+        callbacks=tuple(name for name in map(_class_path, listed) if name),
+    )
+
+
+def _unconfigured(folder: Path) -> Run:
+    place = str(folder.resolve())
+    return Run(
+        folder=folder,
+        rule=folder.resolve().name,
+        seed=None,
+        seeds="",
+        experiment=place,
+        setting=place,
+        subject="",
+        max_epochs=None,
+        max_steps=-1,
+        histories={},
     )
 
 
@@ -141,10 +208,6 @@ def config_number(path: Any) -> int:
     """N of a path ``config-N.yaml``, and 0 of any other."""
     found = re.fullmatch(r"config-(\d+)\.yaml", PurePath(path).name)
     return int(found[1]) if found else 0
-
-
-def _history_files(folder: Path) -> Iterator[Path]:
-    return (path for name in HISTORIES if (path := folder / f"{name}.jsonl").is_file())
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -182,15 +245,13 @@ def _count(trainer: dict[str, Any], key: str, path: Path) -> int | None:
     return value
 
 
-def _read_rows(path: Path) -> list[Row]:
-    try:
-        rows = read_history(path)
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read: {reason_of(error)}. Leave this run out."
-        ) from error
-    if not rows:
-        raise ValueError(f"{path}: no rows. Remove the file, or leave this run out.")
+def read_ordered_rows(path: Path) -> list[Row]:
+    """The rows of a history.
+
+    Raises:
+        ValueError: if it has none, one is broken, or they are not in the order of a run.
+    """
+    rows = _read_rows(path)
     for number, (row, following) in enumerate(pairwise(rows), 2):
         before, after = ([r["step"], r["epoch"]] for r in (row, following))
         if before == after or after[0] < before[0] or after[1] < before[1]:
@@ -200,6 +261,23 @@ def _read_rows(path: Path) -> list[Row]:
                 "or leave this run out."
             )
     return rows
+
+
+def _read_rows(path: Path) -> list[Row]:
+    try:
+        rows = read_history(path)
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read: {reason_of(error)}. Leave this run out."
+        ) from error
+    if not rows:
+        raise ValueError(f"{path}: no rows. Remove the file, or leave this run out.")
+    return rows
+
+
+def _class_path(node: Any) -> str:
+    path = node.get("class_path") if isinstance(node, dict) else node
+    return path if isinstance(path, str) else ""
 
 
 def _class_name(node: Any) -> str:

@@ -1,12 +1,49 @@
 """What a batch means."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_credit.functional import scale_flags
+from lit_credit.headlines import Derived, Ends, Flag, Headline, Panel
+
 __all__ = ["Task"]
+
+
+def _above(ends: Ends) -> float:
+    return ends.last - ends.baseline
+
+
+def _depth_unused(ends: Ends) -> float:
+    return scale_flags(accuracy=ends.last, frozen_accuracy=ends.baseline).depth_unused
+
+
+_DEPTH = Flag(
+    "depth",
+    "depth_unused",
+    "accuracy less than 0.02 above that of {baseline}",
+    _depth_unused,
+)
+_ACCURACY = Headline(
+    "accuracy",
+    form=".3f",
+    order=0,
+    each_loader=True,
+    derived=(Derived("above_frozen", _above, "above frozen", "+.3f", order=60, flag=_DEPTH),),
+    panel=Panel(
+        "Accuracy", "fraction correct, validation data", reach=(0, 1), slot="metric", order=3
+    ),
+)
+_LOSS = Headline(
+    "loss",
+    form=".3f",
+    order=0,
+    each_loader=True,
+    panel=Panel("Loss", "mean over validation data", slot="metric", order=5),
+)
 
 
 class Task(nn.Module, ABC):
@@ -14,6 +51,9 @@ class Task(nn.Module, ABC):
 
     A rule knows nothing of labels; it asks its task.
     """
+
+    headline: ClassVar[Sequence[Headline]] = (_ACCURACY, _LOSS)
+    """The metrics by which runs are compared, see docs/compare.md."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Broken rows and configurations: one line that names file, place and remedy; nothing written."""
 
 import json
+import os
 import random
 
 import pytest
@@ -210,7 +211,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_older_files(tmp_path, capsys
 def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, capsys, monkeypatch):
     write_run(tmp_path / "a", "BP", 1, epochs=2)
     write_run(tmp_path / "b", "BP", 2, epochs=2)
-    scandir = compare.find_runs.__globals__["os"].scandir
+    scandir = os.scandir
 
     def refuse(path):
         if str(path).endswith("b"):

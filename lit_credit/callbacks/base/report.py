@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.values import of_layers
+from lit_credit.headlines import ComparisonFigure, Headline
 from lit_credit.runs.files import save_figure, spared
 from lit_credit.runs.history import History, Row
 from lit_credit.runs.table import TableRow, write_table
@@ -40,6 +41,10 @@ class ReportedDiagnostic(Callback):
     """Whether the figure is drawn at every measurement, and not only at the end."""
     over_heads: ClassVar[Sequence[str]] = ("mean",)
     """What loggers get of a layer's heads, ``mean``, ``max`` or ``min``, where there are many."""
+    headline: ClassVar[Sequence[Headline]] = ()
+    """The quantities by which runs are compared, see docs/compare.md."""
+    comparison_figures: ClassVar[Sequence[ComparisonFigure]] = ()
+    """Figures of several runs."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

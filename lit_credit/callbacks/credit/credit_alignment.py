@@ -17,6 +17,7 @@ from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.parameter_bars import parameter_bars
 from lit_credit.functional import gradient_cosine
+from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
 from lit_credit.plotting import layer_curves
@@ -64,6 +65,20 @@ class CreditAlignment(ProbeDiagnostic):
     charts = ("cosine", "cosine_input")
     steps_of_a_batch = 4.0
     options = ("parameters",)
+    headline = (
+        Headline(
+            "cosine",
+            layers="mean",
+            form=".3f",
+            order=20,
+            panel=Panel(
+                "Credit against the exact gradient",
+                "cosine at outputs, mean over units",
+                reach=(0, 1),
+                order=2,
+            ),
+        ),
+    )
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.points import layer_tag, stream_points
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.functional import frobenius_norm, sample_norms
+from lit_credit.headlines import Headline, Panel
 from lit_credit.plotting import layer_curves
 from lit_credit.runs.history import Row
 
@@ -36,6 +37,22 @@ class GradientNorms(ProbeDiagnostic):
     name = "gradient_norms"
     section = "gradient"
     charts = ("norm", "frobenius")
+    headline = (
+        Headline(
+            "g",
+            "norm",
+            layers="last",
+            head="|g_L|",
+            order=50,
+            start=True,
+            panel=Panel(
+                r"Exact gradient there, $|g_L|$, $g_L = \partial \mathcal{L} / \partial h_L$",
+                "L2 norm, median over samples",
+                log=True,
+                order=1,
+            ),
+        ),
+    )
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the stream."""

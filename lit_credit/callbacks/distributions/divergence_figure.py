@@ -50,7 +50,11 @@ _PANELS = (
 
 
 def divergence_figure(
-    runs: Mapping[str, Sequence[Sequence[Row]]], *, title: str = "", section: str = "divergence"
+    runs: Mapping[str, Sequence[Sequence[Row]]],
+    *,
+    title: str = "",
+    section: str = "divergence",
+    colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Divergence, accuracy and memorized contexts over steps, with what bounds them as dashes.
 
@@ -61,6 +65,7 @@ def divergence_figure(
         runs: label of an experiment to the histories ``exact_divergence`` of its runs, one a seed.
         title: of the figure.
         section: what the tags begin with.
+        colors: of some of the labels; the others have spare ones.
 
     Returns:
         The figure, three panels; one says n/a if no run has measured it.
@@ -71,7 +76,7 @@ def divergence_figure(
         [1, 0, 0]
     """
     figure = Figure(figsize=(15.0, _HEIGHT), layout="constrained")
-    colors = run_colors(list(runs))
+    color = run_colors(list(runs), colors)
     for ax, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         log = panel.tag == "kl"
         dress(ax, panel.title, panel.ylabel, "optimizer steps", log=log)
@@ -79,10 +84,10 @@ def divergence_figure(
         ends: list[EndLabel] = []
         for label, seeds in runs.items():
             curves = [c for rows in seeds if (c := series(rows, f"{section}/{panel.tag}", "step"))]
-            if mean := over_runs(ax, curves, colors[label], log):
+            if mean := over_runs(ax, curves, color[label], log):
                 name = label if len(runs) > 1 else ""
                 text = f"{name} {_short(mean[-1])}".strip()
-                ends.append(EndLabel(last_finite(mean), text, colors[label]))
+                ends.append(EndLabel(last_finite(mean), text, color[label]))
         if not ax.lines:
             not_applicable(ax)
             continue

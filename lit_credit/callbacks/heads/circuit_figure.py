@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
+from lit_credit.callbacks.heads.circuit_levels import match_ranks
 from lit_credit.plotting._runs import over_runs, run_colors
 from lit_credit.plotting._style import (
     GREY,
@@ -25,7 +26,7 @@ from lit_credit.plotting._style import (
     not_applicable,
     whole_numbers_across,
 )
-from lit_credit.runs.series import Histories, match_ranks, series
+from lit_credit.runs.series import Histories, series
 from lit_credit.utils.numbers import number_text
 
 __all__ = ["circuit_figure"]
@@ -59,6 +60,7 @@ def circuit_figure(
     log_steps: bool = False,
     title: str = "",
     section: str = "circuits",
+    colors: Mapping[str, str] | None = None,
 ) -> Figure:
     """Errors, and how the QK circuits of a layer match the OV circuits of earlier ones, over steps.
 
@@ -77,6 +79,7 @@ def circuit_figure(
         log_steps: draw steps on a logarithmic axis.
         title: of the figure.
         section: what the tags of ``circuit_matching`` begin with.
+        colors: of some of the labels; the others have spare ones.
 
     Returns:
         The figure: the panels, and a legend.
@@ -89,13 +92,14 @@ def circuit_figure(
     """
     figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     axes = list(figure.subplots(2, 3).flat)
-    panels = _panels(runs, rank, section)
+    color = run_colors(list(runs), colors)
+    panels = _panels(runs, rank, section, color)
     rows = [row for seeds in runs.values() for s in seeds for row in s.get("metrics", [])]
     if not any("val/ood_error" in row["values"] for row in rows):
         panels = panels[1:]  # of another task than copying
     for ax, panel in zip(axes, panels, strict=False):
         _draw(ax, panel, log_steps)
-    _legend(axes[len(panels)], runs)
+    _legend(axes[len(panels)], runs, color)
     for ax in axes[len(panels) + 1 :]:
         ax.remove()
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
@@ -103,9 +107,11 @@ def circuit_figure(
 
 
 def _panels(
-    runs: Mapping[str, Sequence[Histories]], rank: int | None, section: str
+    runs: Mapping[str, Sequence[Histories]],
+    rank: int | None,
+    section: str,
+    colors: Mapping[str, str],
 ) -> list[_Panel]:
-    colors = run_colors(list(runs))
     rows = [row for seeds in runs.values() for s in seeds for row in s.get("circuit_matching", [])]
     ranks = match_ranks(rows, section) if rank is None else [rank]
     ranks = sorted(ranks) if len(runs) == 1 else ranks[:1]
@@ -210,9 +216,8 @@ def _logarithmic(ax: Axes, panel: _Panel) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _legend(ax: Axes, runs: Mapping[str, Sequence[Histories]]) -> None:
+def _legend(ax: Axes, runs: Mapping[str, Sequence[Histories]], colors: Mapping[str, str]) -> None:
     ax.set_axis_off()
-    colors = run_colors(list(runs))
     texts = [(f"{r}: {len(s)} run{'s' * (len(s) > 1)}", colors[r]) for r, s in runs.items()]
     notes = ["line: mean over runs", "band: smallest to largest run"]
     notes += ["dashed level: unrelated circuits,", "with 2 sd to each side"]

@@ -1,6 +1,7 @@
 """What is logged of the scores of all pairs: the best, the named, and what unrelated ones have."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lit_credit.functional import diagonal_score_null_sd, match_baseline
+from lit_credit.runs.history import Row
 
-__all__ = ["against_nulls", "chosen_pairs"]
+__all__ = ["against_nulls", "chosen_pairs", "match_ranks"]
 
 
 def chosen_pairs(
@@ -70,6 +72,24 @@ def against_nulls(
             excess = value - (level if name == "best" else mean)
             found[f"{tag.replace('/', '_sds/', 1)}/{name}"] = excess / sd if sd else math.nan
     return found
+
+
+def match_ranks(rows: Sequence[Row], section: str = "circuits") -> list[int]:
+    """The ranks at which subspaces were matched, those nearest to 10 first.
+
+    Args:
+        rows: rows of the history ``circuit_matching``.
+        section: what the tags begin with.
+
+    Example:
+        >>> values = {"circuits/match_rms/R05/best": 0.3, "circuits/match_rms/R10/best": 0.4}
+        >>> match_ranks([{"step": 0, "epoch": 0, "name": "", "values": values}])
+        [10, 5]
+    """
+    tagged = re.compile(rf"{section}/match_rms/R(\d+)/best")
+    tags = {tag: None for row in rows for tag in row["values"]}
+    found = [int(match[1]) for tag in tags if (match := tagged.fullmatch(tag))]
+    return sorted(found, key=lambda rank: abs(rank - 10))
 
 
 def expected_best(count: int) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,20 +15,29 @@ from torch import Tensor
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.heads.circuit_figure import circuit_figure
-from lit_credit.callbacks.heads.circuit_levels import against_nulls, chosen_pairs
+from lit_credit.callbacks.heads.circuit_levels import against_nulls, chosen_pairs, match_ranks
 from lit_credit.callbacks.heads.circuit_pairs import CircuitPairs, float64, reach_for
 from lit_credit.callbacks.heads.circuit_proof import PROVED_ON, ProvedCircuits, prove_circuits
+from lit_credit.headlines import ComparisonFigure, Headline
 from lit_credit.inspect.attention.head_weights import read_embedding, read_heads
 from lit_credit.inspect.probe.probe import take_probe
 from lit_credit.plotting import HeadPanel, head_heatmaps
 from lit_credit.runs.history import Row, read_history
-from lit_credit.runs.series import match_ranks
 from lit_credit.utils.names import check_units
 from lit_credit.utils.numbers import number_text
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
 __all__ = ["CircuitMatching"]
+
+
+def _best_match(rows: Sequence[Row], section: str) -> str | None:
+    """The tag of the best pair's match, at the rank nearest to 10."""
+    ranks = match_ranks(rows, section)
+    return f"match_rms/R{ranks[0]:02d}/best" if ranks else None
+
+
+_FIGURE = "circuits over steps"
 
 _RANKS = (5, 10, 15, 20)
 _MOST_PAIRS = 20_000
@@ -132,6 +142,15 @@ class CircuitMatching(Diagnostic):
         "n_tokens",
         "fold_norm",
         "reach",
+    )
+    headline = (
+        Headline("z", "z/best", form=".2f", order=30),
+        Headline("match", _best_match, form=".2f", order=30),
+        Headline("mismatch", "mismatch/best", form=".2f", order=30),
+    )
+    comparison_figures = (
+        ComparisonFigure("circuits", _FIGURE, circuit_figure),
+        ComparisonFigure("circuits_log", _FIGURE, partial(circuit_figure, log_steps=True)),
     )
 
     def __init__(

@@ -8,11 +8,23 @@ from matplotlib.figure import Figure
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.points import layer_tag, stream_points
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
-from lit_credit.functional import sample_norms
+from lit_credit.functional import growth, sample_norms, scale_flags
+from lit_credit.headlines import Derived, Ends, Flag, Headline, Panel
 from lit_credit.plotting import layer_curves
 from lit_credit.runs.history import Row
 
 __all__ = ["ResidualNorms"]
+
+
+def _grown(ends: Ends) -> float:
+    return growth(ends.last, ends.first).item()
+
+
+def _scale_unstable(ends: Ends) -> float:
+    return scale_flags(_grown(ends)).scale_unstable
+
+
+_SCALE = Flag("scale", "scale_unstable", "|h_L| grew more than 50x", _scale_unstable)
 
 
 class ResidualNorms(ProbeDiagnostic):
@@ -37,6 +49,23 @@ class ResidualNorms(ProbeDiagnostic):
     section = "residual"
     charts = ("norm",)
     steps_of_a_batch = 0.4
+    headline = (
+        Headline(
+            "h",
+            "norm",
+            layers="last",
+            head="|h_L|",
+            order=40,
+            start=True,
+            derived=(Derived("growth", _grown, flag=_SCALE),),
+            panel=Panel(
+                "Residual stream at the readout, $|h_L|$",
+                "L2 norm, median over samples",
+                log=True,
+                order=0,
+            ),
+        ),
+    )
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the stream."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_credit.headlines import Headline, Panel
 from lit_credit.tasks.next_token import NextToken
 
 __all__ = ["CopyError", "CopyTarget", "PatternCopying"]
@@ -70,6 +71,22 @@ class PatternCopying(NextToken):
     The loss is the cross-entropy over all positions; the error is taken where ``scored`` says, in
     and out of distribution apart.
     """
+
+    headline = (
+        Headline(
+            "ood_error",
+            form=".3f",
+            order=10,
+            panel=Panel(
+                "Error out of distribution",
+                "share of copied symbols, validation data",
+                reach=(0, 1),
+                slot="metric",
+                order=4,
+            ),
+        ),
+        Headline("id_error", form=".3f", order=10),
+    )
 
     def metrics(self) -> dict[str, Metric]:
         """``ood_error`` and ``id_error``."""

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from lit_credit.plotting import comparison_figure
+from lit_credit.comparison import comparison_figure
 
 
 def histories(scale, epochs=3, cosine=0.5):

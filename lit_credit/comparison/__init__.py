@@ -1,0 +1,7 @@
+"""Runs side by side: a table and figures, by what the classes of the runs declare."""
+
+from lit_credit.comparison.figure import comparison_figure
+from lit_credit.comparison.known import rule_colors
+from lit_credit.comparison.report import compare
+
+__all__ = ["compare", "comparison_figure", "rule_colors"]

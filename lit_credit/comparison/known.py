@@ -1,0 +1,193 @@
+"""What the classes of lit_credit and of a run declare.
+
+A class is found by its import path, as ``lit-credit fit`` finds it. Nothing is instantiated.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import import_module
+from inspect import isclass
+from pkgutil import iter_modules
+from typing import Any
+
+from lit_credit import callbacks, rules, studies, tasks
+from lit_credit.comparison.quantities import METRICS, VALIDATION, Quantity, named_apart
+from lit_credit.former_names import current_path, named_by_a_file
+from lit_credit.headlines import ComparisonFigure, Headline, Look
+from lit_credit.plotting._runs import run_colors
+from lit_credit.runs.run_folder import Run
+from lit_credit.runs.series import Curve, Histories
+
+__all__ = [
+    "HISTORIES",
+    "declared_figures",
+    "declared_quantities",
+    "found_class",
+    "kinds_of",
+    "known_histories",
+    "look_of",
+    "our_figures",
+    "our_quantities",
+    "rule_colors",
+    "run_curve",
+]
+
+
+def found_class(path: str) -> type | None:
+    """The class of an import path, also of a former one; None if it cannot be imported."""
+    module, _, name = current_path(path).rpartition(".")
+    if "__main__" in module.split(".")[1:]:  # a command: to import it is to run it
+        return None
+    try:
+        with named_by_a_file():
+            found = getattr(import_module(module), name)
+    except (Exception, SystemExit):  # whatever the module of another project does
+        return None
+    return found if isclass(found) else None
+
+
+def kinds_of(run: Run) -> list[type]:
+    """The classes of a run's task and callbacks, of those that are found."""
+    return [kind for path in (run.task, *run.callbacks) if (kind := found_class(path))]
+
+
+def look_of(run: Run) -> Look:
+    """How the rule of a run is shown."""
+    return _own_look(found_class(run.class_path))
+
+
+def _own_look(kind: type | None) -> Look:
+    found = vars(kind).get("look") if isclass(kind) else None
+    return found if isinstance(found, Look) else Look()
+
+
+def rule_colors(labels: Iterable[str]) -> dict[str, str]:
+    """The colours of lit_credit's rules, for labels of runs that begin with a rule's name.
+
+    Args:
+        labels: ``DFA``, or with more in parentheses, ``DFA (wide)``.
+
+    Returns:
+        Label to colour, those of other labels among them.
+
+    Example:
+        >>> rule_colors(["BP", "DFA"])
+        {'BP': '#0072B2', 'DFA': '#D55E00'}
+    """
+    kinds = {label: getattr(rules, label.split(" (")[0], None) for label in labels}
+    return run_colors(list(kinds), {name: _own_look(kind).color for name, kind in kinds.items()})
+
+
+def declared_quantities(kinds: Iterable[type]) -> list[Quantity]:
+    """The quantities that classes declare, in the order of the classes.
+
+    Raises:
+        ValueError: if a class declares anything but a tuple or list of headlines.
+    """
+    found = []
+    for kind in kinds:
+        for headline in _declared(kind, "headline", Headline):
+            history, section = _place(kind)
+            if history:
+                found.append(Quantity(headline, history, section))
+    return named_apart(found)
+
+
+def declared_figures(kinds: Iterable[type]) -> list[tuple[str, ComparisonFigure]]:
+    """The figures of several runs that classes declare, each with the history that it draws."""
+    found: list[tuple[str, ComparisonFigure]] = []
+    for kind in kinds:
+        for figure in _declared(kind, "comparison_figures", ComparisonFigure):
+            entry = _place(kind)[0], figure
+            if entry not in found:
+                found.append(entry)
+    return found
+
+
+def _declared(kind: type, attribute: str, of: type[Any]) -> Sequence[Any]:
+    declared = getattr(kind, attribute, ())
+    if not isinstance(declared, tuple | list) or not all(isinstance(one, of) for one in declared):
+        if not issubclass(kind, callbacks.Diagnostic | tasks.Task):
+            return ()  # it means something else by the name
+        raise ValueError(
+            f"class {kind.__module__}.{kind.__qualname__}: `{attribute}` is {declared!r:.80}, "
+            f"expected a tuple of {of.__name__}, such as ({of.__name__}(...),)."
+        )
+    return declared
+
+
+def _place(kind: type) -> tuple[str, str]:
+    """The history that has a class's quantities, and what their tags begin with."""
+    if issubclass(kind, tasks.Task):
+        return METRICS, VALIDATION
+    name, section = (getattr(kind, attribute, None) for attribute in ("name", "section"))
+    return (name, section) if isinstance(name, str) and isinstance(section, str) else ("", "")
+
+
+@cache
+def _our_classes() -> tuple[type, ...]:
+    """The public classes of lit_credit that may declare a quantity."""
+    rooms = [tasks, callbacks]
+    rooms += [import_module(f"{studies.__name__}.{m.name}") for m in iter_modules(studies.__path__)]
+    return tuple(x for room in rooms for name in room.__all__ if isclass(x := getattr(room, name)))
+
+
+@cache
+def _our_kinds() -> tuple[type, ...]:
+    """Tasks, then diagnostics in the order of their panels."""
+    kinds = _our_classes()
+    diagnostics = [kind for kind in kinds if issubclass(kind, callbacks.Diagnostic)]
+    return (
+        tasks.Task,
+        *(kind for kind in kinds if issubclass(kind, tasks.Task)),
+        *sorted(diagnostics, key=_first_panel),
+    )
+
+
+def known_histories(run: Run) -> set[str]:
+    """Names of the histories that a class of lit_credit, or one of the run's, writes."""
+    names = {getattr(kind, "name", None) for kind in (*_our_classes(), *kinds_of(run))}
+    return {name for name in names if isinstance(name, str)}
+
+
+def _first_panel(kind: type) -> float:
+    panels = [h.panel.order for h in _declared(kind, "headline", Headline) if h.panel is not None]
+    return min(panels, default=float("inf"))
+
+
+@cache
+def our_quantities() -> tuple[Quantity, ...]:
+    """The quantities that classes of lit_credit declare; each comparison has columns for them."""
+    return tuple(declared_quantities(_our_kinds()))
+
+
+def our_figures() -> list[tuple[str, ComparisonFigure]]:
+    """The figures of several runs that classes of lit_credit declare."""
+    return declared_figures(_our_kinds())
+
+
+def run_curve(histories: Histories, quantity: str) -> Curve:
+    """One of the quantities that classes of lit_credit declare; empty where it was not measured.
+
+    Args:
+        histories: of one run.
+        quantity: its name, such as ``accuracy`` or ``h``; of a task's metric also that of a further
+            loader, ``accuracy/ood``.
+
+    Raises:
+        KeyError: if there is no quantity of the name.
+
+    Example:
+        >>> row = {"step": 0, "epoch": 0, "name": "", "values": {"val/accuracy": 0.1}}
+        >>> run_curve({"metrics": [row]}, "accuracy"), run_curve({"metrics": [row]}, "h")
+        ({0: 0.1}, {})
+    """
+    name, _, loader = quantity.partition("/")
+    found = {known.name: known for known in our_quantities()}[name]
+    if loader:
+        found = Quantity(Headline(quantity), found.history, found.section)
+    return found.curve(histories)
+
+
+HISTORIES = tuple(dict.fromkeys(quantity.history for quantity in our_quantities()))
+"""The histories that hold a headline of lit_credit, by the names of their files."""

@@ -1,0 +1,11 @@
+"""Colours that are told apart under every common form of colour blindness.
+
+Okabe and Ito's; their yellow is left out, on white it is hard to see. The grey is as dark as it is
+so that, seen without red or green receptors, it is not the green.
+"""
+
+__all__ = ["AMBER", "BLUE", "GREEN", "GREY", "INK", "ORANGE", "PURPLE", "SKY"]
+
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, AMBER, GREY = "#56B4E9", "#E69F00", "#595959"
+INK = "#262626"
