@@ -150,9 +150,9 @@ def test_a_diagnostic_a_task_and_a_rule_of_ones_own(tmp_path, drawn):
     assert (out / "scores.png").is_file()
     (figure,) = drawn
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles[3:] == ["Accuracy", "My score", "F1"]
-    assert {line.get_color() for line in figure.axes[4].lines} == {COLOR}
-    assert {text.get_text() for text in figure.axes[5].texts} == {"MyRule  2.50"}
+    assert titles[3:] == ["Accuracy", "F1", "My score"]
+    assert {line.get_color() for line in figure.axes[5].lines} == {COLOR}
+    assert {text.get_text() for text in figure.axes[4].texts} == {"MyRule  2.50"}
 
 
 def test_a_subclass_has_no_look_by_inheritance(tmp_path, drawn):
@@ -199,7 +199,7 @@ def test_a_run_without_a_configuration(tmp_path):
     folder = write_run(tmp_path / "plain", "DFA", 1, epochs=2)
     (folder / "config.yaml").unlink()
     add(folder, "theirs", {"theirs/a": 1.0})
-    head, line = compare([folder], tmp_path / "out").splitlines()
+    head, line, *_ = compare([folder], tmp_path / "out").splitlines()
     assert line.startswith("plain")
     assert "theirs/a" in head
     assert "cosine" in head
