@@ -10,16 +10,13 @@ compiled in the first round, which does not count.
 """
 
 import argparse
-import logging
-import statistics
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from timing import begin, print_table, time_rounds
 from torch import nn
 
 from lit_credit.models import Ensemble
@@ -95,22 +92,13 @@ def evaluation() -> Callable[[], None]:
     return run
 
 
-def measure(run: Callable[[], None]) -> float:
-    """CPU milliseconds."""
-    start = time.process_time()
-    run()
-    return 1e3 * (time.process_time() - start)
-
-
 def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200, help="updates in a round")
     parser.add_argument("--no-compile", action="store_true", help="leave out what is compiled")
     options = parser.parse_args(args)
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    begin(1, options.rounds)
     skip_device_search()
     steps, make = options.steps, partial(MicroAdder, **WIDE)
     rows: dict[str, tuple[Callable[[], None], int]] = {
@@ -123,18 +111,10 @@ def main(args: Sequence[str] | None = None) -> None:
             rows[label] = ours(make(compile=compiled), steps, updates), steps
         net = Ensemble(make, SEEDS, compile=compiled)
         rows[f"{SEEDS} seeds at once, of one{word}"] = ours(net, steps, 50), steps * SEEDS
-    rows["evaluation of 10,000 sums"] = evaluation(), 1
-    times: dict[str, list[float]] = {label: [] for label in rows}
-    for round_ in range(options.rounds + 1):
-        for label, (run, count) in rows.items():
-            spent = measure(run) / count
-            if round_:  # the first one warms up
-                times[label].append(spent)
-    base = statistics.median(next(iter(times.values())))
-    for label, own in times.items():
-        middle = statistics.median(own)
-        ratio = "" if label.startswith("evaluation") else f", ratio {base / middle:5.1f}"
-        print(f"{label:42}{middle:9.3f} ms{ratio}")
+    seconds = time_rounds({label: run for label, (run, _) in rows.items()}, options.rounds)
+    print_table("updates", seconds, {label: count for label, (_, count) in rows.items()})
+    sums = "evaluation of 10,000 sums"
+    print_table("evaluation", time_rounds({sums: evaluation()}, options.rounds), {sums: 1}, "each")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from step_time import begin, fit_with, make_batches, make_rules, parser_of, rule_step, time_rounds
+from step_time import fit_with, make_batches, make_rules, parser_of, rule_step
+from timing import begin, time_rounds
 
 from lit_credit import callbacks
 
@@ -113,7 +114,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="CALLBACK", help="these; by default all")
     parser.add_argument("--epoch-steps", type=int, default=391)
     options = parser.parse_args(args)
-    begin(options)
+    begin(options.threads, options.rounds)
     report_callbacks(options)
     if "FiniteGuard" in (options.names or ["FiniteGuard"]):
         report_guard(options)

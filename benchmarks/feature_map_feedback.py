@@ -7,10 +7,10 @@ last 25 steps, for AdamW and for SGD; chance is log(10) = 2.303. BP is the contr
 """
 
 import argparse
-import statistics
 from functools import partial
 
 import torch
+from last_losses import last_loss, print_losses
 from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
@@ -52,7 +52,7 @@ class LeNet(nn.Module):
         return logits
 
 
-def last_loss(make: type[CreditRule], optimizer: str, root: str, seed: int, steps: int) -> float:
+def loss_of(make: type[CreditRule], optimizer: str, root: str, seed: int, steps: int) -> float:
     """The training loss at the end."""
     seed_everything(seed, verbose=False)
     rule = make(LeNet(), Classification(10), units=UNITS, readout=["fc2"])
@@ -60,14 +60,7 @@ def last_loss(make: type[CreditRule], optimizer: str, root: str, seed: int, step
     data.prepare_data()
     data.setup("fit")
     stepper = OPTIMIZERS[optimizer](rule.net.parameters())
-    losses = []
-    for _, batch in zip(range(steps), data.train_dataloader(), strict=False):
-        stepper.zero_grad()
-        loss, scalar = rule.surrogate(batch)
-        scalar.backward()
-        stepper.step()
-        losses.append(loss.item())
-    return statistics.mean(losses[-25:])
+    return last_loss(rule, stepper, data.train_dataloader(), steps)
 
 
 def main() -> None:
@@ -79,9 +72,8 @@ def main() -> None:
     args = parser.parse_args()
     for optimizer in OPTIMIZERS:
         for name, make in RULES.items():
-            losses = [last_loss(make, optimizer, args.root, s, args.steps) for s in args.seeds]
-            mean, sd = statistics.mean(losses), statistics.stdev(losses)
-            print(f"{optimizer:<11} {name:<32} {mean:8.3g} +- {sd:.2g}", flush=True)
+            losses = [loss_of(make, optimizer, args.root, s, args.steps) for s in args.seeds]
+            print_losses(f"{optimizer:<11} {name:<32}", losses)
 
 
 if __name__ == "__main__":

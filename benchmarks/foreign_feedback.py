@@ -10,13 +10,13 @@ nothing is named in ``leave_exact``.
 """
 
 import argparse
-import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from pydoc_data.topics import topics
 from typing import Any
 
 import torch
+from last_losses import last_loss, print_losses
 from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
@@ -90,20 +90,13 @@ def digits(seed: int) -> Iterator[Any]:
 NETS = {"GPT-2": (gpt2, texts), "ViT": (vit, digits)}
 
 
-def last_loss(net: str, make: Callable[..., CreditRule], seed: int, steps: int) -> float:
+def loss_of(net: str, make: Callable[..., CreditRule], seed: int, steps: int) -> float:
     """The training loss at the end."""
     build, batches = NETS[net]
     seed_everything(seed, verbose=False)
     rule = build(make)
     stepper = torch.optim.AdamW(rule.net.parameters(), lr=1e-3)
-    losses = []
-    for _, batch in zip(range(steps), batches(seed), strict=False):
-        stepper.zero_grad()
-        loss, scalar = rule.surrogate(batch)
-        scalar.backward()
-        stepper.step()
-        losses.append(loss.item())
-    return statistics.mean(losses[-25:])
+    return last_loss(rule, stepper, batches(seed), steps)
 
 
 def main() -> None:
@@ -115,9 +108,8 @@ def main() -> None:
     args = parser.parse_args()
     for net in args.nets:
         for name, make in RULES.items():
-            losses = [last_loss(net, make, seed, args.steps) for seed in args.seeds]
-            mean, sd = statistics.mean(losses), statistics.stdev(losses)
-            print(f"{net:<6} {name:<22} {mean:6.3f} +- {sd:.3f}", flush=True)
+            losses = [loss_of(net, make, seed, args.steps) for seed in args.seeds]
+            print_losses(f"{net:<6} {name:<22}", losses)
 
 
 if __name__ == "__main__":

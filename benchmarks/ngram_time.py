@@ -10,15 +10,12 @@ driver that Lightning adds to a step (see ``lit_credit.rules.optimization``) is 
 """
 
 import argparse
-import logging
-import statistics
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
 from lightning.pytorch import Trainer
+from timing import begin, print_table, time_rounds
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -108,31 +105,13 @@ def ours(net: nn.Module, mode: Mode, steps: int, updates: int) -> Callable[[], N
     return run
 
 
-def report(name: str, contestants: dict[str, Callable[[], None]], rounds: int, steps: int) -> None:
-    """One line a contestant; the first one is the base of the ratios."""
-    times: dict[str, list[float]] = {key: [] for key in contestants}
-    for round_ in range(rounds + 1):
-        for key, run in contestants.items():
-            start = time.process_time()
-            run()
-            if round_:  # the first one warms up
-                times[key].append(1e3 * (time.process_time() - start) / steps)
-    base = next(iter(times.values()))
-    print(name)
-    for key, own in times.items():
-        speed = statistics.median(a / b for a, b in zip(base, own, strict=True))
-        print(f"  {key:34}{statistics.median(own):8.3f} ms an update, ratio {speed:6.1f}")
-
-
 def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=50, help="updates in a round")
     parser.add_argument("--updates", type=int, default=50, help="updates in a training step")
     options = parser.parse_args(args)
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+    begin(1, options.rounds)
     skip_device_search()
     steps = options.steps
     nets: dict[str, tuple[nn.Module, Callable[[], nn.Module]]] = {
@@ -148,7 +127,8 @@ def main(args: Sequence[str] | None = None) -> None:
             for updates in sorted({1, options.updates}):
                 label = f"{mode}, {updates} update(s) a step"
                 contestants[label] = ours(make(), mode, steps, updates)
-        report(name, contestants, options.rounds, steps)
+        seconds = time_rounds(contestants, options.rounds)
+        print_table(name, seconds, dict.fromkeys(seconds, steps))
 
 
 if __name__ == "__main__":

@@ -11,18 +11,16 @@ the most that a forward and a backward hold, at a batch so large that activation
 """
 
 import argparse
-import logging
-import platform
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from timing import begin, ratio, time_rounds
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -109,28 +107,6 @@ def make_batches(net: str, batch_size: int, count: int = 4) -> list[Batch]:
         )
         for _ in range(count)
     ]
-
-
-def time_rounds(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every contestant in every round, after one round to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_ in range(-1, rounds):
-        # Turn the order, so that nobody always runs after the same other.
-        names = list(contestants)
-        names = names[round_ % len(names) :] + names[: round_ % len(names)]
-        for name in names:
-            start = time.process_time()
-            contestants[name]()
-            if round_ >= 0:
-                seconds[name].append(time.process_time() - start)
-        print(f"\rround {round_ + 1} of {rounds}", end="", flush=True)
-    print("\r" + 20 * " " + "\r", end="")
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], name: str, base: str) -> float:
-    pairs = zip(seconds[name], seconds[base], strict=True)
-    return statistics.median(a / b for a, b in pairs)
 
 
 def peak_bytes(rule: CreditRule, batch: Batch) -> int:
@@ -240,21 +216,12 @@ def parser_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
     return parser
 
 
-def begin(options: argparse.Namespace) -> None:
-    """Set the threads, quieten Lightning, and say where this runs."""
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(options.threads)
-    cpu = platform.processor() or platform.machine()
-    print(f"torch {torch.__version__}, {cpu}, {options.threads} thread(s), {options.rounds} rounds")
-
-
 def main(args: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, rounds=30)
     parser.add_argument("--memory-batch-size", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=10, help="steps in a round")
     options = parser.parse_args(args)
-    begin(options)
+    begin(options.threads, options.rounds)
     report_rules(options)
 
 

@@ -36,6 +36,7 @@ callbacks.attention_proof callbacks.heads.attention_proof
 callbacks.attribution_proof callbacks.heads.attribution_proof
 callbacks.base.attempts callbacks.base.failures
 callbacks.base.declared callbacks.base.report
+callbacks.base.explained callbacks.base.failing_loss
 callbacks.base.gathered callbacks.base.values
 callbacks.base.heads callbacks.base.values
 callbacks.base.memory callbacks.base.failures

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
+    "ComparedProtocol",
     "DataModuleProtocol",
     "DiagnosticProtocol",
     "FeedbackPairProtocol",
@@ -33,6 +34,7 @@ __all__ = [
     "TaskProtocol",
     "asked",
     "is_rule",
+    "member_name",
     "method",
     "offers",
 ]
@@ -57,7 +59,7 @@ def asked(thing: object, member: Callable[[Any], _T] | property, default: _D) ->
         >>> asked(None, NetProtocol.vocab_size, 0)
         0
     """
-    found: _T | _D = getattr(thing, _name(member), default)
+    found: _T | _D = getattr(thing, member_name(member), default)
     return found
 
 
@@ -77,7 +79,7 @@ def method(thing: object, member: Callable[Concatenate[Any, _P], _T]) -> Callabl
         >>> method(Data(), DataModuleProtocol.encode) is None
         True
     """
-    found = getattr(thing, _name(member), None)
+    found = getattr(thing, member_name(member), None)
     return found if callable(found) else None
 
 
@@ -88,7 +90,7 @@ def offers(thing: object, *members: Callable[..., Any] | property) -> bool:
         >>> offers("text", NetProtocol.vocab_size)
         False
     """
-    return all(hasattr(thing, _name(member)) for member in members)
+    return all(hasattr(thing, member_name(member)) for member in members)
 
 
 def is_rule(module: object) -> "TypeGuard[RuleProtocol]":
@@ -100,7 +102,13 @@ def is_rule(module: object) -> "TypeGuard[RuleProtocol]":
     return method(module, RuleProtocol.surrogate) is not None
 
 
-def _name(member: Any) -> str:
+def member_name(member: Any) -> str:
+    """The name of a member of a Protocol.
+
+    Example:
+        >>> member_name(NetProtocol.vocab_size), member_name(DataModuleProtocol.encode)
+        ('vocab_size', 'encode')
+    """
     function: Any = member.fget if isinstance(member, property) else member
     name: str = function.__name__
     return name
@@ -481,6 +489,50 @@ class DiagnosticProtocol(Protocol):
 
         Asked by: ``check_diagnostic``, which then makes one with a ``loss``.
         Without it: the diagnostic is made without a ``loss``.
+        """
+
+
+class ComparedProtocol(Protocol):
+    """What the class of a task, diagnostic or rule may declare; ``compare`` makes no instance."""
+
+    @property
+    def name(self) -> str:
+        """Stem of the files of a diagnostic, of its history too.
+
+        Asked by: ``compare``, of callbacks.
+        Without it: no quantity of the class is shown.
+        """
+
+    @property
+    def section(self) -> str:
+        """What the tags of a diagnostic begin with.
+
+        Asked by: ``compare``, of callbacks.
+        Without it: no quantity of the class is shown.
+        """
+
+    @property
+    def headline(self) -> Sequence[Any]:
+        """The quantities by which runs are compared: a tuple or list of ``Headline``.
+
+        Asked by: ``compare``, of tasks and callbacks.
+        Without it: no quantity of the class is shown.
+        """
+
+    @property
+    def comparison_figures(self) -> Sequence[Any]:
+        """Figures of several runs: a tuple or list of ``ComparisonFigure``.
+
+        Asked by: ``compare``, of tasks and callbacks.
+        Without it: the class has no figure of several runs.
+        """
+
+    @property
+    def look(self) -> Any:
+        """Place and colour of a rule: a ``Look``; a subclass does not inherit it.
+
+        Asked by: ``compare``, of rules.
+        Without it: ``Look()``: a place before ``FrozenUnits`` and a colour that is free.
         """
 
 

@@ -77,7 +77,7 @@ def exported(path: Path) -> list[str]:
 
 def imports(path: Path) -> dict[str, str]:
     """The module that each name of a Python file is imported from."""
-    nodes = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ImportFrom)]
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
     return {alias.name: node.module or "" for node in nodes for alias in node.names}
 
 

@@ -15,6 +15,7 @@ from lit_credit.comparison.quantities import METRICS, VALIDATION, Quantity, name
 from lit_credit.former_names import current_path, named_by_a_file
 from lit_credit.headlines import ComparisonFigure, Headline, Look
 from lit_credit.plotting._runs import run_colors
+from lit_credit.protocols import ComparedProtocol, asked, member_name
 from lit_credit.runs.run_folder import Run
 from lit_credit.runs.series import Curve, Histories
 
@@ -57,7 +58,7 @@ def look_of(run: Run) -> Look:
 
 
 def _own_look(kind: type | None) -> Look:
-    found = vars(kind).get("look") if isclass(kind) else None
+    found = vars(kind).get(member_name(ComparedProtocol.look)) if isclass(kind) else None
     return found if isinstance(found, Look) else Look()
 
 
@@ -86,7 +87,7 @@ def declared_quantities(kinds: Iterable[type]) -> list[Quantity]:
     """
     found = []
     for kind in kinds:
-        for headline in _declared(kind, "headline", Headline):
+        for headline in _declared(kind, ComparedProtocol.headline, Headline):
             history, section = _place(kind)
             if history:
                 found.append(Quantity(headline, history, section))
@@ -97,21 +98,21 @@ def declared_figures(kinds: Iterable[type]) -> list[tuple[str, ComparisonFigure]
     """The figures of several runs that classes declare, each with the history that it draws."""
     found: list[tuple[str, ComparisonFigure]] = []
     for kind in kinds:
-        for figure in _declared(kind, "comparison_figures", ComparisonFigure):
+        for figure in _declared(kind, ComparedProtocol.comparison_figures, ComparisonFigure):
             entry = _place(kind)[0], figure
             if entry not in found:
                 found.append(entry)
     return found
 
 
-def _declared(kind: type, attribute: str, of: type[Any]) -> Sequence[Any]:
-    declared = getattr(kind, attribute, ())
+def _declared(kind: type, member: Any, of: type[Any]) -> Sequence[Any]:
+    declared = asked(kind, member, ())
     if not isinstance(declared, tuple | list) or not all(isinstance(one, of) for one in declared):
         if not issubclass(kind, callbacks.Diagnostic | tasks.Task):
             return ()  # it means something else by the name
         raise ValueError(
-            f"class {kind.__module__}.{kind.__qualname__}: `{attribute}` is {declared!r:.80}, "
-            f"expected a tuple of {of.__name__}, such as ({of.__name__}(...),)."
+            f"class {kind.__module__}.{kind.__qualname__}: `{member_name(member)}` is "
+            f"{declared!r:.80}, expected a tuple of {of.__name__}, such as ({of.__name__}(...),)."
         )
     return declared
 
@@ -120,7 +121,8 @@ def _place(kind: type) -> tuple[str, str]:
     """The history that has a class's quantities, and what their tags begin with."""
     if issubclass(kind, tasks.Task):
         return METRICS, VALIDATION
-    name, section = (getattr(kind, attribute, None) for attribute in ("name", "section"))
+    name = asked(kind, ComparedProtocol.name, None)
+    section = asked(kind, ComparedProtocol.section, None)
     return (name, section) if isinstance(name, str) and isinstance(section, str) else ("", "")
 
 
@@ -146,13 +148,13 @@ def _our_kinds() -> tuple[type, ...]:
 
 def known_histories(run: Run) -> set[str]:
     """Names of the histories that a class of lit_credit, or one of the run's, writes."""
-    names = {getattr(kind, "name", None) for kind in (*_our_classes(), *kinds_of(run))}
+    names = {asked(kind, ComparedProtocol.name, None) for kind in (*_our_classes(), *kinds_of(run))}
     return {name for name in names if isinstance(name, str)}
 
 
 def _first_panel(kind: type) -> float:
-    panels = [h.panel.order for h in _declared(kind, "headline", Headline) if h.panel is not None]
-    return min(panels, default=float("inf"))
+    declared = _declared(kind, ComparedProtocol.headline, Headline)
+    return min((h.panel.order for h in declared if h.panel is not None), default=float("inf"))
 
 
 @cache

@@ -9,10 +9,7 @@ from lit_credit.functional._attention import in_float64
 from lit_credit.functional._shapes import check_shapes
 from lit_credit.functional.leading_directions import leading_directions
 
-__all__ = [
-    "centred_log_probs",
-    "log_prob_directions",
-]
+__all__ = ["centred_log_probs", "log_prob_directions"]
 
 # Legend: M contexts, N symbols; p_m the distribution after context m; L = log p less its mean over
 # symbols.
@@ -30,6 +27,7 @@ def centred_log_probs(probs: Tensor) -> Tensor:
         (..., N) float64; not finite in a row in which a probability is zero.
 
     Example:
+        >>> import torch
         >>> centred_log_probs(torch.tensor([[0.8, 0.2]])).round(decimals=3)
         tensor([[ 0.6930, -0.6930]], dtype=torch.float64)
     """
@@ -54,6 +52,7 @@ def log_prob_directions(probs: Tensor, rank: int) -> Tensor:
         ValueError: if there are not so many.
 
     Example:
+        >>> import torch
         >>> log_prob_directions(torch.tensor([[0.8, 0.1, 0.1]]), 1).abs().round(decimals=3)
         tensor([[0.8160],
                 [0.4080],

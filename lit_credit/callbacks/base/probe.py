@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.cost import affordable
 from lit_credit.callbacks.base.diagnostic import Diagnostic
-from lit_credit.callbacks.base.explained import explained
+from lit_credit.callbacks.base.failing_loss import explained
 from lit_credit.callbacks.base.failures import named
 from lit_credit.callbacks.base.report import diagnostics_of
 from lit_credit.inspect.batch_loss import (

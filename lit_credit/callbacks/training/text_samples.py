@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from lit_credit.functional import sample_tokens
 from lit_credit.inspect.state.guard import guarded
-from lit_credit.protocols import DataModuleProtocol, offers
+from lit_credit.protocols import DataModuleProtocol, member_name, offers
 from lit_credit.trainer.curves_again import continue_curves
 from lit_credit.trainer.logging import log_text
 from lit_credit.trainer.rank_zero import waiting_for_rank_zero
@@ -68,7 +68,7 @@ class TextSamples(Callback):
         check_trainer(trainer, type(self).__name__)
         data = _datamodule(trainer)
         needed = (DataModuleProtocol.encode, DataModuleProtocol.decode)
-        lacking = [member.__name__ for member in needed if not offers(data, member)]
+        lacking = [member_name(member) for member in needed if not offers(data, member)]
         if lacking or (self.context is None and not offers(data, DataModuleProtocol.block_size)):
             raise MisconfigurationException(
                 f"TextSamples needs a datamodule with {' and '.join(lacking) or 'block_size'}, "

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_credit.inspect.probe.layout import Layout, UnknownRows, proved_layout, row_layout
 from lit_credit.inspect.probe.probe_loader import ProbeLoader, probe_loader, training_rows
-from lit_credit.inspect.probe.rows import can_join, count_rows, cut_rows, first_rows, join_rows
+from lit_credit.inspect.probe.rows import Chunks, first_rows, known_rows
 from lit_credit.inspect.probe.undisturbed import undisturbed
 from lit_credit.utils.nested import cloned, described, tensors_of
 from lit_credit.utils.random_state import preserved_rng, run_seed
@@ -131,64 +131,22 @@ def take_probe(
             )
         try:
             layout = _layout(trainer, module, loader, head, read)
-            chunk_size = chunk_size or training_rows(trainer) or _rows(head[0], layout)
-            cutter = _Cutter(layout, n_samples, chunk_size)
+            chunk_size = chunk_size or training_rows(trainer) or known_rows(head[0], layout)
+            chunks = Chunks(layout, n_samples, chunk_size)
             for batch in chain(head, read):
-                cutter.add(batch)
-                if cutter.missing == 0:
+                chunks.add(batch)
+                if chunks.missing == 0:
                     break
-            probe = Probe(cutter.finished(), cutter.rows, layout)
+            probe = Probe(chunks.finished(), chunks.rows, layout)
         except UnknownRows as reason:
             rank_zero_info(
                 f"the rows of the {loader.stage.dataloader_prefix} batches are not known: {reason}."
                 " The probe is one whole batch, and `n_samples` and `chunk_size` do not count."
             )
             return Probe([cloned(head[0])], [1])
-    if cutter.missing and loader.is_limited:
+    if chunks.missing and loader.is_limited:
         probe.limit = f"limit_{loader.stage.dataloader_prefix}_batches"
     return probe
-
-
-class _Cutter:
-    """Cuts and joins batches to chunks."""
-
-    def __init__(self, layout: Layout, n_samples: int, chunk_size: int) -> None:
-        self.layout = layout
-        self.missing = n_samples
-        self.chunk_size = chunk_size
-        self.chunks: list[Any] = []
-        self.rows: list[int] = []
-        self._parts: list[Any] = []
-        self._waiting = 0
-
-    def add(self, batch: Any) -> None:
-        """Take what is missing of a batch's rows.
-
-        Raises:
-            UnknownRows: if the batch is not of the layout.
-        """
-        rows, start = min(_rows(batch, self.layout), self.missing), 0
-        self.missing -= rows
-        while start < rows:
-            if self._parts and not can_join(self._parts[-1], batch, self.layout):
-                self._finish()
-            stop = min(start + self.chunk_size - self._waiting, rows)
-            self._parts.append(cut_rows(batch, start, stop, self.layout))
-            self._waiting += stop - start
-            if self._waiting == self.chunk_size:
-                self._finish()
-            start = stop
-
-    def finished(self) -> list[Any]:
-        """All chunks, also the last, smaller one."""
-        if self._parts:
-            self._finish()
-        return self.chunks
-
-    def _finish(self) -> None:
-        self.chunks.append(join_rows(self._parts, self.layout))
-        self.rows.append(self._waiting)
-        self._parts, self._waiting = [], 0
 
 
 def _layout(
@@ -217,22 +175,15 @@ def _layout(
         made = []
     if made:
         layout = proved_layout(*made)
-        _rows(head[0], layout)
+        known_rows(head[0], layout)
         return layout
     if len(head) == 1:
         head += islice(read, 1)
     layout = row_layout(*head[:2])
-    samples, rows = loader.samples, _rows(head[0], layout)
+    samples, rows = loader.samples, known_rows(head[0], layout)
     if samples not in (None, rows):
         raise UnknownRows(f"of {samples} samples are made {rows} rows, {described(head[0])}")
     return layout
-
-
-def _rows(batch: Any, layout: Layout) -> int:
-    rows = count_rows(batch, layout)
-    if rows is None:
-        raise UnknownRows(f"a batch is of another form than the others, {described(batch)}")
-    return rows
 
 
 def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:

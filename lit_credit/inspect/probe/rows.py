@@ -17,7 +17,16 @@ from lit_credit.inspect.probe.layout import (
 )
 from lit_credit.utils.nested import described, items_of, with_items
 
-__all__ = ["can_join", "count_rows", "cut_rows", "first_rows", "join_rows", "split_rows"]
+__all__ = [
+    "Chunks",
+    "can_join",
+    "count_rows",
+    "cut_rows",
+    "first_rows",
+    "join_rows",
+    "known_rows",
+    "split_rows",
+]
 
 
 def count_rows(batch: Any, layout: Layout | None = None) -> int | None:
@@ -137,3 +146,63 @@ def _sizes(value: Any, layout: Layout) -> set[int]:
             raise UnknownRows(f"batches differ in form; a part is {described(value)}")
         return {len(value)}
     return set()
+
+
+def known_rows(batch: Any, layout: Layout) -> int:
+    """How many rows a batch of a known layout has.
+
+    Raises:
+        UnknownRows: if it is of another layout.
+    """
+    rows = count_rows(batch, layout)
+    if rows is None:
+        raise UnknownRows(f"a batch is of another form than the others, {described(batch)}")
+    return rows
+
+
+class Chunks:
+    """Batches cut and joined to chunks of one size.
+
+    Args:
+        layout: of the batches.
+        n_samples: rows in all.
+        chunk_size: rows of a chunk; the last may have fewer.
+    """
+
+    def __init__(self, layout: Layout, n_samples: int, chunk_size: int) -> None:
+        self.layout = layout
+        self.missing = n_samples
+        self.chunk_size = chunk_size
+        self.chunks: list[Any] = []
+        self.rows: list[int] = []
+        self._parts: list[Any] = []
+        self._waiting = 0
+
+    def add(self, batch: Any) -> None:
+        """Take what is missing of a batch's rows.
+
+        Raises:
+            UnknownRows: if the batch is not of the layout.
+        """
+        rows, start = min(known_rows(batch, self.layout), self.missing), 0
+        self.missing -= rows
+        while start < rows:
+            if self._parts and not can_join(self._parts[-1], batch, self.layout):
+                self._finish()
+            stop = min(start + self.chunk_size - self._waiting, rows)
+            self._parts.append(cut_rows(batch, start, stop, self.layout))
+            self._waiting += stop - start
+            if self._waiting == self.chunk_size:
+                self._finish()
+            start = stop
+
+    def finished(self) -> list[Any]:
+        """All chunks, also the last, smaller one."""
+        if self._parts:
+            self._finish()
+        return self.chunks
+
+    def _finish(self) -> None:
+        self.chunks.append(join_rows(self._parts, self.layout))
+        self.rows.append(self._waiting)
+        self._parts, self._waiting = [], 0

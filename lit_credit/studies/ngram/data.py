@@ -50,7 +50,7 @@ class NGram(TensorDataModule):
             symbols or positions as the data.
 
     Example:
-        >>> from lit_credit.datamodules import LastPosition
+        >>> from lit_credit.studies.ngram import LastPosition
         >>> data = NGram(LastPosition(vocab_size=10), batch_size=4)
         >>> [tuple(part.shape) for part in next(iter(data.train_dataloader()))]
         [(4, 2), (4,), (4, 10), (4,)]

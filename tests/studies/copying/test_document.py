@@ -11,6 +11,7 @@ from tests.functional.heads import randn
 
 def test_position_matching_is_that_of_the_document():
     """Its W is (out, in), of a Linear: right singular vectors are directions of the stream."""
+    torch.manual_seed(0)
     linear, embedding = nn.Linear(16, 16, bias=False).double(), randn(12, 16) + 0.3
     weight = linear.weight.detach()
     right = torch.linalg.svd(weight).Vh
@@ -18,9 +19,9 @@ def test_position_matching_is_that_of_the_document():
     for rank in (1, 5, 16):
         found = position_matching(embedding, weight.T, [rank])
         lengths = (apart @ right[:rank].T).norm(dim=1) / apart.norm(dim=1)
-        torch.testing.assert_close(found.token[0], lengths.mean(), rtol=1e-14, atol=0)
+        torch.testing.assert_close(found.token[0], lengths.mean(), rtol=1e-12, atol=0)
         expected = (mean @ right[:rank].T).norm() / mean.norm()
-        torch.testing.assert_close(found.mean[0], expected, rtol=1e-14, atol=0)
+        torch.testing.assert_close(found.mean[0], expected, rtol=1e-12, atol=0)
     # Of its coefficients 2 and 3, which it does not draw: what a head reads is row @ W'.
     torch.testing.assert_close(linear(mean), mean @ weight.T)
     assert not torch.allclose(linear(mean), mean @ weight)
