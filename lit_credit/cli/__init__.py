@@ -3,6 +3,7 @@
 Nothing is imported before a command needs it.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["CTRL_C", "LitCreditCLI", "main", "run"]
 
 CTRL_C = 130
-"""The exit code after it."""
+"""Exit code after Ctrl-C (128 + SIGINT)."""
 
 
 def __getattr__(name: str) -> Any:
@@ -38,6 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
+        # Each command loads what it needs, and no other.
         if words[:1] == ["compare"]:
             from lit_credit.cli import compare
 
@@ -46,6 +48,12 @@ def main(args: Sequence[str] | None = None) -> int:
             from lit_credit.cli.sweep import command
 
             return command.main(words[1:])
+        from lit_credit.cli.first_words import answer
+        from lit_credit.cli.held_imports import hold_imports
+
+        answer(words)
+        hold_imports()
+        _load()
         from lit_credit.cli.fit import run
 
         run(words)
@@ -58,16 +66,32 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _load() -> None:
+    """Load what Lightning's commands need. Of an import nothing is garbage to look for."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        # It loads torch and Lightning.
+        from lit_credit.cli.class_rules import exported_classes
+
+        exported_classes()
+    finally:
+        if collects:
+            gc.enable()
+
+
 def _stopped(stop: BaseException, words: Sequence[str]) -> int:
     """The exit code after a signal, and how to go on; any other exit goes its way.
 
     Lightning turns Ctrl-C into an exit of code 1, and SIGTERM into one without a code, that is 0.
     """
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
+    # Lightning has raised it, or is not loaded.
+    module = sys.modules.get("lightning.pytorch.utilities.exceptions")
+    terminated = () if module is None else module.SIGTERMException
 
     if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
         name, code = "Ctrl-C", CTRL_C
-    elif isinstance(stop, SIGTERMException):
+    elif isinstance(stop, terminated):
         name, code = "SIGTERM", 143
     else:
         raise stop

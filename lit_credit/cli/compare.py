@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_credit.cli.arguments import ShortErrorArguments
+from lit_credit.cli.held_imports import hold_imports
+from lit_credit.runs.files import check_folder
+from lit_credit.runs.run_folder import find_runs
 from lit_credit.utils.paths import local_path
 
 if TYPE_CHECKING:
@@ -35,10 +38,13 @@ def main(args: Sequence[str] | None = None) -> int:
         "--out", required=True, metavar="DIR", help="for comparison.png and comparison.csv"
     )
     options = parser.parse_args(args)
-    from lit_credit.comparison import compare  # torch and matplotlib with it
-
     try:
         out = local_path(options.out, "--out")
+        check_folder(Path(out), "Give another --out.")
+        find_runs(options.runs)  # a wrong path is refused before Lightning is loaded
+        hold_imports()
+        from lit_credit.comparison import compare  # torch and matplotlib with it
+
         text = compare(options.runs, out)
     except (ValueError, OSError) as error:
         print(f"lit-credit compare: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -12,6 +12,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lit_credit.cli import starting
 from lit_credit.cli.boundary import FirstStep
 from lit_credit.cli.class_rules import exported_classes
+from lit_credit.cli.first_words import DESCRIPTION
 from lit_credit.cli.parser import ShortErrorParser
 from lit_credit.cli.trainer_options import blamed_option, check_options
 from lit_credit.rules import CreditRule
@@ -23,10 +24,6 @@ from lit_credit.utils.paths import localised
 __all__ = ["LitCreditCLI", "run"]
 
 _DEFAULTS = Path(__file__).with_name("defaults.yaml")
-_DESCRIPTION = """Experiments on credit assignment in neural networks.
-
-`lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs;
-`lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds."""
 
 
 class LitCreditCLI(LightningCLI):
@@ -148,7 +145,8 @@ def run(words: Sequence[str]) -> LitCreditCLI:
     }
     # Lightning's own use of a deprecated torch API, on every run.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    return LitCreditCLI(
+    cli = _with_parser_of(words[0] if words else "")
+    return cli(
         CreditRule,
         LightningDataModule,
         args=list(words),
@@ -160,7 +158,21 @@ def run(words: Sequence[str]) -> LitCreditCLI:
         save_config_kwargs={"overwrite": True},
         parser_kwargs={
             "prog": "lit-credit",
-            "description": _DESCRIPTION,
-            **dict.fromkeys(LightningCLI.subcommands(), kwargs),
+            "description": DESCRIPTION,
+            **dict.fromkeys(cli.subcommands(), kwargs),
         },
     )
+
+
+def _with_parser_of(command: str) -> type[LitCreditCLI]:
+    """The CLI with one command's parser; with all of them where the first word is no command."""
+    commands = LitCreditCLI.subcommands()
+    if command not in commands:
+        return LitCreditCLI
+
+    class OneCommand(LitCreditCLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {command: commands[command]}
+
+    return OneCommand

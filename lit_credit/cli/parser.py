@@ -1,58 +1,22 @@
 """Mistakes in a configuration, told in a line."""
 
-import re
 import sys
-from collections.abc import Callable
-from difflib import get_close_matches
 from inspect import signature
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
-from lit_credit.cli.class_rules import OwnClassRules, exported_classes, replaced_classes
+from lit_credit.cli.class_rules import OwnClassRules, replaced_classes
 from lit_credit.cli.older_configs import without_old_arguments
+from lit_credit.cli.reasons import ShortErrors, short_reason
 from lit_credit.former_names import with_current_paths
 from lit_credit.runs.yaml_files import checked_loader
 from lit_credit.utils.jsonargparse_internals import install, without_class_defaults
 
 __all__ = ["ShortErrorParser", "short_reason"]
-
-_NOISE = re.compile(
-    r"^(Does not validate against|Subtypes: |Errors:$|Expected a <class 'NoneType'>"
-    r"|Expected a path but |Given value type: |The subcommand's "
-    r"|Subclass types expect one of|a class path \(str\)$|a dict with|Not a valid subclass of )"
-)
-_LONGEST = 500
-
-
-def _unknown(match: re.Match[str]) -> str:
-    name = match[1]
-    names = {path.rpartition(".")[2] for path in exported_classes()}
-    if name in names:
-        return f"{name} is no class of the kind that is expected here"
-    close = get_close_matches(name, names, n=1)
-    return f"no class {name} is known" + (f"; did you mean {close[0]}?" if close else "")
-
-
-_REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r"^Parser key \"([^\"]+)\":", r"\1:"),
-    (r"^Problem with given class_path '([^']+)':", r"\1:"),
-    (r"Expected a dot import path string: (.+)", _unknown),
-    (r"Expected a <class '([^']+)'>", r"expected \1"),
-    (r"Expected a typing\.Literal\[(.+?)\]", r"expected one of \1"),
-    (r"Type typing\.Callable\S*\[.*\] expects a function or a callable class: ", ""),
-    (
-        r"Option 'class_path' is not accepted",
-        "beside `class_path` there may only be `init_args`, which all arguments go below",
-    ),
-    (r"^Problems parsing config: ", "no YAML: "),
-    (r'^in "<unicode string>", ', "at "),
-    (r"^Unexpected config:.*", "a `--config` holds no mapping of names to values"),
-    (r" Got value: Namespace\(.*", ""),
-)
 
 _CHECKED_YAML = "checked yaml"
 _LOAD = checked_loader(get_loader("yaml"))
@@ -66,7 +30,7 @@ set_loader(_CHECKED_YAML, _load, (yaml.YAMLError,))
 install(OwnClassRules())
 
 
-class ShortErrorParser(LightningArgumentParser):
+class ShortErrorParser(ShortErrors, LightningArgumentParser):
     """Lightning's parser, which says in a line what is wrong.
 
     A class that is named starts from its own signature: no default of another class is kept.
@@ -97,47 +61,3 @@ class ShortErrorParser(LightningArgumentParser):
             if own is not None and own.default is own.empty:
                 self.set_defaults({"save_dir": ""})
         return added
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the reason in a line, and exit with 2."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        command = parser.prog.replace(" [options]", "")
-        print(
-            f"lit-credit: error: {short_reason(message)} (Options: `{command} --help`)",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-
-
-def short_reason(message: Any) -> str:
-    """What matters of an error of jsonargparse: key, class, field, what was expected, what came.
-
-    Args:
-        message: several lines, or an exception with such a message.
-
-    Example:
-        >>> short_reason('''Parser key "trainer.max_epochs":
-        ...   Does not validate against any of the Union subtypes
-        ...   Subtypes: [<class 'int'>, <class 'NoneType'>]
-        ...   Errors:
-        ...     - Expected a <class 'int'>
-        ...     - Expected a <class 'NoneType'>
-        ...   Given value type: <class 'str'>
-        ...   Given value: many''')
-        'trainer.max_epochs: expected int. Got: many'
-    """
-    lines = [line.strip().removeprefix("- ") for line in str(message).splitlines()]
-    kept = [line for line in dict.fromkeys(lines) if line and not _NOISE.match(line)]
-    given = [line for line in kept if line.startswith("Given value: ")]
-    kept = [line for line in kept if line not in given]
-    if kept and kept[0].startswith("Unexpected config:"):
-        kept = kept[:1]
-    for pattern, text in _REWRITTEN:
-        kept = [re.sub(pattern, text, line) for line in kept]
-        given = [re.sub(pattern, text, line) for line in given]
-    reason = re.sub(r"(expected \w+) (?=expected )", r"\1 or ", " ".join(kept))
-    if given and re.search(r"expected [\w.]+$", reason):
-        reason += f". Got: {given[0].removeprefix('Given value: ')}"
-    return reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torchvision import datasets
 
 from lit_credit.datamodules.tensor_loader import Batch
-from lit_credit.datamodules.torchvision_images import Files, TorchvisionImages
+from lit_credit.datamodules.torchvision_images import Files, TorchvisionClass, TorchvisionImages
 
 __all__ = ["CIFAR10"]
 
@@ -37,7 +36,7 @@ class CIFAR10(TorchvisionImages):
     shape = (3, 32, 32)
     mean = tuple(255 * value for value in (0.4914, 0.4822, 0.4465))
     std = tuple(255 * value for value in (0.2470, 0.2435, 0.2616))
-    dataset = datasets.CIFAR10
+    dataset = TorchvisionClass("CIFAR10")
 
     def __init__(
         self,

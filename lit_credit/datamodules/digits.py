@@ -1,8 +1,6 @@
 """The handwritten digits that scikit-learn ships."""
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from lit_credit.datamodules.image import ImageDataModule
 from lit_credit.datamodules.tensor_loader import Batch
@@ -58,6 +56,10 @@ class Digits(ImageDataModule):
         Returns:
             Images, uint8 (0 to 16) ``(n, 1, 8, 8)``, and labels, int64 ``(n,)``.
         """
+        # Slow to load, and of use here alone.
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
         data = load_digits()
         parts = train_test_split(
             data.images, data.target, test_size=_TEST_SAMPLES, stratify=data.target, random_state=0

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchvision import datasets
-
 from lit_credit.datamodules.tensor_loader import Batch
-from lit_credit.datamodules.torchvision_images import Files, TorchvisionImages
+from lit_credit.datamodules.torchvision_images import Files, TorchvisionClass, TorchvisionImages
 
 __all__ = ["MNIST", "FashionMNIST"]
 
@@ -37,7 +35,7 @@ class MNIST(TorchvisionImages):
     shape = (1, 28, 28)
     mean = (255 * 0.1307,)
     std = (255 * 0.3081,)
-    dataset = datasets.MNIST
+    dataset = TorchvisionClass("MNIST")
 
     def files(self) -> Files:
         """Images and labels of both splits, unpacked; torchvision has no md5 of these."""
@@ -79,4 +77,4 @@ class FashionMNIST(MNIST):
 
     mean = (255 * 0.2860,)
     std = (255 * 0.3530,)
-    dataset = datasets.FashionMNIST
+    dataset = TorchvisionClass("FashionMNIST")

@@ -3,8 +3,6 @@
 from hashlib import sha256
 from pathlib import Path
 
-from torchvision.datasets.utils import download_url
-
 from lit_credit.datamodules.char_text import CharText
 from lit_credit.datamodules.network import any_reachable
 from lit_credit.utils.paths import local_path
@@ -76,6 +74,9 @@ class TinyShakespeare(CharText):
             if not any_reachable([_URL]):
                 raise self._error(f"no connection to {_URL}")
             try:
+                # Slow to load.
+                from torchvision.datasets.utils import download_url
+
                 download_url(_URL, str(self.file.parent), self.file.name)
             except Exception as error:
                 raise self._error(f"the download failed: {error!r}") from error

@@ -5,16 +5,39 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torchvision.datasets.utils import check_integrity
-
 from lit_credit.datamodules.image import ImageDataModule
 from lit_credit.datamodules.network import any_reachable
 from lit_credit.utils.paths import local_path
 
-__all__ = ["Files", "TorchvisionImages"]
+__all__ = ["Files", "TorchvisionClass", "TorchvisionImages"]
 
 Files = dict[Path, str | None]
 """Paths, each with its md5, or None where any content is accepted."""
+
+
+class TorchvisionClass:
+    """A class attribute that stands for a class of ``torchvision.datasets``.
+
+    torchvision takes seconds to load, and is loaded when the attribute is read.
+
+    Args:
+        name: of the class.
+
+    Example:
+        >>> class Images:
+        ...     dataset = TorchvisionClass("MNIST")
+        >>> Images.dataset
+        <class 'torchvision.datasets.mnist.MNIST'>
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        # Slow to load.
+        from torchvision import datasets
+
+        return getattr(datasets, self._name)
 
 
 class TorchvisionImages(ImageDataModule):
@@ -115,6 +138,9 @@ class TorchvisionImages(ImageDataModule):
 
 
 def _bad(files: Files) -> list[Path]:
+    # Slow to load.
+    from torchvision.datasets.utils import check_integrity
+
     return [path for path, md5 in files.items() if not check_integrity(path, md5)]
 
 

@@ -5,11 +5,11 @@ from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lit_credit.feedback.ops import is_feedback
 from lit_credit.utils.compiled import clean_name, eager
+from lit_credit.utils.late_lightning import rank_zero_info
 from lit_credit.utils.nested import tensors_of
 from lit_credit.utils.short_text import choice
 

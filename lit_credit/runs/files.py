@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from lit_credit.utils.paths import local_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["check_folder", "reason_of", "save_figure", "spared", "write_files"]
 
@@ -76,7 +78,7 @@ def spared(path: Path) -> Iterator[None]:
         )
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure, if that can be done."""
     with spared(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
-from torch.utils.tensorboard.summary import custom_scalars
 
 from lit_credit.protocols import LoggerProtocol, method
 from lit_credit.trainer.curves_again import CHARTS, HYPERPARAMETERS, already_written
 from lit_credit.utils.both_packages import is_a
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "declare_metrics",
@@ -34,7 +35,7 @@ def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> Non
         logger.log_metrics(finite, step=step)
 
 
-def log_figure(trainer: Trainer, tag: str, figure: Figure, step: int) -> None:
+def log_figure(trainer: Trainer, tag: str, figure: "Figure", step: int) -> None:
     """Write a figure to every TensorBoard logger, and to those with ``log_image``, as W&B's."""
     for logger in trainer.loggers:
         if is_a(logger, TensorBoardLogger):
@@ -54,6 +55,9 @@ def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) 
     """Lay out TensorBoard's custom scalars; once per run, because a second layout overwrites."""
     for logger in trainer.loggers:
         if layout and is_a(logger, TensorBoardLogger):
+            # Slow to load.
+            from torch.utils.tensorboard.summary import custom_scalars
+
             (new,) = custom_scalars(layout).value  # type: ignore[no-untyped-call]
             if already_written(logger, CHARTS) != new:
                 logger.experiment.add_custom_scalars(layout)

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from lit_credit.utils.late_lightning import misconfiguration
 from lit_credit.utils.shared import Shared
 
 __all__ = [
@@ -77,7 +77,7 @@ def check_compiled(module: nn.Module) -> None:
     """
     part = compiled_part(module)
     if part is not None and not hasattr(torch.compiler, "set_stance"):
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"{part!r} is compiled, and torch {torch.__version__} cannot run it eagerly for the "
             "length of a measurement. Use torch 2.6 or newer, or do not compile in this run."
         )

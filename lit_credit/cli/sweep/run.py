@@ -5,15 +5,16 @@ import io
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
 
-from lit_credit import __main__
+import lit_credit
 from lit_credit.callbacks import MetricHistory
-from lit_credit.cli import CTRL_C, main, run
 from lit_credit.cli.boundary import report
+from lit_credit.cli.fit import run
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
@@ -35,13 +36,14 @@ def asked_configuration(words: list[str]) -> dict[str, Any]:
         KeyboardInterrupt: if it was stopped.
     """
     out, err = io.StringIO(), io.StringIO()
+    code: Any = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code: Any = main(["fit", *words, "--print_config"])
+            run(["fit", *words, "--print_config"])
         except SystemExit as exit_:
             code = exit_.code
-    if code == CTRL_C:
-        raise KeyboardInterrupt
+        except Exception as error:
+            code = report(error)
     if code:
         reason = err.getvalue().rpartition("lit-credit: error: ")[2]
         raise ValueError(reason.partition(" (Options:")[0].strip())
@@ -73,7 +75,8 @@ def _run(cell: Cell) -> None:
     words = ["fit", *cell.words, "--trainer.default_root_dir", str(cell.folder)]
     if (checkpoint := cell.checkpoint()) is not None:
         words += ["--ckpt_path", str(checkpoint)]
-    sys.argv = [str(__main__.__file__), *words]  # which Lightning calls for further ranks
+    # Which Lightning calls for further ranks.
+    sys.argv = [str(Path(lit_credit.__file__).with_name("__main__.py")), *words]
     start = time.perf_counter()
     try:
         trainer = run(words).trainer

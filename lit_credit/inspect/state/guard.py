@@ -3,11 +3,10 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 
 from lit_credit.inspect.activation_checkpoints import checkpoints
@@ -15,6 +14,9 @@ from lit_credit.inspect.state.held_state import HeldState
 from lit_credit.inspect.state.stand_ins import silenced
 from lit_credit.utils.compiled import eager
 from lit_credit.utils.random_state import preserved_rng
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 __all__ = ["guarded", "isolated"]
 
@@ -28,7 +30,7 @@ _OPEN: "WeakKeyDictionary[nn.Module, list[HeldState]]" = WeakKeyDictionary()
 
 @contextmanager
 def guarded(
-    module: nn.Module, trainer: Trainer | None = None, *, train: bool = False
+    module: nn.Module, trainer: "Trainer | None" = None, *, train: bool = False
 ) -> Iterator[None]:
     """Measure on ``module`` with gradients, in eval mode, and leave nothing different.
 
@@ -101,7 +103,7 @@ def isolated(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _held(module: nn.Module, trainer: Trainer | None, *, functions: bool) -> Iterator[None]:
+def _held(module: nn.Module, trainer: "Trainer | None", *, functions: bool) -> Iterator[None]:
     states = _OPEN.setdefault(module, [])
     outer = states[-1] if states else None
     roots, skipped = _roots(module, trainer)
@@ -127,7 +129,7 @@ def _roots(module: nn.Module, trainer: Any) -> tuple[dict[str, Any], list[Any]]:
     return roots, [optimizer.state for optimizer in optimizers]
 
 
-def _trainer_of(module: nn.Module) -> Trainer | None:
+def _trainer_of(module: nn.Module) -> "Trainer | None":
     return getattr(module, "_trainer", None)
 
 

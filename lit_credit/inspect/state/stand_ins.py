@@ -2,7 +2,7 @@
 
 from typing import Any, NoReturn
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lit_credit.utils.late_lightning import misconfiguration
 
 __all__ = ["Refused", "silenced"]
 
@@ -42,7 +42,7 @@ class Refused:
         kind = type(self._kept)
         name = kind.__qualname__
         full = name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
-        raise MisconfigurationException(
+        raise misconfiguration(
             f"a measurement ran into `{self._path}`, a {full}, which it could not put back as it "
             "was: the training would go on from another place. Give the callback `loss`, or the "
             "module a method `batch_loss(batch)`, that does without it, or hold in its place what "

@@ -3,20 +3,18 @@
 import re
 from collections.abc import Iterator
 from inspect import getsource
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from torchmetrics import MetricCollection
 
 from lit_credit.rules.evaluation.metrics import compared
 from lit_credit.trainer.trainer import callbacks_of, evaluation_loaders, is_fast_dev_run
 from lit_credit.trainer.watched import is_measured
 from lit_credit.utils.both_packages import is_a, with_twins
 from lit_credit.utils.short_text import choice
-
-if TYPE_CHECKING:
-    from lit_credit.rules.evaluation.evaluated import EvaluatedRule
 
 __all__ = ["check_monitor", "check_monitors"]
 
@@ -32,7 +30,17 @@ _KNOWN = (
 _LOGS = re.compile(r"\blog(_dict)?\(|_metrics\b")
 
 
-def check_monitors(trainer: Trainer, rule: "EvaluatedRule") -> None:
+class Evaluated(Protocol):
+    """What is asked of a rule: its task, and the metrics of its first loader."""
+
+    @property
+    def task(self) -> object:
+        """Says what a batch means."""
+
+    val_metrics: MetricCollection
+
+
+def check_monitors(trainer: Trainer, rule: Evaluated) -> None:
     """Refuse checkpoints, early stopping and schedulers that watch what is never logged.
 
     Lightning finds this out after an epoch.
@@ -54,7 +62,7 @@ def check_monitors(trainer: Trainer, rule: "EvaluatedRule") -> None:
             check_monitor("`lr_scheduler`", monitor, trainer, rule)
 
 
-def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "EvaluatedRule") -> None:
+def check_monitor(who: str, monitor: str, trainer: Trainer, rule: Evaluated) -> None:
     """Refuse the name of a metric that is never logged.
 
     A class from outside of lit_credit and Lightning whose source logs may log anything; beside
@@ -86,7 +94,7 @@ def check_monitor(who: str, monitor: str, trainer: Trainer, rule: "EvaluatedRule
         )
 
 
-def _validated(rule: "EvaluatedRule") -> Iterator[str]:
+def _validated(rule: Evaluated) -> Iterator[str]:
     """What the first loader logs."""
     yield "val/loss"
     names = list(map(str, rule.val_metrics.keys(keep_base=False)))

@@ -1,0 +1,73 @@
+"""What the command line answers before it loads Lightning: its help, and wrong first words."""
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+
+from lit_credit.cli.reasons import ShortErrors
+
+__all__ = ["COMMANDS", "DESCRIPTION", "answer"]
+
+DESCRIPTION = """Experiments on credit assignment in neural networks.
+
+`lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs;
+`lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds."""
+
+COMMANDS = {
+    "fit": "Runs the full optimization routine.",
+    "validate": "Perform one evaluation epoch over the validation set.",
+    "test": "Perform one evaluation epoch over the test set. It's separated from fit to make sure "
+    "you never run on your",
+    "predict": "Run inference on your data. This will call the model forward function to compute "
+    "predictions. Useful to",
+}
+"""Lightning's commands, and what its help says of them."""
+
+
+def answer(words: Sequence[str]) -> None:
+    """Answer ``--help``, and refuse an unknown command or a ``--config`` file that is not there.
+
+    Args:
+        words: those after ``lit-credit``.
+
+    Raises:
+        SystemExit: if the words are answered; otherwise the command is to be run.
+    """
+    first = words[0] if words else "--help"
+    if not words or first in ("-h", "--help") or not (first.startswith("-") or first in COMMANDS):
+        _parser().parse_args(list(words))
+    for file in _configs(words):
+        # Text that is no path is a configuration in itself, for the parser to read.
+        if file.endswith((".yaml", ".yml")) and "://" not in file and not _exists(file):
+            given = [first] if first in COMMANDS else []
+            _parser().parse_args([*given, "--config", file])
+
+
+def _configs(words: Sequence[str]) -> list[str]:
+    after = [file for word, file in pairwise(words) if word in _CONFIG]
+    return after + [w.partition("=")[2] for w in words if w.partition("=")[0] in _CONFIG]
+
+
+_CONFIG = ("--config", "-c")
+
+
+def _exists(file: str) -> bool:
+    return os.path.exists(Path(file).expanduser())
+
+
+def _parser() -> ShortErrors:
+    """A parser with the first words of Lightning's, and none of the options of its commands."""
+    parser = ShortErrors(prog="lit-credit", description=DESCRIPTION)
+    commands = parser.add_subcommands()
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help=_CONFIG_HELP)
+    for name, text in COMMANDS.items():
+        command = ShortErrors(description=text)
+        command.add_argument("-c", "--config", action=ActionConfigFile, help=_CONFIG_HELP)
+        commands.add_subcommand(name, command, help=text)
+    return parser
+
+
+_CONFIG_HELP = "Path to a configuration file in json or yaml format."
