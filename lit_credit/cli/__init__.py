@@ -49,10 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
             return command.main(words[1:])
         from lit_credit.cli.first_words import answer
-        from lit_credit.cli.held_imports import hold_imports
 
         answer(words)
-        hold_imports()
         _load()
         from lit_credit.cli.fit import run
 

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lit_credit import studies
-from lit_credit.cli.held_imports import load_held
 
 __all__ = ["OwnClassRules", "exported_classes", "replaced_classes"]
 
@@ -71,8 +70,6 @@ class OwnClassRules:
         for path, found in exported_classes().items():
             if path.endswith(f".{name}") and issubclass(found, bases):
                 return path
-        if any(base.__module__.startswith("torchmetrics.") for base in bases):
-            load_held()  # jsonargparse knows the classes that are loaded
         return None
 
     def check_maker(self, returned: Any, found: Any, path: str) -> type | None:

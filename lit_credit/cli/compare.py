@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_credit.cli.arguments import ShortErrorArguments
-from lit_credit.cli.held_imports import hold_imports
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.run_folder import find_runs
 from lit_credit.utils.paths import local_path
@@ -42,7 +41,6 @@ def main(args: Sequence[str] | None = None) -> int:
         out = local_path(options.out, "--out")
         check_folder(Path(out), "Give another --out.")
         find_runs(options.runs)  # a wrong path is refused before Lightning is loaded
-        hold_imports()
         from lit_credit.comparison import compare  # torch and matplotlib with it
 
         text = compare(options.runs, out)

@@ -9,8 +9,6 @@ from lit_credit.cli import main
 from lit_credit.cli.first_words import COMMANDS
 from lit_credit.cli.fit import LitCreditCLI, run
 
-SLOW = ("torch._dynamo", "torchvision", "transformers", "scipy", "sklearn")
-
 
 def printed(code, *, fails=False):
     command = [sys.executable, "-W", "error", "-c", code]
@@ -43,10 +41,6 @@ def test_a_wrong_run_is_refused_without_lightning():
     assert loaded(words, ("lightning", "matplotlib")) == "[]\n"
 
 
-def test_help_of_fit_loads_nothing_that_it_does_not_say():
-    assert loaded(["fit", "--help"], SLOW) == "[]\n"
-
-
 @pytest.mark.parametrize("words", [["--help"], ["fti"], []], ids=" ".join)
 def test_the_answer_is_that_of_the_whole_parser(words, capsys):
     for answer in (main, run):
@@ -66,51 +60,3 @@ def test_the_whole_parser_refuses_a_missing_file_in_the_same_words(capsys, tmp_p
     first, second = capsys.readouterr().err.splitlines()
     assert first == second
     assert "File does not exist" in first
-
-
-HELD = """
-import sys, types
-from lit_credit.cli.held_imports import hold_imports
-{hold}
-import lightning.pytorch, torchmetrics, torchmetrics.functional
-for module in torchmetrics, torchmetrics.functional:
-    found = {{name: getattr(module, name) for name in dir(module)}}
-    print([
-        (name, value.__module__, value.__qualname__)
-        for name, value in sorted(found.items())
-        if isinstance(value, (type, types.FunctionType)) and name[:2] != "__"
-    ])
-from torchmetrics.image import PeakSignalNoiseRatio
-from torchmetrics.functional.text import bleu_score
-print(torchmetrics.text.BLEUScore, sorted(torchmetrics.__all__))
-"""
-
-
-def test_every_name_of_torchmetrics_is_there_and_the_same():
-    held, plain = printed(HELD.format(hold="hold_imports()")), printed(HELD.format(hold=""))
-    assert held == plain
-    assert "BLEUScore" in held
-
-
-COMPILED = """
-from lit_credit.cli.held_imports import hold_imports
-hold_imports()
-import sys
-import lightning.pytorch
-from lightning.fabric.wrappers import OptimizedModule
-from lightning.pytorch.utilities.compile import to_uncompiled
-import torch
-from lightning.pytorch.demos.boring_classes import BoringModel
-module = BoringModel()
-assert not isinstance(module, OptimizedModule)
-assert "torch._dynamo" not in sys.modules
-compiled = torch.compile(module)
-assert isinstance(compiled, OptimizedModule)
-assert to_uncompiled(compiled) is module
-assert "torch._dynamo" in sys.modules
-print("as ever")
-"""
-
-
-def test_lightning_knows_compiled_modules():
-    assert printed(COMPILED) == "as ever\n"
