@@ -1,6 +1,5 @@
 """What all datamodules share whose data are tensors in memory."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +31,7 @@ class TensorDataModule(LightningDataModule):
 
     def __init__(self, batch_size: int, val_batch_size: int, seed: int | None) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
-            if not 1 <= size < math.inf:
-                raise ValueError(f"`{name}`={size}; expected at least 1 sample in a batch.")
+        check_range(1, batch_size=batch_size, val_batch_size=val_batch_size)
         check_range(0, seed=seed)
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_credit.inspect.updates import Updates
 from lit_credit.utils.random_state import generator_of
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["Batch", "TensorLoader", "Transform"]
 
@@ -96,11 +97,10 @@ class TensorLoader:
         world_size: int = 1,
         updates: int = 1,
     ) -> None:
-        if draws is not None and draws < 1:
-            raise ValueError(f"`draws`={draws}; expected at least 1 batch an epoch, or None.")
-        if updates < 1:
-            raise ValueError(f"`updates`={updates}; expected at least 1.")
-        _check(tensors, batch_size, seed, rank, world_size)
+        check_range(1, draws=draws, updates=updates, batch_size=batch_size)
+        check_range(0, seed=seed)
+        check_range(0, world_size - 1, rank=rank)
+        _check(tensors, batch_size, world_size)
         self.tensors = tuple(tensors)
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -192,22 +192,16 @@ class TensorLoader:
         return tuple(tensor[self.rank * share : (self.rank + 1) * share] for tensor in tensors)
 
 
-def _check(
-    tensors: Sequence[Tensor], batch_size: int, seed: int, rank: int, world_size: int
-) -> None:
+def _check(tensors: Sequence[Tensor], batch_size: int, world_size: int) -> None:
     lengths = [len(tensor) for tensor in tensors]
     if len(set(lengths)) != 1 or not lengths[0]:
         raise ValueError(
-            f"`tensors` have {lengths} samples; expected one length for all, above 0. "
+            f"`tensors` have {lengths} samples, expected one length for all, above 0. "
             "Pass at least one tensor, the samples in its first dimension."
         )
-    if seed < 0:
-        raise ValueError(f"`seed`={seed}; expected 0 or more.")
-    if not 0 <= rank < world_size:
-        raise ValueError(f"`rank`={rank}; expected 0 <= rank < `world_size`={world_size}.")
-    if batch_size < 1 or batch_size % world_size:
+    if batch_size % world_size:
         raise ValueError(
-            f"`batch_size`={batch_size}; expected a positive multiple of `world_size`={world_size},"
-            " since it counts the samples of all processes together. Change it, or the number of"
-            " devices."
+            f"`batch_size` is {batch_size}, expected a multiple of `world_size`, {world_size}, "
+            "since it counts the samples of all processes together. Change it, or the number of "
+            "devices."
         )

@@ -27,6 +27,7 @@ from lit_credit.feedback.layers import (
 )
 from lit_credit.feedback.matrices import draw_for, feedback_names
 from lit_credit.utils.names import match_names
+from lit_credit.utils.ranges import check_choice
 
 __all__ = ["add_feedback"]
 
@@ -140,8 +141,7 @@ def add_feedback(
 
 
 def _check(module: nn.Module, sign: str) -> None:
-    if sign not in ("random", "weight"):
-        raise ValueError(f"`sign` is {sign!r}, expected 'random' or 'weight'.")
+    check_choice(["random", "weight"], sign=sign)
     converted = [name for name, child in module.named_modules() if isinstance(child, FeedbackLayer)]
     if converted:
         raise ValueError(

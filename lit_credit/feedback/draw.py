@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lit_credit.utils.ranges import check_range
+
 __all__ = ["Distribution", "derive_seed", "draw_feedback"]
 
 Distribution = Literal[
@@ -120,10 +122,8 @@ def _check(
     if distribution not in get_args(Distribution):
         choice = ", ".join(get_args(Distribution))
         raise ValueError(f"`distribution` is {distribution!r}. Choose from: {choice}.")
-    if not math.isfinite(scale):
-        raise ValueError(f"`scale` is {scale}, expected a finite number, such as 1.0.")
-    if fan_in < 1 or fan_out < 1:
-        raise ValueError(f"`fan_in` is {fan_in} and `fan_out` {fan_out}, expected 1 at least.")
+    check_range(scale=scale)
+    check_range(1, fan_in=fan_in, fan_out=fan_out)
     if distribution == "orthogonal" and len(shape) < 2:
         raise ValueError(
             f"`shape` is {tuple(shape)}, but 'orthogonal' needs two dimensions at least. "

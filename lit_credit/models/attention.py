@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from lit_credit.models.rotary import Rotary
-from lit_credit.utils.ranges import check_parts, check_range, check_sizes
+from lit_credit.utils.ranges import check_choice, check_parts, check_range, check_sizes
 
 __all__ = ["AttentionBackward", "AttentionKind", "AttentionWeights", "CausalSelfAttention"]
 
@@ -55,12 +55,8 @@ class AttentionWeights(nn.Module):
         self, kind: AttentionKind = "softmax", backward: AttentionBackward = "full"
     ) -> None:
         super().__init__()
-        for argument, value, choices in (
-            ("kind", kind, get_args(AttentionKind)),
-            ("backward", backward, get_args(AttentionBackward)),
-        ):
-            if value not in choices:
-                raise ValueError(f"`{argument}` is {value!r}, expected {' or '.join(choices)}.")
+        check_choice(get_args(AttentionKind), kind=kind)
+        check_choice(get_args(AttentionBackward), backward=backward)
         self.kind = kind
         self.backward_kind = backward
         if backward != "full":

@@ -41,7 +41,7 @@ class MLP(nn.Module):
         if not hidden:
             raise ValueError("`hidden` is empty; give the size of at least one hidden layer.")
         check_sizes(in_features=in_features, num_classes=num_classes)
-        check_sizes(**{f"hidden[{i}]": size for i, size in enumerate(hidden)})
+        check_sizes(hidden=hidden)
         self.in_features = in_features
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(fan_in, fan_out), _ACTIVATIONS[activation]())

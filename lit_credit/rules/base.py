@@ -30,7 +30,6 @@ from lit_credit.rules.optimization import (
     clip_norms,
     made,
     parameter_groups,
-    positive,
     skip_device_search,
     step_scheduler,
 )
@@ -41,7 +40,7 @@ from lit_credit.trainer.trainer import count_updates, is_at_epoch_start, logger_
 from lit_credit.utils.inherited_docs import complete_arguments
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.random_state import set_random_state
-from lit_credit.utils.ranges import check_parts
+from lit_credit.utils.ranges import check_parts, check_range
 
 __all__ = ["CreditRule"]
 
@@ -122,7 +121,8 @@ class CreditRule(EvaluatedRule):
         self.updates_per_step = updates_per_step
         self.readout = self._readout(readout)
         self.units = self._units(units)
-        self.clip_norm = positive(clip_norm, "clip_norm")
+        check_range(above=0, finite=False, clip_norm=clip_norm)
+        self.clip_norm = clip_norm
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
 
     # What a rule defines, and what diagnostics ask for by name

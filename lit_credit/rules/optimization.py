@@ -17,6 +17,7 @@ from lit_credit.inspect.unit_names import choose_units, unit_modules
 from lit_credit.protocols import NetProtocol, method, offers
 from lit_credit.trainer.trainer import callbacks_of, check_trainer
 from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "clip_norms",
     "made",
     "parameter_groups",
-    "positive",
     "skip_device_search",
     "step_scheduler",
 ]
@@ -145,13 +145,6 @@ def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
         ) from error
 
 
-def positive(value: float | None, argument: str) -> float | None:
-    """The value, which must be above 0 or None."""
-    if value is not None and not value > 0:
-        raise ValueError(f"`{argument}` is {value}, expected a number above 0, or None.")
-    return value
-
-
 def clip_norms(
     net: nn.Module, units: Sequence[str], limits: float | Mapping[str, float] | None
 ) -> dict[str, float]:
@@ -171,7 +164,8 @@ def clip_norms(
         limits = dict.fromkeys(units or ["*"], limits)  # no unit to clip is an error
     found: dict[str, float] = {}
     for pattern, limit in limits.items():
-        positive(limit, f"clip_per_unit[{pattern!r}]")
+        named: dict[str, Any] = {f"clip_per_unit[{pattern!r}]": limit}
+        check_range(above=0, finite=False, **named)
         found |= dict.fromkeys(choose_units(pattern, units, "clip_per_unit"), limit)
     return found
 

@@ -41,8 +41,7 @@ class WarmupCosine(LRScheduler):
         if not 0 <= warmup < total:
             raise ValueError(f"`warmup` is {warmup}, expected 0 or more, below `total`, {total}.")
         check_range(total=total)
-        if not 0 <= floor <= 1:
-            raise ValueError(f"`floor` is {floor}, expected a share of the largest rate, 0 to 1.")
+        check_range(0, 1, floor=floor, remedy="It is a share of the largest rate.")
         self.warmup, self.total, self.floor = warmup, total, floor
         super().__init__(optimizer, last_epoch)
 

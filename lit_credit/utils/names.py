@@ -67,16 +67,27 @@ def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) ->
     return found
 
 
-def check_units(units: Sequence[str] | None) -> None:
+def check_units(
+    units: Sequence[str] | None,
+    otherwise: str = "what the module declares",
+    argument: str = "units",
+) -> None:
     """Refuse ``units`` that are not a list of names, or an empty one.
 
+    Args:
+        units: names or patterns.
+        otherwise: what None stands for; empty if None is refused too.
+        argument: the argument that they come from, for the error.
+
     Raises:
-        ValueError: naming the value and what was expected.
+        ValueError: naming the argument, its value and what was expected.
     """
-    if units is not None and (isinstance(units, str) or not units):
+    if units is None and otherwise:
+        return
+    if isinstance(units, str) or not units:
         raise ValueError(
-            f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], or "
-            "None for what the module declares."
+            f"`{argument}` is {units!r}, expected a list of names or patterns such as "
+            f"['blocks.*']{otherwise and f', or None for {otherwise}'}."
         )
 
 

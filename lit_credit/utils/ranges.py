@@ -1,12 +1,18 @@
-"""Numbers that arguments may have; NaN is in no range."""
+"""Checks of arguments, which all raise one sentence: argument, value, what was expected, remedy.
+
+NaN is in no range.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["check_parts", "check_range", "check_sizes"]
+__all__ = ["check_choice", "check_parts", "check_range", "check_sizes"]
 
 _MOST_FEATURES = 10**8
 _MOST_PARTS = 10**5
+
+Number = float | Sequence[float] | None
+"""A number, several, of which each is checked, or None, which is left alone."""
 
 
 def check_range(
@@ -15,15 +21,19 @@ def check_range(
     *,
     above: float | None = None,
     below: float | None = None,
-    **values: float | None,
+    finite: bool = True,
+    remedy: str = "",
+    **values: Number,
 ) -> None:
-    """Refuse arguments out of a range; NaN and inf are in none.
+    """Refuse arguments out of a range.
 
     Args:
         least: smallest value.
         most: largest value.
         above: a bound that values must exceed, in place of ``least``.
         below: a bound that values must not reach, in place of ``most``.
+        finite: refuse inf too, also where there is no largest value.
+        remedy: a sentence that is added to the error.
         **values: arguments by name; None, where it is allowed, is left alone.
 
     Raises:
@@ -34,11 +44,14 @@ def check_range(
         >>> check_range(0, 1, dropout=float("nan"))
         Traceback (most recent call last):
         ValueError: `dropout` is nan, expected a number from 0 to 1.
+        >>> check_range(1, ranks=[5, 0])
+        Traceback (most recent call last):
+        ValueError: `ranks[1]` is 0, expected at least 1.
     """
-    _check(values, least, most, above, below)
+    _check(values, least, most, above, below, finite, remedy)
 
 
-def check_sizes(least: int = 1, **values: float | None) -> None:
+def check_sizes(least: int = 1, **values: Number) -> None:
     """Refuse sizes of layers and tables that are too small, or so large that none can be meant.
 
     Raises:
@@ -48,7 +61,7 @@ def check_sizes(least: int = 1, **values: float | None) -> None:
     _check(values, most=_MOST_FEATURES)
 
 
-def check_parts(least: int = 1, **values: float | None) -> None:
+def check_parts(least: int = 1, **values: Number) -> None:
     """Refuse numbers of modules that are too small, or so large that none can be meant.
 
     Raises:
@@ -58,22 +71,57 @@ def check_parts(least: int = 1, **values: float | None) -> None:
     _check(values, most=_MOST_PARTS)
 
 
+def check_choice(choices: Sequence[str], **values: str) -> None:
+    """Refuse words that are not among those that an argument may have.
+
+    Args:
+        choices: the words, at least two.
+        **values: arguments by name.
+
+    Raises:
+        ValueError: naming the argument, its value and the words.
+
+    Example:
+        >>> check_choice(["raise", "warn", "skip"], policy="stop")
+        Traceback (most recent call last):
+        ValueError: `policy` is 'stop', expected 'raise', 'warn' or 'skip'.
+    """
+    *most, last = map(repr, choices)
+    for name, value in values.items():
+        if value not in choices:
+            _refuse(name, repr(value), f"{', '.join(most)} or {last}")
+
+
 def _check(
-    values: Mapping[str, float | None],
+    values: Mapping[str, Number],
     least: float = -math.inf,
     most: float = math.inf,
     above: float | None = None,
     below: float | None = None,
+    finite: bool = True,
+    remedy: str = "",
 ) -> None:
-    for name, value in values.items():
-        if value is None or (
-            math.isfinite(value)
+    for name, value in _each(values):
+        if not (
+            (math.isfinite(value) if finite else not math.isnan(value))
             and least <= value <= most
             and (above is None or value > above)
             and (below is None or value < below)
         ):
-            continue
-        raise ValueError(f"`{name}` is {value}, expected {_range(least, most, above, below)}.")
+            _refuse(name, value, _range(least, most, above, below), remedy)
+
+
+def _each(values: Mapping[str, Number]) -> Iterator[tuple[str, float]]:
+    """The single numbers, by names such as ``width`` and ``hidden[0]``."""
+    for name, value in values.items():
+        if isinstance(value, Sequence):
+            yield from ((f"{name}[{index}]", one) for index, one in enumerate(value))
+        elif value is not None:
+            yield name, value
+
+
+def _refuse(name: str, value: object, expected: str, remedy: str = "") -> None:
+    raise ValueError(f"`{name}` is {value}, expected {expected}." + (remedy and f" {remedy}"))
 
 
 def _range(least: float, most: float, above: float | None, below: float | None) -> str:

@@ -133,10 +133,10 @@ def test_the_global_random_state_is_neither_read_nor_moved():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "`batch_size`=0"),
-        ({"batch_size": 3, "world_size": 2}, "multiple of `world_size`=2"),
-        ({"seed": -1}, "`seed`=-1"),
-        ({"rank": 2, "world_size": 2}, "`rank`=2"),
+        ({"batch_size": 0}, "`batch_size` is 0"),
+        ({"batch_size": 3, "world_size": 2}, "multiple of `world_size`, 2"),
+        ({"seed": -1}, "`seed` is -1"),
+        ({"rank": 2, "world_size": 2}, "`rank` is 2"),
         ({"batch_size": 24, "drop_last": True}, "leaves no batch of 23"),
         ({"tensors": []}, "`tensors`"),
         ({"tensors": [torch.zeros(2), torch.zeros(3)]}, r"\[2, 3\] samples"),

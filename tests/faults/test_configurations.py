@@ -71,7 +71,7 @@ BUILT = {  # exit code 1
         "{every_n_steps: 0}}]}\n",
         ["`every_n_steps` is 0"],
     ),
-    "a batch of 0": (GOOD + "\n", ["`batch_size`=0"], ["--data.batch_size=0"]),
+    "a batch of 0": (GOOD + "\n", ["`batch_size` is 0"], ["--data.batch_size=0"]),
     "sizes of data and net": (GOOD.replace("64", "63"), ["has 64 numbers", "`in_features`"]),
     "sizes of data and a foreign net": (
         RESNET,

@@ -97,8 +97,7 @@ class ScaleStability(ProbeDiagnostic):
             every_n_steps=every_n_steps,
             figure=figure,
         )
-        if not growth_limit >= 0:  # inf sets no limit
-            raise ValueError(f"`growth_limit` is {growth_limit}, expected at least 0.")
+        check_range(0, finite=False, growth_limit=growth_limit)  # inf sets no limit
         check_range(0, 1, frozen_accuracy=frozen_accuracy, accuracy_margin=accuracy_margin)
         check_range(-1, 1, reference_limit=reference_limit)
         self.growth_limit = growth_limit

@@ -175,8 +175,9 @@ class CircuitMatching(Diagnostic):
         )
         check_units(units)
         self.units = units
-        if ranks is not None and (not ranks or min(ranks) < 1):
-            raise ValueError(f"`ranks` is {ranks}, expected whole numbers of at least 1.")
+        if ranks is not None and not ranks:
+            raise ValueError(f"`ranks` is {ranks}, expected one or more numbers, or None.")
+        check_range(1, ranks=ranks, reach=reach)
         check_range(2, n_tokens=n_tokens)
         self.ranks = ranks
         self.distances = distances or []
@@ -184,7 +185,6 @@ class CircuitMatching(Diagnostic):
         self.embedding = embedding
         self.n_tokens = n_tokens
         self.fold_norm = fold_norm
-        check_range(1, reach=reach)
         self.reach = reach
         self._matrices: dict[str, Tensor] = {}
         self._readers: list[str] = []

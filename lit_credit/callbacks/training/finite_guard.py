@@ -2,7 +2,7 @@
 
 from collections import deque
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -31,7 +31,8 @@ from lit_credit.trainer.curves_again import continue_curves
 from lit_credit.trainer.logging import log_scalars
 from lit_credit.trainer.trainer import run_folder
 from lit_credit.utils.both_packages import Callback
-from lit_credit.utils.names import matched_units, submodule_names
+from lit_credit.utils.names import check_units, matched_units, submodule_names
+from lit_credit.utils.ranges import check_choice
 
 __all__ = ["FiniteGuard", "NonFiniteError"]
 
@@ -97,13 +98,8 @@ class FiniteGuard(Callback):
 
     def __init__(self, policy: Policy = "raise", units: list[str] | None = None) -> None:
         super().__init__()
-        if policy not in ("raise", "warn", "skip"):
-            raise ValueError(f"`policy` is {policy!r}, expected 'raise', 'warn' or 'skip'.")
-        if units is not None and (isinstance(units, str) or not units):
-            raise ValueError(
-                f"`units` is {units!r}, expected a list of names or patterns such as ['blocks.*'], "
-                "or None for all submodules."
-            )
+        check_choice(get_args(Policy), policy=policy)
+        check_units(units, otherwise="all submodules")
         self.policy = policy
         self.units = units
         self.history = History()

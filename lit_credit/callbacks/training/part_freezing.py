@@ -1,6 +1,5 @@
 """Parts of a net that do not learn."""
 
-import math
 from collections.abc import Mapping
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -8,6 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lit_credit.callbacks.training.frozen_parameters import FrozenParameters, parameters_of
+from lit_credit.utils.names import check_units
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["PartFreezing"]
 
@@ -44,15 +45,9 @@ class PartFreezing(FrozenParameters):
 
     def __init__(self, frozen: list[str], unfreeze_epoch: int | None = None) -> None:
         super().__init__()
-        if isinstance(frozen, str) or not frozen:
-            raise ValueError(
-                f"`frozen` is {frozen!r}, expected a list of names or patterns such as ['embed']."
-            )
-        if unfreeze_epoch is not None and not 1 <= unfreeze_epoch < math.inf:
-            raise ValueError(
-                f"`unfreeze_epoch` is {unfreeze_epoch}, expected at least 1, or None for never. "
-                "Leave the callback out if nothing is to be frozen."
-            )
+        check_units(frozen, otherwise="", argument="frozen")
+        remedy = "None is never; leave the callback out if nothing is to be frozen."
+        check_range(1, unfreeze_epoch=unfreeze_epoch, remedy=remedy)
         self.frozen = frozen
         self.unfreeze_epoch = unfreeze_epoch
 

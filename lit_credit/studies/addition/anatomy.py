@@ -1,6 +1,5 @@
 """The study's own diagnostic: how a small net adds."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -104,8 +103,9 @@ class AdderAnatomy(TestedDiagnostic):
         check_units(units)
         check_range(1, n_samples=n_samples)
         check_sizes(n_chains=n_chains)
-        if ratios is not None and (not ratios or not all(0 <= r < math.inf for r in ratios)):
-            raise ValueError(f"`ratios` is {ratios}, expected one or more numbers from 0 up.")
+        if ratios is not None and not ratios:
+            raise ValueError(f"`ratios` is {ratios}, expected one or more numbers, or None.")
+        check_range(0, ratios=ratios)
         self.n_samples = n_samples
         self.units = units
         self.n_chains = n_chains

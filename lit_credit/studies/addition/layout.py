@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_credit.utils.ranges import check_range
+
 __all__ = ["AdditionLayout", "PlaceSlots", "carries_in", "longest_run", "place_slots"]
 
 
@@ -37,8 +39,7 @@ class AdditionLayout:
     digits: int = 10
 
     def __post_init__(self) -> None:
-        if not 1 <= self.digits <= 18:
-            raise ValueError(f"`digits` is {self.digits}, expected 1 to 18.")
+        check_range(1, 18, digits=self.digits)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

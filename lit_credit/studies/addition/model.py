@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_credit.protocols import LayerProtocol, asked
 from lit_credit.studies.addition.fast_pass import adder_attention, fast_logits
 from lit_credit.studies.addition.layout import AdditionLayout
-from lit_credit.utils.ranges import check_sizes
+from lit_credit.utils.ranges import check_choice, check_sizes
 
 __all__ = [
     "AdderAttention",
@@ -295,12 +295,13 @@ class MicroAdder(nn.Module):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        _check(positions=positions, norm=norm, output=output)
+        check_choice(["frozen", "learned"], positions=positions)
+        check_choice(["frozen", "shared", "separate"], norm=norm)
+        check_choice(["rank_one", "full"], output=output)
         if tie_ffn and hidden != 2:
             raise ValueError(f"`hidden` is {hidden}, expected 2 where `tie_ffn` is true.")
-        check_sizes(qk_width=qk_width, hidden=hidden)
-        if qk_width < 2:
-            raise ValueError(f"`qk_width` is {qk_width}, expected at least 2, a pair to turn.")
+        check_sizes(2, qk_width=qk_width)  # a pair to turn
+        check_sizes(hidden=hidden)
         self.layout = AdditionLayout(digits)
         self.fast = fast
         self.head = nn.Linear(WIDTH, 2, bias=False)
@@ -397,14 +398,3 @@ def _norms(kind: str) -> tuple[nn.RMSNorm, nn.RMSNorm, nn.RMSNorm]:
         gain = 1 + 3.5 * torch.sin(2 * math.pi / 10 * torch.arange(WIDTH))
         first.weight.requires_grad_(False).copy_(gain)
     return first, second, third
-
-
-def _check(**arguments: str) -> None:
-    known = {
-        "positions": ("frozen", "learned"),
-        "norm": ("frozen", "shared", "separate"),
-        "output": ("rank_one", "full"),
-    }
-    for name, value in arguments.items():
-        if value not in known[name]:
-            raise ValueError(f"`{name}` is {value!r}, expected one of {', '.join(known[name])}.")

@@ -10,7 +10,7 @@ from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.protocols import NetProtocol, asked
 from lit_credit.utils.random_state import generator_of
-from lit_credit.utils.ranges import check_range, check_sizes
+from lit_credit.utils.ranges import check_choice, check_range, check_sizes
 
 __all__ = ["Copying"]
 
@@ -107,8 +107,7 @@ class Copying(TensorDataModule):
                 f"`burn_in` is {burn_in}, which leaves no symbol to score of a pattern of "
                 f"{min(shortest, ood_pattern_length)}. Make it smaller, or the patterns longer."
             )
-        if scored not in ("copy", "published"):
-            raise ValueError(f"`scored` is {scored!r}, expected 'copy' or 'published'.")
+        check_choice(["copy", "published"], scored=scored)
         self.vocab_size = vocab_size
         self.length = length
         self.pattern_lengths = pattern_lengths

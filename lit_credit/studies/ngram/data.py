@@ -17,7 +17,7 @@ from lit_credit.studies.ngram.functions import (
     random_baseline,
 )
 from lit_credit.utils.random_state import generator_of
-from lit_credit.utils.ranges import check_range, check_sizes
+from lit_credit.utils.ranges import check_choice, check_range, check_sizes
 
 __all__ = ["NGram"]
 
@@ -71,8 +71,7 @@ class NGram(TensorDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__(batch_size, batch_size, seed)
-        if mode not in ("sampled", "exact"):
-            raise ValueError(f"`mode` is {mode!r}, expected 'sampled' or 'exact'.")
+        check_choice(["sampled", "exact"], mode=mode)
         check_sizes(batch_size=batch_size)
         check_range(1, steps_per_epoch=steps_per_epoch)
         check_range(0, distribution_seed=distribution_seed)

@@ -5,7 +5,6 @@ pi[n - 1], (V,) * n, each a distribution over its last dimension given the symbo
 is x_1 .. x_{n-1}; its flat index is x_1 V^(n-2) + .. + x_{n-1}. Some have d directions.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -181,15 +180,16 @@ class PowerUnif(NGramDistribution):
         num_tokens: Sequence[int] = (10, 10, 1),
         vocab_size: int = 10,
     ) -> None:
-        if len(alphas) != len(num_tokens) or not all(0 < alpha < math.inf for alpha in alphas):
+        if len(alphas) != len(num_tokens):
             raise ValueError(
-                f"`alphas` is {list(alphas)} and `num_tokens` {list(num_tokens)}; expected as many "
-                "of both, one a symbol of the n-gram, and `alphas` above 0."
+                f"`alphas` is {list(alphas)} and `num_tokens` {list(num_tokens)}, expected as many "
+                "of both, one a symbol of the n-gram."
             )
+        check_range(above=0, alphas=alphas)
         super().__init__(vocab_size, len(alphas))
         if not all(1 <= count <= vocab_size for count in num_tokens):
             raise ValueError(
-                f"`num_tokens` is {list(num_tokens)}; expected 1 to `vocab_size`={vocab_size}."
+                f"`num_tokens` is {list(num_tokens)}, expected 1 to `vocab_size`={vocab_size}."
             )
         self.alphas = list(alphas)
         self.num_tokens = list(num_tokens)

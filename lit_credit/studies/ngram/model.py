@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.inspect.capture import Point, capture
-from lit_credit.utils.ranges import check_parts, check_range, check_sizes
+from lit_credit.utils.ranges import check_parts, check_sizes
 
 __all__ = ["AttentionOnly", "AttentionOnlyBlock", "ParallelAttention", "SeparateHeads"]
 
@@ -51,11 +51,6 @@ class ParallelAttention(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(width=width)
-        if not parallel_heads >= 1:
-            raise ValueError(
-                "`heads` (`parallel_heads`): the number of parallel heads is "
-                f"{parallel_heads}, expected at least 1."
-            )
         check_parts(parallel_heads=parallel_heads, splits=splits)
         if width % splits:
             raise ValueError(
@@ -260,11 +255,7 @@ class AttentionOnly(nn.Module):
         super().__init__()
         check_sizes(vocab_size=vocab_size, width=width, block_size=block_size)
         check_parts(depth=depth, splits=splits, mlp_depth=mlp_depth)
-        check_range(most=10**5, heads=heads)  # the least is known to ParallelAttention
-        if mlp_width is not None and not mlp_width >= 1:
-            raise ValueError(
-                f"`mlp_width` is {mlp_width}, expected at least 1, or None for no MLP."
-            )
+        check_parts(heads=heads)
         check_sizes(mlp_width=mlp_width)
         flags = {
             "residual": skip_residual,

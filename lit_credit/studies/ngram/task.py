@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from lit_credit.tasks.base import Task
 from lit_credit.tasks.checks import entry, tensor_output
+from lit_credit.utils.ranges import check_choice
 
 __all__ = [
     "ContextDivergence",
@@ -175,8 +176,7 @@ class NGramPrediction(Task):
 
     def __init__(self, loss: Literal["next_token", "divergence"] = "next_token") -> None:
         super().__init__()
-        if loss not in ("next_token", "divergence"):
-            raise ValueError(f"`loss` is {loss!r}, expected 'next_token' or 'divergence'.")
+        check_choice(["next_token", "divergence"], loss=loss)
         self.loss_kind = loss
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:

@@ -207,7 +207,7 @@ def test_every_rule_trains_it(name, rule):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"norm": "none"}, "`norm` is 'none', expected one of frozen, shared, separate"),
+        ({"norm": "none"}, "`norm` is 'none', expected 'frozen', 'shared' or 'separate'"),
         ({"positions": "rotary"}, "`positions` is 'rotary'"),
         ({"output": "rank_two"}, "`output` is 'rank_two'"),
         ({"tie_ffn": True, "hidden": 3}, "`hidden` is 3, expected 2"),
