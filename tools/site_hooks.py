@@ -32,10 +32,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages: list[dict[str, str]] = []
     for package in packages():
         name = ".".join(package.parent.relative_to(ROOT / "lit_credit").parts)
-        above = package.parents[1] / "__init__.py"
-        there = public_names(above) if above in packages() else []
         entries = [
-            f"[`{found.split('.')[-1]}`][{found}]" if found in there else f"::: {found}"
+            f"[`{found.split('.')[-1]}`][{found}]" if owner(found) != package else f"::: {found}"
             for found in public_names(package)
         ]
         text = f"# lit_credit.{name}\n\n" + "\n\n".join([markdown(docstring(package)), *entries])
@@ -46,10 +44,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def packages() -> list[Path]:
-    """The ``__init__.py`` of every package that has a page: within packages, if it exports names."""
+    """The ``__init__.py`` of each package with a page; within packages, those with names."""
     root = ROOT / "lit_credit"
     own = {*root.glob("*/__init__.py")} - {root / "studies" / "__init__.py"}
     return sorted(path for path in root.glob("*/**/__init__.py") if path in own or exported(path))
+
+
+@cache
+def owner(name: str) -> Path:
+    """The package whose page describes a name; other pages that export it link there."""
+    found = [package for package in packages() if name in public_names(package)]
+    roots = {p: ".".join(p.parent.relative_to(ROOT).parts) for p in found}
+    return min(found, key=lambda p: (not name.startswith(f"{roots[p]}."), len(p.parts)))
 
 
 def docstring(path: Path) -> str:
