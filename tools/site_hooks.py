@@ -27,14 +27,16 @@ EXAMPLE = re.compile(r"^( *)Example:(:?)\n+((?:\1    .*\n?|\n)+)", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add README.md as the home page, and a page for every subpackage."""
+    """Add README.md as the home page, and a page for every package and room."""
     files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text()))
     pages: list[dict[str, str]] = []
     for package in packages():
         name = ".".join(package.parent.relative_to(ROOT / "lit_credit").parts)
-        text = f"# lit_credit.{name}\n\n" + "\n\n".join(
-            [markdown(docstring(package)), *(f"::: {found}" for found in public_names(package))]
-        )
+        entries = [
+            f"[`{found.split('.')[-1]}`][{found}]" if owner(found) != package else f"::: {found}"
+            for found in public_names(package)
+        ]
+        text = f"# lit_credit.{name}\n\n" + "\n\n".join([markdown(docstring(package)), *entries])
         files.append(File.generated(config, f"api/{name}.md", content=text))
         pages.append({name: f"api/{name}.md"})
     config.nav = [*(config.nav or []), {"API": pages}]
@@ -42,10 +44,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def packages() -> list[Path]:
-    """The ``__init__.py`` of every subpackage that has a page: those of studies one by one."""
+    """The ``__init__.py`` of each package with a page; within packages, those with names."""
     root = ROOT / "lit_credit"
-    found = [*root.glob("*/__init__.py"), *root.glob("studies/*/__init__.py")]
-    return sorted(path for path in found if path != root / "studies" / "__init__.py")
+    own = {*root.glob("*/__init__.py")} - {root / "studies" / "__init__.py"}
+    return sorted(path for path in root.glob("*/**/__init__.py") if path in own or exported(path))
+
+
+@cache
+def owner(name: str) -> Path:
+    """The package whose page describes a name; other pages that export it link there."""
+    found = [package for package in packages() if name in public_names(package)]
+    roots = {p: ".".join(p.parent.relative_to(ROOT).parts) for p in found}
+    return min(found, key=lambda p: (not name.startswith(f"{roots[p]}."), len(p.parts)))
 
 
 def docstring(path: Path) -> str:

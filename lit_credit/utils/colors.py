@@ -6,6 +6,11 @@ so that, seen without red or green receptors, it is not the green.
 
 __all__ = ["AMBER", "BLUE", "GREEN", "GREY", "INK", "ORANGE", "PURPLE", "SKY"]
 
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-SKY, AMBER, GREY = "#56B4E9", "#E69F00", "#595959"
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
+AMBER = "#E69F00"
+GREY = "#595959"
 INK = "#262626"
