@@ -10,7 +10,7 @@ DEMO := runs/demo
 SEEDS := 42 123 456
 RUNS := $(foreach rule,bp fa dfa,$(foreach seed,$(SEEDS),$(DEMO)/$(rule).$(seed).done))
 
-.PHONY: demo test test-oldest lint docs
+.PHONY: demo test notebooks test-oldest lint docs
 
 demo: .venv/installed
 	@echo "Training BP, FA and DFA with three seeds each, two runs at a time."
@@ -32,8 +32,12 @@ $(DEMO)/%.done: | .venv/installed
 	@touch $@
 	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($$(ls $(DEMO)/*.done | wc -l) of $(words $(RUNS)))"
 
+# All but running the notebooks, which takes as long again.
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -k "not test_notebook_runs"
+
+notebooks: .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_notebooks.py
 
 # Deprecations of old versions by newer ones below them are not ours to mend.
 test-oldest: .venv-oldest/installed

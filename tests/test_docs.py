@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 from lit_credit.callbacks import ExactDivergence
 from lit_credit.cli.class_rules import exported_classes
 from lit_credit.rules import FA
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.test_contract import SCHEDULED, make, net_for
 
 PAGE = Path("docs/callbacks.md")
@@ -105,7 +105,7 @@ def written(tmp_path_factory):
         options = {ExactDivergence: {"units": ["embed.3.attention"]}}
         callbacks = [make(kind, figure=False, **options.get(kind, {})) for kind in kinds]
         folder = tmp_path_factory.mktemp("run")
-        helpers.fit(folder, helpers.rule(FA, net), *callbacks, max_epochs=1, logger=False)
+        support.fit(folder, support.rule(FA, net), *callbacks, max_epochs=1, logger=False)
         for kind, callback in zip(kinds, callbacks, strict=True):
             found[kind] = {tag for row in callback.history.rows for tag in row["values"]}
     return found

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lit_credit.runs.history import read_history
-from tests.callbacks.helpers import events
+from tests.support import events
 
 EXAMPLES = Path("examples")
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))

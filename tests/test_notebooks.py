@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbconvert.preprocessors import ExecutePreprocessor
 
-from tests.processes import HANG
+from tests.support.processes import HANG
 
 NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))
 

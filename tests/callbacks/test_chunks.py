@@ -11,7 +11,7 @@ from lit_credit.callbacks.heads import attention
 from lit_credit.callbacks.heads import head_attribution as attribution
 from lit_credit.rules import BP, FA
 from lit_credit.tasks import NextToken
-from tests.callbacks import helpers
+from tests import support
 from tests.inspect.attention import head_nets
 
 ROWS, T = 7, 5
@@ -39,7 +39,7 @@ def pieces(module, data, sizes):
 
 
 def measured(callback, module, data, sizes):
-    callback.prepare(helpers.trainer(None, logger=False), module)
+    callback.prepare(support.trainer(None, logger=False), module)
     return callback.measure(module, pieces(module, data, sizes))
 
 

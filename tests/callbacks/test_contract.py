@@ -3,11 +3,12 @@
 import inspect
 import math
 from functools import partial
-from itertools import product
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lit_credit.callbacks
@@ -38,12 +39,13 @@ from lit_credit.callbacks import (
 )
 from lit_credit.rules import DFA, FA
 from lit_credit.runs.history import read_history
+from lit_credit.studies import __path__ as studies_path
 from lit_credit.studies.addition import AdderAnatomy
 from lit_credit.studies.ngram import LogProbTheory
 from lit_credit.testing import KINDS, STATES, SmallNet, check_diagnostic
 from lit_credit.testing.check import Features
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Foreign, Validated, Witness, files, fit, same_state
+from tests import support
+from tests.support import Validated, Witness, files, fit, same_state
 
 CALLBACKS = [
     AdderAnatomy,
@@ -118,8 +120,8 @@ def counted(kind, n_samples):
 def net_for(kind):
     """A net that runs on what the callback gives it."""
     if kind is AdderAnatomy:
-        return helpers.AddingNet
-    return helpers.SymbolNet if kind in ON_SYMBOLS else helpers.NoisyNet
+        return support.AddingNet
+    return support.SymbolNet if kind in ON_SYMBOLS else support.NoisyNet
 
 
 def on_foreign(kind, **kwargs):
@@ -128,12 +130,15 @@ def on_foreign(kind, **kwargs):
 
 
 def test_every_callback_is_listed():
-    exported = {getattr(lit_credit.callbacks, name) for name in lit_credit.callbacks.__all__}
+    studies = [import_module(m.name) for m in iter_modules(studies_path, "lit_credit.studies.")]
+    rooms = [lit_credit.callbacks, *studies]
+    exported = {getattr(room, name) for room in rooms for name in room.__all__}
+    callbacks = {c for c in exported if isinstance(c, type) and issubclass(c, Callback)}
     # TextSamples needs a datamodule with an alphabet, MemberCheckpoints an ensemble, FiniteGuard a
     # training that fails, and the others are there to change training: they have test files of
     # their own.
     others = {FiniteGuard, MemberCheckpoints, PartFreezing, StagedTraining, TextSamples}
-    assert {c for c in exported if not inspect.isabstract(c)} == {*CALLBACKS, *others}
+    assert {c for c in callbacks if not inspect.isabstract(c)} == {*CALLBACKS, *others}
 
 
 # Training is not changed, and nothing is left behind
@@ -142,7 +147,7 @@ def test_every_callback_is_listed():
 class WithContexts(Features):
     """With what diagnostics of contexts read."""
 
-    contexts = helpers.Data.contexts
+    contexts = support.Data.contexts
 
 
 FEEDBACK = ("FA",)
@@ -163,7 +168,7 @@ def test_every_kind_of_module_is_trained_the_same_to_the_bit(kind):
 
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_hooks_modes_and_memory_are_the_same_after_each_measurement(kind, tmp_path):
-    module = helpers.rule(DFA, net_for(kind))
+    module = support.rule(DFA, net_for(kind))
     witness = Witness()
     callback = make(kind, every_n_steps=1, figure=True)
     fit(tmp_path, module, witness, callback, witness.after)
@@ -171,40 +176,34 @@ def test_hooks_modes_and_memory_are_the_same_after_each_measurement(kind, tmp_pa
     assert len(callback.history.rows) == (13 if kind in SCHEDULED else 3)
 
 
+class Shuffled(WithContexts):
+    """Nothing to validate, and a shuffled loader of torch's with a generator of its own."""
+
+    def train_dataloader(self):
+        return support.shuffled()
+
+    val_dataloader = None
+
+
+class Resumable(Shuffled):
+    """Nothing to validate, and a loader that knows where it is."""
+
+    def train_dataloader(self):
+        return support.train_loader()
+
+
 @pytest.mark.parametrize("kind", [kind for kind in CALLBACKS if kind is not WeightAlignment])
-def test_a_foreign_module_is_trained_the_same(kind, tmp_path):
-    """Automatic optimization, ``self.log``, torchmetrics, and no validation data: the probe is
-    taken out of a shuffled training loader with a generator of its own.
-    """
-    runs = []
-    for callbacks in ((), (on_foreign(kind),)):
-        module, witness = Foreign(net_for(kind)), Witness()
-        trainer = helpers.trainer(tmp_path, witness, *callbacks, witness.after, logger=False)
-        trainer.fit(module, datamodule=helpers.Data(helpers.shuffled("dict")))
-        runs.append((module, dict(trainer.callback_metrics), torch.get_rng_state()))
-    (bare, metrics, rng), (watched, *found) = runs
-    assert same_state(bare, watched)
-    assert bare.seen == watched.seen
-    assert float(watched.steps) == 12
-    assert {k: v for k, v in found[0].items() if k in metrics} == metrics
-    assert torch.equal(found[1], rng)
-    if kind in SCHEDULED:
-        rows = read_history(tmp_path / f"{kind.name}.jsonl")
-        assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
-
-
-def test_a_stateful_training_loader_stays_where_it_is(tmp_path):
-    runs = []
-    for callbacks in ((), (make(ResidualNorms),)):
-        module = helpers.rule(DFA)
-        fit(tmp_path, module, *callbacks, loaders=(helpers.train_loader(), None), logger=False)
-        runs.append(module)
-    assert same_state(*runs)
+def test_a_probe_out_of_the_training_loader_leaves_it_as_it_is(kind):
+    make_callback = partial(make, kind)
+    net = net_for(kind) if kind in ON_NETS else SmallNet
+    for data, module in ((Shuffled, "automatic"), (Resumable, "DFA")):
+        compared = check_diagnostic(make_callback, net=net, data=data, kinds=[module], epochs=3)
+        assert compared == len(STATES)
 
 
 @pytest.mark.parametrize("kind", WITH_LOSS)
 def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path):
-    made = (helpers.rule(DFA, net_for(kind)), make), (Validated(net_for(kind)), on_foreign)
+    made = (support.rule(DFA, net_for(kind)), make), (Validated(net_for(kind)), on_foreign)
     for module, make_callback in made:
         witness = Witness()
         # The first measurement is that of the probe of 7 rows; batches have 8 or 6.
@@ -212,22 +211,22 @@ def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path
         net.fails_on = 7
         with pytest.raises(MisconfigurationException, match="RuntimeError: the net fails"):
             fit(tmp_path / type(module).__name__, module, witness, make_callback(kind))
-        now = helpers.traces(module)
+        now = support.traces(module)
         for what in witness.before:
             assert now[what] == witness.before[what], what
 
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
-    module = helpers.rule(FA, net_for(kind))
-    before = helpers.hooks(module)
+    module = support.rule(FA, net_for(kind))
+    before = support.hooks(module)
     if takes(kind, "units"):
         callback = make(kind, units=["blocks.7"])
         on_attention = kind in (ExactDivergence, *ON_ATTENTION)
         choice = r"embed\.3\.attention" if on_attention else r"blocks\.1"
         with pytest.raises(ValueError, match=f"`units`: 'blocks.7' matches nothing.*{choice}"):
             fit(tmp_path, module, callback)
-    assert helpers.hooks(module) == before
+    assert support.hooks(module) == before
     own = [
         ({"n_samples": 0}, "n_samples"),
         ({"units": "blocks.*"}, "units"),
@@ -249,21 +248,21 @@ def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_fast_dev_run_leaves_no_file(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path, helpers.rule(FA, net_for(kind)), make(kind, figure=True), fast_dev_run=True)
+    fit(tmp_path, support.rule(FA, net_for(kind)), make(kind, figure=True), fast_dev_run=True)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_without_a_logger_there_is_the_history(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path / "runs", helpers.rule(FA, net_for(kind)), make(kind), logger=False, max_epochs=1)
+    fit(tmp_path / "runs", support.rule(FA, net_for(kind)), make(kind), logger=False, max_epochs=1)
     assert f"runs/{kind.name}.jsonl" in files(tmp_path)
     assert all(name.startswith("runs/") for name in files(tmp_path))
 
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
-    fit(tmp_path, helpers.rule(FA, net_for(kind)), make(kind), logger="csv")
+    fit(tmp_path, support.rule(FA, net_for(kind)), make(kind), logger="csv")
     header, *lines = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().split()]
     rows = read_history(tmp_path / f"{kind.name}.jsonl")
     for row in rows:
@@ -275,18 +274,14 @@ def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
                 assert [float(v) for v in logged if v] == [pytest.approx(value)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "saved_at"),
-    # After an epoch's last batch (8) Lightning leaves out the validation of that epoch.
-    [*product(CALLBACKS, (6, 8))],
-)
-def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_path):
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, tmp_path):
     def run(name, max_steps, ckpt_path=None):
         callback = make(kind, every_n_steps=3)
         checkpoint = ModelCheckpoint(
-            tmp_path / name, filename="{step}", every_n_train_steps=saved_at, save_top_k=-1
+            tmp_path / name, filename="{step}", every_n_train_steps=2, save_top_k=-1
         )
-        module = helpers.rule(DFA, net_for(kind))
+        module = support.rule(DFA, net_for(kind))
         options = {"max_steps": max_steps, "max_epochs": -1, "enable_checkpointing": True}
         options["logger"] = False
         fit(tmp_path / name, module, callback, checkpoint, ckpt_path=ckpt_path, **options)
@@ -294,14 +289,17 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, saved_at, tmp_
 
     whole = run("whole", 14)
     run("cut", 11)
-    resumed = run("cut", 14, ckpt_path=tmp_path / "cut" / f"step={saved_at}.ckpt")
-    assert same_state(whole, resumed)
     name = f"{kind.name}.jsonl"
-    text = (tmp_path / "cut" / name).read_text()
-    assert text == (tmp_path / "whole" / name).read_text()
-    steps = [row["step"] for row in read_history(tmp_path / "cut" / name)]
-    assert steps == ([0, 3, 6, 9, 12, 14] if kind in SCHEDULED else [4, 8, 12])
-    assert [f for f in files(tmp_path / "cut") if f.endswith(".jsonl")] == [name]
+    # After an epoch's last batch (8) Lightning leaves out the validation of that epoch. The second
+    # time the history has rows of what comes after the checkpoint, to the end.
+    for saved_at in (8, 6):
+        resumed = run("cut", 14, ckpt_path=tmp_path / "cut" / f"step={saved_at}.ckpt")
+        assert same_state(whole, resumed)
+        text = (tmp_path / "cut" / name).read_text()
+        assert text == (tmp_path / "whole" / name).read_text()
+        steps = [row["step"] for row in read_history(tmp_path / "cut" / name)]
+        assert steps == ([0, 3, 6, 9, 12, 14] if kind in SCHEDULED else [4, 8, 12])
+        assert [f for f in files(tmp_path / "cut") if f.endswith(".jsonl")] == [name]
 
 
 @pytest.mark.parametrize("kind", SCHEDULED)
@@ -310,7 +308,7 @@ def test_two_side_by_side_do_not_collide(kind, tmp_path):
         make(kind, every_n_epochs=2, figure=True),
         make(kind, every_n_steps=5, figure=True, **counted(kind, 9)),
     )
-    fit(tmp_path, helpers.rule(FA, net_for(kind)), *pair)
+    fit(tmp_path, support.rule(FA, net_for(kind)), *pair, logger=False)
     one = read_history(tmp_path / f"{kind.name}.jsonl")
     other = read_history(tmp_path / f"{kind.name}-1.jsonl")
     assert [(row["step"], row["epoch"]) for row in one] == [(0, 0), (8, 2), (12, 3)]
@@ -326,5 +324,5 @@ def test_two_side_by_side_do_not_collide(kind, tmp_path):
     [(CreditAlignment, {"parameters": False}), (ScaleStability, {"growth_limit": 10.0})],
 )
 def test_two_that_differ_in_their_own_arguments_can_share_a_trainer(kind, arguments, tmp_path):
-    fit(tmp_path, helpers.rule(DFA), kind(), kind(**arguments), max_epochs=1)
+    fit(tmp_path, support.rule(DFA), kind(), kind(**arguments), max_epochs=1)
     assert len(read_history(tmp_path / f"{kind.name}-1.jsonl")) == 2

@@ -17,8 +17,7 @@ from lit_credit.callbacks import (
 from lit_credit.rules import BP, DFA
 from lit_credit.studies.addition import AdderAnatomy
 from lit_credit.studies.ngram import LogProbTheory
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Validated, files, fit
+from tests import support
 from tests.callbacks.test_contract import (
     BY_WEIGHTS,
     ON_ATTENTION,
@@ -27,6 +26,7 @@ from tests.callbacks.test_contract import (
     net_for,
     on_foreign,
 )
+from tests.support import Validated, files, fit
 
 
 class WithoutLoss(Validated):
@@ -37,7 +37,7 @@ class WithoutLoss(Validated):
 
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_what_is_missing_is_named_before_training(kind, tmp_path):
-    module = Validated(helpers.NoisyNet if kind is AdderAnatomy else net_for(kind))
+    module = Validated(support.NoisyNet if kind is AdderAnatomy else net_for(kind))
     if kind is CreditAlignment:
         with pytest.raises(MisconfigurationException, match=r"`credit\(batch\)`.*Validated"):
             fit(tmp_path, module, CreditAlignment(parameters=False), logger=False)
@@ -45,7 +45,7 @@ def test_what_is_missing_is_named_before_training(kind, tmp_path):
         with pytest.raises(MisconfigurationException, match=r"`parts\(\)`.*Validated"):
             fit(tmp_path, module, AdderAnatomy(), logger=False)
     elif kind is WeightAlignment:
-        for other in (module, helpers.rule(BP)):
+        for other in (module, support.rule(BP)):
             with pytest.raises(MisconfigurationException, match=r"feedback_matrices.*such as FA"):
                 fit(tmp_path, other, WeightAlignment(), logger=False)
     elif kind in ON_ATTENTION:
@@ -54,9 +54,9 @@ def test_what_is_missing_is_named_before_training(kind, tmp_path):
         with pytest.raises(MisconfigurationException, match=rf"no attention {what}.*Validated"):
             fit(tmp_path, module, kind(), logger=False)
     elif kind in (ExactDivergence, LogProbTheory, SubspaceDistance):
-        trainer = helpers.trainer(tmp_path, kind(), logger=False)
+        trainer = support.trainer(tmp_path, kind(), logger=False)
         with pytest.raises(MisconfigurationException, match=r"a datamodule with `contexts\(\)`"):
-            trainer.fit(module, helpers.train_loader())
+            trainer.fit(module, support.train_loader())
     elif kind is EmbeddingGeometry:
         module.model = torch.nn.Conv1d(1, 1, 1)
         with pytest.raises(MisconfigurationException, match=r"an nn\.Embedding or an nn\.Linear"):
@@ -85,7 +85,7 @@ def test_a_point_that_does_not_run_is_an_error(tmp_path):
 
 
 def test_direct_feedback_without_a_weight_beside_it_is_refused(tmp_path):
-    module: LightningModule = helpers.rule(DFA)
+    module: LightningModule = support.rule(DFA)
     module.readout = ["blocks.1", "head"]
     with pytest.raises(MisconfigurationException, match="a feedback matrix that stands for"):
         fit(tmp_path, module, WeightAlignment(), logger=False)

@@ -24,7 +24,7 @@ from lit_credit.inspect.attention.head_weights import read_heads
 from lit_credit.inspect.attention.recording import recorded_attention
 from tests.inspect.attention import function_heads as functions
 from tests.inspect.attention.head_nets import VOCAB, WIDTH, Stack
-from tests.rules.helpers import quiet_trainer
+from tests.support import quiet_trainer
 
 TOKENS = torch.randint(0, VOCAB, (16, 5), generator=torch.Generator().manual_seed(0))
 DATA = [(x, x.sum() % VOCAB) for x in TOKENS]
@@ -77,6 +77,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def measured(module, diagnostic):
+    diagnostic.figure = False
     trainer = quiet_trainer(max_steps=2, callbacks=[diagnostic])
     trainer.fit(module, DataLoader(DATA, 8), DataLoader(DATA, 8))
     return diagnostic.history.rows

@@ -20,7 +20,8 @@ from lit_credit.feedback import add_feedback
 from lit_credit.models import MLP
 from lit_credit.rules import BP, DFA, FA, FrozenUnits
 from lit_credit.tasks import Classification
-from tests.callbacks import helpers, twin
+from tests import support
+from tests.callbacks import twin
 
 FLOAT32 = 2e-4
 
@@ -155,9 +156,9 @@ def test_backpropagation_is_aligned_with_itself():
 
 
 def test_updates_of_a_foreign_module():
-    plain, converted = helpers.Foreign(), helpers.Foreign()
+    plain, converted = support.Foreign(), support.Foreign()
     add_feedback(converted.model)
-    batch = helpers.tensors(7)
+    batch = support.tensors(7)
     values = twin.measured(CreditAlignment(), plain, batch)
     assert list(values) == [f"update/{name}" for name, _ in plain.named_parameters()]
     assert list(values.values()) == pytest.approx([1.0] * len(values))
@@ -166,7 +167,7 @@ def test_updates_of_a_foreign_module():
     assert abs(values["update/model.embed.0.weight"]) < 0.9
 
 
-class Partial(helpers.Foreign):
+class Partial(support.Foreign):
     """Some parameters have no gradient, one is a single number, and the loss is random."""
 
     def __init__(self):
@@ -181,7 +182,7 @@ class Partial(helpers.Foreign):
 
 
 def test_parameters_without_a_gradient_are_undefined_and_random_losses_comparable():
-    values = twin.measured(CreditAlignment(), Partial(), helpers.tensors(7))
+    values = twin.measured(CreditAlignment(), Partial(), support.tensors(7))
     assert math.isnan(values.pop("update/unused"))
     assert values["update/temperature"] == 1
     assert list(values.values()) == pytest.approx([1.0] * len(values))
@@ -213,7 +214,7 @@ class Rounding(torch.nn.Module):
         return (h * 1e6).sin() * 1e-5 + h
 
 
-class Delicate(helpers.Foreign):
+class Delicate(support.Foreign):
     def __init__(self):
         super().__init__()
         self.model = torch.nn.Sequential(
@@ -222,7 +223,7 @@ class Delicate(helpers.Foreign):
 
 
 def test_reference_validity_compares_with_float64_and_brings_float32_back():
-    module, (x, y) = Delicate(), helpers.tensors(15)
+    module, (x, y) = Delicate(), support.tensors(15)
     places = [(t.data_ptr(), t.dtype) for t in [*module.parameters(), *module.buffers()]]
     state = deepcopy(module.state_dict())
     values = twin.measured(ReferenceValidity(units=["model.0", "model.1"]), module, (x, y))
@@ -274,7 +275,7 @@ def test_a_unit_that_takes_whole_numbers_has_no_gradient_at_its_input():
             return self.head(self.hidden(self.embed(x)))
 
     x, y = torch.arange(5), torch.arange(5) % 4
-    module = helpers.rule(BP, Symbols)
+    module = support.rule(BP, Symbols)
     callback = CreditAlignment(parameters=False)
     callback.prepare(None, module)
     values = callback.measure(module, [Chunk(module, (x, y))])

@@ -5,8 +5,8 @@ import torch
 
 from lit_credit.callbacks import ResidualNorms
 from lit_credit.rules import FA
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Validated, files, fit
+from tests import support
+from tests.support import Validated, files, fit
 
 UNITS = ["model.embed", "model.blocks.*"]
 
@@ -23,7 +23,7 @@ UNITS = ["model.embed", "model.blocks.*"]
 )
 def test_rows_are_those_of_the_schedule(schedule, rows, tmp_path):
     callback = ResidualNorms(n_samples=7, figure=False, **schedule)
-    fit(tmp_path, helpers.rule(FA), callback, logger=False)
+    fit(tmp_path, support.rule(FA), callback, logger=False)
     assert [(row["step"], row["epoch"]) for row in callback.history.rows] == rows
     assert {row["name"] for row in callback.history.rows} == {"residual_norms"}
     assert files(tmp_path) == ["residual_norms.jsonl"]

@@ -20,7 +20,7 @@ from lit_credit.callbacks import (
 )
 from lit_credit.rules import FA
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.test_contract import counted
 
 KINDS = [
@@ -42,10 +42,10 @@ LAYOUT = "custom_scalars__config__"
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     callbacks = [*(kind(**counted(kind, 7)) for kind in KINDS), ResidualNorms(every_n_steps=5)]
-    trainer = helpers.trainer(folder, *callbacks)
-    trainer.fit(helpers.rule(FA, helpers.SymbolNet), helpers.train_loader(), helpers.val_loader())
+    trainer = support.trainer(folder, *callbacks)
+    trainer.fit(support.rule(FA, support.SymbolNet), support.train_loader(), support.val_loader())
     trainer.logger.experiment.flush()
-    return folder, helpers.events(folder), callbacks
+    return folder, support.events(folder), callbacks
 
 
 def test_scalars_are_those_of_the_histories_at_their_steps(run):
@@ -105,6 +105,6 @@ def test_a_figure_of_each_goes_to_tensorboard_and_to_the_folder(run):
 
 
 def test_figures_can_be_left_out(tmp_path):
-    trainer = helpers.trainer(tmp_path, ResidualNorms(figure=False), max_epochs=1)
-    trainer.fit(helpers.rule(FA, helpers.SymbolNet), helpers.train_loader(), helpers.val_loader())
+    trainer = support.trainer(tmp_path, ResidualNorms(figure=False), max_epochs=1)
+    trainer.fit(support.rule(FA, support.SymbolNet), support.train_loader(), support.val_loader())
     assert not (tmp_path / "figures").exists()

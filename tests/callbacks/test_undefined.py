@@ -16,9 +16,9 @@ from lit_credit.callbacks.distributions import divergence_figure
 from lit_credit.plotting import layer_curves
 from lit_credit.rules import FA
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.callbacks.helpers import fit
+from tests import support
 from tests.callbacks.test_contract import SCHEDULED, make, net_for
+from tests.support import fit
 
 WRONG = re.compile(r"\b(nan|NaN|None)\b")
 
@@ -40,7 +40,7 @@ def broken(tmp_path_factory):
     def run(kind):
         if kind not in found:
             folder, callback = tmp_path_factory.mktemp(kind.name), make(kind, figure=False)
-            module = helpers.rule(FA, net_for(kind))
+            module = support.rule(FA, net_for(kind))
             fit(folder, module, Breaks(), callback, max_epochs=2, logger=False)
             found[kind] = callback, folder
         return found[kind]

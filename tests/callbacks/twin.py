@@ -1,12 +1,13 @@
 """ResidualMLP and its gradients written out in float64: slow, obvious, and nothing of ours."""
 
 import torch
+from lightning.pytorch import seed_everything
 from torch.nn import functional as F
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.models import ResidualMLP
 from lit_credit.tasks import Classification
-from tests.callbacks.helpers import seed_everything, trainer
+from tests.support import trainer
 
 N, DEPTH, WIDTH, FEATURES, CLASSES = 24, 3, 10, 12, 4
 

@@ -12,7 +12,7 @@ from lit_credit.studies import ngram
 from lit_credit.tasks import Classification
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.short_text import choice
-from tests.rules.helpers import loader, quiet_trainer
+from tests.support import loader, quiet_trainer
 
 MOST = 1500
 

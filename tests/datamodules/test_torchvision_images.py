@@ -16,7 +16,7 @@ from torchvision import datasets
 
 from lit_credit.datamodules import CIFAR10, MNIST, FashionMNIST
 from lit_credit.datamodules.network import any_reachable
-from tests.processes import HANG
+from tests.support.processes import HANG
 
 RNG = np.random.default_rng(0)
 ALL = [MNIST, FashionMNIST, CIFAR10]

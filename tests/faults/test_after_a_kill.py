@@ -23,8 +23,8 @@ from lit_credit.callbacks import (
 )
 from lit_credit.rules import BP, DFA
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Foreign, Validated, files, fit, same_state
+from tests import support
+from tests.support import Foreign, Validated, files, fit, same_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
@@ -92,7 +92,7 @@ def test_figures_and_tables_come_after_a_kill_behind_the_last_checkpoint(kind, l
         return kind() if kind in WITHOUT_SAMPLES else kind(n_samples=7)
 
     def net():
-        return helpers.rule(DFA, helpers.SymbolNet)
+        return support.rule(DFA, support.SymbolNet)
 
     fit(tmp_path / "whole", net(), made(), logger=False, **length)
     _, _, (own,) = twice(tmp_path / "cut", net, made, logger=False, **length)
@@ -111,10 +111,10 @@ def test_the_last_row_comes_too_where_no_hook_of_training_is_called(tmp_path):
     """Its steps are taken, so Lightning returns before `on_train_start`."""
     options = {"max_epochs": -1, "max_steps": 10, "logger": False}
     whole = ResidualNorms(n_samples=7)
-    fit(tmp_path / "whole", helpers.rule(BP), whole, **options)
+    fit(tmp_path / "whole", support.rule(BP), whole, **options)
     _, _, (own,) = twice(
         tmp_path / "cut",
-        lambda: helpers.rule(BP),
+        lambda: support.rule(BP),
         lambda: ResidualNorms(n_samples=7),
         saved_at=10,
         saves={"every_n_train_steps": 5},
@@ -133,7 +133,7 @@ def shown(folder, values):
     Lightning writes the epoch beside whatever is logged, often twice at a step, and ``hp_metric``
     at every start of a logger of its own.
     """
-    events = helpers.events(folder)
+    events = support.events(folder)
     found = []
     for kind, read in (
         ("scalars", events.Scalars),
@@ -161,7 +161,7 @@ def test_tensorboard_shows_each_point_of_a_resumed_run_once(ours, when, tmp_path
         return ResidualNorms(n_samples=7, units=["model.embed", "model.blocks.*"], every_n_steps=3)
 
     def net():
-        return helpers.rule(DFA) if ours == "rule" else Validated()
+        return support.rule(DFA) if ours == "rule" else Validated()
 
     callbacks = {
         "rule": (),
@@ -188,7 +188,7 @@ def test_a_resume_from_an_earlier_checkpoint_and_another_after_it(tmp_path):
     def run(folder, *parts, **kwargs):
         own = [ResidualNorms(n_samples=7, every_n_steps=3), MetricHistory()]
         checkpoint = saving(folder, every_n_train_steps=2)
-        return fit(folder, helpers.rule(DFA), *parts, *own, checkpoint, **options, **kwargs)
+        return fit(folder, support.rule(DFA), *parts, *own, checkpoint, **options, **kwargs)
 
     run(tmp_path / "whole")
     cut = tmp_path / "cut"
@@ -208,11 +208,11 @@ def test_a_resumed_run_with_a_folder_of_its_own_leaves_the_old_one_alone(tmp_pat
     options = {"enable_checkpointing": True, "max_epochs": 3}
     first = [ResidualNorms(n_samples=7), Kill("on_train_batch_end", 10)]
     with pytest.raises(Killed):
-        fit(tmp_path / "a", helpers.rule(BP), *first, saving(tmp_path / "a"), **options)
+        fit(tmp_path / "a", support.rule(BP), *first, saving(tmp_path / "a"), **options)
     before = shown(tmp_path / "a", True)
     rows = read_history(tmp_path / "a" / "residual_norms.jsonl")
     own = ResidualNorms(n_samples=7)
-    fit(tmp_path / "b", helpers.rule(BP), own, ckpt_path=tmp_path / "a" / "step=8.ckpt", **options)
+    fit(tmp_path / "b", support.rule(BP), own, ckpt_path=tmp_path / "a" / "step=8.ckpt", **options)
     assert shown(tmp_path / "a", True) == before
     assert read_history(tmp_path / "a" / "residual_norms.jsonl") == rows
     assert read_history(tmp_path / "b" / "residual_norms.jsonl")[:3] == rows
@@ -258,7 +258,7 @@ def test_no_row_is_lost_where_a_checkpoint_is_saved_before_a_validation(
         pytest.skip("rules optimize manually")
 
     def net():
-        return helpers.rule(DFA) if kind == "rule" else Validated()
+        return support.rule(DFA) if kind == "rule" else Validated()
 
     whole = MetricHistory()
     fit(tmp_path / "whole", net(), whole, **options)
@@ -294,7 +294,7 @@ def test_no_row_is_lost_where_a_checkpoint_is_saved_before_a_validation(
 
 def shuffled_anew():
     """No validation data, and an order that nobody has seeded."""
-    return DataLoader(helpers.Rows(32, "tuple"), batch_size=8, shuffle=True), None
+    return DataLoader(support.Rows(32, "tuple"), batch_size=8, shuffle=True), None
 
 
 @pytest.mark.parametrize("changed", [False, True])
@@ -338,7 +338,7 @@ def test_the_probe_is_taken_again_and_another_one_is_told(changed, tmp_path):
 # What cannot be made at the end
 
 
-class Named(helpers.SymbolNet):
+class Named(support.SymbolNet):
     """Its modules have names that torch allows: dollars, as around a formula, and a slash."""
 
     def __init__(self):
@@ -361,7 +361,7 @@ def _attended(parts, x):
 @pytest.mark.parametrize("kind", KEEP)
 def test_any_name_of_a_module_can_be_drawn(kind, tmp_path):
     callback = kind() if kind in WITHOUT_SAMPLES else kind(n_samples=7)
-    fit(tmp_path, helpers.rule(DFA, Named), callback, max_epochs=1, logger=False)
+    fit(tmp_path, support.rule(DFA, Named), callback, max_epochs=1, logger=False)
     assert f"figures/{kind.name}.png" in files(tmp_path)
 
 
@@ -372,7 +372,7 @@ def test_what_cannot_be_made_at_the_end_is_one_warning(part, tmp_path, monkeypat
 
     monkeypatch.setattr(SoftmaxJacobian, part, fail)
     callback = SoftmaxJacobian(n_samples=7)
-    module = helpers.rule(DFA, helpers.SymbolNet)
+    module = support.rule(DFA, support.SymbolNet)
     name = "figure" if part == "draw" else part
     with pytest.warns(UserWarning, match=f"SoftmaxJacobian: {name} cannot be made: KeyError: 'not"):
         run = fit(tmp_path, module, callback, max_epochs=1, logger=False)

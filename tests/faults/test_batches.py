@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_credit.rules import BP, DFA
 from lit_credit.rules.first_batch import explain
 from lit_credit.tasks import Classification
-from tests.faults.helpers import mlp
-from tests.rules.helpers import images, loader, quiet_trainer, seeded
+from tests.support import images, loader, quiet_trainer, seeded
+from tests.support.resumable import mlp
 
 
 class Net(nn.Sequential):

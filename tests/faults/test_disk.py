@@ -14,7 +14,7 @@ from lit_credit.runs import checkpoint_io
 from lit_credit.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.history import History, read_history
-from tests.faults.helpers import fit, histories, last, rule, same
+from tests.support.resumable import fit, histories, last, rule, same
 
 FULL = "/dev/full"
 needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason="Linux has it")
@@ -209,7 +209,7 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 def test_another_checkpoint_io_is_left_alone():
     from lightning.fabric.plugins import TorchCheckpointIO
 
-    from tests.rules.helpers import quiet_trainer
+    from tests.support import quiet_trainer
 
     class Own(TorchCheckpointIO):
         pass

@@ -7,8 +7,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_credit.models import ResidualMLP
 from lit_credit.runs.history import read_history
-from tests.callbacks.helpers import hooks
-from tests.faults.helpers import HISTORIES, STEPS, fit, histories, last, mlp, rule, same
+from tests.support import hooks
+from tests.support.resumable import HISTORIES, STEPS, fit, histories, last, mlp, rule, same
 
 HOOKS = [
     "on_train_epoch_start",

@@ -13,8 +13,8 @@ from lit_credit.rules import BP, DFA, FA
 from lit_credit.runs.checkpoint_io import read_checkpoint
 from lit_credit.runs.checkpoints import read_weights
 from lit_credit.tasks import Classification
-from tests.faults.helpers import fit, last, mlp, rule, same
-from tests.rules.helpers import loader, quiet_trainer
+from tests.support import loader, quiet_trainer
+from tests.support.resumable import fit, last, mlp, rule, same
 
 KINDS = (BP, FA, DFA)
 

@@ -7,8 +7,8 @@ import torch
 
 from lit_credit.cli import main
 from lit_credit.runs.history import read_history
-from tests.faults.helpers import same
-from tests.processes import start_module, wait_until
+from tests.support.processes import start_module, wait_until
+from tests.support.resumable import same
 
 WORDS = ["fit", "--model=BP", "--model.task=Classification", "--data=Digits"]
 WORDS += ["--model.net=ResidualMLP", "--model.net.in_features=64", "--model.net.depth=2"]

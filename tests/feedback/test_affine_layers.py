@@ -16,7 +16,7 @@ from lit_credit.feedback import add_feedback, exact_backward, feedback_layers, r
 from lit_credit.models import GPT
 from lit_credit.rules import FA, BlockFA
 from lit_credit.tasks import NextToken
-from tests.rules.helpers import quiet_trainer
+from tests.support import quiet_trainer
 
 TOKENS = torch.randint(0, 10, (8, 6), generator=torch.Generator().manual_seed(0))
 

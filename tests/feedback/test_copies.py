@@ -13,7 +13,7 @@ from lit_credit.feedback import add_feedback, feedback_layers
 from lit_credit.models import MLP
 from lit_credit.rules import DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import loader, quiet_trainer
+from tests.support import loader, quiet_trainer
 
 
 class OwnLinear(nn.Linear):

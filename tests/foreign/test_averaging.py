@@ -7,14 +7,14 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from lit_credit.rules import BP, DFA
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Validated, same_state
-from tests.foreign.helpers import WeightSum, diagnostics, fit
+from tests import support
+from tests.support import Validated, same_state
+from tests.support.watched import WeightSum, diagnostics, fit
 
 averaging = pytest.importorskip(
     "lightning.pytorch.callbacks.weight_averaging", reason="came with Lightning 2.6"
 )
-MODULES = {"foreign": Validated, "BP": lambda: helpers.rule(BP), "DFA": lambda: helpers.rule(DFA)}
+MODULES = {"foreign": Validated, "BP": lambda: support.rule(BP), "DFA": lambda: support.rule(DFA)}
 
 
 def averages():
@@ -80,4 +80,4 @@ def test_averaged_weights_are_the_same_to_the_bit(make, average, first, tmp_path
 
 def test_a_rule_refuses_the_averaging_that_needs_automatic_optimization(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"last pass.*EMAWeightAveraging"):
-        fit(tmp_path, helpers.rule(DFA), stochastic())
+        fit(tmp_path, support.rule(DFA), stochastic())

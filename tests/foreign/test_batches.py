@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from lit_credit.callbacks import ResidualNorms
 from lit_credit.utils.nested import first_tensor, map_tensors, replace_first, with_items
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Foreign
-from tests.foreign.helpers import UNITS, fit, same_values, watched
+from tests import support
+from tests.support import Foreign
+from tests.support.watched import UNITS, fit, same_values, watched
 
 
 @dataclass
@@ -81,7 +81,7 @@ def loader(form):
         return form(*map(torch.stack, zip(*rows, strict=True)))
 
     generator = torch.Generator().manual_seed(5)
-    rows = helpers.Rows(24, "tuple")
+    rows = support.Rows(24, "tuple")
     return DataLoader(rows, batch_size=8, shuffle=True, generator=generator, collate_fn=collate)
 
 
@@ -104,13 +104,13 @@ def test_a_checkpoint_beside_a_probe_of_a_special_type_loads_with_weights_only(t
     def data():
         return [loader(Record)]
 
-    callback = ResidualNorms(units=UNITS, n_samples=7)
+    callback = ResidualNorms(units=UNITS, n_samples=7, figure=False)
     run = fit(tmp_path, Opening(), callback, data=data)
     run.save_checkpoint(tmp_path / "saved.ckpt")
     state = torch.load(tmp_path / "saved.ckpt", weights_only=True)["callbacks"][callback.state_key]
     assert "probe" not in state
-    resumed = ResidualNorms(units=UNITS, n_samples=7)
-    again = helpers.trainer(tmp_path, resumed, logger=False, max_epochs=2)
+    resumed = ResidualNorms(units=UNITS, n_samples=7, figure=False)
+    again = support.trainer(tmp_path, resumed, logger=False, max_epochs=2)
     again.fit(Opening(), *data(), ckpt_path=tmp_path / "saved.ckpt")
     assert [row["epoch"] for row in resumed.history.rows] == [0, 1, 2]
     assert isinstance(resumed.probe.chunks[0], Record)

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from lit_credit.callbacks import HeadAttribution, ResidualNorms
 from lit_credit.rules import DFA, FA
 from lit_credit.utils.compiled import clean_name, named_submodules
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Validated
-from tests.foreign.helpers import UNITS, diagnostics, fit, same_values, watched
+from tests import support
+from tests.support import Validated
+from tests.support.watched import UNITS, diagnostics, fit, same_values, watched
 
 # The other backends differ in what they make of a graph, not in when one is asked for.
 COMPILE = {"backend": "eager"}
@@ -58,7 +58,7 @@ def whole():
 
 def ruled(kind):
     def make():
-        rule = helpers.rule(kind)
+        rule = support.rule(kind)
         rule.net.compile(**COMPILE)
         return rule
 
@@ -66,7 +66,7 @@ def ruled(kind):
 
 
 def wrapped(kind):
-    return lambda: helpers.rule(kind, lambda: torch.compile(helpers.NoisyNet(), **COMPILE))
+    return lambda: support.rule(kind, lambda: torch.compile(support.NoisyNet(), **COMPILE))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def plain(tmp_path_factory):
     for make in (Validated, Bare, FA):
         is_rule = make is FA
         callbacks = diagnostics(units=None if is_rule else UNITS, every_n_steps=2)
-        module = helpers.rule(make) if is_rule else make()
+        module = support.rule(make) if is_rule else make()
         fit(tmp_path_factory.mktemp("plain"), module, *callbacks)
         found[make] = callbacks
     return found
@@ -103,7 +103,7 @@ def test_a_compiled_module_is_measured_as_if_it_were_not(make, twin, plain, tmp_
         counters.clear()
         states.append(fit(tmp_path, make(), *given).lightning_module)
         counted.append((dict(counters["stats"]), sum(counters["graph_break"].values())))
-    assert helpers.same_state(*states)
+    assert support.same_state(*states)
     # No graph more, and there are some: training is compiled before and after a measurement.
     assert counted[0] == counted[1]
     assert counted[0][0]["unique_graphs"] >= 1
@@ -121,7 +121,7 @@ def test_names_and_patterns_know_nothing_of_the_wrapper():
 
 def test_head_weights_are_read_through_the_wrapper(tmp_path):
     def make(compiled):
-        module = Validated(helpers.SymbolNet)
+        module = Validated(support.SymbolNet)
         if compiled:
             embed = module.model.embed
             embed[3].attention = torch.compile(embed[3].attention, **COMPILE)
@@ -135,7 +135,7 @@ def test_head_weights_are_read_through_the_wrapper(tmp_path):
     assert same_values(plain, seen)
 
 
-@pytest.mark.parametrize("late", [ruled(DFA), lambda: torch.compile(helpers.rule(DFA), **COMPILE)])
+@pytest.mark.parametrize("late", [ruled(DFA), lambda: torch.compile(support.rule(DFA), **COMPILE)])
 def test_a_rule_that_cuts_the_graph_refuses_what_was_compiled_late(late, tmp_path):
     with pytest.raises(ValueError, match=r"is compiled, but DFA cuts the graph"):
         fit(tmp_path, late())

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from lit_credit.callbacks import GradientNorms, ResidualNorms
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Foreign, Validated, train_loader, val_loader
-from tests.foreign.helpers import UNITS, fit
+from tests import support
+from tests.support import Foreign, Validated, train_loader, val_loader
+from tests.support.watched import UNITS, fit
 
 
 class Pairs(Validated):
@@ -28,21 +28,21 @@ def test_combined_loaders_give_a_probe_of_all(validates, tmp_path):
         return CombinedLoader({"a": first, "b": val_loader()}, "max_size_cycle")
 
     modules, options = [], {"num_sanity_val_steps": 1} if validates else {"limit_val_batches": 0}
-    for callbacks in ([], [GradientNorms(units=UNITS, n_samples=7)]):
+    for callbacks in ([], [GradientNorms(units=UNITS, n_samples=7, figure=False)]):
         modules.append(Pairs())
-        both = (combined(helpers.shuffled()), combined(train_loader()))
+        both = (combined(support.shuffled()), combined(train_loader()))
         fit(tmp_path, modules[-1], *callbacks, data=lambda both=both: both, **options)
-    assert helpers.same_state(*modules)
+    assert support.same_state(*modules)
     found = callbacks[0].probe.chunks[0]
     assert set(found) == {"a", "b"}
-    assert found["b"][0].equal(helpers.tensors(20, seed=1)[0][: len(found["b"][0])])
+    assert found["b"][0].equal(support.tensors(20, seed=1)[0][: len(found["b"][0])])
 
 
 class Stream(IterableDataset):
     """Nobody knows how long, with a number in each batch before its rows."""
 
     def __iter__(self):
-        x, y = helpers.tensors(20, seed=1)
+        x, y = support.tensors(20, seed=1)
         return ((torch.tensor(0.5), *rows) for rows in zip(x.split(4), y.split(4), strict=True))
 
 
@@ -56,12 +56,12 @@ class Scaled(Foreign):
 
 
 def test_a_stream_of_batches_that_begin_with_a_number(tmp_path):
-    callback = GradientNorms(units=UNITS, n_samples=7)
+    callback = GradientNorms(units=UNITS, n_samples=7, figure=False)
     stream = DataLoader(Stream(), batch_size=None)
     fit(tmp_path, Scaled(), callback, data=lambda: (train_loader(), stream))
     scale, x, _ = callback.probe.chunks[0]
     assert float(scale) == 0.5
-    assert x.equal(helpers.tensors(20, seed=1)[0][:7])
+    assert x.equal(support.tensors(20, seed=1)[0][:7])
 
 
 class Persistent(DataLoader):
@@ -75,8 +75,8 @@ class Persistent(DataLoader):
 
 def test_persistent_workers_draw_nothing_for_the_probe(tmp_path):
     modules = []
-    for callbacks in ([], [ResidualNorms(units=UNITS, n_samples=7)]):
+    for callbacks in ([], [ResidualNorms(units=UNITS, n_samples=7, figure=False)]):
         modules.append(Foreign())
-        loader = Persistent(helpers.Rows(16, "tuple"), batch_size=8)
+        loader = Persistent(support.Rows(16, "tuple"), batch_size=8)
         fit(tmp_path, modules[-1], *callbacks, data=lambda one=loader: [one])
-    assert helpers.same_state(*modules)
+    assert support.same_state(*modules)

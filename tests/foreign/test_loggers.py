@@ -8,8 +8,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lit_credit.callbacks import ResidualNorms
 from lit_credit.runs.history import read_history
-from tests.callbacks.helpers import Validated, events, files
-from tests.foreign.helpers import UNITS, fit
+from tests.support import Validated, events, files
+from tests.support.watched import UNITS, fit
 
 TAGS = {f"residual/norm/L0{index}" for index in range(4)}
 FILES = ["figures/residual_norms.png", "residual_norms.jsonl"]

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms
 from lit_credit.rules import BP, DFA, FA
-from tests.callbacks import helpers
-from tests.callbacks.helpers import FEATURES, Validated
-from tests.foreign.helpers import diagnostics, finite, fit, values, watched
+from tests import support
+from tests.support import FEATURES, Validated
+from tests.support.watched import diagnostics, finite, fit, values, watched
 
 
 class GAN(LightningModule):
@@ -97,14 +97,14 @@ PRECISIONS = {
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("make", [Validated, lambda: helpers.rule(FA), lambda: helpers.rule(DFA)])
+@pytest.mark.parametrize("make", [Validated, lambda: support.rule(FA), lambda: support.rule(DFA)])
 def test_precisions(make, precision, tmp_path):
     units = {"units": None} if isinstance(make(), (BP, FA, DFA)) else {}
     callbacks = diagnostics(**units)
     # A scaler has a state of its own: one for each run.
     bare = fit(tmp_path, make(), **PRECISIONS[precision]()).lightning_module
     seen = fit(tmp_path, make(), *callbacks, **PRECISIONS[precision]()).lightning_module
-    assert helpers.same_state(bare, seen)
+    assert support.same_state(bare, seen)
     assert {p.dtype for p in seen.parameters()} == {
         {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(precision, torch.float32)
     }

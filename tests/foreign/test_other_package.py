@@ -23,14 +23,14 @@ from lit_credit.callbacks import (
 )
 from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.callbacks.helpers import same_state
+from tests import support
 from tests.callbacks.test_contract import CALLBACKS, SCHEDULED, net_for, on_foreign
+from tests.support import same_state
 
 OURS, THEIRS = lightning.pytorch, pytorch_lightning
 
 
-def module_of(package: ModuleType, net=helpers.NoisyNet):
+def module_of(package: ModuleType, net=support.NoisyNet):
     class Foreign(package.LightningModule):
         def __init__(self):
             super().__init__()
@@ -57,18 +57,18 @@ def module_of(package: ModuleType, net=helpers.NoisyNet):
 def data_of(package: ModuleType):
     class Data(package.LightningDataModule):
         def train_dataloader(self):
-            return helpers.shuffled()
+            return support.shuffled()
 
         def val_dataloader(self):
-            return package.utilities.CombinedLoader([helpers.val_loader()], "sequential")
+            return package.utilities.CombinedLoader([support.val_loader()], "sequential")
 
         def contexts(self):
-            return helpers.Data().contexts()
+            return support.Data().contexts()
 
     return Data()
 
 
-def fit(package, folder, *callbacks, net=helpers.NoisyNet, module=None, loggers_of=None, **kwargs):
+def fit(package, folder, *callbacks, net=support.NoisyNet, module=None, loggers_of=None, **kwargs):
     """Train by the Trainer of a package, with TensorBoard of that or another one."""
     logger = (loggers_of or package).loggers.TensorBoardLogger(folder, name="", version="")
     module = module_of(package, net) if module is None else module
@@ -90,7 +90,7 @@ def fit(package, folder, *callbacks, net=helpers.NoisyNet, module=None, loggers_
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     """Nets trained by their Trainer without callbacks."""
-    nets = {net_for(kind) for kind in CALLBACKS} | {helpers.NoisyNet}
+    nets = {net_for(kind) for kind in CALLBACKS} | {support.NoisyNet}
     return {net: fit(THEIRS, tmp_path_factory.mktemp("bare"), net=net) for net in nets}
 
 
@@ -128,13 +128,13 @@ def test_an_update_that_is_not_finite_is_left_out(tmp_path):
     with pytest.warns(UserWarning, match="training is not finite"):
         fit(THEIRS, tmp_path, guard, module=module)
     assert guard.skipped == 4
-    assert "finite/skipped" in helpers.events(tmp_path).Tags()["scalars"]
+    assert "finite/skipped" in support.events(tmp_path).Tags()["scalars"]
 
 
 def test_figures_scalars_and_text_reach_their_tensorboard(tmp_path):
     callback = ResidualNorms(units=["model.blocks.*", "model.head"], n_samples=7)
     fit(THEIRS, tmp_path, callback)
-    events = helpers.events(tmp_path)
+    events = support.events(tmp_path)
     assert "residual/figure" in events.Tags()["images"]
     assert len(events.Scalars("residual/norm/L00")) == 2
     assert (tmp_path / "figures" / "residual_norms.png").is_file()
@@ -144,7 +144,7 @@ def test_figures_scalars_and_text_reach_their_tensorboard(tmp_path):
 def test_a_logger_of_one_package_beside_a_trainer_of_the_other(package, other, tmp_path):
     callback = ResidualNorms(units=["model.blocks.*", "model.head"], n_samples=7)
     fit(package, tmp_path, callback, loggers_of=other)
-    assert "residual/figure" in helpers.events(tmp_path).Tags()["images"]
+    assert "residual/figure" in support.events(tmp_path).Tags()["images"]
     assert len(read_history(tmp_path / "residual_norms.jsonl")) == 2
 
 
@@ -206,7 +206,7 @@ def test_a_resumed_run_goes_on_with_its_rows(tmp_path):
             num_sanity_val_steps=0,
             callbacks=[checkpoint, pickle.loads(pickle.dumps(callback))],
         )
-        loaders = helpers.train_loader(), helpers.val_loader()
+        loaders = support.train_loader(), support.val_loader()
         trainer.fit(module_of(THEIRS), *loaders, ckpt_path=ckpt_path)
         return (folder / "gradient_norms.jsonl").read_text()
 
@@ -231,4 +231,4 @@ def test_their_strategies_that_shard_are_refused(kind, tmp_path):
 def test_a_rule_says_which_package_it_is_of(tmp_path):
     words = "BP is a rule, .*`lightning.pytorch`.*Trainer is of `pytorch_lightning`"
     with pytest.raises(OURS.utilities.exceptions.MisconfigurationException, match=words):
-        fit(THEIRS, tmp_path, module=helpers.rule(BP))
+        fit(THEIRS, tmp_path, module=support.rule(BP))

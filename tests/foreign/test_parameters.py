@@ -8,9 +8,9 @@ from torch.nn.utils import parametrizations, parametrize
 from lit_credit.callbacks import EmbeddingGeometry, HeadAttribution
 from lit_credit.callbacks.credit.double_precision import double_precision
 from lit_credit.rules import DFA, FA
-from tests.callbacks import helpers
-from tests.callbacks.helpers import WIDTH, Validated
-from tests.foreign.helpers import diagnostics, finite, values, watched
+from tests import support
+from tests.support import WIDTH, Validated
+from tests.support.watched import diagnostics, finite, values, watched
 
 
 class Adapter(nn.Module):
@@ -77,7 +77,7 @@ COMPUTED = ["low rank", "orthogonal", "weight norm", "spectral norm"]
 
 def net(kind):
     def make():
-        made = helpers.NoisyNet()
+        made = support.NoisyNet()
         CHANGES[kind](made)
         return made
 
@@ -100,7 +100,7 @@ def test_a_foreign_module(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["only the head", "adapters", "low rank", "spectral norm"])
 def test_a_rule_with_credit_at_the_borders_of_units(kind, tmp_path):
     callbacks = watched(
-        tmp_path, lambda: helpers.rule(DFA, net(kind)), diagnostics(units=None, every_n_steps=2)
+        tmp_path, lambda: support.rule(DFA, net(kind)), diagnostics(units=None, every_n_steps=2)
     )
     assert finite(callbacks[:4])
 
@@ -108,14 +108,14 @@ def test_a_rule_with_credit_at_the_borders_of_units(kind, tmp_path):
 @pytest.mark.parametrize("kind", COMPUTED)
 def test_feedback_in_place_of_a_computed_weight_is_refused_by_name(kind):
     with pytest.raises(ValueError, match=r"`blocks\.0\.0` \(.*computed from other.*`leave_exact`"):
-        helpers.rule(FA, net(kind))
+        support.rule(FA, net(kind))
 
 
 def test_feedback_around_a_computed_weight_and_around_adapters(tmp_path):
     for kind in ("low rank", "adapters"):
         watched(
             tmp_path,
-            lambda kind=kind: helpers.rule(FA, net(kind), leave_exact=["blocks.*.0"]),
+            lambda kind=kind: support.rule(FA, net(kind), leave_exact=["blocks.*.0"]),
             diagnostics(units=None),
         )
 
@@ -124,9 +124,9 @@ def test_float64_reaches_what_a_weight_is_computed_from():
     for kind in COMPUTED:
         module = net(kind)().eval()
         before = {n: (p.dtype, p.data_ptr()) for n, p in module.named_parameters()}
-        output = module(torch.ones(2, helpers.FEATURES))
+        output = module(torch.ones(2, support.FEATURES))
         with double_precision(module):
-            double = module(torch.ones(2, helpers.FEATURES, dtype=torch.float64))
+            double = module(torch.ones(2, support.FEATURES, dtype=torch.float64))
             assert double.dtype == torch.float64
         torch.testing.assert_close(double.float(), output, rtol=1e-5, atol=1e-6)
         assert before == {n: (p.dtype, p.data_ptr()) for n, p in module.named_parameters()}
@@ -134,7 +134,7 @@ def test_float64_reaches_what_a_weight_is_computed_from():
 
 def test_diagnostics_that_read_weights_read_the_computed_ones(tmp_path):
     def make():
-        module = Validated(helpers.SymbolNet)
+        module = Validated(support.SymbolNet)
         attention = module.model.embed[3].attention
         attention.requires_grad_(False)
         parametrize.register_parametrization(attention.out_proj, "weight", Adapter())

@@ -11,9 +11,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lit_credit.callbacks import ResidualNorms, TextSamples, WeightAlignment
 from lit_credit.rules import BP, DFA
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.foreign.helpers import UNITS
-from tests.processes import run_module
+from tests import support
+from tests.support.processes import run_module
+from tests.support.watched import UNITS
 
 STRATEGIES = ["ddp_notebook", "ddp_spawn"]
 
@@ -45,14 +45,14 @@ def test_histories_are_written_once(strategy, folder):
 @pytest.mark.parametrize("kind", [FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy])
 def test_shards_are_refused(kind, tmp_path):
     # Such a strategy needs GPUs to be set up; that it stands in the Trainer is what is looked at.
-    run = helpers.trainer(tmp_path, logger=False)
+    run = support.trainer(tmp_path, logger=False)
     run._accelerator_connector.strategy = object.__new__(kind)
     words = rf"under {kind.__name__} each process has a shard(.|\n)*ddp"
     for callback in (ResidualNorms(units=UNITS), WeightAlignment(), TextSamples()):
         with pytest.raises(MisconfigurationException, match=f"{type(callback).__name__} .*{words}"):
-            callback.setup(run, helpers.Foreign(), "fit")
+            callback.setup(run, support.Foreign(), "fit")
     for rule in (BP, DFA):
-        module = helpers.rule(rule)
+        module = support.rule(rule)
         module.trainer = run
         with pytest.raises(MisconfigurationException, match=f"{rule.__name__} .*{words}"):
             module.configure_callbacks()

@@ -11,8 +11,7 @@ from lit_credit.inspect.activation_checkpoints import checkpoints, is_second_run
 from lit_credit.inspect.state.guard import guarded
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from tests.callbacks.helpers import CLASSES, FEATURES, WIDTH, Foreign, fit, same_state, train_loader
-from tests.rules.helpers import seeded
+from tests.support import CLASSES, FEATURES, WIDTH, Foreign, fit, same_state, seeded, train_loader
 
 
 class Block(nn.Module):

@@ -6,10 +6,7 @@ from torch import nn
 
 from lit_credit.feedback import add_feedback
 from lit_credit.inspect.exact_backward import exact_backward
-
-
-class Interrupted(Exception):
-    pass
+from tests.support import Interrupted
 
 
 @pytest.mark.parametrize("fails", [False, True])

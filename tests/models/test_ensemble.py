@@ -10,7 +10,7 @@ from lit_credit.models import Ensemble
 from lit_credit.rules import BP, FA
 from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
 from lit_credit.tasks import EachMember
-from tests.rules.helpers import quiet_trainer
+from tests.support import quiet_trainer
 
 NETS = {
     "57p": {"norm": "shared", "tie_ffn": True},

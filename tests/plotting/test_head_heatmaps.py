@@ -1,4 +1,3 @@
-import io
 import math
 from itertools import pairwise
 
@@ -7,13 +6,9 @@ import pytest
 import torch
 
 from lit_credit.plotting import HeadPanel, SignedMap, head_heatmaps, signed_heatmaps
+from tests.support import drawn
 
 LAYERS = {"blocks.0.attention": [0.1, 1.2], "blocks.1.attention": [-0.4, math.nan]}
-
-
-def drawn(figure):
-    figure.savefig(io.BytesIO(), format="png", dpi=30)
-    return figure
 
 
 def test_layers_go_down_heads_across_and_every_number_stands_in_its_cell():

@@ -1,17 +1,12 @@
 """Signed heat maps."""
 
-import io
 import math
 
 import numpy as np
 import torch
 
 from lit_credit.plotting import SignedMap, signed_heatmaps
-
-
-def drawn(figure):
-    figure.savefig(io.BytesIO(), format="png", dpi=30)
-    return figure
+from tests.support import drawn
 
 
 def texts(ax):

@@ -12,7 +12,7 @@ from lit_credit.datamodules import Digits
 from lit_credit.models import ResidualMLP
 from lit_credit.tasks import Classification
 from tests.foreign.spawn_worker import train as train_foreign
-from tests.rules.helpers import quiet_trainer, seeded
+from tests.support import quiet_trainer, seeded
 
 RULES = {
     "BP": {},
@@ -39,8 +39,11 @@ def train(kind: str, devices: int, folder: Path) -> None:
         strategy="ddp" if devices > 1 else "auto",
         default_root_dir=folder / kind,
         callbacks=[
-            *(watch(n_samples=32) for watch in (ResidualNorms, GradientNorms, ScaleStability)),
-            CreditAlignment(),
+            *(
+                watch(n_samples=32, figure=False)
+                for watch in (ResidualNorms, GradientNorms, ScaleStability)
+            ),
+            CreditAlignment(figure=False),
         ],
     )
     trainer.fit(rule, datamodule=Digits(batch_size=96, seed=0))

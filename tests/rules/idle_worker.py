@@ -9,8 +9,8 @@ import torch
 
 from lit_credit.rules import DFA, BlockFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import loader, quiet_trainer, seeded
 from tests.rules.idle_nets import Chosen
+from tests.support import loader, quiet_trainer, seeded
 
 RULES = {"DFA": DFA, "BlockFA": BlockFA}
 PASSES = [(0, 1, 2), (1,), (0, 1), (2,), (0, 2), ()]

@@ -16,7 +16,7 @@ from lit_credit.models import MLP, ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
 from lit_credit.rules.local import LocalRule
 from lit_credit.tasks import Classification
-from tests.rules.helpers import gradients, images, loader, quiet_trainer, seeded
+from tests.support import gradients, images, loader, quiet_trainer, seeded
 
 TASK = Classification(5)
 JOINED = {"units": ["fc1+relu", "fc2+relu"], "readout": ["head"]}

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lit_credit.runs.history import read_history
-from tests.processes import run_module
 from tests.rules.ddp_worker import RULES, train_all
+from tests.support.processes import run_module
 
 
 @pytest.fixture(scope="module")

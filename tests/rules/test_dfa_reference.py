@@ -8,7 +8,7 @@ from lit_credit.cli import main
 from lit_credit.datamodules import Digits
 from lit_credit.feedback import derive_seed, draw_feedback
 from lit_credit.models import ResidualMLP
-from tests.rules.helpers import seeded
+from tests.support import seeded
 
 
 def study_loop(net, epochs, matrices):

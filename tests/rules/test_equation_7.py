@@ -10,7 +10,7 @@ from torch.nn.grad import conv2d_weight
 
 from lit_credit.rules import DFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import gradients, seeded
+from tests.support import gradients, seeded
 
 CLASSES = 4
 

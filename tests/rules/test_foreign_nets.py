@@ -8,7 +8,7 @@ from torchvision.models import VisionTransformer, resnet18
 from lit_credit.callbacks import CreditAlignment, GradientNorms, WeightAlignment
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import gradients, quiet_trainer, seeded
+from tests.support import gradients, quiet_trainer, seeded
 
 RESNET = {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]}
 VIT = {
@@ -106,13 +106,20 @@ def test_no_credit_leaks_around_a_unit():
 def test_fa_on_torchvision_nets():
     for net in (small_resnet, small_vit):
         rule = FA(seeded(net), Classification())
+        before = {name: value.clone() for name, value in rule.net.named_parameters()}
         quiet_trainer(max_epochs=1, limit_val_batches=0).fit(rule, Batches())
+        for name, value in rule.net.named_parameters():
+            assert value.isfinite().all(), name
+            assert not torch.equal(value, before[name]), name
+
+
+DIAGNOSTICS = (GradientNorms, CreditAlignment, WeightAlignment)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_diagnostics_before_the_first_step_leave_the_proof_to_it(frozen, tmp_path):
     weights = []
-    for callbacks in ([], [GradientNorms(), CreditAlignment(), WeightAlignment()]):
+    for callbacks in ([], [k(figure=False) for k in DIAGNOSTICS]):
         net = seeded(small_vit)
         net.class_token.requires_grad_(not frozen)
         names = {"units": VIT["units"], "readout": VIT["readout"]}

@@ -6,7 +6,7 @@ import torch
 from lit_credit.models import MLP, ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
 from lit_credit.tasks import Classification
-from tests.rules.helpers import gradients, images, seeded
+from tests.support import gradients, images, seeded
 
 NETS = {
     "residual": lambda: ResidualMLP(20, width=12, num_classes=5, depth=3, w2_std=0.3).double(),

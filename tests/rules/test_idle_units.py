@@ -13,10 +13,10 @@ from lit_credit.datamodules import TensorLoader
 from lit_credit.feedback import derive_seed, draw_feedback
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from tests.processes import run_module
-from tests.rules.helpers import quiet_trainer, seeded
 from tests.rules.idle_nets import Chosen
 from tests.rules.idle_worker import RULES, train_all
+from tests.support import quiet_trainer, seeded
+from tests.support.processes import run_module
 
 TOKENS, WIDTH, CLASSES, STEPS, SEED = 3, 8, 4, 60, 7
 TASK = Classification(CLASSES)

@@ -10,7 +10,7 @@ from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.models import MLP
 from lit_credit.rules import DFA, BlockFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import gradients, images, seeded
+from tests.support import gradients, images, seeded
 
 TASK = Classification(5)
 

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from lit_credit.inspect.updates import Updates
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Task
-from tests.rules.helpers import quiet_trainer, seeded
+from tests.support import quiet_trainer, seeded
 
 CLASSES, FEATURES, WIDTH = 3, 4, 8
 

@@ -15,7 +15,7 @@ from lit_credit.datamodules import TensorLoader
 from lit_credit.models import MLP, ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import gradients, images, loader, quiet_trainer, seeded
+from tests.support import gradients, images, loader, quiet_trainer, seeded
 
 
 def small():

@@ -18,17 +18,17 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.inspect.capture import Point
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from tests.callbacks.helpers import (
+from tests.support import (
     CLASSES,
     FEATURES,
     WIDTH,
     Foreign,
     fit,
     same_state,
+    seeded,
     tensors,
     train_loader,
 )
-from tests.rules.helpers import seeded
 
 TASK = Classification(CLASSES)
 

@@ -14,7 +14,7 @@ from lit_credit.inspect.updates import Updates, batches_of
 from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, DFA, FA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import images, quiet_trainer, seeded
+from tests.support import images, quiet_trainer, seeded
 
 
 class Dropping(ResidualMLP):
@@ -88,7 +88,7 @@ def test_what_is_logged_has_the_same_axis(tmp_path):
             make(BP, updates),
             logger=logger,
             log_every_n_steps=4,
-            callbacks=[LearningRateMonitor(logging_interval="step"), ResidualNorms()],
+            callbacks=[LearningRateMonitor(logging_interval="step"), ResidualNorms(figure=False)],
             default_root_dir=tmp_path,
         )
         with open(f"{logger.log_dir}/metrics.csv") as file:
@@ -136,7 +136,7 @@ def test_a_loader_hands_out_the_same_batches_together():
 
 def test_a_probe_of_training_data_has_the_batches_of_updates(tmp_path):
     x, y = images(n=96, features=64)
-    norms = ResidualNorms(n_samples=50)
+    norms = ResidualNorms(n_samples=50, figure=False)
     trainer = quiet_trainer(max_epochs=1, callbacks=[norms], default_root_dir=tmp_path)
     trainer.fit(make(BP, 2), TensorLoader([x, y], batch_size=16, updates=2))
     assert norms.probe.rows == [16, 16, 16, 2]

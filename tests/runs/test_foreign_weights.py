@@ -10,7 +10,7 @@ from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, FA
 from lit_credit.runs.foreign_weights import load_weights
 from lit_credit.tasks import Classification
-from tests.faults.helpers import mlp, same
+from tests.support.resumable import mlp, same
 
 PREFIXES = ["", "net.", "model.", "module.", "_orig_mod.", "student.net.", "model.module."]
 WRAPPERS = [None, "state_dict", "model_state_dict", "model"]

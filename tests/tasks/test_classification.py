@@ -10,7 +10,7 @@ from torchvision.models.googlenet import GoogLeNetOutputs
 
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import images, loader, quiet_trainer, seeded
+from tests.support import images, loader, quiet_trainer, seeded
 
 CLASSES = 5
 
@@ -110,8 +110,13 @@ def test_a_rule_trains_a_net_with_an_auxiliary_head():
 
 
 @pytest.mark.parametrize("kind", [BP, FA, BlockFA])
-def test_rules_take_auxiliary_heads(kind):
-    fit(seeded(lambda: kind(WithAux(), Classification(CLASSES, aux_weight=0.3))))
+def test_rules_train_auxiliary_heads(kind):
+    rule = seeded(lambda: kind(WithAux(), Classification(CLASSES, aux_weight=0.3)))
+    before = {name: value.clone() for name, value in rule.net.named_parameters()}
+    fit(rule)
+    for name, value in rule.net.named_parameters():
+        assert value.isfinite().all(), name
+        assert not torch.equal(value, before[name]), name
 
 
 def test_dfa_says_that_it_needs_one_error():

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_credit.trainer.logging import declare_metrics, log_hyperparameters, log_scalars
 from lit_credit.trainer.trainer import callbacks_of, is_fast_dev_run, logger_due, run_folder
-from tests.callbacks.helpers import trainer
+from tests.support import trainer
 
 
 @pytest.mark.parametrize(("every", "due"), [(1, [1, 2, 3, 4]), (2, [2, 4]), (5, [])])

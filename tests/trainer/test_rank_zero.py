@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lit_credit.trainer.rank_zero import waiting_for_rank_zero
-from tests.callbacks import helpers
-from tests.processes import run_module
+from tests import support
+from tests.support.processes import run_module
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,6 @@ def test_all_processes_are_told_why_it_failed(found):
 
 
 def test_one_process_keeps_what_it_finds(tmp_path):
-    with waiting_for_rank_zero(helpers.trainer(tmp_path), "nobody") as found:
+    with waiting_for_rank_zero(support.trainer(tmp_path), "nobody") as found:
         found["a"] = 1
     assert found == {"a": 1}

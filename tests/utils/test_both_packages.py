@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.processes import environment
+from tests.support.processes import environment
 
 OURS, THEIRS = "import lit_credit.callbacks as ours", "import pytorch_lightning as theirs"
 CHECK = """

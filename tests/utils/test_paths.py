@@ -25,8 +25,8 @@ from lit_credit.runs.history import History, read_history
 from lit_credit.runs.run_folder import find_runs
 from lit_credit.tasks import Classification
 from lit_credit.utils.paths import is_remote, local_path
-from tests.faults.helpers import mlp, rule
-from tests.rules.helpers import loader, quiet_trainer
+from tests.support import loader, quiet_trainer
+from tests.support.resumable import mlp, rule
 
 SPELLINGS = [
     "{home}/x",

@@ -3,10 +3,7 @@
 from torch import nn
 
 from lit_credit.callbacks.base.chunk import unfrozen
-
-
-class Interrupted(Exception):
-    pass
+from tests.support import Interrupted
 
 
 def test_unfrozen_brings_the_frozen_back():

@@ -15,7 +15,7 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from lit_credit.callbacks import CreditAlignment, GradientNorms, ReferenceValidity, ResidualNorms
 from lit_credit.rules import BP
 from lit_credit.tasks import Classification
-from tests.callbacks import helpers
+from tests import support
 
 
 class Base(LightningModule):
@@ -123,7 +123,7 @@ def fit(folder, case, *callbacks, **options):
     kind, loaders = CASES[case][:2]
     module = kind()
     options = {"logger": False, "max_epochs": 1} | options
-    helpers.trainer(folder, *callbacks, **options).fit(module, *(make() for make in loaders))
+    support.trainer(folder, *callbacks, **options).fit(module, *(make() for make in loaders))
     return module
 
 
@@ -144,7 +144,7 @@ def test_the_callback_is_named_and_the_remedy_works(case, kind, tmp_path):
     assert isinstance(raised.value.__cause__, Exception)
     callback = kind(units=["net.0", "net.2"], **dict.fromkeys(working.split(), "train"))
     seen, bare = fit(tmp_path, case, callback), fit(tmp_path, case)
-    assert helpers.same_state(seen, bare)
+    assert support.same_state(seen, bare)
     assert all(
         abs(v) < float("inf") for row in callback.history.rows for v in row["values"].values()
     )
@@ -185,7 +185,7 @@ def test_where_nothing_helps_nothing_is_promised(tmp_path):
         def train_dataloader(self):
             return DataLoader(Stream(), batch_size=None)
 
-    run = helpers.trainer(tmp_path, GradientNorms(units=["net.0"]), logger=False, max_epochs=1)
+    run = support.trainer(tmp_path, GradientNorms(units=["net.0"]), logger=False, max_epochs=1)
     with pytest.raises(MisconfigurationException) as raised:
         run.fit(Streamed(), val_dataloaders=pairs())
     assert "It runs with" not in str(raised.value)
@@ -228,7 +228,7 @@ def test_a_rule_in_train_mode_looks_at_all_heads(callback, tmp_path):
         torch.manual_seed(0)
         found = callback(mode=mode, n_samples=6)
         rule = BP(Heads(), Classification(4, aux_weight=0.5))
-        run = helpers.trainer(tmp_path / mode, found, logger=False, max_epochs=1)
+        run = support.trainer(tmp_path / mode, found, logger=False, max_epochs=1)
         run.fit(rule, pairs(), pairs())
         values.append(found.history.rows[0]["values"])
     assert values[0].keys() == values[1].keys()
@@ -277,7 +277,7 @@ def photos():
 )
 def test_nets_of_torchvision(kind, loader, units, tmp_path):
     options = {"logger": False, "max_steps": 1}
-    run = helpers.trainer(tmp_path, GradientNorms(units=[units]), **options)
+    run = support.trainer(tmp_path, GradientNorms(units=[units]), **options)
     with pytest.raises(MisconfigurationException, match=r'It runs with `mode="train"`'):
         run.fit(kind(), loader(), loader())
     modules = []
@@ -285,6 +285,6 @@ def test_nets_of_torchvision(kind, loader, units, tmp_path):
         found = [GradientNorms(units=[units], mode=mode)] if mode else []
         modules.append(kind())
         torch.manual_seed(5)
-        helpers.trainer(tmp_path, *found, **options).fit(modules[-1], loader(), loader())
-    assert helpers.same_state(*modules)
+        support.trainer(tmp_path, *found, **options).fit(modules[-1], loader(), loader())
+    assert support.same_state(*modules)
     assert len(found[0].history.rows) == 2

@@ -14,9 +14,9 @@ from lit_credit.callbacks.base.failures import Attempts
 from lit_credit.inspect.finite import NonFiniteError
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.callbacks.helpers import NoisyNet, Validated, fit, same_state
+from tests import support
 from tests.callbacks.test_contract import SCHEDULED, make, net_for
+from tests.support import NoisyNet, Validated, fit, same_state
 
 ROWS = [{"step": 0, "epoch": 0, "name": "x", "values": {"x/a": 1.0, "x/b": 2.0}}]
 
@@ -88,10 +88,10 @@ class FailsFrom(Callback):
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_every_diagnostic_goes_on_after_a_measurement_that_fails(kind, tmp_path):
     callback = make(kind)
-    module = helpers.rule(FA, net_for(kind))
+    module = support.rule(FA, net_for(kind))
     with pytest.warns(UserWarning, match=rf"{kind.__name__} could .*RuntimeError: as a test"):
         fit(tmp_path, module, FailsFrom(callback), callback, logger="csv")
-    twin = helpers.rule(FA, net_for(kind))
+    twin = support.rule(FA, net_for(kind))
     fit(tmp_path / "twin", twin, logger=False)
     assert same_state(module, twin)
     rows = read_history(tmp_path / f"{kind.name}.jsonl")
@@ -128,7 +128,7 @@ def foreign():
 
 
 def of_rule(kind):
-    return lambda: helpers.rule(kind, Moody)
+    return lambda: support.rule(kind, Moody)
 
 
 MODULES = {"foreign": foreign} | {kind.__name__: of_rule(kind) for kind in (BP, FA, DFA, BlockFA)}

@@ -10,7 +10,8 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.failures import is_out_of_memory, out_of_memory_named
 from lit_credit.inspect.probe.probe import Probe
 from lit_credit.rules import BP
-from tests.callbacks import helpers, twin
+from tests import support
+from tests.callbacks import twin
 
 TOO_MUCH = 2**50
 
@@ -81,8 +82,8 @@ def test_a_measurement_that_runs_out_ends_with_the_remedy(tmp_path):
             cpu()
 
     module = twin.make(BP)
-    loader = helpers.train_loader()
+    loader = support.train_loader()
     with pytest.raises(
         MisconfigurationException, match=r"Hungry ran out of memory.*`chunk_size=4`"
     ):
-        helpers.trainer(tmp_path, callbacks=[Hungry()]).fit(module, loader, loader)
+        support.trainer(tmp_path, callbacks=[Hungry()]).fit(module, loader, loader)

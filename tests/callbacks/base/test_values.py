@@ -11,7 +11,7 @@ from lit_credit.datamodules import TensorLoader
 from lit_credit.models import GPT
 from lit_credit.rules import BP
 from lit_credit.tasks import NextToken
-from tests.callbacks import helpers
+from tests import support
 
 
 def heads(count, layers, quantity="entropy"):
@@ -57,11 +57,11 @@ def test_a_run_logs_layers_and_its_history_has_the_heads(tmp_path):
     callback = AttentionMaps(figure=False)
     tokens = torch.randint(7, (2, 8, 4), generator=torch.Generator().manual_seed(0))
     loaders = [TensorLoader(list(tokens), batch_size=8, seed=0) for _ in range(2)]
-    trainer = helpers.fit(tmp_path, module, callback, loaders=loaders)
+    trainer = support.fit(tmp_path, module, callback, loaders=loaders)
     values = callback.history.rows[-1]["values"]
     assert len(values) == 80
     layers = {f"attention/entropy/blocks.{layer}.attention.heads/mean" for layer in range(5)}
-    scalars = helpers.events(tmp_path)
+    scalars = support.events(tmp_path)
     tags = scalars.Tags()["scalars"]
     assert {tag for tag in tags if tag.startswith("attention/entropy")} == layers
     mean = sum(v for tag, v in values.items() if "blocks.3" in tag) / 16

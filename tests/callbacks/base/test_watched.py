@@ -14,8 +14,8 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from lit_credit.callbacks import Diagnostic, MetricHistory
 from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.callbacks.helpers import fit
+from tests import support
+from tests.support import fit
 
 KINDS = ["rule", "foreign"]
 TAG = "value/count"
@@ -39,7 +39,7 @@ class Count(Diagnostic):
         return {"count": float(done + 1) if self.values is None else self.values[done]}
 
 
-class Scheduled(helpers.Validated):
+class Scheduled(support.Validated):
     """Lightning steps its scheduler."""
 
     def configure_optimizers(self):
@@ -49,7 +49,7 @@ class Scheduled(helpers.Validated):
 
 
 def module(kind, **kwargs):
-    return helpers.rule(BP, **kwargs) if kind == "rule" else helpers.Validated()
+    return support.rule(BP, **kwargs) if kind == "rule" else support.Validated()
 
 
 @pytest.mark.parametrize("is_first", [False, True])
@@ -81,7 +81,7 @@ def test_checkpoints_are_named_and_chosen_by_the_number(kind, tmp_path):
     )
     count = Count([0.0, 30.0, 10.0, 20.0])
     fit(tmp_path, module(kind), saved, count, enable_checkpointing=True, logger=False)
-    assert helpers.files(tmp_path / "best") == ["1-10.ckpt"]
+    assert support.files(tmp_path / "best") == ["1-10.ckpt"]
     assert float(saved.best_model_score) == 10.0
 
 
@@ -97,14 +97,14 @@ def test_checkpoints_within_an_epoch_see_the_number_of_the_step(kind, tmp_path):
     )
     count = Count(every_n_steps=3)
     fit(tmp_path, module(kind), saved, count, enable_checkpointing=True, logger=False)
-    assert helpers.files(tmp_path / "best") == ["12-5.ckpt", "6-3.ckpt"]
+    assert support.files(tmp_path / "best") == ["12-5.ckpt", "6-3.ckpt"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_scheduler_steps_by_the_number_of_the_epoch(kind, tmp_path):
     count, rates = Count([5.0, 1.0, 2.0, 0.5]), LearningRateMonitor(logging_interval="epoch")
     made = (
-        helpers.rule(
+        support.rule(
             BP,
             lr_scheduler=lambda o: ReduceLROnPlateau(o, monitor=TAG, factor=0.5, patience=0),
         )
@@ -144,8 +144,8 @@ class Seen(lightning.pytorch.Callback):
 
 
 def test_nothing_is_logged_twice_and_no_history_takes_it_for_a_validation_metric(tmp_path):
-    fit(tmp_path, helpers.Validated(), Count(), MetricHistory())
-    assert len(helpers.events(tmp_path).Scalars(TAG)) == 4
+    fit(tmp_path, support.Validated(), Count(), MetricHistory())
+    assert len(support.events(tmp_path).Scalars(TAG)) == 4
     rows = read_history(tmp_path / "metrics.jsonl")
     assert [list(row["values"]) for row in rows] == [["val/loss"]] * 3
 

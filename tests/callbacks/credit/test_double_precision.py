@@ -14,6 +14,7 @@ from lit_credit.callbacks.credit.double_precision import double_precision
 from lit_credit.callbacks.credit.reference import DoubleReference
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.inspect.capture import Point
+from tests.support import Interrupted
 
 WIDTH, CLASSES, N = 8, 3, 4
 OUTSIDE = [torch.randn(WIDTH, WIDTH), torch.zeros(N, WIDTH)]
@@ -273,10 +274,6 @@ def test_nets_of_hugging_face_are_float64_or_not_applicable(name, monkeypatch):
         assert found.share_below == 0
         assert float(found.cosines[0].min()) > 0.9999
     assert name == "Mixtral" or not lines
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from lit_credit.callbacks import ScaleStability
-from tests.callbacks import helpers
-from tests.callbacks.helpers import train_loader, val_loader
+from tests import support
+from tests.support import train_loader, val_loader
 
 
-class Doubling(helpers.Validated):
+class Doubling(support.Validated):
     """Its stream doubles every epoch, and its validation says what it is told to."""
 
     def __init__(self, accuracy=0.37, vanish=False):
@@ -37,7 +37,7 @@ class Doubling(helpers.Validated):
 
 def rows(folder, module, **kwargs):
     callback = ScaleStability(units=["stream"], **kwargs)
-    trainer = helpers.trainer(folder, callback, logger=False)
+    trainer = support.trainer(folder, callback, logger=False)
     trainer.fit(module, train_loader(), val_loader())
     return [row["values"] for row in callback.history.rows]
 

@@ -1,15 +1,9 @@
 """Divergence of several runs over training."""
 
-import io
-
 import pytest
 
 from lit_credit.callbacks.distributions import divergence_figure
-
-
-def drawn(figure):
-    figure.savefig(io.BytesIO(), format="png", dpi=30)
-    return figure
+from tests.support import drawn
 
 
 def texts(ax):

@@ -11,8 +11,9 @@ from lit_credit.inspect.contexts import Contexts, read_contexts
 from lit_credit.rules import BP
 from lit_credit.studies.ngram import AttentionOnly
 from lit_credit.tasks import Classification
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.representations.test_embedding_geometry import Pairs
+from tests.support import ChangedData
 
 
 class Attending(LightningModule):
@@ -30,21 +31,14 @@ class Attending(LightningModule):
 
 
 def measured(module, data=None, **options):
-    callback = ExactDivergence(**options)
-    trainer = helpers.trainer(None, logger=False)
-    trainer.datamodule = data or helpers.Data()
-    module.eval()
-    callback.prepare(trainer, module)
-    callback.begin(trainer, module)
-    with torch.no_grad():
-        return callback.measure(module)
+    return support.measured(ExactDivergence(**options), module, data or support.Data())
 
 
 def test_against_a_loop_over_contexts():
     torch.manual_seed(0)
     module = Attending()
     nn.init.normal_(module.out.weight)
-    x, prior, rows = helpers.Data().contexts()
+    x, prior, rows = support.Data().contexts()
     values, slow = measured(module), {}
     lists = {name: [] for name in ("kl", "kl_uniform", "accuracy", "accuracy_max", "margin")}
     for m in range(12):
@@ -98,15 +92,6 @@ def test_the_bound_counts_heads_that_are_in_parallel_together():
     assert bound(separate=True, told=False) is None
 
 
-class Some(helpers.Data):
-    def __init__(self, change):
-        super().__init__()
-        self.change = change
-
-    def contexts(self):
-        return self.change(Contexts(*super().contexts()))
-
-
 def test_contexts_that_never_come_play_no_part():
     def rare(c):
         prior, rows = c.prior.clone(), c.rows.clone()
@@ -119,7 +104,9 @@ def test_contexts_that_never_come_play_no_part():
 
     module = Pairs()
     nn.init.constant_(module.table.weight[0], torch.inf)  # would make the mean NaN
-    assert measured(module, Some(rare)) == pytest.approx(measured(module, Some(without)))
+    assert measured(module, ChangedData(rare)) == pytest.approx(
+        measured(module, ChangedData(without))
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,8 +123,8 @@ def test_contexts_that_never_come_play_no_part():
     ],
 )
 def test_contexts_that_do_not_fit_are_named(change, message):
-    trainer = helpers.trainer(None, logger=False)
-    trainer.datamodule = Some(change)
+    trainer = support.trainer(None, logger=False)
+    trainer.datamodule = ChangedData(change)
     with pytest.raises(MisconfigurationException, match=message):
         read_contexts(trainer)
 
@@ -146,15 +133,15 @@ def test_modules_that_do_not_answer_are_named():
     with pytest.raises(MisconfigurationException, match=r"\(12, 7\).*expected logits \(12, 4\)"):
         measured(Pairs(7))
     with pytest.raises(MisconfigurationException, match=r"Foreign was called with contexts of sha"):
-        measured(helpers.Foreign())
+        measured(support.Foreign())
 
 
 def test_a_resumed_run_reads_the_contexts_of_its_seed():
     """A datamodule gets its seed back after ``setup``, before the first measurement."""
-    data = helpers.Data()
-    callback, trainer, module = ExactDivergence(), helpers.trainer(None, logger=False), Pairs()
+    data = support.Data()
+    callback, trainer, module = ExactDivergence(), support.trainer(None, logger=False), Pairs()
     trainer.datamodule = data
     callback.prepare(trainer, module)
-    data.contexts = lambda: (*helpers.Data.contexts(data)[:2], torch.full((12, 4), 0.25))
+    data.contexts = lambda: (*support.Data.contexts(data)[:2], torch.full((12, 4), 0.25))
     callback.begin(trainer, module)
     assert callback.measure(module)["kl_uniform"] == pytest.approx(0)

@@ -14,7 +14,8 @@ from lit_credit.models import GPT
 from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
 from lit_credit.tasks import NextToken
-from tests.callbacks import helpers, twin
+from tests import support
+from tests.callbacks import twin
 from tests.callbacks.heads.attention_nets import (
     Encoder,
     H,
@@ -26,7 +27,7 @@ from tests.callbacks.heads.attention_nets import (
 
 def test_a_run_leaves_history_table_figure_and_reading(tmp_path, caplog):
     callbacks = SoftmaxJacobian(n_samples=7), AttentionMaps(n_samples=7, draw_each=True)
-    trainer = helpers.trainer(tmp_path, *callbacks, max_epochs=2)
+    trainer = support.trainer(tmp_path, *callbacks, max_epochs=2)
     caplog.set_level("INFO")
     trainer.fit(Encoder(), loader())
     (row, *_) = rows = read_history(tmp_path / "softmax_jacobian.jsonl")
@@ -52,7 +53,7 @@ def test_a_run_leaves_history_table_figure_and_reading(tmp_path, caplog):
     low = min(float(line["r_off"]) for line in table if line["step"] == "8")
     assert f"{low:.3g} to" in said[0]
     trainer.logger.experiment.flush()
-    events = helpers.events(tmp_path)
+    events = support.events(tmp_path)
     assert [e.step for e in events.Images("attention/figure")] == [0, 4, 8]
     assert [e.step for e in events.Images("jacobian/figure")] == [8]
     (text,) = events.Tensors("jacobian/reading/text_summary")
@@ -98,7 +99,7 @@ def test_no_attention_is_an_error_before_the_first_step(kind, tmp_path):
     module = Bare()
     weight = module.head.weight.detach().clone()
     with pytest.raises(MisconfigurationException, match=r"no attention was seen.*of Bare"):
-        helpers.trainer(tmp_path, kind(), logger=False).fit(module, loader())
+        support.trainer(tmp_path, kind(), logger=False).fit(module, loader())
     assert torch.equal(module.head.weight, weight)
 
 

@@ -1,15 +1,10 @@
-import io
 import math
 
 import numpy as np
 import torch
 
 from lit_credit.callbacks.heads import attention_grid
-
-
-def drawn(figure):
-    figure.savefig(io.BytesIO(), format="png", dpi=30)
-    return figure
+from tests.support import drawn
 
 
 def test_one_image_a_head_with_queries_down_and_keys_across():

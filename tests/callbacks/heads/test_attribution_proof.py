@@ -33,7 +33,7 @@ from lit_credit.rules import BP, DFA, FA
 from lit_credit.runs.history import read_history
 from lit_credit.studies.ngram import AttentionOnly
 from lit_credit.tasks import Classification, NextToken
-from tests.callbacks import helpers
+from tests import support
 from tests.inspect.attention import head_nets
 
 N, T, WIDTH, VOCAB = 6, 5, head_nets.WIDTH, head_nets.VOCAB
@@ -68,7 +68,7 @@ def perturbed(module):
 
 def proved(module, data, unembedding=None, position=-1):
     callback = HeadAttribution(unembedding=unembedding, position=position)
-    callback.prepare(helpers.trainer(None, logger=False), module)
+    callback.prepare(support.trainer(None, logger=False), module)
     return callback.prove(Chunk(module, data))
 
 
@@ -312,7 +312,7 @@ def test_heads_of_an_encoder_are_not_the_decoders():
     with pytest.raises(MisconfigurationException, match=r"'net\.encoder.*does not arrive"):
         proved(module, data)
     callback = HeadAttribution(units=["net.decoder.*_attn"])
-    callback.prepare(helpers.trainer(None, logger=False), module)
+    callback.prepare(support.trainer(None, logger=False), module)
     assert max(callback.prove(Chunk(module, data)).values()) < 1e-4
 
 
@@ -407,8 +407,8 @@ def test_a_net_that_goes_another_way_each_time_cannot_be_followed(monkeypatch):
 
 
 def test_the_first_row_of_a_run_says_what_was_proved(tmp_path):
-    module = helpers.rule(FA, helpers.SymbolNet)
-    helpers.fit(tmp_path, module, HeadAttribution(n_samples=9, figure=False), max_epochs=1)
+    module = support.rule(FA, support.SymbolNet)
+    support.fit(tmp_path, module, HeadAttribution(n_samples=9, figure=False), max_epochs=1)
     first, *others = read_history(tmp_path / "head_attribution.jsonl")
     assert len(first["proved"]) == 5
     assert max(first["proved"].values()) < 1e-4

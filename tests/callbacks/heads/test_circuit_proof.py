@@ -31,7 +31,7 @@ from lit_credit.rules import BP, DFA
 from lit_credit.runs.history import read_history
 from lit_credit.studies.ngram import AttentionOnly
 from lit_credit.tasks import NextToken
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.heads.test_attribution_proof import (
     VOCAB,
     WIDTH,
@@ -242,20 +242,20 @@ def test_layers_registered_in_another_order_are_refused():
 
 
 def rows(folder, callback, module, name="circuit_matching", **options):
-    helpers.fit(folder, module, callback, max_epochs=1, **options)
+    support.fit(folder, module, callback, max_epochs=1, **options)
     return read_history(folder / f"{name}.jsonl")
 
 
 @pytest.mark.parametrize("rule", [BP, DFA])
 def test_a_run_has_its_proof_in_the_first_row(rule, tmp_path):
-    found = rows(tmp_path, CircuitMatching(figure=False), helpers.rule(rule, helpers.SymbolNet))
+    found = rows(tmp_path, CircuitMatching(figure=False), support.rule(rule, support.SymbolNet))
     assert max(found[0]["proved"].values()) < 1e-4
     assert "proved" not in found[-1]
 
 
-class Manual(helpers.Foreign):
+class Manual(support.Foreign):
     def __init__(self):
-        super().__init__(helpers.SymbolNet)
+        super().__init__(support.SymbolNet)
         self.automatic_optimization = False
 
     def training_step(self, batch, batch_idx):
@@ -290,7 +290,7 @@ def test_a_refusal_comes_before_the_first_step(kind, tmp_path):
     before = {n: p.clone() for n, p in module.named_parameters()}
     loaders = TensorLoader((tokens(), tokens(1)), batch_size=3, shuffle=False), None
     with pytest.raises(MisconfigurationException, match=f"{kind.__name__}: the heads of 'net"):
-        helpers.fit(tmp_path, module, kind(figure=False), max_epochs=1, loaders=loaders)
+        support.fit(tmp_path, module, kind(figure=False), max_epochs=1, loaders=loaders)
     assert all(torch.equal(p, before[n]) for n, p in module.named_parameters())
 
 
@@ -299,16 +299,16 @@ def test_the_bound_is_left_out_where_the_heads_are_not_those_of_the_net(tmp_path
         def __init__(self, kind):
             super().__init__()
             self.stack = head_nets.Stack(kind())
-            self.head = nn.Linear(WIDTH, helpers.CLASSES)
+            self.head = nn.Linear(WIDTH, support.CLASSES)
 
         def forward(self, x):
             return self.head(self.stack(x.long() % VOCAB)[:, -1])
 
-    data = tokens()[:, :3], tokens(1)[:, 0] % helpers.CLASSES
+    data = tokens()[:, :3], tokens(1)[:, 0] % support.CLASSES
     symbols = TensorLoader(data, batch_size=3, shuffle=False)
     for kind, right in ((wrong.FusedAttention, True), (wrong.GatedAttention, False)):
         torch.manual_seed(0)
-        module = helpers.Foreign(lambda kind=kind: One(kind))
+        module = support.Foreign(lambda kind=kind: One(kind))
         folder = tmp_path / kind.__name__
         found = rows(
             folder,

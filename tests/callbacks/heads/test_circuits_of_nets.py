@@ -18,7 +18,7 @@ from lit_credit.inspect.attention.recording import recorded_attention
 from lit_credit.models import RotaryTransformer
 from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.heads.test_circuit_matching import SYMBOLS, WIDTH, measured, rotary_net
 
 
@@ -102,8 +102,8 @@ def test_large_vocabularies_are_sampled_from_end_to_end():
 
 
 def test_a_run_draws_its_curves_and_says_what_it_saw(tmp_path, caplog):
-    trainer = helpers.trainer(tmp_path, CircuitMatching(every_n_steps=2), max_epochs=1)
-    trainer.fit(helpers.rule(BP, helpers.SymbolNet), helpers.train_loader())
+    trainer = support.trainer(tmp_path, CircuitMatching(every_n_steps=2), max_epochs=1)
+    trainer.fit(support.rule(BP, support.SymbolNet), support.train_loader())
     rows = read_history(tmp_path / "circuit_matching.jsonl")
     assert [row["step"] for row in rows] == [0, 2, 4]
     last = rows[-1]["values"]

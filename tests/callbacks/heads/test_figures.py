@@ -1,6 +1,5 @@
 """Maps of symbols, and attribution."""
 
-import io
 import math
 
 import numpy as np
@@ -8,11 +7,7 @@ import pytest
 import torch
 
 from lit_credit.callbacks.heads import attribution_figure, symbol_maps
-
-
-def drawn(figure):
-    figure.savefig(io.BytesIO(), format="png", dpi=30)
-    return figure
+from tests.support import drawn
 
 
 def texts(ax):

@@ -17,7 +17,7 @@ from lit_credit.models import GPT
 from lit_credit.rules import BP, FA
 from lit_credit.studies.ngram import AttentionOnly
 from lit_credit.tasks import Classification, NextToken
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.heads.own_attention import (
     ExplicitAttention,
     OwnAttention,
@@ -167,7 +167,7 @@ def test_heads_of_every_layer_pass_the_final_norm_with_its_scale_frozen(make):
 def measured(module, data, **options):
     callback = HeadAttribution(**options)
     module.eval()
-    callback.prepare(helpers.trainer(None, logger=False), module)
+    callback.prepare(support.trainer(None, logger=False), module)
     return callback.measure(module, [Chunk(module, data)]), callback
 
 
@@ -263,7 +263,7 @@ def test_what_does_not_belong_together_is_named():
 
 def test_a_run_draws_its_heads_and_an_example(tmp_path):
     callback = HeadAttribution(n_samples=9)
-    helpers.fit(tmp_path, helpers.rule(BP, helpers.SymbolNet), callback, max_epochs=1)
+    support.fit(tmp_path, support.rule(BP, support.SymbolNet), callback, max_epochs=1)
     for name in ("head_attribution", "head_attribution_example"):
         assert (tmp_path / "figures" / f"{name}.png").is_file()
 

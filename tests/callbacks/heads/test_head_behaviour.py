@@ -16,7 +16,7 @@ from lit_credit.models import GPT
 from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
 from lit_credit.tasks import NextToken
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.twin import measured
 
 V, PERIOD, LENGTH = 12, 5, 10
@@ -155,7 +155,7 @@ def test_it_needs_no_data_and_keeps_none(tmp_path):
     """Of a stream without validation data there is no probe."""
     callback = HeadBehaviour(period=PERIOD)
     loader = torch.utils.data.DataLoader(Stream(), batch_size=2)
-    helpers.trainer(tmp_path, callback, logger=False, max_epochs=2).fit(Known(), loader)
+    support.trainer(tmp_path, callback, logger=False, max_epochs=2).fit(Known(), loader)
     rows = read_history(tmp_path / "head_behaviour.jsonl")
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert rows[-1]["values"]["behaviour/induction/best"] == 1.0

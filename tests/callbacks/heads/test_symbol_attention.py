@@ -16,13 +16,13 @@ from lit_credit.callbacks import SymbolAttention
 from lit_credit.inspect import contexts as contexts_file
 from lit_credit.rules import BP
 from lit_credit.studies.ngram import AttentionOnly, NGramPrediction
-from tests.callbacks import helpers
+from tests import support
 from tests.studies.ngram.test_model import plain_heads
 
 SYMBOLS, WIDTH = 5, 4
 
 
-class Known(helpers.Data):
+class Known(support.Data):
     """All contexts of a length, with a prior and rows that were drawn."""
 
     def __init__(self, length=2, keep=lambda x: x[:, 0] >= 0, rarely=lambda x: x[:, 0] < 0):
@@ -96,12 +96,7 @@ def own_net(depth=1, heads=3, splits=2, length=2):
 
 def measured(module, data=None, **options):
     callback = SymbolAttention(**options)
-    trainer = helpers.trainer(None, logger=False)
-    trainer.datamodule = data or Known()
-    module.eval()
-    callback.prepare(trainer, module)
-    callback.begin(trainer, module)
-    return callback.measure(module), callback
+    return support.measured(callback, module, data or Known()), callback
 
 
 def test_maps_are_the_weights_of_multihead_attention():
@@ -225,9 +220,9 @@ def test_attention_that_is_no_softmax_is_nan():
 
 
 def test_a_run_writes_table_and_figure(tmp_path):
-    module = helpers.rule(BP, helpers.SymbolNet)
+    module = support.rule(BP, support.SymbolNet)
     callback = SymbolAttention(units=["embed.3.attention"], every_n_epochs=2)
-    helpers.fit(tmp_path, module, callback)
+    support.fit(tmp_path, module, callback)
     with (tmp_path / "symbol_attention.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["module"], line["head"], line["step"]) for line in lines] == [
@@ -241,7 +236,7 @@ def test_a_run_writes_table_and_figure(tmp_path):
         for name in ("mean", "std", "rank"):
             tag = f"symbol_attention/{name}/embed.3.attention/{line['head']}"
             assert float(line[name]) == pytest.approx(last[tag])
-    assert "figures/symbol_attention.png" in helpers.files(tmp_path)
+    assert "figures/symbol_attention.png" in support.files(tmp_path)
 
 
 def test_the_figure_shows_the_heads_that_differ_most():

@@ -10,7 +10,7 @@ from lit_credit.callbacks import EmbeddingGeometry
 from lit_credit.models import GPT
 from lit_credit.rules import BP
 from lit_credit.tasks import NextToken
-from tests.callbacks import helpers
+from tests import support
 
 SYMBOLS, WIDTH = 10, 8
 
@@ -26,13 +26,7 @@ def off_diagonal(c):
 
 def measured(module, data=None, **options):
     callback = EmbeddingGeometry(**options)
-    trainer = helpers.trainer(None, logger=False)
-    trainer.datamodule = data
-    module.eval()
-    callback.prepare(trainer, module)
-    callback.begin(trainer, module)
-    with torch.no_grad():
-        return callback.measure(module), callback
+    return support.measured(callback, module, data), callback
 
 
 def test_embedding_and_unembedding_of_a_net_by_default():
@@ -80,7 +74,7 @@ class Pairs(LightningModule):
 
 def test_vectors_of_contexts_against_a_loop():
     torch.manual_seed(0)
-    module, data = Pairs(), helpers.Data()
+    module, data = Pairs(), support.Data()
     values, callback = measured(module, data)
     _, prior, rows = data.contexts()
     vectors, u = (w.detach().double().numpy() for w in (module.table.weight, module.out.weight))
@@ -120,10 +114,10 @@ def test_what_is_not_finite_is_not_left_out():
 
 
 def test_nearest_is_undefined_without_a_direction_and_regards_only_symbols_that_have_one():
-    module, data = Pairs(), helpers.Data()
+    module, data = Pairs(), support.Data()
     target = torch.arange(12) % 3  # symbol 3 is never the likeliest
     rows = torch.full((12, 4), 0.1).scatter(1, target[:, None], 0.7)
-    data.contexts = lambda: (*helpers.Data.contexts(data)[:2], rows)
+    data.contexts = lambda: (*support.Data.contexts(data)[:2], rows)
     with torch.no_grad():
         module.out.weight.copy_(torch.eye(4, 5))
         module.table.weight.copy_(torch.eye(4, 5)[target])
@@ -136,7 +130,7 @@ def test_nearest_is_undefined_without_a_direction_and_regards_only_symbols_that_
 
 
 def test_contexts_that_never_come_play_no_part():
-    module, data = Pairs(), helpers.Data()
+    module, data = Pairs(), support.Data()
     x, prior, rows = data.contexts()
     prior = prior * (torch.arange(12) > 2)
     prior = prior / prior.sum()

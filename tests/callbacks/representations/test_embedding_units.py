@@ -9,7 +9,7 @@ from lit_credit.callbacks import CreditAlignment, GradientNorms, ReferenceValidi
 from lit_credit.datamodules import TensorLoader
 from lit_credit.rules import BP, DFA, BlockFA
 from lit_credit.tasks import Classification
-from tests.rules.helpers import quiet_trainer, seeded
+from tests.support import quiet_trainer, seeded
 
 
 class Embedding(nn.Module):

@@ -7,13 +7,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from scipy.linalg import subspace_angles
 
 from lit_credit.callbacks import SubspaceDistance
-from tests.callbacks import helpers
+from tests import support
 from tests.callbacks.representations.test_embedding_geometry import Pairs
 
 SYMBOLS = 8
 
 
-class Known(helpers.Data):
+class Known(support.Data):
     """Rows whose log-probabilities are of a rank, and what spans them."""
 
     def __init__(self, spread=0.0):
@@ -33,11 +33,7 @@ class Known(helpers.Data):
 
 
 def measured(module, data=None, **options):
-    callback = SubspaceDistance(**options)
-    trainer = helpers.trainer(None, logger=False)
-    trainer.datamodule = data
-    callback.prepare(trainer, module)
-    return callback.measure(module)
+    return support.measured(SubspaceDistance(**options), module, data)
 
 
 def module():
@@ -104,7 +100,7 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="`rank` is 6, but 'out' and the reference share 5"):
         measured(module(), Known(), rank=6)
     with pytest.raises(MisconfigurationException, match="has 8 rows, but the reference has 4"):
-        measured(module(), helpers.Data())
+        measured(module(), support.Data())
     with pytest.raises(MisconfigurationException, match="'name', which Known has as str"):
         measured(module(), Known(), data_reference="name")
     with pytest.raises(ValueError, match=r"`reference`: 'b' matches nothing.*out"):

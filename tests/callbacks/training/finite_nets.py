@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_credit.datamodules import TensorLoader
-from tests.callbacks import helpers
-from tests.callbacks.helpers import CLASSES, FEATURES, WIDTH
+from tests import support
+from tests.support import CLASSES, FEATURES, WIDTH
 
 MARK, ROW = 100.0, 19
 """The third batch of eight has the marked row."""
@@ -66,12 +66,12 @@ def with_norm():
 
 
 def marked_loader(batch_size=8, value=MARK, row=ROW):
-    x, y = helpers.tensors(32)
+    x, y = support.tensors(32)
     x[row, 3] = value
     return TensorLoader((x, y), batch_size=batch_size, shuffle=False)
 
 
-class Automatic(helpers.Foreign):
+class Automatic(support.Foreign):
     def __init__(self, net=with_norm, optimizer="sgd"):
         super().__init__(net)
         self.optimizer = optimizer

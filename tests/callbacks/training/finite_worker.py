@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from lit_credit.callbacks import FiniteGuard
-from tests.callbacks.helpers import tensors, trainer
 from tests.callbacks.training.finite_nets import MARK, Automatic, Marked
+from tests.support import tensors, trainer
 
 
 class OfOneProcess(Automatic):

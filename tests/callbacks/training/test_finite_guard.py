@@ -13,8 +13,7 @@ from lit_credit.callbacks.base.failures import tell_undefined
 from lit_credit.cli import main
 from lit_credit.rules import BP, DFA, FA, BlockFA
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.callbacks.helpers import fit, hooks, same_state
+from tests import support
 from tests.callbacks.training.finite_nets import (
     Automatic,
     Manual,
@@ -23,6 +22,7 @@ from tests.callbacks.training.finite_nets import (
     marked_loader,
     with_gradient,
 )
+from tests.support import fit, hooks, same_state
 
 LOCAL = [(kind, {"recompute": again}) for kind in (BlockFA, DFA) for again in (False, True)]
 RULES = [(BP, {}), (FA, {}), *LOCAL, (DFA, {"normalize_credit": True})]
@@ -46,9 +46,9 @@ def values(folder):
 
 @pytest.mark.parametrize(("kind", "options"), RULES, ids=str)
 def test_names_the_unit_and_leaves_the_weights(kind, options, tmp_path):
-    clean = helpers.rule(kind, Marked, **options)
+    clean = support.rule(kind, Marked, **options)
     train(tmp_path / "clean", clean, max_steps=2)
-    module = helpers.rule(kind, Marked, **options)
+    module = support.rule(kind, Marked, **options)
     before = hooks(module)
     message = (
         r"step 2 \(epoch 0, batch 2\)\. Loss .*activation: `net\.blocks\.1\.1` \(64 of 64 NaN\)"
@@ -64,7 +64,7 @@ def test_names_the_unit_and_leaves_the_weights(kind, options, tmp_path):
 
 @pytest.mark.parametrize(("kind", "options"), RULES, ids=str)
 def test_names_the_credit_where_the_forward_pass_is_finite(kind, options, tmp_path):
-    module = helpers.rule(kind, with_gradient, **options)
+    module = support.rule(kind, with_gradient, **options)
     message = r"First credit, from the top: `net\.blocks\.1\.0` \(64 of 64 NaN\)"
     with pytest.raises(ValueError, match=message):
         train(tmp_path, module, FiniteGuard())
@@ -78,7 +78,7 @@ def test_names_the_credit_where_the_forward_pass_is_finite(kind, options, tmp_pa
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_names_the_unit_whose_feedback_is_not_finite(recompute, tmp_path):
-    module = helpers.rule(DFA, Marked, recompute=recompute)
+    module = support.rule(DFA, Marked, recompute=recompute)
 
     class Spoil(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -113,14 +113,14 @@ def test_the_first_of_accumulated_batches(tmp_path):
 
 
 def test_one_of_several_updates_in_a_step(tmp_path):
-    module = helpers.rule(BP, Marked, updates_per_step=2)
+    module = support.rule(BP, Marked, updates_per_step=2)
     with pytest.raises(ValueError, match=r"step 1 \(epoch 0, batch 0\).*\(32 of 32 NaN\)"):
         train(tmp_path, module, FiniteGuard(), loader=marked_loader(row=5))
 
 
 def test_a_batch_that_is_not_finite(tmp_path):
     with pytest.raises(ValueError, match=r"The batch has 1 of 96 inf\. First activation"):
-        train(tmp_path, helpers.rule(BP), FiniteGuard(), loader=marked_loader(value=math.inf))
+        train(tmp_path, support.rule(BP), FiniteGuard(), loader=marked_loader(value=math.inf))
 
 
 class Namesakes(Automatic):
@@ -196,7 +196,7 @@ def test_bad_arguments(tmp_path):
         with pytest.raises(ValueError, match=f"`{name}`"):
             FiniteGuard(**arguments)
     with pytest.raises(ValueError, match=r"`units`: 'blocks.7' matches nothing"):
-        train(tmp_path, helpers.rule(BP), FiniteGuard(units=["blocks.7"]))
+        train(tmp_path, support.rule(BP), FiniteGuard(units=["blocks.7"]))
 
 
 def test_from_yaml(tmp_path, capsys):

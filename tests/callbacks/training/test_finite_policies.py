@@ -11,8 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_credit.callbacks import FiniteGuard
 from lit_credit.rules import BP, DFA
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
-from tests.callbacks.helpers import same_state, traces
+from tests import support
 from tests.callbacks.training.finite_nets import (
     MARK,
     Automatic,
@@ -22,7 +21,8 @@ from tests.callbacks.training.finite_nets import (
     with_gradient,
 )
 from tests.callbacks.training.test_finite_guard import train
-from tests.processes import run_module
+from tests.support import same_state, traces
+from tests.support.processes import run_module
 
 
 class Snapshots(Callback):
@@ -54,14 +54,14 @@ def flat(state):
 
 
 SKIPPED = {
-    "dfa": (lambda: helpers.rule(DFA, Marked, clip_norm=1.0), {}),
-    "gradient": (lambda: helpers.rule(BP, with_gradient), {}),
+    "dfa": (lambda: support.rule(DFA, Marked, clip_norm=1.0), {}),
+    "gradient": (lambda: support.rule(BP, with_gradient), {}),
     "momentum": (Automatic, {"gradient_clip_val": 1.0}),
     "adamw": (lambda: Automatic(optimizer="adamw"), {}),
     "two optimizers": (Manual, {}),
     "scaler": (lambda: Automatic(optimizer="adamw"), {"scale": 8.0}),
     "fused and scaler": (lambda: Automatic(optimizer="fused"), {"scale": 8.0}),
-    "rule and scaler": (lambda: helpers.rule(DFA, Marked), {"scale": 8.0}),
+    "rule and scaler": (lambda: support.rule(DFA, Marked), {"scale": 8.0}),
 }
 
 
@@ -97,7 +97,7 @@ def test_accumulated_gradients_go_as_a_whole(tmp_path):
 
 
 def test_skipping_cannot_mend_weights(tmp_path):
-    module = helpers.rule(BP, Marked)
+    module = support.rule(BP, Marked)
     with torch.no_grad():
         module.net.head.bias[0] = torch.inf
     message = r"step 0 .*Weights of `net\.head\.bias` \(1 of 4 inf\)\. An update before"
@@ -139,7 +139,7 @@ def test_gradients_that_no_scale_makes_finite_are_not(tmp_path):
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 @pytest.mark.parametrize(
     "make",
-    [lambda: helpers.rule(DFA, updates_per_step=2), Automatic, Manual],
+    [lambda: support.rule(DFA, updates_per_step=2), Automatic, Manual],
     ids=["rule", "a", "m"],
 )
 def test_finite_training_is_the_same_to_the_bit(make, policy, tmp_path):

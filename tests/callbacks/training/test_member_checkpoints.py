@@ -10,8 +10,9 @@ from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
 from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
 from lit_credit.tasks import EachMember
-from tests.processes import run_module
-from tests.rules.helpers import quiet_trainer
+from tests.callbacks.training import ensemble_worker
+from tests.support import quiet_trainer
+from tests.support.processes import run_module
 
 SMALL = ["--data.init_args.steps_per_epoch", "10", "--data.init_args.val_size", "200"]
 SMALL += ["--data.init_args.val_chains", "2", "--data.init_args.test_size", "200"]
@@ -85,7 +86,10 @@ def test_of_an_ensemble_built_in_python(tmp_path):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_members_are_written_by_one_process_into_a_folder_that_is_new(tmp_path, devices):
     folder = tmp_path / "not" / "yet"
-    run_module("tests.callbacks.training.ensemble_worker", devices, folder)
+    if devices == 1:
+        ensemble_worker.train(1, str(folder))
+    else:
+        run_module("tests.callbacks.training.ensemble_worker", devices, folder)
     found = sorted(path.name for path in (folder / "members").iterdir())
     assert found == ["M00_seed3.ckpt", "M01_seed4.ckpt"]
 

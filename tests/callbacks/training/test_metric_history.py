@@ -5,12 +5,12 @@ import pytest
 from lit_credit.callbacks import MetricHistory
 from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
-from tests.callbacks import helpers
+from tests import support
 
 
 def steps(folder, module=None, **kwargs):
-    trainer = helpers.trainer(folder, MetricHistory(), logger=False, **kwargs)
-    trainer.fit(module or helpers.rule(BP), helpers.train_loader(), helpers.val_loader())
+    trainer = support.trainer(folder, MetricHistory(), logger=False, **kwargs)
+    trainer.fit(module or support.rule(BP), support.train_loader(), support.val_loader())
     rows = read_history(folder / "metrics.jsonl")
     return [(row["step"], row["epoch"]) for row in rows], rows, trainer
 
@@ -31,7 +31,7 @@ def test_a_validation_in_mid_epoch_counts_the_epochs_completed(tmp_path):
     assert found == [(2, 0), (4, 1), (6, 1), (8, 2)]
 
 
-class Underscored(helpers.Validated):
+class Underscored(support.Validated):
     """One that names its metrics as Lightning's own examples do."""
 
     def log(self, name, *args, **kwargs):
@@ -39,7 +39,7 @@ class Underscored(helpers.Validated):
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(helpers.Validated, "val/loss"), (Underscored, "val_loss")]
+    ("module", "name"), [(support.Validated, "val/loss"), (Underscored, "val_loss")]
 )
 def test_a_foreign_module_that_validates(module, name, tmp_path):
     _, rows, _ = steps(tmp_path, module(), max_epochs=1)
@@ -48,7 +48,7 @@ def test_a_foreign_module_that_validates(module, name, tmp_path):
 
 def test_a_validation_outside_of_fit_is_no_row(tmp_path):
     callback = MetricHistory()
-    trainer = helpers.trainer(tmp_path, callback, logger=False, max_epochs=1)
-    module = helpers.rule(BP)
-    trainer.validate(module, helpers.val_loader(), verbose=False)
+    trainer = support.trainer(tmp_path, callback, logger=False, max_epochs=1)
+    module = support.rule(BP)
+    trainer.validate(module, support.val_loader(), verbose=False)
     assert callback.history.rows == []

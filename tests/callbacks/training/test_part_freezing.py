@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_credit.callbacks import PartFreezing
 from lit_credit.rules import BP, DFA, FA
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Foreign, fit, same_state
+from tests import support
+from tests.support import Foreign, fit, same_state
 
 ALL = {"embed", "blocks", "head"}
 
@@ -27,7 +27,7 @@ def moved(module, before):
 @pytest.mark.parametrize("kind", [BP, FA, DFA, Foreign])
 @pytest.mark.parametrize("frozen", [["embed"], ["blocks.*"], ["embed", "head"]])
 def test_what_is_frozen_stays_and_the_rest_moves(kind, frozen, tmp_path):
-    module = Foreign() if kind is Foreign else helpers.rule(kind)
+    module = Foreign() if kind is Foreign else support.rule(kind)
     names = [f"model.{name}" for name in frozen] if kind is Foreign else frozen
     before = snapshot(module)
     fit(tmp_path, module, PartFreezing(names), logger=False, max_epochs=1)
@@ -36,7 +36,7 @@ def test_what_is_frozen_stays_and_the_rest_moves(kind, frozen, tmp_path):
 
 
 def test_single_parameters_and_weight_decay(tmp_path):
-    module = helpers.rule(FA, optimizer=lambda p: torch.optim.AdamW(p, weight_decay=1.0))
+    module = support.rule(FA, optimizer=lambda p: torch.optim.AdamW(p, weight_decay=1.0))
     before = snapshot(module)
     fit(tmp_path, module, PartFreezing(["head.bias"]), logger=False, max_epochs=1)
     now = snapshot(module)
@@ -60,7 +60,7 @@ class Watch(Callback):
 @pytest.mark.parametrize("rule", [BP, DFA])
 def test_parts_learn_from_the_epoch_on_in_which_they_are_unfrozen(rule, tmp_path):
     watch = Watch()
-    module = helpers.rule(rule)
+    module = support.rule(rule)
     fit(tmp_path, module, PartFreezing(["head"], unfreeze_epoch=2), watch, logger=False)
     assert watch.moved == [False, False, True]
 
@@ -68,7 +68,7 @@ def test_parts_learn_from_the_epoch_on_in_which_they_are_unfrozen(rule, tmp_path
 @pytest.mark.parametrize("saved_at", [6, 8, 10])
 def test_a_resumed_run_goes_on_as_it_was(saved_at, tmp_path):
     def run(name, steps, ckpt_path=None):
-        module = helpers.rule(DFA)
+        module = support.rule(DFA)
         checkpoint = ModelCheckpoint(
             tmp_path / name, filename="{step}", every_n_train_steps=saved_at, save_top_k=-1
         )
@@ -89,7 +89,7 @@ class Mover(Callback):
 
 
 def test_a_part_that_moves_all_the_same_is_an_error(tmp_path):
-    module = helpers.rule(BP)
+    module = support.rule(BP)
     with pytest.raises(RuntimeError, match=r"net\.head\.bias moved, although frozen"):
         fit(tmp_path, module, PartFreezing(["head"]), Mover(), logger=False)
     assert all(p.requires_grad for p in module.parameters())
@@ -103,7 +103,7 @@ def test_what_cannot_be_frozen_is_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             PartFreezing(**arguments)
-    module = helpers.rule(BP)
+    module = support.rule(BP)
     for frozen, message in (
         (["tail"], r"`frozen`: 'tail' matches nothing.*head\.weight"),
         (["embed.2"], r"`frozen` is embed.2, in which there are no parameters"),
@@ -111,13 +111,13 @@ def test_what_cannot_be_frozen_is_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             fit(tmp_path, module, PartFreezing(frozen), logger=False)
-    trainer = helpers.trainer(tmp_path, logger=False, devices=2)
+    trainer = support.trainer(tmp_path, logger=False, devices=2)
     with pytest.raises(MisconfigurationException, match="on 2 devices"):
         PartFreezing(["head"], unfreeze_epoch=1).setup(trainer, module, "fit")
 
 
 def test_what_has_diverged_does_not_move(tmp_path):
-    module = helpers.rule(BP)
+    module = support.rule(BP)
     torch.nn.init.constant_(module.net.head.bias, torch.nan)
     fit(tmp_path, module, PartFreezing(["head"]), logger=False, max_epochs=1)
     assert module.net.head.bias.isnan().all()

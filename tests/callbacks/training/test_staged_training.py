@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from lit_credit.callbacks import PartFreezing, StagedTraining
 from lit_credit.rules import BP, DFA, FA
-from tests.callbacks import helpers
-from tests.callbacks.helpers import Foreign, fit, same_state
+from tests import support
+from tests.support import Foreign, fit, same_state
 
 STAGES = [["head"], ["blocks.0"], ["blocks.1.0.weight", "head"]]
 MOVED = [{"head.weight", "head.bias"}, {"blocks.0.0.weight", "blocks.0.0.bias"}]
@@ -54,7 +54,7 @@ class Manual(Foreign):
 def test_only_the_parts_of_the_stage_move(kind, tmp_path):
     foreign = issubclass(kind, Foreign)
     adam = {"optimizer": lambda p: torch.optim.AdamW(p, weight_decay=0.1)}
-    module = kind() if foreign else helpers.rule(kind, **adam)
+    module = kind() if foreign else support.rule(kind, **adam)
     stages = [[f"model.{n}" for n in names] for names in STAGES] if foreign else STAGES
     watch = Watch()
     callbacks = watch, StagedTraining(stages, epochs_per_stage=2)
@@ -67,7 +67,7 @@ def test_only_the_parts_of_the_stage_move(kind, tmp_path):
 
 
 def test_with_several_updates_a_step(tmp_path):
-    watch, module = Watch(), helpers.rule(BP, updates_per_step=2)
+    watch, module = Watch(), support.rule(BP, updates_per_step=2)
     fit(tmp_path, module, watch, StagedTraining(STAGES), logger=False)
     assert watch.moved == MOVED
     assert watch.updates == 24
@@ -76,9 +76,9 @@ def test_with_several_updates_a_step(tmp_path):
 @pytest.mark.parametrize("kind", [BP, FA, DFA])
 def test_against_a_loop_that_moves_the_stage_alone(kind, tmp_path):
     sgd = {"optimizer": lambda p: torch.optim.SGD(p, lr=0.1)}
-    staged = helpers.rule(kind, **sgd)
+    staged = support.rule(kind, **sgd)
     fit(tmp_path, staged, StagedTraining(STAGES), logger=False)
-    twin, loader = helpers.rule(kind, **sgd), helpers.train_loader()
+    twin, loader = support.rule(kind, **sgd), support.train_loader()
     named = dict(twin.net.named_parameters())
     for names in MOVED:
         chosen = [named[name] for name in sorted(names)]
@@ -93,7 +93,7 @@ def test_against_a_loop_that_moves_the_stage_alone(kind, tmp_path):
 @pytest.mark.parametrize("saved_at", [6, 8, 10])
 def test_a_resumed_run_goes_on_as_it_was(saved_at, tmp_path):
     def run(name, steps, ckpt_path=None):
-        module = helpers.rule(DFA, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
+        module = support.rule(DFA, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
         checkpoint = ModelCheckpoint(
             tmp_path / name, filename="{step}", every_n_train_steps=saved_at, save_top_k=-1
         )
@@ -109,7 +109,7 @@ def test_a_resumed_run_goes_on_as_it_was(saved_at, tmp_path):
 
 
 def test_what_others_have_frozen_stays_frozen(tmp_path):
-    watch, module = Watch(), helpers.rule(BP)
+    watch, module = Watch(), support.rule(BP)
     module.net.head.bias.requires_grad_(False)
     fit(tmp_path, module, watch, StagedTraining(STAGES), logger=False)
     assert watch.moved == [moved - {"head.bias"} for moved in MOVED]
@@ -138,7 +138,7 @@ class Tied(LightningModule):
 def test_a_tied_weight_learns_by_either_name(tmp_path):
     watch = Watch()
     stages = StagedTraining([["3"], ["2"]])
-    fit(tmp_path, Tied(), watch, stages, loaders=(helpers.train_loader(), None), logger=False)
+    fit(tmp_path, Tied(), watch, stages, loaders=(support.train_loader(), None), logger=False)
     assert watch.moved == [{"3.weight", "3.bias"}, {"0.weight"}, {"0.weight"}]
 
 
@@ -149,7 +149,7 @@ class Mover(Callback):
 
 
 def test_a_part_that_moves_all_the_same_is_an_error(tmp_path):
-    module = helpers.rule(BP)
+    module = support.rule(BP)
     with pytest.raises(RuntimeError, match=r"StagedTraining: net\.head\.bias moved, although fro"):
         fit(tmp_path, module, StagedTraining(STAGES), Mover(), logger=False)
     assert all(p.requires_grad for p in module.parameters())
@@ -165,7 +165,7 @@ def test_what_cannot_be_staged_is_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             StagedTraining(stages, epochs)
-    module = helpers.rule(BP)
+    module = support.rule(BP)
     for names, message in (
         (["tail"], r"`stages\[1\]`: 'tail' matches nothing.*head\.weight"),
         (["head", "he*"], r"`stages\[1\]`: 'head' is matched twice"),
@@ -174,14 +174,14 @@ def test_what_cannot_be_staged_is_named(tmp_path):
         with pytest.raises(ValueError, match=message):
             fit(tmp_path, module, StagedTraining([["embed"], names]), logger=False)
         assert all(p.requires_grad for p in module.parameters())
-    trainer = helpers.trainer(tmp_path, logger=False, devices=2)
+    trainer = support.trainer(tmp_path, logger=False, devices=2)
     with pytest.raises(MisconfigurationException, match="3 stages on 2 devices"):
         StagedTraining(STAGES).setup(trainer, module, "fit")
 
 
 def test_stages_that_the_run_does_not_reach_are_named(tmp_path):
-    module, callback = helpers.rule(BP), StagedTraining(STAGES, epochs_per_stage=2)
-    trainer = helpers.trainer(tmp_path, logger=False, max_epochs=4)
+    module, callback = support.rule(BP), StagedTraining(STAGES, epochs_per_stage=2)
+    trainer = support.trainer(tmp_path, logger=False, max_epochs=4)
     with pytest.warns(UserWarning, match="`max_epochs` is 4, but the last of 3 .* begins after 4"):
         callback.setup(trainer, module, "fit")
-    callback.setup(helpers.trainer(tmp_path, logger=False, max_epochs=5), module, "fit")
+    callback.setup(support.trainer(tmp_path, logger=False, max_epochs=5), module, "fit")

@@ -14,8 +14,8 @@ from lit_credit.datamodules import CharText, Digits
 from lit_credit.models import GPT
 from lit_credit.rules import BP
 from lit_credit.tasks import NextToken
-from tests.callbacks import helpers
-from tests.callbacks.helpers import same_state
+from tests import support
+from tests.support import same_state
 
 TEXT = "abcabcabd\n" * 60
 
@@ -37,7 +37,7 @@ def test_training_is_the_same_to_the_bit_and_samples_are_logged(data, tmp_path):
     for callbacks in ((), (TextSamples(length=12),)):
         module = gpt()
         folder = tmp_path / str(len(callbacks))
-        helpers.trainer(folder, *callbacks, max_epochs=2).fit(module, datamodule=data)
+        support.trainer(folder, *callbacks, max_epochs=2).fit(module, datamodule=data)
         runs.append((module, torch.get_rng_state(), random.getstate()))
     (bare, *before), (watched, *after) = runs
     assert same_state(bare, watched)
@@ -57,7 +57,7 @@ def test_a_trained_model_writes_what_it_was_trained_on(data, tmp_path):
     data.steps_per_epoch = 150
     net = GPT(vocab_size=5, block_size=8, depth=1, heads=2, width=16)
     module = BP(net, NextToken(), optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
-    trainer = helpers.trainer(tmp_path, max_epochs=1, logger=False)
+    trainer = support.trainer(tmp_path, max_epochs=1, logger=False)
     trainer.fit(module, datamodule=data)
     sample = TextSamples(length=30, temperature=0).sample(trainer, module)
     assert sample == "\n" + "abcabcabd\n" * 3
@@ -98,6 +98,6 @@ def test_bad_arguments_are_named(arguments, word):
 
 def test_without_an_alphabet_or_with_a_foreign_prompt_it_stops_before_training(data, tmp_path):
     with pytest.raises(MisconfigurationException, match="Digits does not have"):
-        helpers.trainer(tmp_path, TextSamples()).fit(gpt(), datamodule=Digits())
+        support.trainer(tmp_path, TextSamples()).fit(gpt(), datamodule=Digits())
     with pytest.raises(ValueError, match="not in the vocabulary"):
-        helpers.trainer(tmp_path, TextSamples(prompt="xyz")).fit(gpt(), datamodule=data)
+        support.trainer(tmp_path, TextSamples(prompt="xyz")).fit(gpt(), datamodule=data)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.cli.sweep.test_sweep import Sweep, interrupted
-from tests.processes import gone, wait_until
+from tests.support.processes import gone, wait_until
 
 GRID = """
 seed_everything: [7]

@@ -18,7 +18,7 @@ from lit_credit.cli.sweep.run import _last_values, run_cell
 from lit_credit.cli.sweep.table import write_rows
 from lit_credit.runs.history import read_history
 from lit_credit.runs.lock import hold_folder
-from tests.processes import wait_until
+from tests.support.processes import wait_until
 
 BASE = """
 model:

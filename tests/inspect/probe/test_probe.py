@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from lit_credit.datamodules import TensorLoader
 from lit_credit.inspect.probe.probe import take_probe
-from tests.callbacks import helpers
+from tests import support
 
 
 class Any_(LightningModule):
@@ -50,7 +50,7 @@ class Taking(Callback):
 
 def take(folder, train, val, *wanted, module=None, **options):
     taking = Taking(*wanted)
-    run = helpers.trainer(folder, taking, **({"logger": False, "max_epochs": 1} | options))
+    run = support.trainer(folder, taking, **({"logger": False, "max_epochs": 1} | options))
     loaders = {"train_dataloaders": train, "val_dataloaders": val}
     run.fit(module or Any_(), **{k: v for k, v in loaders.items() if v is not None})
     return taking.probes[0] if len(wanted) == 1 else taking.probes

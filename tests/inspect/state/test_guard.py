@@ -23,6 +23,7 @@ from lit_credit.inspect.state.guard import guarded, isolated
 from lit_credit.testing import STATES
 from lit_credit.testing.seen_state import seen_state
 from lit_credit.utils.random_state import preserved_rng
+from tests.support import Interrupted
 
 
 def draw():
@@ -33,10 +34,6 @@ def seed():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -13,8 +13,9 @@ from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
 from lit_credit.runs.history import read_history
 from lit_credit.tasks import Classification
-from tests.processes import start_module, wait_until
-from tests.rules.helpers import images, loader, quiet_trainer, seeded
+from tests.support import images, loader, quiet_trainer, seeded
+from tests.support.configs import WITHOUT_DIAGNOSTICS
+from tests.support.processes import start_module, wait_until
 
 RULES = [BP, FA, BlockFA, DFA, FrozenUnits]
 
@@ -43,7 +44,8 @@ def fit(rule, folder, ckpt_path=None, stop=10, every=None):
         every_n_epochs=None if every else 1,
         filename="{step}",
     )
-    callbacks = [checkpoint, ResidualNorms(every_n_steps=2), CreditAlignment()]
+    callbacks = [checkpoint, ResidualNorms(every_n_steps=2, figure=False)]
+    callbacks += [CreditAlignment(figure=False)]
     trainer = quiet_trainer(
         max_steps=stop, enable_checkpointing=True, callbacks=callbacks, default_root_dir=folder
     )
@@ -93,6 +95,7 @@ CLI = {
 @pytest.mark.parametrize("stem", CLI)
 def test_a_run_of_the_command_line_loads_by_its_path_alone(stem, tmp_path):
     args = ["fit", "--config", f"configs/residual_explosion/{stem}.yaml"]
+    args += ["--config", str(WITHOUT_DIAGNOSTICS)]
     args += ["--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu"]
     args += ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
     assert main(args) == 0
@@ -108,7 +111,7 @@ def test_a_run_of_the_command_line_loads_by_its_path_alone(stem, tmp_path):
 def command(folder, hold, *extra):
     config = "configs/residual_explosion/dfa.yaml"
     words = ["fit", "--config", config, "--trainer.default_root_dir", str(folder)]
-    words += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "8"]
+    words += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "4"]
     words += ["--trainer.enable_progress_bar", "false", "--data.init_args.batch_size", "100"]
     # Checkpoints in mid-epoch: an epoch has 15 steps.
     words += [
@@ -125,7 +128,7 @@ def command(folder, hold, *extra):
         "--trainer.callbacks.hold",
         str(hold),
         "--trainer.callbacks.epoch",
-        "4",
+        "2",
         "--trainer.callbacks.batch",
         "10",
     ]
@@ -143,7 +146,7 @@ def test_a_run_killed_in_mid_epoch_resumes_bit_exactly(tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     history = killed / "DFA" / "seed_42" / "residual_norms.jsonl"
-    assert [row["epoch"] for row in read_history(history)] == [0, 1, 2, 3, 4]
+    assert [row["epoch"] for row in read_history(history)] == [0, 1, 2]
 
     hold.unlink()
     assert main(command(killed, hold, "--ckpt_path", "last")) == 0
@@ -156,7 +159,7 @@ def test_a_run_killed_in_mid_epoch_resumes_bit_exactly(tmp_path):
         assert torch.equal(value, states[1][name]), name
     for stem in ("residual_norms", "gradient_norms", "credit_alignment", "metrics"):
         rows = [read_history(run / f"{stem}.jsonl") for run in runs]
-        assert [row["epoch"] for row in rows[1]] == list(range(9))
+        assert [row["epoch"] for row in rows[1]] == list(range(5))
         assert json.dumps(rows[0]) == json.dumps(rows[1])
 
 

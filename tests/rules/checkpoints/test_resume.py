@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler as schedules
 from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP
 from lit_credit.tasks import Classification
-from tests.rules.helpers import images, loader, quiet_trainer, seeded
+from tests.support import images, loader, quiet_trainer, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 

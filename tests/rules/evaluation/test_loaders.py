@@ -18,8 +18,8 @@ from lit_credit.datamodules import TensorLoader
 from lit_credit.rules import BP, DFA
 from lit_credit.runs.history import read_history
 from lit_credit.tasks import Classification
-from tests.faults.helpers import mlp
-from tests.rules.helpers import images, loader, quiet_trainer, seeded
+from tests.support import images, loader, quiet_trainer, seeded
+from tests.support.resumable import mlp
 
 
 def data(seed, n=40):

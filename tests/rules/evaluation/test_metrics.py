@@ -11,8 +11,8 @@ from torchmetrics.wrappers import ClasswiseWrapper
 
 from lit_credit.rules import BP
 from lit_credit.tasks import Classification, EachMember
-from tests.faults.helpers import mlp
-from tests.rules.helpers import images, loader, quiet_trainer, seeded
+from tests.support import images, loader, quiet_trainer, seeded
+from tests.support.resumable import mlp
 
 
 class Late(Metric):

@@ -8,8 +8,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lit_credit.rules import BP
 from lit_credit.tasks import Classification
-from tests.faults.helpers import mlp
-from tests.rules.helpers import loader, quiet_trainer, seeded
+from tests.support import loader, quiet_trainer, seeded
+from tests.support.resumable import mlp
 
 
 class NamedOdd(Classification):

@@ -9,8 +9,8 @@ from torch.optim import SGD, Optimizer
 from lit_credit.callbacks import ResidualNorms
 from lit_credit.rules import BP, DFA, FA
 from lit_credit.tasks import Classification
-from tests.faults.helpers import mlp
-from tests.rules.helpers import images, loader, quiet_trainer, seeded
+from tests.support import images, loader, quiet_trainer, seeded
+from tests.support.resumable import mlp
 
 BETA, LR = 0.9, 0.3
 

@@ -24,9 +24,8 @@ from lit_credit.studies.addition.findings import adder_findings, draw_probe
 from lit_credit.studies.addition.layout import AdditionLayout, place_slots
 from lit_credit.studies.addition.model import AdderParts
 from lit_credit.tasks import EachMember
-from tests.callbacks.helpers import events, files
-from tests.rules.helpers import quiet_trainer
 from tests.studies.addition.test_model import NETS, make, tokens_of
+from tests.support import events, files, quiet_trainer
 
 SMALL = ["--data.init_args.steps_per_epoch", "10", "--data.init_args.val_size", "50"]
 SMALL += ["--data.init_args.val_chains", "2", "--data.init_args.test_size", "50"]

@@ -12,7 +12,7 @@ from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
 from lit_credit.studies.addition.data import draw_sums
 from lit_credit.studies.addition.layout import AdditionLayout, carries_in, longest_run
 from lit_credit.utils.random_state import generator_of
-from tests.rules.helpers import quiet_trainer
+from tests.support import quiet_trainer
 
 
 def numbers(data, tokens):

@@ -10,7 +10,7 @@ import yaml
 from lit_credit.inspect.attention.recording import recorded_attention
 from lit_credit.rules import BP, DFA, FA
 from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
-from tests.rules.helpers import quiet_trainer, seeded
+from tests.support import quiet_trainer, seeded
 
 CONFIGS = Path("configs/addition")
 

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from lit_credit.rules import BP
 from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
-from tests.rules.helpers import quiet_trainer
+from tests.support import quiet_trainer
 
 DIGITS = 4
 

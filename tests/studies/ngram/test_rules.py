@@ -15,7 +15,7 @@ from lit_credit.studies.ngram import (
     NGramPrediction,
     PowerUnif,
 )
-from tests.rules.helpers import quiet_trainer, seeded
+from tests.support import quiet_trainer, seeded
 
 
 def train(kind, net, distribution, steps=300, seed=0, lr=1e-2):

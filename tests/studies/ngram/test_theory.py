@@ -11,11 +11,11 @@ from lightning.pytorch import LightningModule, seed_everything
 from scipy.optimize import minimize
 from torch import nn
 
-from lit_credit.inspect.contexts import Contexts
 from lit_credit.rules import BP
 from lit_credit.runs.history import read_history
 from lit_credit.studies.ngram import AlmostRankD, LogProbTheory, LowRank, NGram, NGramPrediction
-from tests.callbacks import helpers
+from tests import support
+from tests.support import ChangedData
 
 TAGS = ("kl", "variance", "kl_best", "kl_second_order", "kl_low_rank", "cosine")
 
@@ -35,23 +35,9 @@ class Pairs(LightningModule):
         return self.out(torch.stack([torch.ones_like(h), h], 1))
 
 
-class Some(helpers.Data):
-    def __init__(self, change):
-        super().__init__()
-        self.change = change
-
-    def contexts(self):
-        return self.change(Contexts(*super().contexts()))
-
-
 def measured(module, data=None, **options):
     callback = LogProbTheory(**({"units": ["out"]} | options))
-    trainer = helpers.trainer(None, logger=False)
-    trainer.datamodule = data or helpers.Data()
-    module.eval()
-    callback.prepare(trainer, module)
-    callback.begin(trainer, module)
-    return callback.measure(module)
+    return support.measured(callback, module, data or support.Data())
 
 
 def kl(p, f):
@@ -61,7 +47,7 @@ def kl(p, f):
 
 def by_hand(module, width):
     """Every number, context by context."""
-    _, prior, rows = (part.double().numpy() for part in helpers.Data().contexts())
+    _, prior, rows = (part.double().numpy() for part in support.Data().contexts())
     u, vectors = (w.detach().double().numpy() for w in (module.out.weight, module.table.weight))
     b = np.zeros(4) if module.out.bias is None else module.out.bias.detach().double().numpy()
     logs = np.log(rows) - np.log(rows).mean(1, keepdims=True)
@@ -114,7 +100,7 @@ def test_what_the_softmax_does_not_see_of_a_vector_is_left_out():
     assert values["kl_best"] == pytest.approx(0, abs=1e-6)
     assert values["kl_low_rank"] == pytest.approx(0, abs=1e-6)
     with torch.no_grad():
-        rows = helpers.Data().contexts()[2].double()
+        rows = support.Data().contexts()[2].double()
         w = (rows.log() - rows.log().mean(1, keepdim=True)) @ torch.linalg.pinv(
             (module.out.weight.double() - module.out.weight.double().mean(0)).mT
         )
@@ -134,7 +120,7 @@ def test_a_symbol_that_cannot_come_leaves_the_divergence_alone():
             weight[where] *= prior
             return c._replace(rows=rows, prior=weight / weight.sum())
 
-        return Some(changed)
+        return ChangedData(changed)
 
     values = measured(Pairs(), change(0, 1.0))
     assert math.isfinite(values.pop("kl"))
@@ -174,7 +160,7 @@ def test_a_trained_net_is_as_good_as_its_unembedding_allows(tmp_path):
         optimizer=lambda p: torch.optim.Adam(p, lr=2e-2),
         updates_per_step=100,
     )
-    trainer = helpers.trainer(tmp_path, LogProbTheory(), logger=False, max_epochs=1)
+    trainer = support.trainer(tmp_path, LogProbTheory(), logger=False, max_epochs=1)
     trainer.fit(module, datamodule=data)
     first, last = ({t: row["values"][f"theory/{t}"] for t in TAGS} for row in _rows(tmp_path))
     assert first["kl"] > 10 * last["kl"]

@@ -11,7 +11,7 @@ from lit_credit.rules import DFA
 from lit_credit.runs.checkpoint_io import AtomicCheckpointIO
 from lit_credit.runs.history import read_history
 from lit_credit.tasks import Classification
-from tests.rules.helpers import loader, quiet_trainer, seeded
+from tests.support import loader, quiet_trainer, seeded
 
 STEPS = 6
 """Of an epoch."""

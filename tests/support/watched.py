@@ -11,8 +11,8 @@ from lit_credit.callbacks import (
     ResidualNorms,
     SoftmaxJacobian,
 )
-from tests.callbacks import helpers
-from tests.callbacks.helpers import same_state
+from tests import support
+from tests.support import same_state
 
 UNITS = ["model.embed", "model.blocks.*"]
 
@@ -41,12 +41,12 @@ class WeightSum(Diagnostic):
 
 
 def loaders():
-    return helpers.train_loader(), helpers.val_loader()
+    return support.train_loader(), support.val_loader()
 
 
 def fit(folder, module, *callbacks, data=None, **kwargs):
     options = {"logger": False, "max_epochs": 1} | kwargs
-    run = helpers.trainer(folder, *callbacks, **options)
+    run = support.trainer(folder, *callbacks, **options)
     run.fit(module, *(data or loaders)())
     return run
 
