@@ -130,9 +130,10 @@ class _Results(_Held):
         # Not at the top: the command line answers some mistakes without torch.
         import torch
 
+        from lit_credit.utils.private_names import late_disable
+
         decorate = torch.compiler.disable
-        # The same, which loads the compiler when the function is called first.
-        torch.compiler.disable = getattr(torch, "_disable_dynamo", decorate)
+        torch.compiler.disable = late_disable()
         try:
             self.loader.exec_module(module)
         finally:
