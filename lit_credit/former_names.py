@@ -181,6 +181,7 @@ utils.history runs.history
 utils.history_again runs.history_again
 utils.history_rows runs.history_rows
 utils.hyperparameters rules.checkpoints.hyperparameters
+utils.jsonargparse_internals cli.class_hooks
 utils.lock runs.lock
 utils.logging trainer.logging
 utils.matrices inspect.matrices
@@ -280,6 +281,7 @@ tasks.MemorizedContexts studies.ngram.task
 tasks.NGramPrediction studies.ngram.task
 tasks.NGramTarget studies.ngram.task
 tasks.PatternCopying studies.copying.task
+sweep.run.asked_configuration cli.sweep.plan
 utils.logging.logger_due trainer.trainer
 utils.rows.proved_layout inspect.probe.layout
 utils.runs.HISTORIES comparison.known
@@ -291,7 +293,7 @@ utils.series.run_curve comparison.known
 
 _SPLIT = {
     *("callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging", "utils.rows"),
-    *("utils.runs", "utils.series"),
+    *("sweep.run", "utils.runs", "utils.series"),
 }
 """Modules of before whose names lie in several modules now: where ``_NAMES`` says, or else where
 ``_MODULES`` says.

@@ -7,7 +7,7 @@ import torch
 
 from lit_credit.cli import main
 from lit_credit.cli.sweep.grid import as_word, read_grid
-from lit_credit.cli.sweep.run import asked_configuration
+from lit_credit.cli.sweep.plan import asked_configuration
 from lit_credit.datamodules import CIFAR10
 
 # Their net has no size of its own; with that of the class it is run once.

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lit_credit.cli.arguments import ArgumentsError
+
 if TYPE_CHECKING:
     from lit_credit.cli.fit import LitCreditCLI, run
 
@@ -55,6 +57,9 @@ def main(args: Sequence[str] | None = None) -> int:
         from lit_credit.cli.fit import run
 
         run(words)
+    except ArgumentsError as error:  # told without loading torch
+        print(error.line, file=sys.stderr)
+        return 2
     except Exception as error:
         from lit_credit.cli.boundary import report
 

@@ -1,10 +1,25 @@
-"""Command lines that are wrong, told in a line."""
+"""Words of a command line that cannot be read: one line says what is wrong, and where to look."""
 
 import argparse
 import sys
 from typing import NoReturn
 
-__all__ = ["ShortErrorArguments"]
+__all__ = ["ArgumentsError", "ShortErrorArguments"]
+
+
+class ArgumentsError(Exception):
+    """A parser has refused the words that it was given.
+
+    Args:
+        program: name that the line begins with.
+        reason: what is wrong, in one line.
+        command: whose ``--help`` lists the options; None takes the program.
+    """
+
+    def __init__(self, program: str, reason: str, command: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.line = f"{program}: error: {reason} (Options: `{command or program} --help`)"
 
 
 class ShortErrorArguments(argparse.ArgumentParser):
@@ -12,5 +27,5 @@ class ShortErrorArguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the reason in a line, and exit with 2."""
-        print(f"{self.prog}: error: {message} (Options: `{self.prog} --help`)", file=sys.stderr)
+        print(ArgumentsError(self.prog, message).line, file=sys.stderr)
         sys.exit(2)

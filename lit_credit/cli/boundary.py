@@ -13,11 +13,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.trainer.states import TrainerFn
 
+from lit_credit.cli.arguments import ArgumentsError
 from lit_credit.cli.blame import blamed_part
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.short_text import shortened
 
-__all__ = ["FirstStep", "reason", "report"]
+__all__ = ["FirstStep", "line_of", "reason", "report"]
 
 _SELF_EXPLAINING = (ValueError, MisconfigurationException, OSError, ImportError)
 """Types whose text is written for the person who reads it."""
@@ -54,11 +55,14 @@ def report(error: Exception) -> int:
         error: what a command raised.
 
     Returns:
-        The exit code, 1.
+        The exit code: 2 if a parser has refused the command line, else 1.
 
     Raises:
         Exception: the error itself, if ``LIT_CREDIT_TRACEBACK`` is set.
     """
+    if isinstance(error, ArgumentsError):
+        print(error.line, file=sys.stderr)
+        return 2
     if os.environ.get("LIT_CREDIT_TRACEBACK"):
         raise error
     cli = _cli_of(error)
@@ -78,6 +82,11 @@ def report(error: Exception) -> int:
         line = _line(error, None if under_way else cli)
         print(f"lit-credit: error: {line}", file=sys.stderr)
     return 1
+
+
+def line_of(error: Exception) -> str:
+    """What :func:`report` prints of an error that came before the first step, as a value."""
+    return error.reason if isinstance(error, ArgumentsError) else _line(error, _cli_of(error))
 
 
 def reason(error: BaseException) -> str:

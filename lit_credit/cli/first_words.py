@@ -34,7 +34,8 @@ def answer(words: Sequence[str]) -> None:
         words: those after ``lit-credit``.
 
     Raises:
-        SystemExit: if the words are answered; otherwise the command is to be run.
+        SystemExit: if help was printed.
+        ArgumentsError: if the words are refused.
     """
     first = words[0] if words else "--help"
     if not words or first in ("-h", "--help") or not (first.startswith("-") or first in COMMANDS):

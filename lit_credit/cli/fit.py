@@ -20,6 +20,7 @@ from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.runs.run_config import SaveFitConfig
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.paths import localised
+from lit_credit.utils.private_names import keep_configuration, seed_again
 
 __all__ = ["LitCreditCLI", "run"]
 
@@ -45,13 +46,6 @@ class LitCreditCLI(LightningCLI):
         seed = self.config[self.config.subcommand].get("seed_everything")
         if type(seed) is int and not 0 <= seed < 2**32:
             raise ValueError(f"`seed_everything` is {seed}, expected 0 to 4294967295.")
-
-    def _parse_ckpt_path(self) -> None:
-        """What is run is what is configured, also where ``--ckpt_path`` is a file.
-
-        Lightning 2.6 would put the checkpoint's rule, net and learning rate in its place, without a
-        word. One that does not fit is refused when it is loaded.
-        """
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer, whose checkpoints are whole or not there."""
@@ -106,7 +100,7 @@ class LitCreditCLI(LightningCLI):
         self._restore_spelling()
         if path and config.on_resume == "checkpoint" and starting.take_checkpoint(self, path):
             del self.config_dump  # which modules would save as their hyperparameters
-            self._set_seed()
+            seed_again(self)
             self.before_instantiate_classes()
             self.instantiate_classes()
             self._restore_spelling()
@@ -130,11 +124,18 @@ class LitCreditCLI(LightningCLI):
     before_test = before_predict = before_validate
 
 
-def run(words: Sequence[str]) -> LitCreditCLI:
+# A checkpoint that does not fit the configuration is refused when it is loaded.
+keep_configuration(LitCreditCLI)
+
+
+def run(
+    words: Sequence[str], *, parser_class: type[ShortErrorParser] = ShortErrorParser
+) -> LitCreditCLI:
     """Run a command of Lightning's; raises what :func:`lit_credit.cli.main` reports.
 
     Args:
         words: the subcommand and its arguments.
+        parser_class: what reads them.
 
     Returns:
         What has run, with its ``trainer``.
@@ -150,7 +151,7 @@ def run(words: Sequence[str]) -> LitCreditCLI:
         CreditRule,
         LightningDataModule,
         args=list(words),
-        parser_class=ShortErrorParser,
+        parser_class=parser_class,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,

@@ -9,12 +9,12 @@ from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
+from lit_credit.cli.class_hooks import install, without_class_defaults
 from lit_credit.cli.class_rules import OwnClassRules, replaced_classes
 from lit_credit.cli.older_configs import without_old_arguments
 from lit_credit.cli.reasons import ShortErrors, short_reason
 from lit_credit.former_names import with_current_paths
 from lit_credit.runs.yaml_files import checked_loader
-from lit_credit.utils.jsonargparse_internals import install, without_class_defaults
 
 __all__ = ["ShortErrorParser", "short_reason"]
 

@@ -1,12 +1,13 @@
 """Why a parser of jsonargparse refuses what it is given, in a line."""
 
 import re
-import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
+
+from lit_credit.cli.arguments import ArgumentsError
 
 __all__ = ["ShortErrors", "short_reason"]
 
@@ -52,16 +53,12 @@ class ShortErrors(ArgumentParser):
     """A parser that says in a line what is wrong."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the reason in a line, and exit with 2."""
+        """Raise :class:`ArgumentsError` with the reason in a line."""
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        print(
-            f"lit-credit: error: {short_reason(message)} (Options: `{command} --help`)",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        raise ArgumentsError("lit-credit", short_reason(message), command) from ex
 
 
 def short_reason(message: Any) -> str:

@@ -26,6 +26,7 @@ from lit_credit.runs.run_checkpoints import (
 from lit_credit.runs.trusted_classes import check_code
 from lit_credit.trainer.trainer import is_fast_dev_run
 from lit_credit.utils.paths import is_remote, local_path
+from lit_credit.utils.private_names import CLASS_PATH, INSTANTIATOR
 from lit_credit.utils.short_text import choice
 
 __all__ = ["add_options", "checkpoint_of", "start_from_weights", "take_checkpoint", "take_folders"]
@@ -94,7 +95,7 @@ def take_checkpoint(cli: LightningCLI, path: Path | str) -> bool:
     data = saved.get("data")
     check_code(arguments, CreditRule, path)
     check_code({"data": data}, CreditRule, path)
-    kind, _ = arguments.pop("_class_path", None), arguments.pop("_instantiator", None)
+    kind, _ = arguments.pop(CLASS_PATH, None), arguments.pop(INSTANTIATOR, None)
     before = config.clone()
     new: dict[str, Any] = {}
     if kind is not None:

@@ -5,13 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from lit_credit.inspect.unit_names import parse_unit
 from lit_credit.utils.compiled import clean_name, submodule
 from lit_credit.utils.nested import tensors_of
+from lit_credit.utils.private_names import (
+    AnyConvolution,
+    AnyDropout,
+    NormWithStatistics,
+    own_submodules,
+)
 
 __all__ = ["ActivationWatch", "ends_bare", "followed_by_activation"]
 
@@ -19,10 +23,10 @@ _NOT_POINTWISE = ("MultiheadAttention", "GLU", "Softmin", "Softmax", "Softmax2d"
 _ACTIVATIONS = tuple(
     getattr(nn, name) for name in nn.modules.activation.__all__ if name not in _NOT_POINTWISE
 )
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
-_BARE = (nn.Linear, nn.Bilinear, _ConvNd, *_NORMS)
+_NORMS = (NormWithStatistics, nn.GroupNorm, nn.LayerNorm)
+_BARE = (nn.Linear, nn.Bilinear, AnyConvolution, *_NORMS)
 # What may stand between a layer and its activation.
-_BETWEEN = (*_NORMS, nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)
+_BETWEEN = (*_NORMS, nn.Identity, nn.Flatten, AnyDropout)
 _BETWEEN_NAMES = ("Pool1d", "Pool2d", "Pool3d", "RMSNorm")
 
 # The names of torch's functions and methods, without underscores at their ends.
@@ -86,13 +90,13 @@ def _next(module: nn.Module, name: str) -> tuple[str, nn.Module | None]:
     while name:
         path, _, own = name.rpartition(".")
         parent = submodule(module, path)
-        siblings = list(parent._modules)  # with both names of one that is registered twice
+        siblings = list(own_submodules(parent))  # with both names of one that is registered twice
         later = siblings[siblings.index(own) + 1 :]
         if later:
             name = f"{path}.{later[0]}" if path else later[0]
             child = submodule(module, name)
             while isinstance(child, nn.Sequential) and len(child):
-                name, child = f"{name}.{next(iter(child._modules))}", child[0]
+                name, child = f"{name}.{next(iter(own_submodules(child)))}", child[0]
             return clean_name(name), child
         name = path if isinstance(parent, nn.Sequential) else ""
     return "", None

@@ -11,6 +11,7 @@ from lit_credit.feedback.ops import is_feedback
 from lit_credit.utils.compiled import clean_name, eager
 from lit_credit.utils.late_lightning import rank_zero_info
 from lit_credit.utils.nested import tensors_of
+from lit_credit.utils.private_names import saved_factors
 from lit_credit.utils.short_text import choice
 
 __all__ = ["AddedParameters", "multiplied", "refusal"]
@@ -242,7 +243,7 @@ def _outer(node: Any, inputs: Sequence[_Kind | None]) -> str:
     if "activation" not in inputs:
         return ""
     place = list(inputs).index("activation")
-    both = [node._saved_self, node._saved_other]
+    both = saved_factors(node)
     if any(x is None for x in both):
         return ""
     activation, gain = both[place], both[1 - place]

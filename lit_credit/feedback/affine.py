@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from lit_credit.inspect.state.guard import isolated
+from lit_credit.utils.private_names import own_parameters, replace_own_parameters
 
 __all__ = ["AffineForm", "affine_form"]
 
@@ -44,7 +45,7 @@ def affine_form(module: nn.Module) -> AffineForm | None:
 
 
 def _may_be_affine(module: nn.Module) -> bool:
-    own = {name: p for name, p in module._parameters.items() if p is not None}
+    own = {name: p for name, p in own_parameters(module).items() if p is not None}
     weight = own.get("weight")
     return (
         weight is not None
@@ -60,7 +61,7 @@ def _may_be_affine(module: nn.Module) -> bool:
 
 
 def _proved(module: nn.Module) -> AffineForm | None:
-    weight = module._parameters["weight"]
+    weight = own_parameters(module)["weight"]
     if weight is None:
         return None
     rows, columns = weight.shape
@@ -69,7 +70,7 @@ def _proved(module: nn.Module) -> AffineForm | None:
         "transposed": (rows, columns),
     }
     for form, (width, out) in forms.items():
-        bias = module._parameters.get("bias")
+        bias = own_parameters(module).get("bias")
         if (bias is None or bias.shape == (out,)) and _computes(module, form, width):
             return form
     return None
@@ -82,7 +83,7 @@ def _computes(module: nn.Module, form: AffineForm, width: int) -> bool:
         device = "cpu" if like.is_meta else like.device
         return torch.randn(like.shape, generator=generator).to(device)
 
-    own = {name: random(p) for name, p in module._parameters.items() if p is not None}
+    own = {name: random(p) for name, p in own_parameters(module).items() if p is not None}
     weight, bias = own["weight"], own.get("bias")
     matrix = weight.T if form == "plain" else weight
     x = torch.randn(2, 3, width, generator=generator).to(weight.device)
@@ -108,9 +109,6 @@ def _replaced(module: nn.Module, own: dict[str, Tensor]) -> Iterator[None]:
     """Let a module compute with other parameters; its state and random numbers stay."""
     devices = [x.device for x in own.values() if x.is_cuda][:1]
     with torch.random.fork_rng(devices), isolated(module):
-        # A dict of its own, which `preserved_state` drops on exit.
-        vars(module)["_parameters"] = {
-            **module._parameters,
-            **{name: nn.Parameter(x) for name, x in own.items()},
-        }
+        # `isolated` drops the new dict on exit.
+        replace_own_parameters(module, {name: nn.Parameter(x) for name, x in own.items()})
         yield

@@ -10,7 +10,7 @@ from torch import Size, Tensor
 from lit_credit.feedback.credits import Credits, Factors, Feedback
 from lit_credit.feedback.units import UnitGraphs
 
-__all__ = ["Broadcast"]
+__all__ = ["ENTRIES", "Broadcast"]
 
 
 class Broadcast:
@@ -207,3 +207,7 @@ def _worthwhile(factors: Factors, x: Tensor, weight: Tensor) -> bool:
 
 def _on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:
     tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+ENTRIES = (_Broadcast, _Link)
+"""The functions in whose backward credit enters the graph."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
@@ -27,6 +26,7 @@ from lit_credit.feedback.layers import (
 )
 from lit_credit.feedback.matrices import draw_for, feedback_names
 from lit_credit.utils.names import match_names
+from lit_credit.utils.private_names import FORWARD_METHODS, AnyConvolution
 from lit_credit.utils.ranges import check_choice
 
 __all__ = ["add_feedback"]
@@ -44,7 +44,10 @@ _COUNTERPARTS: dict[type[nn.Module], type[FeedbackLayer]] = {
 _EXACT_BY_NATURE = (nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
 # Whose parameters multiply as matrices for all that is known of them.
-_MULTIPLIES = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.Linear, nn.MultiheadAttention, _ConvNd)
+_MULTIPLIES = (
+    *(nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.Linear, nn.MultiheadAttention),
+    AnyConvolution,
+)
 
 
 def add_feedback(
@@ -242,7 +245,7 @@ def _obstacle(
         return "its weight is complex"
     overridden = any(
         getattr(type(layer), method, None) is not getattr(kind, method, None)
-        for method in ("forward", "_conv_forward")
+        for method in FORWARD_METHODS
     )
     if (overridden and not proved) or "forward" in vars(layer):
         return "its forward is its own"

@@ -1,7 +1,7 @@
 """Direct feedback: fixed random matrices from the output error to every unit."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Size, Tensor
@@ -128,8 +128,8 @@ class DirectFeedback(LazyBuffers):
         credits = Credits(dense, factors)
         return normalized_credits(credits, shapes, scale) if self.normalize else credits
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
+    def after_loading(self) -> None:
+        """Draw again what is missing."""
         self._drawn = None
 
     def is_drawn(self, unit: str) -> bool:

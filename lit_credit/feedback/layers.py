@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.ops import feedback_convolution, feedback_linear
+from lit_credit.utils.private_names import AnyConvolution
 
 __all__ = [
     "FeedbackAffine",
@@ -128,7 +129,7 @@ class FeedbackTransposed(FeedbackAffine):
         return None if matrix is None else matrix.T
 
 
-class _FeedbackConv(FeedbackLayer, nn.modules.conv._ConvNd):
+class _FeedbackConv(FeedbackLayer, AnyConvolution):
     feedback: Tensor
 
     def forward(self, input: Tensor) -> Tensor:

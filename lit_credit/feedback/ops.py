@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from lit_credit.utils.private_names import function_of, without_view
+
 __all__ = ["effective_feedback", "feedback_convolution", "feedback_linear", "is_feedback"]
 
 
@@ -117,7 +119,7 @@ class _Linear(Function):
         y = F.linear(x, weight, bias)
         # Of more than two dimensions it is a view of a product, which autograd would not let others
         # change in place, as a plain layer's output may be.
-        return torch.ops.aten._unsafe_view(y, y.shape) if y.dim() > 2 else y
+        return without_view(y) if y.dim() > 2 else y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -169,7 +171,7 @@ class _Convolution(Function):
 
 def is_feedback(node: Any) -> bool:
     """Whether a node of the autograd graph sends the error through a feedback."""
-    return getattr(node, "_forward_cls", None) in (_Linear, _Convolution)
+    return function_of(node) in (_Linear, _Convolution)
 
 
 def _refuse_second_order() -> None:

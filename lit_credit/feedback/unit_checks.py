@@ -5,9 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lit_credit.feedback.broadcast import ENTRIES
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.inspect.unit_names import parse_unit, unit_modules
 from lit_credit.utils.nested import tensors_of
+from lit_credit.utils.private_names import function_of
 from lit_credit.utils.short_text import choice
 
 __all__ = [
@@ -17,9 +19,6 @@ __all__ = [
     "check_sent",
     "stray_parameters",
 ]
-
-_ENTRY = ("_BroadcastBackward", "_LinkBackward")
-"""Names of the graph's nodes at which credit enters; see :mod:`lit_credit.feedback.broadcast`."""
 
 
 def check_coverage(module: nn.Module, units: Sequence[str], readout: Sequence[str]) -> None:
@@ -151,7 +150,7 @@ def check_sent(loss: Tensor, where: str) -> None:
     Raises:
         ValueError: if the loss does not depend on that tensor, so that no unit would learn.
     """
-    if not any(node.name() in _ENTRY for node in _reached(loss)):
+    if not any(function_of(node) in ENTRIES for node in _reached(loss)):
         raise ValueError(
             f"the loss does not depend on {where}, whose gradient is the error, so no unit would "
             "learn. A unit that returns several tensors, as an LSTM its outputs and its state, "
@@ -169,6 +168,6 @@ def _reached(value: Any) -> set[Any]:
         if node is None or node in found:
             continue
         found.add(node)
-        if node.name() not in _ENTRY:  # behind it lie the units, on purpose
+        if function_of(node) not in ENTRIES:  # behind it lie the units, on purpose
             waiting.extend(following for following, _ in node.next_functions)
     return found

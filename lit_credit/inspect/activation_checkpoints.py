@@ -9,17 +9,13 @@ import torch
 from torch.utils import checkpoint as torch_checkpoint
 
 from lit_credit.utils.nested import tensors_of
+from lit_credit.utils.private_names import CHECKPOINT_GENERATORS, in_backward
 from lit_credit.utils.shared import Shared
 
 __all__ = ["checkpoints", "is_second_run", "with_checkpoints"]
 
 Mode = Literal["direct", "kept", "probed"]
 
-# Private in torch, which has no public way to leave out a checkpoint. 2.14 has both.
-_GENERATORS = (
-    "_checkpoint_without_reentrant_generator",
-    "_checkpoint_without_reentrant_generator_impl",
-)
 _STATE = local()
 
 
@@ -62,7 +58,7 @@ def with_checkpoints(mode: Mode, function: Callable[..., Any]) -> Callable[..., 
 
 def is_second_run() -> bool:
     """Whether a forward pass is the second one of a checkpoint, in a backward pass."""
-    return torch._C._current_graph_task_id() != -1
+    return in_backward()
 
 
 def _mode() -> Mode | None:
@@ -103,7 +99,8 @@ def _without(original: Callable[..., Any]) -> Callable[..., Iterator[None]]:
 
 @contextmanager
 def _patched() -> Iterator[None]:
-    names = ("CheckpointFunction", *(n for n in _GENERATORS if hasattr(torch_checkpoint, n)))
+    generators = [name for name in CHECKPOINT_GENERATORS if hasattr(torch_checkpoint, name)]
+    names = ("CheckpointFunction", *generators)
     originals = {name: getattr(torch_checkpoint, name) for name in names}
     try:
         for name, original in originals.items():

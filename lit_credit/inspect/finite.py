@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_credit.utils.nested import has_fractions, tensors_of
+from lit_credit.utils.private_names import norms_of
 
 __all__ = ["NonFinite", "NonFiniteError", "non_finite", "seem_finite"]
 
@@ -78,7 +79,7 @@ def seem_finite(tensors: Sequence[Tensor]) -> bool:
         return True
     # Of the ways to look at every entry the norm is among the fastest: `isfinite` and the largest
     # magnitude take 30 times as long on a CPU.
-    norms = list(torch._foreach_norm([_values(t) for t in tensors]))
+    norms = norms_of([_values(t) for t in tensors])
     if any(n.dtype != norms[0].dtype or n.device != norms[0].device for n in norms):
         norms = [norm.to(norms[0].device, torch.float32) for norm in norms]
     return bool(torch.stack(norms).isfinite().all())

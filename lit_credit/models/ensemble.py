@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lit_credit.protocols import NetProtocol, asked
+from lit_credit.utils.private_names import own_parameters
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_parts, check_range
 
@@ -134,6 +135,6 @@ def _check_buffers(nets: Sequence[nn.Module]) -> None:
 def _replace(net: nn.Module, old: nn.Parameter, new: nn.Parameter) -> None:
     """Put a parameter in the place of another, wherever it is."""
     for child in net.modules():
-        for name, parameter in child._parameters.items():
+        for name, parameter in own_parameters(child).items():
             if parameter is old:
                 setattr(child, name, new)

@@ -252,9 +252,9 @@ class CreditRule(EvaluatedRule):
         """Go on with the random numbers of a resumed run."""
         self.compare_if_not_done()
         skip_device_search()
-        if self._loaded_random_state is not None:
-            set_random_state(self._loaded_random_state)
-            self._loaded_random_state = None
+        if self.loaded_random_state is not None:
+            set_random_state(self.loaded_random_state)
+            self.loaded_random_state = None
         self.continue_curves()
         super().on_fit_start()
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ChainedScheduler, OneCycleLR, SequentialLR
 
 from lit_credit.rules.optimization import check_numbers, step_scheduler
+from lit_credit.utils.private_names import milestones, schedulers_within
 from lit_credit.utils.random_state import random_state, set_random_state
 
 __all__ = ["check_length", "largest_steps", "try_scheduler"]
@@ -80,9 +81,9 @@ def largest_steps(scheduler: Any) -> float:
     """The steps after which a scheduler fails; infinity if it goes on for ever."""
     if isinstance(scheduler, OneCycleLR):
         return float(scheduler.total_steps)
-    parts = [largest_steps(part) for part in getattr(scheduler, "_schedulers", ())]
+    parts = [largest_steps(part) for part in schedulers_within(scheduler)]
     if isinstance(scheduler, SequentialLR):
-        starts, ends = [0, *scheduler._milestones], [*scheduler._milestones, math.inf]
+        starts, ends = [0, *milestones(scheduler)], [*milestones(scheduler), math.inf]
         spans = zip(starts, ends, parts, strict=True)
         return min((a + part for a, b, part in spans if a + part < b), default=math.inf)
     return min(parts, default=math.inf) if isinstance(scheduler, ChainedScheduler) else math.inf

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.cloud_io import _load, get_filesystem
-from lightning.fabric.utilities.types import _PATH
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
 
 from lit_credit.runs.files import reason_of
 from lit_credit.utils.paths import is_remote, local_path
+from lit_credit.utils.private_names import load_file
 
 __all__ = ["AtomicCheckpointIO", "check_is_of_lightning", "read_checkpoint", "save_atomically"]
 
@@ -37,7 +37,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
         """Save; raises OSError, with the older checkpoint intact, if the disk takes no more."""
         path = local_path(path, "ckpt_path")
@@ -67,7 +67,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(
         self,
-        path: _PATH,
+        path: str | Path,
         map_location: Callable[..., Any] | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
@@ -80,13 +80,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         check_is_of_lightning(found, path)
         return found
 
-    def remove_checkpoint(self, path: _PATH) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file, if it is there."""
         super().remove_checkpoint(local_path(path, "ckpt_path"))
 
 
 def read_checkpoint(
-    path: _PATH, map_location: Any = "cpu", weights_only: bool = True
+    path: str | Path, map_location: Any = "cpu", weights_only: bool = True
 ) -> dict[str, Any]:
     """The contents of a checkpoint.
 
@@ -107,7 +107,7 @@ def read_checkpoint(
         files = ", ".join(sorted(map(str, Path(path).rglob("*.ckpt")))[:_SHOWN]) or "none"
         raise ValueError(f"{path} is a folder, expected a file. Checkpoints in it: {files}.")
     try:
-        found = _load(path, map_location=map_location, weights_only=weights_only)
+        found = load_file(path, map_location=map_location, weights_only=weights_only)
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:  # torch raises RuntimeError, EOFError, UnpicklingError, KeyError ...
@@ -148,7 +148,7 @@ def save_atomically(trainer: Trainer) -> None:
         strategy.checkpoint_io = AtomicCheckpointIO()
 
 
-def _unreadable(path: _PATH, error: Exception) -> str:
+def _unreadable(path: str | Path, error: Exception) -> str:
     place = Path(path)
     size = f" ({place.stat().st_size} bytes)" if place.is_file() else ""
     code = re.search(

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_credit.former_names import current_path
+from lit_credit.utils.private_names import CLASS_PATH, INSTANTIATOR
 
 __all__ = ["check_code", "imported"]
 
@@ -53,18 +54,18 @@ def check_code(
     Raises:
         ValueError: naming the first entry that is refused. Nothing was imported or called.
     """
-    instantiator = arguments.get("_instantiator")
+    instantiator = arguments.get(INSTANTIATOR)
     if not isinstance(instantiator, str | None) or instantiator not in _INSTANTIATORS:
-        raise ValueError(_refusal(source, "_instantiator", instantiator, "calls code"))
-    path = arguments.get("_class_path")
+        raise ValueError(_refusal(source, INSTANTIATOR, instantiator, "calls code"))
+    path = arguments.get(CLASS_PATH)
     if path is not None:
         found = imported(path)
         if not isclass(found) or not issubclass(found, rule):
             raise ValueError(
-                _refusal(source, "_class_path", path, f"is not {rule.__name__} or derived from it")
+                _refusal(source, CLASS_PATH, path, f"is not {rule.__name__} or derived from it")
             )
     for name, value in arguments.items():
-        if name not in ("_instantiator", "_class_path", *_OF_NAMES):
+        if name not in (INSTANTIATOR, CLASS_PATH, *_OF_NAMES):
             for at, text, is_class in _named(value, str(name), name in _OF_CLASSES, set()):
                 _check_name(at, text, is_class, source, parsed)
 

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_credit.utils.private_names import MODULE_TABLES, PLACES_OF_TRAINER
+
 __all__ = ["random_states", "seen_state"]
 
-_SKIPPED = ("_trainer", "_fabric", "_device_mesh", "prepare_data_per_node")
+_SKIPPED = (*PLACES_OF_TRAINER, "prepare_data_per_node")
 _NUMBERS = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
@@ -89,7 +91,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
     ]
     if not is_module:
         return parts
-    inner = ("._parameters", "._buffers", "._modules")
+    inner = tuple(f".{name}" for name in MODULE_TABLES)
     flat = [(f".{n}", p) for key in inner for n, p in members[key[1:]].items()]
     return flat + [pair for pair in parts if pair[0] not in inner]
 

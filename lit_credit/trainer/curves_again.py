@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.paths import is_remote, local_path
+from lit_credit.utils.private_names import event_file
 
 __all__ = ["CHARTS", "HYPERPARAMETERS", "already_written", "continue_curves", "flush_curves"]
 
@@ -48,7 +49,7 @@ def continue_curves(
         writer = logger.experiment
         if writer in _WRITTEN:
             continue
-        own = Path(writer.file_writer.event_writer._file_name).name
+        own = Path(event_file(writer)).name
         files = Path(local_path(logger.log_dir)).glob("events.out.tfevents.*")
         earlier = sorted(path for path in files if path.name != own)
         _WRITTEN[writer], before, after = _read(earlier, step, saved_at)

@@ -13,6 +13,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.paths import is_remote, local_path
+from lit_credit.utils.private_names import (
+    add_batches_that_stepped,
+    combined_loader,
+    is_in_turns,
+    last_steps_are_done,
+)
 
 __all__ = [
     "callbacks_of",
@@ -58,7 +64,7 @@ def count_updates(trainer: Trainer, updates: int) -> None:
     ``global_step``, by which Lightning ends a run and saves checkpoints, counts them anyway; what
     is logged has an axis of its own, which knows batches only.
     """
-    trainer.fit_loop.epoch_loop._batches_that_stepped += updates - 1  # it adds one itself
+    add_batches_that_stepped(trainer, updates - 1)  # Lightning adds one itself
 
 
 def epochs_completed(trainer: Trainer) -> int:
@@ -80,10 +86,10 @@ def evaluation_loaders(trainer: Trainer) -> list[str] | None:
     """
     loops = {TrainerFn.VALIDATING: trainer.validate_loop, TrainerFn.TESTING: trainer.test_loop}
     fn = trainer.state.fn or TrainerFn.FITTING
-    combined: Any = loops.get(fn, trainer.fit_loop.epoch_loop.val_loop)._combined_loader
+    combined = combined_loader(loops.get(fn, trainer.fit_loop.epoch_loop.val_loop))
     if combined is None:
         return None
-    if combined._mode != "sequential":
+    if not is_in_turns(combined):
         return [""]
     keys = list(_keys(combined.iterables))
     if len(keys) != len(combined.flattened):  # containers that Lightning takes for a loader
@@ -117,7 +123,7 @@ def is_last_epoch(trainer: Trainer) -> bool:
     return (
         (steps != -1 and trainer.global_step >= steps)
         or (epochs not in (None, -1) and trainer.current_epoch + 1 >= epochs)
-        or (trainer.should_stop and loop._can_stop_early)
+        or (trainer.should_stop and last_steps_are_done(trainer))
     )
 
 

@@ -14,6 +14,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lit_credit.protocols import DiagnosticProtocol, RuleProtocol, asked
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.private_names import (
+    checks_after_epochs,
+    saves_after_epochs,
+    saves_every_n_steps,
+)
 from lit_credit.utils.short_text import choice
 
 __all__ = ["check_tags", "check_times", "is_measured", "watch"]
@@ -117,16 +122,16 @@ def _watchers(trainer: Trainer) -> Iterator[_Watcher]:
 
 
 def _times_of_checkpoint(callback: Any, trainer: Trainer) -> tuple[str, int]:
-    if callback._every_n_train_steps > 0:
-        return "step", callback._every_n_train_steps
+    if (steps := saves_every_n_steps(callback)) > 0:
+        return "step", steps
     if callback.every_n_epochs > 0:
-        at_end = callback._should_save_on_train_epoch_end(trainer)
+        at_end = saves_after_epochs(callback, trainer)
         return "epoch" if at_end else "validation", callback.every_n_epochs
     return "sometimes", 1
 
 
 def _stops_after_epochs(callback: Any, trainer: Trainer) -> bool:
-    given: bool | None = callback._check_on_train_epoch_end
+    given = checks_after_epochs(callback)
     if given is None:  # until its `setup`, which makes it so
         return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
     return given

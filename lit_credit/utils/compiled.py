@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lit_credit.utils.late_lightning import misconfiguration
+from lit_credit.utils.private_names import COMPILED, is_compiled
 from lit_credit.utils.shared import Shared
 
 __all__ = [
@@ -20,9 +21,6 @@ __all__ = [
     "submodule",
 ]
 
-_WRAPPED = "_orig_mod"
-"""Under this name ``torch.compile(module)`` holds the module, which names should not show."""
-
 
 def clean_name(name: str) -> str:
     """A dotted name as it would be without ``torch.compile``.
@@ -31,7 +29,7 @@ def clean_name(name: str) -> str:
         >>> clean_name("net._orig_mod.blocks.0")
         'net.blocks.0'
     """
-    return ".".join(part for part in name.split(".") if part != _WRAPPED)
+    return ".".join(part for part in name.split(".") if part != COMPILED)
 
 
 def named_submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -89,15 +87,13 @@ def compiled_part(module: nn.Module) -> str | None:
     Whether by ``torch.compile(module)``, ``module.compile()``, or Lightning from the former.
     """
     for name, child in module.named_modules():
-        in_place = getattr(child, "_compiled_call_impl", None) is not None
-        by_lightning = getattr(child, "_compiler_ctx", None) is not None
-        if in_place or by_lightning or _unwrapped(child) is not child:
+        if is_compiled(child) or _unwrapped(child) is not child:
             return clean_name(name) or type(_unwrapped(child)).__name__
     return None
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    inner = getattr(module, _WRAPPED, None)
+    inner = getattr(module, COMPILED, None)
     return inner if isinstance(inner, nn.Module) else module
 
 

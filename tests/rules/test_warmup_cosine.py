@@ -44,5 +44,7 @@ def test_a_warmup_as_long_as_all_is_refused():
     with pytest.raises(ValueError, match="`warmup` is 9"):
         WarmupCosine(optimizer, warmup=9, total=9)
     for floor in (-0.1, 10.0):
-        with pytest.raises(ValueError, match=f"`floor` is {floor}, expected a number from 0 to 1. It is a share"):
+        with pytest.raises(
+            ValueError, match=f"`floor` is {floor}, expected a number from 0 to 1. It is a share"
+        ):
             WarmupCosine(optimizer, warmup=1, total=9, floor=floor)

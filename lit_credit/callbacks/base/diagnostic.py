@@ -23,6 +23,7 @@ from lit_credit.trainer.trainer import (
 )
 from lit_credit.trainer.watched import check_tags, check_times, watch
 from lit_credit.utils.compiled import check_compiled
+from lit_credit.utils.private_names import state_key_of
 from lit_credit.utils.ranges import check_range
 
 __all__ = ["Diagnostic"]
@@ -165,7 +166,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
     @property
     def state_key(self) -> str:
         """Distinct for every set of arguments that bears on the rows, and every sibling."""
-        return self._generate_state_key(**self.arguments, sibling=self._rank_among_siblings)
+        return state_key_of(self, **self.arguments, sibling=self._rank_among_siblings)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -8,14 +8,22 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode  # it has no public name
+
+from lit_credit.utils.private_names import (
+    DISPATCHERS,
+    PRIVATE_DRAWS,
+    TO_DTYPE,
+    TorchDispatchMode,
+    in_backward,
+    schema_of,
+)
 
 __all__ = ["DoubleMode", "raised"]
 
 _DRAWS = re.compile(
     r"(rand|randn|randint)(_like)?|normal(_functional)?_?|bernoulli_?|uniform_?|exponential_?|"
-    r"log_normal_?|cauchy_?|geometric_?|random_?|multinomial|poisson|binomial|_standard_gamma|"
-    r"_sample_dirichlet"
+    r"log_normal_?|cauchy_?|geometric_?|random_?|multinomial|poisson|binomial|"
+    + "|".join(PRIVATE_DRAWS)
 )
 """Operations that draw random numbers: other ones in another precision."""
 
@@ -60,7 +68,7 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         try:
-            if not hasattr(func, "_schema"):  # of higher order
+            if schema_of(func) is None:  # of higher order
                 return self._kept(func(*args, **kwargs), counts=True)
             return self._run(func, _plan(func), list(args), dict(kwargs))
         except Exception:
@@ -74,7 +82,7 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._dropout(func, *args)
         if plan.name == "view" and plan.dtype_at is not None:
             return self._bits(func, *args)
-        if plan.name == "_to_copy" and _is_low_dtype(kwargs.get("dtype")) and _by_autograd():
+        if plan.name == TO_DTYPE and _is_low_dtype(kwargs.get("dtype")) and _by_autograd():
             # The gradient of a tensor from outside has its dtype, on which autograd insists.
             self.count += 1
             self.below += 1
@@ -132,7 +140,7 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Random numbers of the lower precision, so that both precisions see the same."""
         lowered = _map(args, self._lowered)
         result = func(*lowered, **_map_values(kwargs, self._lowered))
-        if func._schema.is_mutable and isinstance(args[0], Tensor):
+        if schema_of(func).is_mutable and isinstance(args[0], Tensor):
             return args[0] if lowered[0] is args[0] else args[0].copy_(lowered[0])
         return _map(result, raised)
 
@@ -172,7 +180,7 @@ class _Plan(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _plan(func: Any) -> _Plan:
-    schema = func._schema
+    schema = schema_of(func)
     name = schema.name.partition("::")[2]
     keys = [a.name if a.kwarg_only else place for place, a in enumerate(schema.arguments)]
     named = list(zip(keys, schema.arguments, strict=True))
@@ -183,7 +191,7 @@ def _plan(func: Any) -> _Plan:
         name=name,
         draws=_DRAWS.fullmatch(name) is not None,
         is_view=aliased and not written and name not in ("lift_fresh", "lift"),
-        computes=tensors and name not in ("lift_fresh", "lift", "clone", "_to_copy"),
+        computes=tensors and name not in ("lift_fresh", "lift", "clone", TO_DTYPE),
         pointwise=torch.Tag.pointwise in func.tags,
         written=written,
         dtype_at=next((key for key, a in named if a.name in ("dtype", "out_dtype")), None),
@@ -248,7 +256,7 @@ def _map_values(values: dict[str, Any], change: Callable[[Tensor], Tensor]) -> d
 
 def _by_autograd() -> bool:
     """Whether an operation of the backward pass comes from torch's engine, not from Python code."""
-    if torch._C._current_graph_task_id() == -1:
+    if not in_backward():
         return False
     frame = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
@@ -257,5 +265,5 @@ def _by_autograd() -> bool:
     return frame is None or frame.f_globals.get("__name__") in _ENGINE
 
 
-_BETWEEN = (__name__, "torch.utils._python_dispatch", "torch._compile", "torch._dynamo.eval_frame")
+_BETWEEN = (__name__, *DISPATCHERS)
 _ENGINE = ("torch.autograd", "torch.autograd.graph")

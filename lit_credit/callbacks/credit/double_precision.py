@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_credit.callbacks.credit.double_mode import DoubleMode, raised
 from lit_credit.inspect.state.guard import isolated
 from lit_credit.utils.nested import with_items
+from lit_credit.utils.private_names import PARAMETERS, SUBMODULES, own_parameters
 
 __all__ = ["double_precision"]
 
@@ -33,7 +34,7 @@ def double_precision(module: nn.Module) -> Iterator[DoubleMode]:
         for child in module.modules():
             attributes = vars(child)
             for name, value in list(attributes.items()):
-                if name not in ("_parameters", "_modules"):
+                if name not in (PARAMETERS, SUBMODULES):
                     attributes[name] = _raised_within(value, known)
         with mode:
             yield mode
@@ -63,7 +64,7 @@ def _replaced(module: nn.Module) -> Iterator[None]:
     kept = [
         (owner, name, parameter)
         for owner in module.modules()
-        for name, parameter in owner._parameters.items()
+        for name, parameter in own_parameters(owner).items()
         if parameter is not None and raised(parameter.data) is not parameter.data
     ]
     copies = {p: nn.Parameter(raised(p.detach()), p.requires_grad) for _, _, p in kept}

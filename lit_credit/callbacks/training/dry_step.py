@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lit_credit.utils.private_names import requires_grad_before_toggle
+
 __all__ = ["dry_step"]
 
 
@@ -23,7 +25,7 @@ def dry_step(module: LightningModule, *arguments: Any) -> None:
     """
     with _idle(module):
         # As before a `toggle_optimizer` that the step is in the middle of.
-        for parameter, trained in vars(module).get("_param_requires_grad_state", {}).items():
+        for parameter, trained in requires_grad_before_toggle(module).items():
             parameter.requires_grad_(trained)
         module.training_step(*arguments)
 

@@ -3,8 +3,9 @@
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
+
+from lit_credit.utils.private_names import NormWithStatistics, unscales_gradients_itself
 
 __all__ = ["loss_scale", "parameters_of", "running_statistics", "take_away"]
 
@@ -16,7 +17,7 @@ def parameters_of(optimizer: Optimizer) -> list[Tensor]:
 
 def running_statistics(module: LightningModule) -> list[tuple[Tensor, Tensor]]:
     """Buffers that a forward pass in training writes to, with a copy."""
-    norms = [child for child in module.modules() if isinstance(child, _NormBase)]
+    norms = [child for child in module.modules() if isinstance(child, NormWithStatistics)]
     return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
 
 
@@ -28,7 +29,7 @@ def loss_scale(trainer: Trainer) -> float | None:
 
 def take_away(trainer: Trainer, optimizer: Optimizer) -> None:
     """Have the optimizer's next step change nothing."""
-    if loss_scale(trainer) is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+    if loss_scale(trainer) is not None and unscales_gradients_itself(optimizer):
         # A fused optimizer has its gradients looked at by the scaler, which then does not step.
         for parameter in parameters_of(optimizer):
             if parameter.grad is not None:

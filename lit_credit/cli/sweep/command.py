@@ -10,8 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_credit.cli.arguments import ShortErrorArguments
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.executors import (
@@ -21,8 +19,8 @@ from lit_credit.cli.sweep.executors import (
     default_jobs,
     run_all,
 )
-from lit_credit.cli.sweep.grid import RESERVED, Point, as_word, read_grid
-from lit_credit.cli.sweep.run import asked_configuration
+from lit_credit.cli.sweep.grid import RESERVED, read_grid
+from lit_credit.cli.sweep.plan import planned
 from lit_credit.cli.sweep.table import SUFFIXES, write_rows
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.lock import hold_folder
@@ -84,7 +82,7 @@ def sweep(
     base = [*(f"--config={config}" for config in bases), *words]
     folder = table.with_suffix("").resolve()
     with hold_folder(folder):
-        return _run(_cells(points, seeds, base, folder), place, table)
+        return _run(planned(points, seeds, base, folder), place, table)
 
 
 def _run(cells: Sequence[Cell], place: Executor, table: Path) -> list[dict[str, Any]]:
@@ -176,34 +174,6 @@ def _check(table: Path, words: Sequence[str], jobs: int | None, executor: str, g
     for word in words:
         if word.partition("=")[0].removeprefix("--") in RESERVED:
             raise ValueError(f"{word}: the sweep sets it itself. Leave it out.")
-
-
-def _cells(
-    points: Sequence[Point], seeds: Sequence[int] | None, base: Sequence[str], folder: Path
-) -> list[Cell]:
-    """Points by seeds; what `fit` would refuse in one of them is an error here."""
-    cells = []
-    quiet = "--trainer.enable_progress_bar=false"
-    for point in points:
-        words = [quiet, *base, *(f"--{k}={as_word(v)}" for k, v in point.overrides.items())]
-        try:
-            config = asked_configuration(words)
-        except ValueError as error:
-            raise ValueError(f"cell {point.name}: {error}") from error
-        for seed in seeds or [config["seed_everything"]]:
-            name = f"{point.name}/seed_{seed}"
-            cells.append(
-                Cell(
-                    name=name,
-                    point=point,
-                    seed=seed,
-                    folder=folder / name,
-                    words=[*words, f"--seed_everything={as_word(seed)}"],
-                    asked=yaml.safe_dump({**config, "seed_everything": seed}, sort_keys=False),
-                    cwd=Path.cwd(),
-                )
-            )
-    return cells
 
 
 def _report(cell: Cell, trouble: str) -> str:

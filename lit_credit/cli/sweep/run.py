@@ -1,14 +1,10 @@
-"""What a sweep does with the command line of one run."""
+"""One run of a sweep, in a process of its own."""
 
-import contextlib
-import io
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import yaml
 from lightning.pytorch import Trainer
 
 import lit_credit
@@ -22,38 +18,10 @@ from lit_credit.runs.lock import hold_folder
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.trainer.watched import is_measured
 
-__all__ = ["asked_configuration", "run_cell"]
+__all__ = ["run_cell"]
 
 _PATIENCE = 30.0
 """Seconds; see the grace in :mod:`lit_credit.cli.sweep.executors`."""
-
-
-def asked_configuration(words: list[str]) -> dict[str, Any]:
-    """The configuration that ``lit-credit fit`` makes of ``words``.
-
-    Raises:
-        ValueError: if it refuses them, with its reason in one line.
-        KeyboardInterrupt: if it was stopped.
-    """
-    out, err = io.StringIO(), io.StringIO()
-    code: Any = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            run(["fit", *words, "--print_config"])
-        except SystemExit as exit_:
-            code = exit_.code
-        except Exception as error:
-            code = report(error)
-    if code:
-        reason = err.getvalue().rpartition("lit-credit: error: ")[2]
-        raise ValueError(reason.partition(" (Options:")[0].strip())
-    config: dict[str, Any] = yaml.safe_load(out.getvalue())
-    for name in ("on_resume", "init_from"):  # which older sweeps do not know
-        if config.get(name) is None:
-            config.pop(name, None)
-    if not config["model"]:
-        raise ValueError("no rule. Name one in a --config, or in the grid: `model.class_path`.")
-    return config
 
 
 def run_cell(cell: Cell) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lit_credit.inspect.attention.heads import AttentionHeads
 from lit_credit.utils.compiled import submodule
+from lit_credit.utils.private_names import own_submodules
 
 __all__ = [
     "Projections",
@@ -109,7 +110,7 @@ def find_output(attention: nn.Module) -> str | None:
 
 
 def _named(module: nn.Module) -> Projections | None:
-    if len(module._modules) < 2:  # most submodules of a net
+    if len(own_submodules(module)) < 2:  # most submodules of a net
         return None
     for names in (*_APART, *_FUSED):
         found: list[_Affine] = []
@@ -139,7 +140,7 @@ def _affine(module: nn.Module, path: str) -> _Affine | None:
     """A Linear, or Hugging Face's Conv1D, also if it stands with a dropout in a Sequential."""
     child = module
     for part in path.split("."):  # `get_submodule` takes five times as long
-        below = child._modules.get(part)
+        below = own_submodules(child).get(part)
         if below is None:
             return None
         child = below

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from lit_credit.inspect.attention.heads import AttentionHeads
+from lit_credit.utils.private_names import own_parameters
 
 __all__ = ["has_stacked_heads", "stacked_heads"]
 
@@ -16,7 +17,7 @@ def has_stacked_heads(module: nn.Module) -> bool:
 
     Keys and values that heads share may be computed from fewer, by a property.
     """
-    if "W_Q" not in module._parameters or "W_O" not in module._parameters:
+    if not {"W_Q", "W_O"} <= own_parameters(module).keys():
         return False
     found = [getattr(module, name, None) for name in _WEIGHTS]
     if not all(isinstance(x, Tensor) and x.ndim == 3 and x.is_floating_point() for x in found):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_credit.inspect.attention.heads import Rope, RopeLayout
 from lit_credit.protocols import LayerProtocol, RotaryProtocol, asked, offers
+from lit_credit.utils.private_names import own_buffers, own_submodules
 
 __all__ = ["find_norm_gain", "find_rope"]
 
@@ -77,7 +78,7 @@ def find_rope(attention: nn.Module, ancestors: Sequence[nn.Module]) -> Rope | No
 
 
 def _signs_of_rotation(attention: nn.Module) -> Iterator[str]:
-    owned = {**vars(attention), **attention._modules, **attention._buffers}
+    owned = {**vars(attention), **own_submodules(attention), **own_buffers(attention)}
     for name, value in owned.items():
         if _ROTARY.search(name) and value is not None and value is not False:
             yield f"`{name}`"

@@ -11,6 +11,7 @@ from torch import nn
 
 from lit_credit.inspect.attention.recording import AttentionCall, looks_like_attention
 from lit_credit.utils.compiled import named_submodules
+from lit_credit.utils.private_names import attention_implementation
 from lit_credit.utils.short_text import choice
 
 __all__ = ["check_recorded"]
@@ -65,7 +66,7 @@ def _words(module: nn.Module) -> Iterator[str]:
     kind = type(module)
     yield from (f"{parent.__module__}.{parent.__name__}" for parent in kind.__mro__)
     if looks_like_attention("", module):  # Hugging Face: every submodule has the net's config
-        yield str(getattr(getattr(module, "config", None), "_attn_implementation", ""))
+        yield attention_implementation(getattr(module, "config", None))
     functions: list[Any] = [kind.forward]
     for function in functions:  # grows by those of its class and its file that it calls
         function = unwrap(function)

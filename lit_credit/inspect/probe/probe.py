@@ -20,6 +20,7 @@ from lit_credit.inspect.probe.probe_loader import ProbeLoader, probe_loader, tra
 from lit_credit.inspect.probe.rows import Chunks, first_rows, known_rows
 from lit_credit.inspect.probe.undisturbed import undisturbed
 from lit_credit.utils.nested import cloned, described, tensors_of
+from lit_credit.utils.private_names import before_batch_transfer
 from lit_credit.utils.random_state import preserved_rng, run_seed
 
 __all__ = ["Probe", "take_probe"]
@@ -189,7 +190,7 @@ def _layout(
 def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
     """What Lightning's loops do to a batch before the module sees it."""
     batch = trainer.precision_plugin.convert_input(batch)
-    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+    batch = before_batch_transfer(module, batch)
     # The module's own device: after fit, where a resumed run may look once more, it is the CPU.
     return trainer.strategy.batch_to_device(batch, device=module.device, dataloader_idx=0)
 

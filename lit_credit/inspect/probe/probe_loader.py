@@ -15,6 +15,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from lit_credit.inspect.updates import batches_of
 from lit_credit.protocols import LoaderProtocol, asked
 from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.private_names import (
+    combined_loader,
+    forget_iterator,
+    is_in_turns,
+    validation_source,
+)
 from lit_credit.utils.random_state import preserved_rng
 
 __all__ = ["ProbeLoader", "probe_loader", "training_rows"]
@@ -132,7 +138,7 @@ def probe_loader(trainer: Trainer, source: Literal["val", "train"]) -> ProbeLoad
 
 def training_rows(trainer: Trainer) -> int | None:
     """The rows of a training batch on one process, as its loader says; None if it does not."""
-    loader = trainer.fit_loop._combined_loader
+    loader = combined_loader(trainer.fit_loop)
     sizes = []
     for part in [] if loader is None else loader.flattened:
         batches = getattr(part, "batch_sampler", None)
@@ -146,14 +152,15 @@ def _validation_loaders(trainer: Trainer) -> Any:
     """Those in use, or those that the Trainer would ask for if it were to validate now."""
     loop = trainer.fit_loop.epoch_loop.val_loop
     if _first(trainer.val_dataloaders) is not None:
-        known = loop._combined_loader
+        known = combined_loader(loop)
         return trainer.val_dataloaders if known is None else known
     with preserved_rng():
-        return loop._data_source.dataloader() if loop._data_source.is_defined() else None
+        ask = validation_source(loop)
+        return None if ask is None else ask()
 
 
 def _training_loader(trainer: Trainer) -> Any:
-    combined = trainer.fit_loop._combined_loader
+    combined = combined_loader(trainer.fit_loop)
     given = trainer.train_dataloader
     loader = combined if isinstance(given, dict | list | tuple) else given
     for part in _parts(loader):
@@ -172,7 +179,7 @@ def _first(loaders: Any) -> Any:
         loaders = list(loaders.values())
     if isinstance(loaders, list | tuple):
         return next((found for part in loaders if (found := _first(part)) is not None), None)
-    one_by_one = is_a(loaders, CombinedLoader) and loaders._mode == "sequential"
+    one_by_one = is_a(loaders, CombinedLoader) and is_in_turns(loaders)
     return _first(loaders.iterables) if one_by_one else loaders
 
 
@@ -216,9 +223,10 @@ def _copied(loader: Any, samplers: list[Any]) -> Any:
     if is_a(again, CombinedLoader):
         pairs = zip(loader.flattened, samplers, strict=True)
         again.flattened = [_copied(part, [sampler]) for part, sampler in pairs]
-        again._iterator, again._limits = None, None
+        forget_iterator(again)
+        again.limits = None
     elif isinstance(again, DataLoader):
-        again._iterator = None
+        forget_iterator(again)
         if _index_sampler(again) is not None:
             name = "sampler" if again.batch_sampler is None else "batch_sampler"
             object.__setattr__(again, name, samplers[0])  # torch allows no other way

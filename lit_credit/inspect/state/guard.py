@@ -13,6 +13,7 @@ from lit_credit.inspect.activation_checkpoints import checkpoints
 from lit_credit.inspect.state.held_state import HeldState
 from lit_credit.inspect.state.stand_ins import silenced
 from lit_credit.utils.compiled import eager
+from lit_credit.utils.private_names import trainer_of
 from lit_credit.utils.random_state import preserved_rng
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def guarded(
         >>> net.training
         True
     """
-    trainer = _trainer_of(module) if trainer is None else trainer
+    trainer = trainer_of(module) if trainer is None else trainer
     modes = [(child, child.training) for child in module.modules()]
     with (
         preserved_rng(),
@@ -97,7 +98,7 @@ def isolated(module: nn.Module) -> Iterator[None]:
     Costs inside of :func:`guarded` two comparisons of all tensors with its copies, and a copy of
     those that differ; elsewhere a copy of all.
     """
-    trainer = _trainer_of(module)
+    trainer = trainer_of(module)
     with preserved_rng(), _silent(module, trainer), _held(module, trainer, functions=False):
         yield
 
@@ -127,10 +128,6 @@ def _roots(module: nn.Module, trainer: Any) -> tuple[dict[str, Any], list[Any]]:
     for index, config in enumerate(getattr(trainer, "lr_scheduler_configs", None) or ()):
         roots[f"lr_schedulers[{index}]"] = config.scheduler
     return roots, [optimizer.state for optimizer in optimizers]
-
-
-def _trainer_of(module: nn.Module) -> "Trainer | None":
-    return getattr(module, "_trainer", None)
 
 
 @contextmanager

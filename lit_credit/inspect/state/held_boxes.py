@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_credit.utils.private_names import gradient_hooks
+
 __all__ = ["Box", "Cell", "Items", "Members", "Names", "Pairs", "Parameter", "same_values"]
 
 
@@ -179,7 +181,7 @@ class Parameter:
         self._lent: Tensor | None = None
         self._gradient = tensor.grad
         self._trained = tensor.requires_grad
-        self._has_hooks = tensor._backward_hooks is not None
+        self._has_hooks = gradient_hooks(tensor) is not None
 
     def rest_on(self, outer: Mapping[int, Tensor]) -> bool:
         """Whether an outer state has the values, so that no copy is needed."""
@@ -209,8 +211,8 @@ class Parameter:
             tensor.grad = self._gradient
         if tensor.requires_grad is not self._trained:
             tensor.requires_grad_(self._trained)
-        if not self._has_hooks and tensor._backward_hooks:
-            tensor._backward_hooks.clear()
+        if not self._has_hooks and (hooks := gradient_hooks(tensor)):
+            hooks.clear()
 
 
 def same_values(tensor: Tensor, original: Tensor) -> bool:

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_credit.utils.private_names import PRIVATE_TORCH
+
 __all__ = ["COMMON", "CONTAINERS", "is_own_code", "kind_of", "names_used", "slots_of"]
 
 COMMON = frozenset({int, float, bool, str, bytes, type(None), torch.dtype, torch.device})
@@ -68,7 +70,7 @@ _STATELESS = frozenset(
         *("pyarrow", "rich", "sentencepiece", "tokenizers", "tqdm"),
     }
 )
-_STATELESS_TORCH = ("torch._", "torch.cuda", "torch.fx", "torch.distributed", "torch.export")
+_STATELESS_TORCH = (PRIVATE_TORCH, "torch.cuda", "torch.fx", "torch.distributed", "torch.export")
 _INSTALLED = tuple(
     sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )

@@ -29,6 +29,7 @@ from lit_credit.inspect.state.held_kinds import (
     slots_of,
 )
 from lit_credit.inspect.state.stand_ins import Refused, silenced
+from lit_credit.utils.private_names import MODULE_TABLES, PRIVATE_TORCH, TENSOR_HOOKS
 from lit_credit.utils.random_state import put_back
 
 __all__ = ["ReachableState"]
@@ -97,7 +98,7 @@ class ReachableState:
                 continue
             if type(value) in CONTAINERS and not value:  # most of what modules hold
                 self._empty.append(value)
-            elif has_attributes and key in ("_modules", "_buffers", "_parameters"):
+            elif has_attributes and key in MODULE_TABLES:
                 self._push(Pairs(value), path, True)
             else:
                 at = f"[{key!r}]" if not has_attributes else key if path is None else f".{key}"
@@ -143,7 +144,7 @@ class ReachableState:
             self._parameters.append(Parameter(value))
         if value.__dict__:
             self._push(Pairs(value.__dict__), path, True)
-        for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+        for name in TENSOR_HOOKS:
             hooks = getattr(value, name, None)
             if hooks is not None:
                 self._push(Pairs(hooks), _Path(path, f".{name}"))
@@ -198,7 +199,7 @@ class ReachableState:
             if not isinstance(value.__self__, types.ModuleType):
                 self._visit(value.__self__, path)
             self._visit(getattr(value, "__func__", None), path)
-        elif not value.__module__ or not value.__module__.startswith("torch._"):
+        elif not (value.__module__ or "").startswith(PRIVATE_TORCH):
             self._enter_function(value, path)
 
     def _enter_function(self, value: types.FunctionType, path: _Path | None) -> None:

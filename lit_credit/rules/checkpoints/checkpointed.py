@@ -11,7 +11,6 @@ import torch
 import yaml
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import Self
@@ -40,6 +39,7 @@ from lit_credit.runs.trusted_classes import check_code
 from lit_credit.trainer.curves_again import continue_curves, flush_curves
 from lit_credit.utils.both_packages import LightningModule
 from lit_credit.utils.paths import local_path
+from lit_credit.utils.private_names import of_the_class_alone, trainer_of
 from lit_credit.utils.random_state import random_state
 
 __all__ = ["CheckpointedRule"]
@@ -65,7 +65,7 @@ class CheckpointedRule(LightningModule):
     _configuration: dict[str, Any] | None = None
     _resumed: dict[str, Any] | None = None
     _origin: Origin | None = None
-    _loaded_random_state: dict[str, Any] | None = None
+    loaded_random_state: dict[str, Any] | None = None
     _left_off: tuple[float | None, int] | None = None
     """When the checkpoint of a resumed run was saved, and at which step."""
     _modes = WeightModes()
@@ -74,8 +74,8 @@ class CheckpointedRule(LightningModule):
         """Save where it comes from, and the random states, which Lightning does not."""
         origin = Origin(lit_credit.__version__, type(self).__name__, type(self.net).__name__)
         checkpoint[ENTRY] = {**origin._asdict(), "saved_at": time.time()}
-        if self._trainer is not None:
-            flush_curves(self._trainer)
+        if (trainer := trainer_of(self)) is not None:
+            flush_curves(trainer)
         checkpoint["random_state"] = random_state()
         if self._configuration is not None:
             checkpoint["configuration"] = self._configuration
@@ -91,10 +91,11 @@ class CheckpointedRule(LightningModule):
         check_code(
             checkpoint.get("hyper_parameters") or {},
             CheckpointedRule,
-            getattr(self._trainer, "ckpt_path", None) or "the checkpoint",
+            getattr(trainer_of(self), "ckpt_path", None) or "the checkpoint",
             parsed=False,
         )
-        fits = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        trainer = trainer_of(self)
+        fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         if fits and "optimizer_states" not in checkpoint:
             raise ValueError(
                 "the checkpoint holds weights and no state of an optimizer, so no training can go "
@@ -108,7 +109,7 @@ class CheckpointedRule(LightningModule):
         entry = checkpoint.get(ENTRY)
         saved_at = entry.get("saved_at") if isinstance(entry, Mapping) else None
         self._left_off = (saved_at, checkpoint.get("global_step", 0)) if fits else None
-        self._loaded_random_state = checkpoint.get("random_state")
+        self.loaded_random_state = checkpoint.get("random_state")
         self._origin = origin_of(checkpoint)
 
     def compare_with_checkpoint(
@@ -127,7 +128,7 @@ class CheckpointedRule(LightningModule):
             ValueError: if the configuration is not that of the checkpoint, and ``on_resume`` does
                 not say which to take, or if the scheduler ends before the run does.
         """
-        if self._trainer is None:
+        if trainer_of(self) is None:
             return
         described = None
         if scheduler is not None:
@@ -179,7 +180,7 @@ class CheckpointedRule(LightningModule):
             )
         return result
 
-    @_restricted_classmethod
+    @of_the_class_alone
     def load_from_checkpoint(
         cls,
         checkpoint_path: Any,

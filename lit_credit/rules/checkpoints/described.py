@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lit_credit.protocols import RuleProtocol, asked
+from lit_credit.utils.private_names import SCHEDULER_ARGUMENTS
 
 __all__ = [
     "PLACES",
@@ -33,10 +34,6 @@ _TRAINER = ("precision", "limit_train_batches", "overfit_batches")
 _MOVING = {"last_epoch", "base_lrs", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter"}
 _MOVING |= {"verbose", "mode_worse"}
 """Attributes of schedulers that their steps change, or that say nothing of their own."""
-
-
-_PRIVATE = {"_schedulers", "_milestones", "_schedule_phases", "_anneal_func_type"}
-"""Attributes with an underscore that are arguments all the same."""
 
 
 _NOTHING = object()
@@ -98,7 +95,7 @@ def arguments_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Those attributes of a scheduler, or of its saved state, that its steps do not change."""
     found = {}
     for name, value in attributes.items():
-        if name in _MOVING or (name.startswith("_") and name not in _PRIVATE):
+        if name in _MOVING or (name.startswith("_") and name not in SCHEDULER_ARGUMENTS):
             continue
         if (described := _attribute(value)) is not _NOTHING:
             found[name.lstrip("_")] = described

@@ -11,10 +11,11 @@ from lit_credit.rules.checkpoints.described import (
     plain,
 )
 from lit_credit.runs.trusted_classes import imported
+from lit_credit.utils.private_names import CLASS_PATH, INSTANTIATOR
 
 __all__ = ["Difference", "differences", "groups_of", "saved_with"]
 
-_ELSEWHERE = {"optimizer", "lr_scheduler", "_instantiator", "_class_path"}
+_ELSEWHERE = {"optimizer", "lr_scheduler", INSTANTIATOR, CLASS_PATH}
 """Arguments of a rule that are compared by what was made of them."""
 
 

@@ -4,8 +4,9 @@ import inspect
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.parsing import collect_init_args
+
+from lit_credit.utils.private_names import configured_hyperparameters
 
 __all__ = ["save_plain_hyperparameters"]
 
@@ -23,7 +24,7 @@ def save_plain_hyperparameters(module: LightningModule) -> None:
     Args:
         module: the module under construction.
     """
-    if _given_hyperparameters.get() is not None:
+    if configured_hyperparameters() is not None:
         module.save_hyperparameters(logger=False)
         return
     frame = inspect.currentframe()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 import lit_credit
+from lit_credit.utils.private_names import CLASS_PATH
 
 ENTRY = "lit_credit"
 
@@ -27,7 +28,7 @@ def origin_of(checkpoint: Mapping[str, Any]) -> Origin:
         return Origin(*(entry.get(field) for field in Origin._fields))
     # One of version 0.1 or before says so only if the command line wrote it.
     configured = checkpoint.get("hyper_parameters", {})
-    path = configured.get("_class_path") if isinstance(configured, Mapping) else None
+    path = configured.get(CLASS_PATH) if isinstance(configured, Mapping) else None
     return Origin(rule=path.rpartition(".")[2] if isinstance(path, str) else None)
 
 

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_credit.rules.checkpoints.differences import Difference, differences, groups_of, saved_with
+from lit_credit.utils.private_names import schedulers_within
 
 __all__ = ["POLICIES", "reconcile"]
 
@@ -60,7 +61,7 @@ def reconcile(
         return {**now, **{name: saved[name] for name in ("optimizer", "lr_scheduler")}}
     _take_configured(checkpoint, optimizer, scheduler, found, old_arguments, module.lr_interval)
     if any(difference.at == "seed_everything" for difference in found):
-        module._loaded_random_state = None
+        module.loaded_random_state = None
     return dict(now)
 
 
@@ -127,7 +128,7 @@ def _position(state: Mapping[str, Any]) -> int | None:
     """The steps that a scheduler has taken, by its state."""
     if "last_epoch" in state:
         return int(state["last_epoch"])
-    inner = state.get("_schedulers") or []
+    inner = schedulers_within(state)
     return _position(inner[0]) if inner else None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lit_credit.protocols import LayerProtocol, asked
 from lit_credit.studies.addition.fast_pass import adder_attention, fast_logits
 from lit_credit.studies.addition.layout import AdditionLayout
+from lit_credit.utils.private_names import has_hooks
 from lit_credit.utils.ranges import check_choice, check_sizes
 
 __all__ = [
@@ -378,10 +379,7 @@ class MicroAdder(nn.Module):
 def _watched(net: nn.Module) -> bool:
     """Whether a submodule's own call matters: it has hooks, or its pass is not the plain one."""
     return any(
-        child._forward_hooks
-        or child._forward_pre_hooks
-        or child._backward_hooks
-        or child._backward_pre_hooks
+        has_hooks(child)
         or "forward" in vars(child)
         or asked(child, LayerProtocol.feedback_backward, False)
         for child in net.modules()

@@ -312,6 +312,6 @@ def test_ctrl_c_while_configurations_are_checked_is_no_slip(tmp_path, monkeypatc
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lit_credit.cli.fit.run", stop)
+    monkeypatch.setattr("lit_credit.cli.configuration.run", stop)
     assert Sweep(tmp_path, GRID)() == 130
     assert capsys.readouterr().err == "Interrupted. The same command goes on.\n"

@@ -1,4 +1,4 @@
-"""The one place with private names of jsonargparse: what a class that YAML names means.
+"""Have jsonargparse ask class rules of our own what a class that YAML names means.
 
 jsonargparse has no public hook for this. What is changed here holds within a parser that has the
 attribute ``own_class_rules``; any other parser of the same process works as before.
@@ -6,16 +6,28 @@ attribute ``own_class_rules``; any other parser of the same process works as bef
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from importlib import import_module
 from typing import Any, Protocol
 
 from jsonargparse import Namespace
 
+from lit_credit.utils.private_names import (
+    class_parser,
+    class_path_of,
+    class_spec,
+    fills_defaults_in,
+    import_path_of,
+    imported_by_jsonargparse,
+    is_class_spec,
+    is_hint_of_callable,
+    parser_at_work,
+    replace_parsing_step,
+    result_of_callable,
+)
+
 __all__ = ["ClassRules", "install", "without_class_defaults"]
 
-_typehints: Any = import_module("jsonargparse._typehints")
 _WITHOUT: ContextVar[bool] = ContextVar("without_class_defaults", default=False)
-_Hook = tuple[str, Callable[..., Any]]
+_Step = Callable[..., Any]
 
 
 class ClassRules(Protocol):
@@ -51,46 +63,38 @@ def without_class_defaults(get_defaults: Callable[[], Namespace]) -> Namespace:
     finally:
         _WITHOUT.reset(token)
     for key, value in list(defaults.items()):
-        if isinstance(value, dict) and _typehints.is_subclass_spec(value):
-            defaults[key] = _typehints.subclass_spec_as_namespace(value)
+        if isinstance(value, dict) and is_class_spec(value):
+            defaults[key] = class_spec(value)
     return defaults
 
 
 def install(rules: ClassRules) -> None:
     """Have parsers with ``own_class_rules`` follow the rules."""
-    for hook in (_names, _changes, _values, _makers, _untyped):
-        name, replacement = hook(rules)
-        setattr(_typehints, name, replacement)
-    add_sub_defaults = _typehints.ActionTypeHint.add_sub_defaults
-
-    def add_unless_left_out(parser: Any, cfg: Any) -> None:
-        if not _WITHOUT.get():
-            add_sub_defaults(parser, cfg)
-
-    _typehints.ActionTypeHint.add_sub_defaults = staticmethod(add_unless_left_out)
+    replace_parsing_step("find", lambda original: _find(rules, original))
+    replace_parsing_step("replace", lambda original: _replace(rules, original))
+    replace_parsing_step("read", lambda original: _read(rules, original))
+    replace_parsing_step("make", lambda original: _make(rules, original))
+    replace_parsing_step("untyped", lambda original: _untyped(rules, original))
+    replace_parsing_step("defaults", _fill_in)
 
 
-def _ours() -> bool:
-    return getattr(_typehints.parent_parser.get(), "own_class_rules", False)
+def _is_ours() -> bool:
+    return getattr(parser_at_work(), "own_class_rules", False)
 
 
-def _names(rules: ClassRules) -> _Hook:
-    original = _typehints.resolve_class_path_by_name
+def _find(rules: ClassRules, original: _Step) -> _Step:
+    def find(base: Any, name: str) -> str:
+        own = rules.path_of(base, name) if "." not in name and _is_ours() else None
+        return own or str(original(base, name))
 
-    def resolve(cls: Any, name: str) -> str:
-        own = rules.path_of(cls, name) if "." not in name and _ours() else None
-        return own or str(original(cls, name))
-
-    return original.__name__, resolve
+    return find
 
 
-def _changes(rules: ClassRules) -> _Hook:
-    original = _typehints.discard_init_args_on_class_path_change
-
-    def discard(parser: Any, old: Any, new: Any) -> None:
-        if not _ours() or not old or not old.get("init_args") or _same_class(old, new):
+def _replace(rules: ClassRules, original: _Step) -> _Step:
+    def replace(parser: Any, old: Any, new: Any) -> None:
+        if not _is_ours() or not old or not old.get("init_args") or _same_class(old, new):
             original(parser, old, new)
-        elif _typehints.sub_defaults.get():
+        elif fills_defaults_in():
             # While defaults are filled in, the arguments of another class are its defaults.
             for name in _arguments(old):
                 old["init_args"].pop(name)
@@ -107,14 +111,14 @@ def _changes(rules: ClassRules) -> _Hook:
             dropped = [name for name in before if name not in after and name not in own]
             rules.note_change(*paths, kept, dropped)
 
-    return original.__name__, discard
+    return replace
 
 
 def _same_class(old: Any, new: Any) -> bool:
     paths = old["class_path"], new["class_path"]
     if paths[0] is None or paths[0] == paths[1]:
         return True
-    one, other = map(_typehints.import_object, paths)
+    one, other = map(imported_by_jsonargparse, paths)
     return one is other
 
 
@@ -124,70 +128,70 @@ def _arguments(spec: Any) -> dict[str, Any]:
 
 
 def _defaults(path: str) -> dict[str, Any]:
-    return dict(vars(_typehints.ActionTypeHint.get_class_parser(path).get_defaults()))
+    return dict(vars(class_parser(path).get_defaults()))
 
 
-def _values(rules: ClassRules) -> _Hook:
-    original = _typehints.adapt_typehints
-
-    def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _ours() or kwargs.get("serialize") or kwargs.get("instantiate_classes"):
+def _read(rules: ClassRules, original: _Step) -> _Step:
+    def read(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_ours() or kwargs.get("serialize") or kwargs.get("instantiate_classes"):
             return original(val, typehint, *args, **kwargs)
         if isinstance(val, list) and not kwargs.get("append"):
             # A list replaces the earlier one. jsonargparse would fill each item up from the item
             # that stood at its place, of whatever class, if both lists have the same length.
             kwargs["prev_val"] = None
-        origin = _typehints.get_typehint_origin(typehint) or typehint
         if (
             isinstance(val, str)
             and "." in val
             and val != kwargs.get("default")
-            and origin in _typehints.callable_origin_types
+            and is_hint_of_callable(typehint)
         ):
             found = _found(val)
             if callable(found) and not isinstance(found, type):
                 rules.check_function(typehint, found, val)
         return original(val, typehint, *args, **kwargs)
 
-    return original.__name__, adapt
+    return read
 
 
 def _found(path: str) -> Any:
     """What stands at an import path, or None."""
     try:
-        return _typehints.import_object(path)
+        return imported_by_jsonargparse(path)
     except Exception:  # a module may raise anything; jsonargparse says what is wrong
         return None
 
 
-def _makers(rules: ClassRules) -> _Hook:
-    original = _typehints.adapt_partial_callable_class
-
-    def adapt(callable_type: Any, spec: Any) -> Any:
-        if not _ours():
+def _make(rules: ClassRules, original: _Step) -> _Step:
+    def make(callable_type: Any, spec: Any) -> Any:
+        if not _is_ours():
             return original(callable_type, spec)
-        returned = _typehints.get_callable_return_type(callable_type)
-        path = _typehints.resolve_class_path_by_name(returned, spec["class_path"])
-        place = rules.check_maker(returned, _typehints.import_object(path), path)
+        returned = result_of_callable(callable_type)
+        path = class_path_of(returned, spec["class_path"])
+        place = rules.check_maker(returned, imported_by_jsonargparse(path), path)
         if place is None:
             return original(callable_type, spec)
         # A function that makes an optimizer is called like the optimizer's class: with the
         # parameters, and the `init_args` as they are given here.
-        class_path = _typehints.get_import_path(place)
-        stand_in: Any = _typehints.subclass_spec_as_namespace(class_path)
+        stand_in = class_spec(import_path_of(place))
         return spec, *original(callable_type, stand_in)[1:]
 
-    return original.__name__, adapt
+    return make
 
 
-def _untyped(rules: ClassRules) -> _Hook:
-    original = _typehints.adapt_classes_any
-
-    def adapt(val: Any, *args: Any, **kwargs: Any) -> Any:
-        if _typehints.is_subclass_spec(val) and _ours() and isinstance(val["class_path"], str):
+def _untyped(rules: ClassRules, original: _Step) -> _Step:
+    def untyped(val: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_class_spec(val) and _is_ours() and isinstance(val["class_path"], str):
             found = _found(val["class_path"])
             if found is not None:
                 rules.check_untyped(found, val["class_path"])
         return original(val, *args, **kwargs)
 
-    return original.__name__, adapt
+    return untyped
+
+
+def _fill_in(original: _Step) -> _Step:
+    def fill_in(parser: Any, cfg: Any) -> None:
+        if not _WITHOUT.get():
+            original(parser, cfg)
+
+    return fill_in

@@ -1,0 +1,469 @@
+"""The one place with private names of torch, Lightning, jsonargparse and others.
+
+A name that begins with an underscore may go or change its meaning in any release of its library.
+Each stands here once, under a name that says what it means to us, and
+``tests/utils/test_private_names.py`` checks that it still means this. Lightning and jsonargparse
+are imported where they are needed: importing this file imports torch alone.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase as NormWithStatistics
+from torch.nn.modules.conv import _ConvNd as AnyConvolution
+from torch.nn.modules.dropout import _DropoutNd as AnyDropout
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "BUFFERS",
+    "CHECKPOINT_GENERATORS",
+    "CLASS_PATH",
+    "COMPILED",
+    "DISPATCHERS",
+    "FORWARD_METHODS",
+    "INSTANTIATOR",
+    "MODULE_TABLES",
+    "PARAMETERS",
+    "PLACES_OF_TRAINER",
+    "PRIVATE_DRAWS",
+    "PRIVATE_TORCH",
+    "SCHEDULER_ARGUMENTS",
+    "SUBMODULES",
+    "TENSOR_HOOKS",
+    "TO_DTYPE",
+    "AnyConvolution",
+    "AnyDropout",
+    "NormWithStatistics",
+    "NoticesLoading",
+    "ParsingStep",
+    "TorchDispatchMode",
+    "add_batches_that_stepped",
+    "attention_implementation",
+    "before_batch_transfer",
+    "checks_after_epochs",
+    "class_parser",
+    "class_path_of",
+    "class_spec",
+    "combined_loader",
+    "configured_hyperparameters",
+    "event_file",
+    "fills_defaults_in",
+    "forget_iterator",
+    "function_of",
+    "gradient_hooks",
+    "has_hooks",
+    "import_path_of",
+    "imported_by_jsonargparse",
+    "in_backward",
+    "is_class_spec",
+    "is_compiled",
+    "is_hint_of_callable",
+    "is_in_turns",
+    "keep_configuration",
+    "last_steps_are_done",
+    "load_file",
+    "milestones",
+    "norms_of",
+    "of_the_class_alone",
+    "own_buffers",
+    "own_parameters",
+    "own_submodules",
+    "parser_at_work",
+    "replace_own_parameters",
+    "replace_parsing_step",
+    "requires_grad_before_toggle",
+    "result_of_callable",
+    "saved_factors",
+    "saves_after_epochs",
+    "saves_every_n_steps",
+    "schedulers_within",
+    "schema_of",
+    "seed_again",
+    "state_key_of",
+    "trainer_of",
+    "unscales_gradients_itself",
+    "validation_source",
+    "without_view",
+]
+
+# Modules of torch
+
+PARAMETERS, BUFFERS, SUBMODULES = MODULE_TABLES = ("_parameters", "_buffers", "_modules")
+"""Attributes of every module: the dicts in which its own tensors and submodules stand by name."""
+FORWARD_METHODS = ("forward", "_conv_forward")
+"""Methods of torch's layers that compute the output; the second is of convolutions."""
+PRIVATE_TORCH = "torch._"
+"""The import paths of torch's private modules begin with this."""
+COMPILED = "_orig_mod"
+"""Under this name ``torch.compile(module)`` holds the module."""
+TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+"""Attributes of a tensor: the dicts of its hooks, or None."""
+
+
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """The dict of parameters that stand in a module itself; None is a name without a parameter."""
+    return module._parameters
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    """The dict of buffers that stand in a module itself; None is a name without a buffer."""
+    return module._buffers
+
+
+def own_submodules(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The dict of submodules that stand in a module itself: one that has two names stands twice."""
+    return module._modules
+
+
+def replace_own_parameters(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Have a module hold other parameters, in a new dict: the one of before is left alone."""
+    vars(module)["_parameters"] = {**module._parameters, **parameters}
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a forward or backward hook stands in a module itself."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def gradient_hooks(tensor: Tensor) -> dict[int, Any] | None:
+    """The dict of ``tensor.register_hook``; None before the first hook."""
+    hooks: dict[int, Any] | None = tensor._backward_hooks
+    return hooks
+
+
+class NoticesLoading(nn.Module):
+    """A module that is told when its own tensors are about to be loaded, and when they are."""
+
+    def before_loading(self, saved: Mapping[str, Tensor]) -> None:
+        """Called before a state is loaded.
+
+        Args:
+            saved: what the state holds of the module itself, by name.
+        """
+
+    def after_loading(self) -> None:
+        """Called after the module's own tensors were loaded."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        saved = {
+            name: value
+            for key, value in state_dict.items()
+            if key.startswith(prefix) and "." not in (name := key.removeprefix(prefix))
+        }
+        self.before_loading(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.after_loading()
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether ``module.compile()`` was called, or Lightning has unpacked a compiled module."""
+    in_place = getattr(module, "_compiled_call_impl", None) is not None
+    by_lightning = getattr(module, "_compiler_ctx", None) is not None
+    return in_place or by_lightning
+
+
+# Autograd and operations of torch
+
+PRIVATE_DRAWS = ("_standard_gamma", "_sample_dirichlet")
+"""Operations that draw random numbers, beside those with public names."""
+TO_DTYPE = "_to_copy"
+"""The operation into which ``x.to(dtype)`` is turned."""
+DISPATCHERS = ("torch.utils._python_dispatch", "torch._compile", "torch._dynamo.eval_frame")
+"""Modules that stand on the stack between an operation and a :class:`TorchDispatchMode`."""
+CHECKPOINT_GENERATORS = (
+    "_checkpoint_without_reentrant_generator",
+    "_checkpoint_without_reentrant_generator_impl",
+)
+"""Functions of ``torch.utils.checkpoint`` that checkpoint around their one ``yield``.
+
+torch 2.14 has both; earlier ones have the first.
+"""
+
+
+def in_backward() -> bool:
+    """Whether autograd is running a backward pass in this thread."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def function_of(node: Any) -> type | None:
+    """The ``torch.autograd.Function`` that has made a node of the graph; None if none has."""
+    return getattr(node, "_forward_cls", None)
+
+
+def saved_factors(node: Any) -> tuple[Any, Any]:
+    """The two factors that a node of a product has saved; None for one that it does not need."""
+    return node._saved_self, node._saved_other
+
+
+def schema_of(operation: Any) -> Any:
+    """The schema of an operation (its arguments, and which it writes); None if of higher order."""
+    return getattr(operation, "_schema", None)
+
+
+def without_view(tensor: Tensor) -> Tensor:
+    """The tensor as an output that is not a view, so that others may change it in place."""
+    result: Tensor = torch.ops.aten._unsafe_view(tensor, tensor.shape)
+    return result
+
+
+def norms_of(tensors: list[Tensor]) -> list[Tensor]:
+    """The Euclidean norm of each tensor, in one call."""
+    return list(torch._foreach_norm(tensors))
+
+
+# Optimizers, schedulers and loaders of torch
+
+SCHEDULER_ARGUMENTS = {"_schedulers", "_milestones", "_schedule_phases", "_anneal_func_type"}
+"""Attributes of torch's schedulers that are arguments, though they begin with an underscore."""
+
+
+def unscales_gradients_itself(optimizer: Any) -> bool:
+    """Whether a fused optimizer takes gradients that a GradScaler has not unscaled."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def schedulers_within(scheduler: Any) -> list[Any]:
+    """The schedulers that a ``SequentialLR`` or ``ChainedScheduler``, or its state, consists of."""
+    if isinstance(scheduler, Mapping):
+        return list(scheduler.get("_schedulers") or ())
+    return list(getattr(scheduler, "_schedulers", ()))
+
+
+def milestones(scheduler: Any) -> list[int]:
+    """The steps at which a ``SequentialLR`` goes over to its next scheduler."""
+    return list(scheduler._milestones)
+
+
+def forget_iterator(loader: Any) -> None:
+    """Have a copy of a ``DataLoader`` or ``CombinedLoader`` make an iterator of its own."""
+    loader._iterator = None
+
+
+# Lightning
+
+CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
+"""Hyperparameters that ``LightningCLI`` adds to those of a module: its class, and who builds it."""
+PLACES_OF_TRAINER = ("_trainer", "_fabric", "_device_mesh")
+"""Attributes of a ``LightningModule`` that say where it runs."""
+
+
+def trainer_of(module: Any) -> Any:
+    """The Trainer that a module is attached to; None for one that is not, and for any other."""
+    return getattr(module, "_trainer", None)
+
+
+def requires_grad_before_toggle(module: Any) -> Mapping[nn.Parameter, bool]:
+    """``requires_grad`` of before a ``toggle_optimizer`` that is not undone yet, by parameter."""
+    found: Mapping[nn.Parameter, bool] = vars(module).get("_param_requires_grad_state", {})
+    return found
+
+
+def before_batch_transfer(module: Any, batch: Any) -> Any:
+    """A batch after the hook ``on_before_batch_transfer`` of the module or its datamodule."""
+    return module._on_before_batch_transfer(batch, dataloader_idx=0)
+
+
+def state_key_of(callback: Any, **arguments: Any) -> str:
+    """The key of a callback's state in checkpoints: its class and these arguments."""
+    return str(callback._generate_state_key(**arguments))
+
+
+def combined_loader(loop: Any) -> Any:
+    """The loaders that a loop of the Trainer runs over; None before it has asked for them."""
+    return loop._combined_loader
+
+
+def is_in_turns(combined: Any) -> bool:
+    """Whether a ``CombinedLoader`` goes through its loaders one after the other."""
+    return bool(combined._mode == "sequential")
+
+
+def validation_source(loop: Any) -> Callable[[], Any] | None:
+    """The function that gives the loaders of an evaluation loop; None if there are none."""
+    source = loop._data_source
+    make: Callable[[], Any] | None = source.dataloader if source.is_defined() else None
+    return make
+
+
+def add_batches_that_stepped(trainer: Any, more: int) -> None:
+    """Add to the training batches that loggers count as steps."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped += more
+
+
+def last_steps_are_done(trainer: Any) -> bool:
+    """Whether ``min_epochs`` and ``min_steps`` let a Trainer stop that should."""
+    return bool(trainer.fit_loop._can_stop_early)
+
+
+def checks_after_epochs(early_stopping: Any) -> bool | None:
+    """Whether it looks after training epochs, not validation; None until its ``setup``."""
+    given: bool | None = early_stopping._check_on_train_epoch_end
+    return given
+
+
+def saves_every_n_steps(checkpoint: Any) -> int:
+    """The training steps between two files of a ``ModelCheckpoint``; 0 if it counts none."""
+    return int(checkpoint._every_n_train_steps)
+
+
+def saves_after_epochs(checkpoint: Any, trainer: Any) -> bool:
+    """Whether a ``ModelCheckpoint`` saves after training epochs, not after validation."""
+    return bool(checkpoint._should_save_on_train_epoch_end(trainer))
+
+
+def configured_hyperparameters() -> Mapping[str, Any] | None:
+    """The arguments of the module that a ``LightningCLI`` is building now; None if none is."""
+    from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+
+    given: Mapping[str, Any] | None = _given_hyperparameters.get()
+    return given
+
+
+if TYPE_CHECKING:
+    of_the_class_alone = classmethod
+else:
+
+    def of_the_class_alone(function: Any) -> Any:
+        """A ``classmethod`` that raises TypeError when it is called on an instance."""
+        from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
+
+        return _restricted_classmethod(function)
+
+
+def load_file(path: Any, map_location: Any, weights_only: bool) -> Any:
+    """``torch.load`` of a path, a URL, or a file of any file system that fsspec knows."""
+    from lightning.fabric.utilities.cloud_io import _load
+
+    return _load(path, map_location=map_location, weights_only=weights_only)
+
+
+def keep_configuration(cli: type[Any]) -> None:
+    """Have a ``LightningCLI`` keep its configuration, also where ``--ckpt_path`` is a file.
+
+    Lightning 2.6 would put the hyperparameters of the checkpoint in its place.
+
+    Args:
+        cli: a subclass.
+    """
+    cli._parse_ckpt_path = lambda self: None
+
+
+def seed_again(cli: Any) -> None:
+    """Have a ``LightningCLI`` seed as its configuration says, which may have changed."""
+    cli._set_seed()
+
+
+# Others
+
+
+def event_file(writer: Any) -> str:
+    """The path of the file that a ``SummaryWriter`` of TensorBoard writes to."""
+    return str(writer.file_writer.event_writer._file_name)
+
+
+def attention_implementation(config: Any) -> str:
+    """How a net of Hugging Face computes attention, as ``sdpa``; "" if its config does not say."""
+    return str(getattr(config, "_attn_implementation", ""))
+
+
+# jsonargparse
+
+ParsingStep = Literal["find", "replace", "read", "make", "untyped", "defaults"]
+"""A step in which jsonargparse understands a class that a configuration names.
+
+``find(bases, name)``: the import path of a bare name. ``replace(parser, old, new)``: drop those
+arguments of an earlier class that the new class does not take. ``read(value, hint, ...)``: check a
+value. ``make(hint, spec)``: check a class that an argument wants a callable to make. ``untyped(
+value, ...)``: look at a value of an argument without a type. ``defaults(parser, config)``: fill in
+the default arguments of the classes.
+"""
+_STEPS: dict[ParsingStep, str] = {
+    "find": "resolve_class_path_by_name",
+    "replace": "discard_init_args_on_class_path_change",
+    "read": "adapt_typehints",
+    "make": "adapt_partial_callable_class",
+    "untyped": "adapt_classes_any",
+}
+
+
+def replace_parsing_step(
+    step: ParsingStep, around: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> None:
+    """Have every parser of the process take another function for a step.
+
+    Args:
+        step: which.
+        around: is given the function of now, and returns the one that takes its place.
+    """
+    typehints = _typehints()
+    if step == "defaults":
+        action = typehints.ActionTypeHint
+        action.add_sub_defaults = staticmethod(around(action.add_sub_defaults))
+    else:
+        setattr(typehints, _STEPS[step], around(getattr(typehints, _STEPS[step])))
+
+
+def parser_at_work() -> Any:
+    """The parser that is parsing now; None if none is."""
+    return _typehints().parent_parser.get()
+
+
+def fills_defaults_in() -> bool:
+    """Whether a parser is filling in the default arguments of classes now."""
+    return bool(_typehints().sub_defaults.get())
+
+
+def class_path_of(base: Any, name: str) -> str:
+    """The import path of a class that a configuration names, for an argument of type ``base``."""
+    return str(_typehints().resolve_class_path_by_name(base, name))
+
+
+def imported_by_jsonargparse(path: str) -> Any:
+    """What stands at an import path; raises whatever its module raises."""
+    return _typehints().import_object(path)
+
+
+def import_path_of(found: Any) -> str:
+    """The import path of a class or a function."""
+    return str(_typehints().get_import_path(found))
+
+
+def class_parser(path: str) -> Any:
+    """A parser of the arguments of the class at an import path."""
+    return _typehints().ActionTypeHint.get_class_parser(path)
+
+
+def is_class_spec(value: Any) -> bool:
+    """Whether a value names a class: a mapping of ``class_path``, and ``init_args`` if any."""
+    return bool(_typehints().is_subclass_spec(value))
+
+
+def class_spec(path_or_spec: Any) -> Any:
+    """A class that is named by its path or by a mapping, as a ``Namespace``."""
+    return _typehints().subclass_spec_as_namespace(path_or_spec)
+
+
+def is_hint_of_callable(hint: Any) -> bool:
+    """Whether a type hint is ``Callable``, with or without its arguments."""
+    typehints = _typehints()
+    origin = typehints.get_typehint_origin(hint) or hint
+    return origin in typehints.callable_origin_types
+
+
+def result_of_callable(hint: Any) -> Any:
+    """What a type hint says that a callable returns."""
+    return _typehints().get_callable_return_type(hint)
+
+
+@cache
+def _typehints() -> Any:
+    return import_module("jsonargparse._typehints")
