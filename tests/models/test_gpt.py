@@ -103,7 +103,7 @@ def test_a_position_does_not_see_what_comes_after():
     ("make", "words"),
     [
         (lambda: GPT(width=10, heads=4), ["heads", "4", "10"]),
-        (lambda: GPT(attention="linear"), ["kind", "linear", "softmax or sigmoid"]),
+        (lambda: GPT(attention="linear"), ["kind", "linear", "softmax", "sigmoid"]),
         (lambda: GPT(attention_backward="none"), ["backward", "none", "ste"]),
         (lambda: GPT(block_size=4)(torch.zeros(1, 5, dtype=torch.long)), ["block_size", "4", "5"]),
     ],

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_credit.inspect.capture import Point, capture
-from lit_credit.utils.ranges import check_parts, check_sizes
+from lit_credit.utils.ranges import check_parts, check_range, check_sizes
 
 __all__ = ["AttentionOnly", "AttentionOnlyBlock", "ParallelAttention", "SeparateHeads"]
 
@@ -256,6 +256,7 @@ class AttentionOnly(nn.Module):
         check_sizes(vocab_size=vocab_size, width=width, block_size=block_size)
         check_parts(depth=depth, splits=splits, mlp_depth=mlp_depth)
         check_parts(heads=heads)
+        check_range(1, mlp_width=mlp_width, remedy="None leaves the MLP out.")
         check_sizes(mlp_width=mlp_width)
         flags = {
             "residual": skip_residual,

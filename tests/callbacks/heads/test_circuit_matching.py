@@ -172,7 +172,7 @@ def test_ranks_fit_the_heads_by_default_and_are_refused_otherwise():
 def test_bad_arguments_and_nets_are_named():
     for options, message in (
         ({"ranks": []}, r"`ranks` is \[\]"),
-        ({"ranks": [0]}, r"`ranks` is \[0\]"),
+        ({"ranks": [0]}, r"`ranks\[0\]` is 0"),
         ({"n_tokens": 1}, "`n_tokens` is 1"),
     ):
         with pytest.raises(ValueError, match=message):

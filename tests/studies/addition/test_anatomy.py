@@ -291,7 +291,11 @@ def test_an_ensemble_is_refused_with_the_remedy(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [({"n_chains": 0}, "n_chains"), ({"ratios": []}, "ratios"), ({"ratios": [-0.1]}, "ratios")],
+    [
+        ({"n_chains": 0}, "n_chains"),
+        ({"ratios": []}, "ratios"),
+        ({"ratios": [-0.1]}, r"ratios\[0\]"),
+    ],
 )
 def test_bad_arguments_are_named(arguments, word):
     with pytest.raises(ValueError, match=f"`{word}`"):

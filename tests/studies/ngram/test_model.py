@@ -212,9 +212,9 @@ def test_silent_heads_add_nothing_and_leave_the_rest_as_drawn():
     ("call", "message"),
     [
         (lambda: AttentionOnly(width=0), "`width` is 0, expected at least 1"),
-        (lambda: AttentionOnly(heads=0), "heads is 0, expected at least 1"),
+        (lambda: AttentionOnly(heads=0), "`heads` is 0, expected at least 1"),
         (lambda: AttentionOnly(splits=0), "`splits` is 0"),
-        (lambda: AttentionOnly(mlp_width=0), "`mlp_width` is 0, expected at least 1, or None"),
+        (lambda: AttentionOnly(mlp_width=0), "`mlp_width` is 0, expected at least 1. None"),
         (lambda: AttentionOnly(mlp_width=4, mlp_depth=0), "`mlp_depth` is 0"),
         (lambda: AttentionOnly(skip_pos_qk=True, skip_emb_qk=True), "queries and keys would read"),
         (lambda: AttentionOnly(skip_pos_ov=True, skip_emb_ov=True), "values would read nothing"),
