@@ -49,7 +49,7 @@ THIRD_PARTIES = {
     "torchmetrics": "tasks rules callbacks studies",
     "matplotlib": "protocols runs trainer plotting callbacks studies comparison",
     "yaml": "runs rules cli",
-    "jsonargparse": "utils cli",
+    "jsonargparse": "cli",
     "typing_extensions": "rules",
     "torchvision": "datamodules",
     "sklearn": "datamodules",

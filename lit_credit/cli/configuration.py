@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -23,9 +23,12 @@ class _Asked(Exception):
 class _AskedParser(ShortErrorParser):
     """Raises what `--print_config` would print."""
 
-    def dump(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def dump(self, *args: Any, **kwargs: Any) -> str:
         """Raise the configuration."""
-        raise _Asked(yaml.safe_load(super().dump(*args, **kwargs)))
+        text: str = super().dump(*args, **kwargs)
+        if not self.exit_on_error:  # jsonargparse's own parser of the arguments of one class
+            return text
+        raise _Asked(yaml.safe_load(text))
 
 
 def configuration_of(words: Sequence[str]) -> dict[str, Any]:

@@ -878,7 +878,7 @@ def test_no_other_file_uses_a_private_name(path):
     "text",
     [
         "from torch.nn.modules.conv import _ConvNd",
-        "import torch._dynamo",
+        "import torch._inductor",
         "from torch.utils import _pytree",
         "trainer._x",
         "torch._C.f()",

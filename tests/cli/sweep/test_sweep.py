@@ -309,7 +309,7 @@ def test_a_table_has_a_column_for_whatever_a_row_has(suffix, tmp_path):
 
 
 def test_ctrl_c_while_configurations_are_checked_is_no_slip(tmp_path, monkeypatch, capsys):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lit_credit.cli.configuration.run", stop)
