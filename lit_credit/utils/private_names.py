@@ -92,8 +92,14 @@ __all__ = [
 
 # Modules of torch
 
-PARAMETERS, BUFFERS, SUBMODULES = MODULE_TABLES = ("_parameters", "_buffers", "_modules")
-"""Attributes of every module: the dicts in which its own tensors and submodules stand by name."""
+PARAMETERS = "_parameters"
+"""Attribute of every module: the dict of its own parameters, by name."""
+BUFFERS = "_buffers"
+"""Attribute of every module: the dict of its own buffers, by name."""
+SUBMODULES = "_modules"
+"""Attribute of every module: the dict of its own submodules, by name."""
+MODULE_TABLES = (PARAMETERS, BUFFERS, SUBMODULES)
+"""All three."""
 FORWARD_METHODS = ("forward", "_conv_forward")
 """Methods of torch's layers that compute the output; the second is of convolutions."""
 PRIVATE_TORCH = "torch._"
@@ -250,8 +256,10 @@ def forget_iterator(loader: Any) -> None:
 
 # Lightning
 
-CLASS_PATH, INSTANTIATOR = "_class_path", "_instantiator"
-"""Hyperparameters that ``LightningCLI`` adds to those of a module: its class, and who builds it."""
+CLASS_PATH = "_class_path"
+"""Entry of a checkpoint's hyperparameters that names the class of the module."""
+INSTANTIATOR = "_instantiator"
+"""Entry that names the function that builds the module; ``LightningCLI`` adds both."""
 PLACES_OF_TRAINER = ("_trainer", "_fabric", "_device_mesh")
 """Attributes of a ``LightningModule`` that say where it runs."""
 
