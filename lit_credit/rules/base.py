@@ -125,7 +125,7 @@ class CreditRule(EvaluatedRule):
         self.clip_norm = clip_norm
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
 
-    # What a rule defines, and what diagnostics ask for by name
+    # Methods that a rule defines, and names that diagnostics read
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the rule's update; here they are the same."""
@@ -217,7 +217,8 @@ class CreditRule(EvaluatedRule):
     def configure_callbacks(self) -> list[Any]:
         """Refuse Trainer options that do not work under manual optimization, before any work.
 
-        Also make the Trainer write checkpoints atomically, unless it has its own checkpoint IO.
+        Also make the Trainer write checkpoints atomically, and refuse files that are not
+        checkpoints of Lightning, unless the Trainer has its own checkpoint IO.
         """
         check_options(self.trainer, type(self).__name__)
         save_atomically(self.trainer)

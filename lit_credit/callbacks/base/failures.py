@@ -117,7 +117,7 @@ def missing(callback: Callback, module: LightningModule, what: str, remedy: str)
     Args:
         callback: the diagnostic.
         module: the module.
-        what: what is missing.
+        what: the missing attribute or method.
         remedy: a sentence that says what to do.
     """
     return MisconfigurationException(

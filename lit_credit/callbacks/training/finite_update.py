@@ -1,4 +1,4 @@
-"""Reading what an update is about to change, and making it change nothing."""
+"""Reading an update's parameters, statistics and loss scale, and making it change nothing."""
 
 import torch
 from lightning.pytorch import LightningModule, Trainer

@@ -120,9 +120,9 @@ class CheckpointedRule(LightningModule):
         Called before anything is restored or written.
 
         Args:
-            optimizer: as configured.
+            optimizer: the configured optimizer.
             groups: the optimizer's groups, described before the scheduler was made.
-            scheduler: as configured, or None.
+            scheduler: the configured scheduler, or None.
 
         Raises:
             ValueError: if the configuration differs from the checkpoint's and ``on_resume`` does

@@ -40,7 +40,7 @@ def saved_with(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
     """The configuration in a checkpoint; up to version 0.2, reconstructed from its states.
 
     Args:
-        checkpoint: as saved by Lightning.
+        checkpoint: the checkpoint, as saved by Lightning.
         now: the configuration of the run that continues from it.
     """
     found = checkpoint.get("configuration")

@@ -27,8 +27,8 @@ def reconcile(
         module: the rule; its ``on_resume`` is ``refuse``, ``configured`` or ``checkpoint``.
         checkpoint: the checkpoint that Lightning is about to restore; its states are replaced if
             the configured values are taken.
-        optimizer: as configured.
-        scheduler: as configured, or None.
+        optimizer: the configured optimizer.
+        scheduler: the configured scheduler, or None.
         now: the configuration of the run.
 
     Returns:

@@ -22,7 +22,8 @@ class WeightModes:
     weights and restores them bit by bit.
 
     Args:
-        optimizers: in training mode, or about to be; those without such methods are ignored.
+        optimizers: optimizers in training mode, or about to be; those without such methods are
+            ignored.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer] = ()) -> None:
