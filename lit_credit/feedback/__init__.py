@@ -1,4 +1,4 @@
-"""Feedback: everything that owns a B, usable on any nn.Module without the rules."""
+"""Feedback matrices B for any nn.Module, usable without the rules."""
 
 from lit_credit.feedback.block_feedback import BlockFeedback
 from lit_credit.feedback.broadcast import Broadcast

@@ -1,4 +1,4 @@
-"""Units that end in front of an activation, so that their gradients lack its derivative."""
+"""Finding units that end in front of an activation, whose gradients lack its derivative."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -56,15 +56,15 @@ def ends_bare(module: nn.Module, unit: str) -> bool:
 
 
 def followed_by_activation(module: nn.Module, unit: str) -> list[str]:
-    """What is registered after a unit that ends bare, up to and with an activation.
+    """The submodules registered after a unit that ends bare, up to and with an activation.
 
     Args:
         module: the net.
         unit: name of a unit.
 
     Returns:
-        Names of submodules: norms, pools and the like, and then a pointwise activation; empty
-        where there is none, or the unit does not end bare.
+        Names of submodules: norms, pools and the like, then a pointwise activation. The list is
+        empty if there is no activation, or if the unit does not end bare.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU())
@@ -86,11 +86,11 @@ def followed_by_activation(module: nn.Module, unit: str) -> list[str]:
 
 
 def _next(module: nn.Module, name: str) -> tuple[str, nn.Module | None]:
-    """The submodule that is registered next to another one; behind the last, that of its parent."""
+    """The submodule registered after another one; after a Sequential's last, the parent's next."""
     while name:
         path, _, own = name.rpartition(".")
         parent = submodule(module, path)
-        siblings = list(own_submodules(parent))  # with both names of one that is registered twice
+        siblings = list(own_submodules(parent))  # both names of one registered twice
         later = siblings[siblings.index(own) + 1 :]
         if later:
             name = f"{path}.{later[0]}" if path else later[0]
@@ -109,8 +109,8 @@ def _may_stand_between(module: nn.Module) -> bool:
 class ActivationWatch(TorchFunctionMode):
     """Sees, in one forward pass, which units hand their output to an activation.
 
-    What happens to an output outside of units and readout is looked at by name, so functional
-    activations are seen too; nothing is computed that would not be.
+    Operations on an output outside of units are recognized by their names, so functional
+    activations are seen too. Nothing extra is computed.
 
     Attributes:
         followed: the name of the activation, by unit.
@@ -119,15 +119,15 @@ class ActivationWatch(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.followed: dict[str, str] = {}
-        self._outputs: dict[int, tuple[str, Tensor]] = {}  # the tensor too: ids are used again
+        self._outputs: dict[int, tuple[str, Tensor]] = {}  # keeps tensors: ids are reused
         self._hidden = 0
 
     def follow(self, unit: str, output: Tensor) -> None:
-        """Look at what becomes of a unit's output."""
+        """Watch the operations on a unit's output."""
         self._outputs[id(output)] = unit, output
 
     def unseen(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """A forward of which nothing is looked at."""
+        """Wrap a forward so that its operations are not watched."""
 
         def hidden(*args: Any, **kwargs: Any) -> Any:
             self._hidden += 1
@@ -141,7 +141,7 @@ class ActivationWatch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Call the function, and see whether it is an activation of a unit's output."""
+        """Call the function, and check whether it is an activation of a unit's output."""
         result = func(*args, **(kwargs or {}))
         if self._outputs and not self._hidden:
             self._look(getattr(func, "__name__", "").strip("_"), args, kwargs or {}, result)
@@ -151,8 +151,8 @@ class ActivationWatch(TorchFunctionMode):
         given = tensors_of((args, kwargs))
         units = [self._outputs[id(x)][0] for x in given if id(x) in self._outputs]
         for unit in dict.fromkeys(units):
-            # A sum with another tensor than a bias is no longer this unit's output alone.
-            # Neither is a sum of two units, as where the branches of a residual block meet.
+            # A sum with a tensor other than a bias is not this unit's output alone. Neither is a
+            # sum of two units, as at the end of a residual block.
             others = [x for x in given if id(x) not in self._outputs]
             mixed = len(set(units)) > 1 or any(not isinstance(x, nn.Parameter) for x in others)
             twice = units.count(unit) > 1

@@ -1,4 +1,4 @@
-"""Parameters that no layer owns: added to activations, they need no feedback."""
+"""Parameters that no layer owns: proving that they are only added, and so need no feedback."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ __all__ = ["AddedParameters", "multiplied", "refusal"]
 
 # A node of the autograd graph comes from the parameter in question alone ("own"), from other
 # parameters alone ("weight"), or from activations ("activation"). Inputs without a gradient, such
-# as data and constants, carry no credit and are not seen.
+# as data and constants, carry no credit and do not count.
 _Kind = Literal["own", "weight", "activation"]
 
 _SUMS = (
@@ -27,7 +27,7 @@ _SUMS = (
     *("SelectScatter", "MaskedScatter", "MaskedFill"),
 )
 _PRODUCTS = ("Mul", "Div")
-# Of these, in the order of their inputs, the ones that are added or that multiply entry by entry.
+# For each operation the places of its inputs that are added, or that multiply entry by entry.
 _HARMLESS = {
     "Convolution": (2,),
     "Linear": (2,),
@@ -45,26 +45,27 @@ _HARMLESS = {
     "ScaledDotProductEfficientAttention": (3,),
     "ScaledDotProductCudnnAttention": (3,),
 }
-# The place of the weight, from which an input is told.
+# For each operation the place of the weight among its inputs.
 _LAYERS = {"Mm": 1, "Addmm": 2, "Bmm": 1, "Convolution": 1, "Linear": 1}
 _LOOKUPS = ("Embedding", "EmbeddingBag", "Index", "IndexSelect", "Gather")
 
 
 class AddedParameters:
-    """Proves that parameters are added, or multiply entry by entry, from the first forward pass on.
+    """Proves in the first forward pass that parameters are added, or multiply entry by entry.
 
-    A parameter that is added or concatenated to activations, as a class token, a position embedding
-    or a table of relative biases, sends no credit through its value, and neither does a gain that
-    multiplies entry by entry. So there is nothing that a B could replace. One that multiplies as a
-    matrix would send the true gradient on without a word. The graph of the forward pass shows which
-    it is. A parameter that did not run is looked for again in the next pass.
+    A parameter that is added or concatenated to activations, such as a class token, a position
+    embedding or a table of relative biases, has no matrix that a B could replace. Neither has a
+    gain that multiplies entry by entry. A parameter that multiplies as a matrix would silently send
+    the true gradient on. The graph of the forward pass shows how a parameter is used. A parameter
+    that did not run is checked again in the next pass.
 
     Args:
-        names: of parameters below the module whose hooks are to be registered.
+        names: names of parameters below the module that is given to :meth:`register`.
 
     Raises:
-        ValueError: out of the forward pass, if one multiplies as a matrix or in an unknown way; out
-            of the backward pass, if one gets a gradient and no forward pass has shown how.
+        ValueError: in the forward pass, if a parameter multiplies as a matrix or in an unknown way;
+            in the backward pass, if a parameter gets a gradient before a forward pass has shown how
+            it is used.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -73,7 +74,7 @@ class AddedParameters:
         self._undo = ExitStack()
 
     def register(self, module: nn.Module) -> None:
-        """Look on whenever the module runs."""
+        """Check the parameters whenever the module runs."""
         module.register_forward_pre_hook(self.enter)
         module.register_forward_hook(self.leave, always_call=True)
         for name in self.waiting:
@@ -82,9 +83,9 @@ class AddedParameters:
                 parameter.register_hook(_Unseen(self, name))  # type: ignore[no-untyped-call]
 
     def enter(self, module: nn.Module, args: Any) -> None:
-        """Let frozen ones be seen in the graph."""
+        """Make frozen parameters appear in the graph."""
         if self.waiting and _sees():
-            # Compiled code shows no graph. `leave` comes after an exception too.
+            # Compiled code does not show its graph. `leave` also runs after an exception.
             self._undo = ExitStack()
             self._undo.enter_context(eager())
             parameters = {name: module.get_parameter(name) for name in self.waiting}
@@ -93,14 +94,14 @@ class AddedParameters:
                 parameters[name].requires_grad_(True)
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Refuse what multiplies; say once of the others that they keep their true backward."""
+        """Refuse parameters that multiply as matrices; report once that others stay exact."""
         self._undo.close()
         if not self.waiting or not _sees():
             return
         parameters = {name: module.get_parameter(name) for name in self.waiting}
         found = multiplied(output, parameters) if output is not None else {}
         for name in self._frozen:
-            # The graph that is there would leave them a gradient.
+            # The graph of this pass would give them a gradient.
             parameters[name].register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
             parameters[name].requires_grad_(False)
         self._frozen = []
@@ -130,7 +131,7 @@ def refusal(obstacles: Sequence[str]) -> str:
 
 
 class _Unseen:
-    """Refuses the gradient of a parameter that no forward pass has shown."""
+    """Refuses the gradient of a parameter whose use no forward pass has shown."""
 
     def __init__(self, watch: AddedParameters, name: str) -> None:
         self.watch, self.name = watch, name
@@ -156,14 +157,14 @@ def _sees() -> bool:
 
 
 def multiplied(output: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, str]:
-    """What becomes of parameters in the graph behind an output.
+    """Find how parameters are used in the graph of an output.
 
     Args:
-        output: what a module has returned.
-        parameters: by name.
+        output: the output of a module.
+        parameters: parameters by name.
 
     Returns:
-        Of those that are in the graph the reason why they are not merely added, or "".
+        For each parameter in the graph the reason why it is not merely added, or "" if it is.
     """
     nodes = list(_in_order(output))
     found: dict[str, str] = {}
@@ -185,7 +186,7 @@ def multiplied(output: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str,
 
 
 def _in_order(output: Any) -> Iterator[Any]:
-    """All nodes of the graph, each behind those that it comes from."""
+    """All nodes of the graph, each after the nodes that it depends on."""
     waiting = [(tensor.grad_fn, False) for tensor in tensors_of(output)]
     done = set()
     while waiting:
@@ -215,12 +216,12 @@ def _kind(node: Any, inputs: Sequence[_Kind | None]) -> _Kind:
 
 
 def _reason(node: Any, inputs: Sequence[_Kind | None]) -> str:
-    """Why a parameter that enters an operation is not merely added there, or ""."""
+    """The reason why a parameter is not merely added in an operation, or "" if it is."""
     given = [place for place, kind in enumerate(inputs) if kind is not None]
     mine = [place for place in given if inputs[place] == "own"]
     operation = _operation(node)
     if is_feedback(node):
-        return ""  # as the input of a layer that has a B
+        return ""  # the input of a layer that has a B
     if operation in _LAYERS:
         weight = _LAYERS[operation]
         from_weights = len(inputs) > weight and inputs[weight] == "weight"
@@ -239,7 +240,7 @@ def _reason(node: Any, inputs: Sequence[_Kind | None]) -> str:
 
 
 def _outer(node: Any, inputs: Sequence[_Kind | None]) -> str:
-    """An entry of an activation that meets several of the parameter's is a product of matrices."""
+    """The reason if an activation's entry meets several entries of the parameter, or ""."""
     if "activation" not in inputs:
         return ""
     place = list(inputs).index("activation")

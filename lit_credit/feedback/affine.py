@@ -1,4 +1,4 @@
-"""Layers that compute y = x W + b, known by what they compute and not by their class."""
+"""Recognizing layers that compute y = x W + b by what they compute, not by their class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,17 +20,17 @@ AffineForm = Literal["plain", "transposed"]
 
 _CLOSE = 1e-4
 _SIZES = (1.0, 100.0)
-"""Inputs of two sizes, since one may hide a cap or an activation."""
+"""Inputs of two sizes, since one size may hide a cap or an activation."""
 
 _known: "WeakKeyDictionary[nn.Module, AffineForm | None]" = WeakKeyDictionary()
 
 
 def affine_form(module: nn.Module) -> AffineForm | None:
-    """How a layer holds its weight, proved on random inputs, weights and biases; None if it fails.
+    """The orientation of a layer's weight, proved on random numbers; None if it is not affine.
 
-    The layer has a ``weight`` of two dimensions, a ``bias`` or none, and nothing else that could be
-    trained. It runs in training mode and in eval mode, without its hooks, and is left as it was.
-    The answer is kept for the life of the module.
+    The layer must have a ``weight`` of two dimensions, at most a ``bias``, and no other parameters.
+    It runs with random inputs, weights and biases in training mode and in eval mode, without its
+    hooks, and is left unchanged. The answer is kept for the life of the module.
 
     Args:
         module: any module.
@@ -94,11 +94,11 @@ def _computes(module: nn.Module, form: AffineForm, width: int) -> bool:
                 expected = size * x @ matrix + (0.0 if bias is None else bias)
                 try:
                     y = module.forward(size * x)
-                except Exception:  # another input is expected, or no CPU
+                except Exception:  # it expects another input, or another device
                     return False
                 if not isinstance(y, Tensor) or y.shape != expected.shape:
                     return False
-                # Rounding of a product in reduced precision, as of TF32, is no other function.
+                # Rounding in reduced precision, such as TF32, does not make another function.
                 if not (y - expected).norm() <= _CLOSE * expected.norm() * (10 if y.is_cuda else 1):
                     return False
     return True
@@ -106,7 +106,7 @@ def _computes(module: nn.Module, form: AffineForm, width: int) -> bool:
 
 @contextmanager
 def _replaced(module: nn.Module, own: dict[str, Tensor]) -> Iterator[None]:
-    """Let a module compute with other parameters; its state and random numbers stay."""
+    """Let a module compute with other parameters; keep its state and the random states."""
     devices = [x.device for x in own.values() if x.is_cuda][:1]
     with torch.random.fork_rng(devices), isolated(module):
         # `isolated` drops the new dict on exit.

@@ -19,8 +19,8 @@ __all__ = ["FeedbackMultiheadAttention"]
 class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
     """``nn.MultiheadAttention`` with a feedback for each of its projections.
 
-    The attention itself has no weights: its backward is the true one. ``out_proj`` is a feedback
-    layer of its own.
+    The attention itself has no weights, so its backward is exact. ``out_proj`` is a separate
+    feedback layer.
     """
 
     in_proj_feedback: Tensor
@@ -40,7 +40,7 @@ class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; arguments and results are those of ``nn.MultiheadAttention``."""
-        # Where no gradient is needed torch may take a fused kernel, which rounds differently.
+        # Without gradients torch may use a fused kernel, which rounds differently.
         if not (self.sends_feedback() and self._needs_gradient(query, key, value)):
             return super().forward(
                 query,
@@ -64,7 +64,7 @@ class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
             dropout = self.dropout if self.training else 0.0
             mask = None if causal else mask
             context = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal)
-        # The plain layer does not call `out_proj` either, so its hooks fire in neither.
+        # Like the plain layer, do not call `out_proj` itself, so that its hooks do not fire.
         output = self.out_proj.forward(context.permute(2, 0, 1, 3).flatten(2).flatten(0, 1))
         output = torch.unflatten(output, 0, (-1, context.shape[0]))  # (T, N, E)
         if weights is not None and average_attn_weights:
@@ -77,7 +77,7 @@ class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
         return any(tensor.requires_grad for tensor in (*inputs, *self.parameters()))
 
     def _time_first(self, *inputs: Tensor) -> list[Tensor]:
-        """Make every input (T, N, E); inputs that are one tensor remain one, if batched."""
+        """Bring every input to (T, N, E); if batched, equal inputs remain one tensor."""
         if inputs[0].dim() == 2:
             return [tensor.unsqueeze(1) for tensor in inputs]
         if not self.batch_first:
@@ -88,8 +88,8 @@ class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
         return [first, second, second if value is key else value.transpose(0, 1)]
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        """Queries, keys and values, (T or S, N, E) each; inputs that are one share a product."""
-        # How many projections each product makes: the plain layer groups them in the same way.
+        """Queries, keys and values, (T or S, N, E) each; equal inputs share one product."""
+        # The numbers of projections per product: the plain layer groups them in the same way.
         if self.in_proj_weight is None or key is not value:
             groups = [(query, 1), (key, 1), (value, 1)]
         else:
@@ -120,7 +120,7 @@ class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
     def _attend_openly(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Attention that shows its weights: the context (N, H, T, D), the weights (N, H, T, S)."""
+        """Attention that returns its weights: context (N, H, T, D), weights (N, H, T, S)."""
         heads = q.shape[:2]
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))
         q = q * math.sqrt(1.0 / self.head_dim)
@@ -135,7 +135,7 @@ class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
 
 
 def _split_rows(stacked: Tensor, sizes: list[int]) -> list[Tensor]:
-    # To split into one would cost a copy in backward.
+    # Splitting into one part would cost a copy in backward.
     return [stacked] if len(sizes) == 1 else list(torch.split(stacked, sizes))
 
 
@@ -155,7 +155,7 @@ def _check_masks(
 def _merge_masks(
     key_padding_mask: Tensor | None, attn_mask: Tensor | None, heads: int, dtype: torch.dtype
 ) -> Tensor | None:
-    """One mask to be added to the scores, (1 or N, 1 or H, 1 or T, S), or None."""
+    """One mask to add to the scores, (1 or N, 1 or H, 1 or T, S), or None."""
     merged = None
     if attn_mask is not None:
         merged = _additive(attn_mask, dtype)

@@ -17,15 +17,15 @@ __all__ = ["BlockFeedback"]
 class BlockFeedback(LazyBuffers):
     """Fixed random matrices between neighbouring units: ``a_l = B_l a_{l+1}``.
 
-    A unit that is skipped in a pass hands on what it would have received, as a skip connection
-    does: ``a_l = B_l a_{l+2}``. Each matrix is drawn when it is first used; seed and name of the
-    unit decide its values.
+    A unit that is skipped in a pass passes its credit on unchanged, like a skip connection:
+    ``a_l = B_l a_{l+2}``. Each matrix is drawn when it is first used; the seed and the name of its
+    unit determine its values.
 
     Args:
         units: names of the units, in forward order.
-        distribution: of the entries; see :func:`lit_credit.feedback.draw_feedback`.
+        distribution: distribution of the entries; see :func:`lit_credit.feedback.draw_feedback`.
         scale: factor on every matrix.
-        seed: of the matrices' own generator.
+        seed: seed of the matrices' own generator.
         normalize: scale each sample's credit to unit root mean square when it is delivered.
     """
 
@@ -56,16 +56,16 @@ class BlockFeedback(LazyBuffers):
         """Carry the credit of the last unit down to the first.
 
         Args:
-            top: credit of the output of the last unit that ran, of its shape.
-            shapes: of the output of each unit that ran.
+            top: credit of the output of the last unit that ran, of the output's shape.
+            shapes: shape of the output of each unit that ran.
             scale: factor on the loss.
 
         Returns:
-            How to get the credit of a unit.
+            Functions that compute the credit of a unit.
 
         Raises:
-            ValueError: if the sizes differ from those that the matrices were drawn for, or a unit
-                ran for other rows than the next one.
+            ValueError: if the sizes differ from those that the matrices were drawn for, or if the
+                rows of a unit are not those of the next one.
         """
         ran = [name for name in self.units if name in shapes]
         credits = dict.fromkeys(ran[-1:], top)
@@ -89,7 +89,7 @@ class BlockFeedback(LazyBuffers):
     def _matrix(self, name: str, size: tuple[int, int], device: torch.device) -> Tensor:
         buffer = f"unit_{self.units.index(name)}"
         if getattr(self, buffer, None) is None:
-            # Under inference_mode this would be a tensor that training may not use.
+            # Training could not use a tensor that was made under inference_mode.
             with torch.inference_mode(False):
                 self.register_buffer(buffer, self._draw(name, size))
         matrix: Tensor = getattr(self, buffer).to(device)

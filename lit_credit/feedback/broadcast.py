@@ -1,4 +1,4 @@
-"""The way of credit into the graph: from the gradient of one tensor to the outputs of all units."""
+"""Sending credit into the graph: from the gradient of one tensor to the outputs of all units."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +14,14 @@ __all__ = ["ENTRIES", "Broadcast"]
 
 
 class Broadcast:
-    """Hands every unit its credit when the backward pass comes through one tensor.
+    """Sends every unit its credit when the backward pass reaches one tensor.
 
-    That tensor goes on unchanged. The gradient that arrives at it is the error that ``feedback``
-    makes the credits of, so the loss is differentiated once, and its gradient is the rule's update.
+    The value of that tensor does not change. Its gradient is the error from which ``feedback``
+    computes the credits. So the loss is differentiated once, and its gradient is the rule's update.
 
     Args:
         feedback: called with the error, the shapes of the units' outputs, and the gradient of the
-            loss itself: 1, or what a GradScaler multiplies all gradients with.
+            loss itself: 1, or the factor by which a GradScaler multiplies all gradients.
 
     Example:
         >>> f, output = (torch.ones(1, n, requires_grad=True) for n in (2, 1))
@@ -45,13 +45,13 @@ class Broadcast:
 
         Args:
             value: the tensor whose gradient is the error.
-            graphs: what the units' forward left behind; units without a graph get no credit.
+            graphs: the units' graphs from the forward pass; units without a graph get no credit.
 
         Returns:
             ``value``, attached to the graphs of all units.
 
         Raises:
-            ValueError: if ``value`` is no tensor.
+            ValueError: if ``value`` is not a tensor.
         """
         if not isinstance(value, Tensor):
             raise ValueError(
@@ -68,12 +68,12 @@ class Broadcast:
         return passed
 
     def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
-        """Attach one more unit, the top of those attached until another one is.
+        """Attach one more unit, which is the top unit until another one is attached.
 
         Args:
-            name: of the unit that has just run.
-            value: its output, detached. Where no other unit follows, its gradient is the error.
-            graphs: what the units' forward has left behind so far.
+            name: name of the unit that has just run.
+            value: its detached output. If no other unit follows, its gradient is the error.
+            graphs: the units' graphs so far.
 
         Returns:
             A copy of ``value``, attached to the graphs of all units so far.
@@ -91,16 +91,16 @@ class Broadcast:
         return name == self._top
 
     def watch(self, loss: Tensor) -> None:
-        """Take the scale of the loss from its gradient, for a feedback that is not linear."""
+        """Read the scale of the loss from its gradient, for a feedback that is not linear."""
         _on_gradient(loss, partial(setattr, self, "scale"))
 
     def send(self, error: Tensor) -> None:
-        """Make the error known; units ask for their credits later."""
+        """Pass the error to ``feedback``; units ask for their credits later."""
         self._credits = self.feedback(error, self.shapes, self.scale)
 
     @property
     def credits(self) -> Credits:
-        """The credits of the present backward pass."""
+        """The credits of the current backward pass."""
         if self._credits is None:
             raise RuntimeError("the backward pass reached a unit before the error was known.")
         return self._credits
@@ -125,17 +125,17 @@ class _Broadcast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         ctx.broadcast.send(error)
-        # A unit computes its credit when its own backward begins, in place of these zeros, which
-        # take no memory: all credits at once would cost as much as the activations of an MLP.
+        # These zeros take no memory. Each unit replaces them by its credit when its own backward
+        # begins: all credits at once would cost as much memory as the activations of an MLP.
         zero = error.new_zeros(())
         return None, error, *(zero.expand(shape) for shape in ctx.shapes)
 
 
 class _Link(torch.autograd.Function):
-    """One link of a chain of units, the last of which takes the error for all of them.
+    """One link of a chain of units; the last link receives the error for all units.
 
-    Which one is the last is known only after the forward pass: a unit may be skipped. A gradient
-    that arrives at another link, by a path around the units above it, is left out.
+    The last link is known only after the forward pass, since a unit may be skipped. A gradient that
+    arrives at another link, by a path around the units above it, is ignored.
     """
 
     @staticmethod
@@ -145,7 +145,7 @@ class _Link(torch.autograd.Function):
         ctx.broadcast, ctx.unit = broadcast, name
         ctx.shapes = [receiver.shape for receiver in receivers]
         ctx.set_materialize_grads(False)
-        return value.clone(), value.new_empty(())  # a copy: what follows may work in place
+        return value.clone(), value.new_empty(())  # a copy: the next operation may work in place
 
     @staticmethod
     def backward(
@@ -162,8 +162,8 @@ class _Link(torch.autograd.Function):
 class _Linear(torch.autograd.Function):
     """The backward of a unit that is one linear layer, for a credit of low rank a = e B^T.
 
-    The gradients a^T x = B (e^T x) and a W = e (B^T W) need no product with the (N, F) credit.
-    The layer's own node is left out of the backward pass; a token stands for its output.
+    The gradients a^T x = B (e^T x) and a W = e (B^T W) do not need the (N, F) credit itself. The
+    layer's own node is left out of the backward pass; a token replaces its output.
     """
 
     @staticmethod
@@ -179,7 +179,7 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         factors = ctx.broadcast.credits.factors(ctx.name)
         if factors is None or not _worthwhile(factors, x, weight):
-            # B = 1: the same formulas for a dense credit.
+            # A dense credit: the same formulas with B = 1.
             rows, matrix = ctx.broadcast.credits.dense(ctx.name).to(x.dtype), None
         else:
             rows, matrix = factors
@@ -198,7 +198,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _worthwhile(factors: Factors, x: Tensor, weight: Tensor) -> bool:
-    """Whether the factors fit the layer's output, and two thin products are fewer operations."""
+    """Whether the factors fit the layer's output, and two thin products cost less than one."""
     rows, matrix = factors
     samples, (features, rank) = rows.shape[:-1].numel(), matrix.shape
     fits = rows.dtype == x.dtype and rows.shape[:-1] == x.shape[:-1] and features == len(weight)
@@ -210,4 +210,4 @@ def _on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Non
 
 
 ENTRIES = (_Broadcast, _Link)
-"""The functions in whose backward credit enters the graph."""
+"""The autograd functions in whose backward credit enters the graph."""

@@ -1,4 +1,4 @@
-"""Feedback alignment for any nn.Module."""
+"""Converting any nn.Module to feedback alignment."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -39,11 +39,11 @@ _COUNTERPARTS: dict[type[nn.Module], type[FeedbackLayer]] = {
     nn.MultiheadAttention: FeedbackMultiheadAttention,
 }
 
-# An embedding has no input that takes a gradient; a norm multiplies entry by entry, whatever the
-# shape of its weight.
+# An embedding has no input that takes a gradient; a norm multiplies entry by entry, for any shape
+# of its weight.
 _EXACT_BY_NATURE = (nn.Embedding, nn.LayerNorm, nn.RMSNorm)
 
-# Whose parameters multiply as matrices for all that is known of them.
+# Layers whose parameters are taken to multiply as matrices.
 _MULTIPLIES = (
     *(nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.Linear, nn.MultiheadAttention),
     AnyConvolution,
@@ -61,46 +61,47 @@ def add_feedback(
 ) -> nn.Module:
     r"""Give every weight matrix below ``module`` a fixed feedback matrix, in place.
 
-    Each Linear, Conv and MultiheadAttention computes what it did, and the true gradients of its
-    own weight and bias, but sends the error on through B in place of W:
+    Each Linear, Conv and MultiheadAttention computes the same output as before, and the true
+    gradients of its weight and bias, but sends the error on through B in place of W:
 
     .. math:: \partial L / \partial x = (\partial L / \partial y) B
 
     So does any other layer with a ``weight`` of two dimensions that computes x W' + b or x W + b on
     random numbers, such as Hugging Face's Conv1D.
 
-    Parameters that no layer owns keep their true backward where they are added or concatenated
-    (class tokens, position embeddings, tables of biases) or multiply entry by entry. The graph of
-    the first forward pass with gradients proves it; one that multiplies as a matrix is refused
-    there.
+    Parameters that no layer owns keep their true backward if they are added or concatenated (class
+    tokens, position embeddings, tables of biases) or multiply entry by entry. The graph of the
+    first forward pass with gradients proves this; a parameter that multiplies as a matrix is
+    refused there.
 
-    Parameters stay the objects that they are, under their names; a layer gets a persistent buffer
-    ``feedback`` (an attention layer ``in_proj_feedback``, or ``q_proj_feedback`` and so on).
-    Layers that share a weight share its B. A weight that a module reads directly off another one,
-    as in ``x @ self.embedding.weight.T``, is beyond the reach of this function: its backward stays
+    Parameters keep their identity and their names. A layer gets a persistent buffer ``feedback``
+    (an attention layer ``in_proj_feedback``, or ``q_proj_feedback`` and so on). Layers that share a
+    weight share its B. If a module reads the weight of another one directly, as in
+    ``x @ self.embedding.weight.T``, this function cannot convert that use: its backward stays
     exact.
 
     Args:
         module: any net.
-        distribution: of the entries of B; see :func:`lit_credit.feedback.draw_feedback`. Its fans
-            are those of the error's way back: fan_in is the fan_out of the weight.
+        distribution: distribution of the entries of B; see
+            :func:`lit_credit.feedback.draw_feedback`. Its fans are counted along the way of the
+            error: fan_in is the fan_out of the weight.
         scale: factor on every entry of B.
         sign: ``random`` leaves B as drawn; ``weight`` gives the magnitudes of B the signs that W
             has at each forward pass. The sign-symmetric family: uSF is ``weight_std`` with
             ``weight``, ``B = std(W_0) sign(W)`` with the standard deviation of each layer's weights
             as they were when the feedback was added; frSF is ``normal`` with ``weight``, and brSF
             is frSF with :func:`lit_credit.feedback.redraw_feedback` before each batch.
-        seed: seed of all the matrices; each has a stream of its own, by the name of its weight.
+        seed: seed of all matrices; each has its own stream, from the name of its weight.
         leave_exact: names or glob patterns of submodules (with all below) or parameters whose
-            backward shall stay exact.
+            backward stays exact.
 
     Returns:
         ``module`` itself.
 
     Raises:
-        ValueError: if something that owns a matrix cannot be converted and is not in
-            ``leave_exact`` (all such are named, and nothing is changed), if ``module`` was
-            converted before, or an argument has no meaning. Out of the first forward pass, if a
+        ValueError: if a module or parameter with a matrix cannot be converted and is not in
+            ``leave_exact`` (the error names all of these, and nothing is changed), if ``module``
+            was converted before, or if an argument is invalid. In the first forward pass, if a
             parameter that no layer owns multiplies as a matrix.
 
     Example:
@@ -123,7 +124,7 @@ def add_feedback(
     if obstacles:
         raise ValueError(refusal(obstacles))
     recipe = Recipe(distribution, scale, sign)
-    # All is drawn before anything is changed. One B for each weight, however many layers use it.
+    # Draw everything before changing anything. A weight has one B, even if several layers use it.
     drawn: dict[int, Tensor] = {}
     for name, layer in layers.items():
         for weight_name in feedback_names(layer):
@@ -134,8 +135,8 @@ def add_feedback(
     for name, layer in layers.items():
         for weight_name, buffer_name in feedback_names(layer).items():
             layer.register_buffer(buffer_name, drawn[id(getattr(layer, weight_name))])
-        # The class changes, not the object: hooks and references to it hold. torch's own lazy
-        # modules and parametrizations do the same.
+        # Change the class, not the object, so that hooks and references stay valid. torch's own
+        # lazy modules and parametrizations do the same.
         layer.__class__ = _feedback_class(type(layer), counterparts[name])
         vars(layer)["recipe"] = recipe
     if loose:
@@ -167,10 +168,10 @@ def _left_exact(module: nn.Module, patterns: Sequence[str]) -> set[int]:
 
 
 class _Survey(NamedTuple):
-    """What a net is made of."""
+    """The parts of a net, sorted by what can be done with them."""
 
     layers: dict[str, nn.Module]
-    """To convert."""
+    """Layers to convert."""
     counterparts: dict[str, type[FeedbackLayer]]
     loose: list[str]
     """Parameters that no known layer owns."""
@@ -218,7 +219,7 @@ def _add_loose(
 
 
 def _without_tied(module: nn.Module, found: _Survey) -> _Survey:
-    """A weight that has a B and is a parameter of another module too may be used there without."""
+    """Refuse a weight with a B that another module owns too: it may be used there without B."""
     converted = {
         id(getattr(layer, weight))
         for layer in found.layers.values()
@@ -234,7 +235,7 @@ def _without_tied(module: nn.Module, found: _Survey) -> _Survey:
 def _obstacle(
     layer: nn.Module, kind: type[nn.Module], own: dict[str, nn.Parameter], proved: bool
 ) -> str | None:
-    """Why a layer of a convertible kind cannot be converted, or None."""
+    """The reason why a layer of a convertible kind cannot be converted, or None."""
     if any(map(is_lazy, own.values())):
         return "not initialized, run a batch through the net first"
     if is_parametrized(layer) or any(name not in own for name in feedback_names(layer)):
@@ -261,8 +262,8 @@ def _kind(cls: type[nn.Module]) -> type[nn.Module] | None:
 
 
 def _feedback_class(cls: type[nn.Module], counterpart: type[FeedbackLayer]) -> type[FeedbackLayer]:
-    """The counterpart of a class; of a class derived from it, one that is derived from both."""
-    # Attention has a subclass of Linear for its output, which differs in nothing but its type.
+    """The counterpart of a torch class; for a derived class, one that is derived from both."""
+    # The output projection of attention is a subclass of Linear that differs only in its type.
     if cls in (_kind(cls), NonDynamicallyQuantizableLinear):
         return counterpart
     return feedback_class(counterpart, cls)

@@ -1,4 +1,4 @@
-"""What a credit is: dense or a product, normalised, and in the shape of its unit."""
+"""Credits of units: as dense tensors or products, normalised, in the shapes of the units."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -27,11 +27,11 @@ class Factors(NamedTuple):
 
 
 class Credits(NamedTuple):
-    """How the credits of one backward pass are computed, each from the name of its unit.
+    """Functions that compute the credits of one backward pass, each from the name of its unit.
 
     Attributes:
-        dense: the credit, of the shape of the unit's output.
-        factors: the credit as a product, or None where it is none.
+        dense: returns the credit, in the shape of the unit's output.
+        factors: returns the credit as a product, or None if it is not a product.
     """
 
     dense: Callable[[str], Tensor]
@@ -39,7 +39,7 @@ class Credits(NamedTuple):
 
 
 Feedback = Callable[[Tensor, Mapping[str, Size], Tensor | float], Credits]
-"""From an error, the shapes of the units' outputs and the scale of the loss to the credits."""
+"""Computes credits from an error, the shapes of the units' outputs and the scale of the loss."""
 
 
 def rms_normalized(
@@ -48,13 +48,14 @@ def rms_normalized(
     """Credit of unit root mean square per sample: ``a / (rms(a) + eps) / samples``.
 
     The rms is that of the credit of a per-sample loss. A mean loss divides every credit by the
-    number of samples, so it is multiplied out first and divided by again at the end.
+    number of samples. So the credit is multiplied by this number first, and divided again at the
+    end.
 
     Args:
-        rows: what to scale, (..., d); a gradient of a mean over ``samples``.
-        samples: rows that the loss averages over; divided by the scale, if the loss has one.
+        rows: the rows to scale, (..., d); a gradient of a mean over ``samples``.
+        samples: rows that the loss averages over; divided by the scale if the loss has one.
         eps: added to the rms.
-        credit: a, where ``rows`` are only a factor of it; None if they are the credit.
+        credit: the credit a, if ``rows`` are only a factor of it; None if ``rows`` are the credit.
 
     Example:
         >>> rms_normalized(torch.tensor([[3.0, 4.0]]), samples=1)
@@ -72,12 +73,12 @@ def normalized_credits(
 ) -> Credits:
     """Credits of unit root mean square, each scaled when it is asked for.
 
-    A credit (N, T, d) is scaled position by position, a feature map (N, C, H, W) sample by sample;
-    one that is a product as its rows, before it takes the shape of its unit.
+    A credit (N, T, d) is scaled position by position, a feature map (N, C, H, W) sample by sample.
+    A credit that is a product is scaled row by row, before it takes the shape of its unit.
 
     Args:
-        credits: of the units.
-        shapes: of the units' outputs.
+        credits: the credits of the units.
+        shapes: the shapes of the units' outputs.
         scale: factor on the loss.
 
     Example:
@@ -110,16 +111,16 @@ def normalized_credits(
 
 
 def check_rows(unit: str, shape: Size, source: Size, what: str) -> None:
-    """Check that a unit ran for the samples of what its credit is made of, one row each.
+    """Check that a unit's output has as many rows as the source of its credit.
 
     Args:
-        unit: its name.
-        shape: of its output.
-        source: shape of what the credit is made of.
-        what: that is, for the error.
+        unit: name of the unit.
+        shape: shape of its output.
+        source: shape of the tensor from which the credit is computed.
+        what: name of that tensor, for the error.
 
     Raises:
-        ValueError: if there are more or fewer rows, as of an expert that runs for some samples.
+        ValueError: if there are more or fewer rows, as in an expert that runs for some samples.
     """
     if not shape or shape[0] != source[0]:
         raise ValueError(
@@ -143,5 +144,5 @@ def in_shape(credit: Tensor, shape: Size) -> Tensor:
 
 
 def channel_dim(shape: Size) -> int:
-    """Features come last in (N, d) and (N, T, d), and second in feature maps (N, d, H, W)."""
+    """The dimension of features: last in (N, d) and (N, T, d), second in maps (N, d, H, W)."""
     return 1 if len(shape) > 3 else -1

@@ -28,24 +28,24 @@ ErrorShape = Literal["auto", "flattened", "per_position"]
 class DirectFeedback(LazyBuffers):
     """Fixed random matrices from the error straight to every unit: ``a_l = e B_l^T``.
 
-    Each matrix is drawn when its unit first runs, because only then its shape is known; seed and
-    name of the unit decide its values. All of them stand below one another in ``matrix``, in the
-    order of the units; ``widths`` are the rows of each, 0 of those that are not drawn yet.
+    Each matrix is drawn when its unit first runs, because its shape is not known before; the seed
+    and the name of its unit determine its values. ``matrix`` stacks the rows of all matrices in the
+    order of the units. ``widths`` counts the rows of each matrix, 0 if it is not drawn yet.
 
     Args:
         units: names of the units, in forward order.
-        distribution: of the entries; see :func:`lit_credit.feedback.draw_feedback`.
+        distribution: distribution of the entries; see :func:`lit_credit.feedback.draw_feedback`.
         scale: factor on every matrix.
-        seed: of the matrices' own generator.
-        shared: True gives all units the same matrix (they must have equal sizes); a dict names,
-            for some units, the unit whose matrix they use: ``{"embed": "blocks.0"}``.
+        seed: seed of the matrices' own generator.
+        shared: True gives all units the same matrix (they must have equal sizes); a dict maps a
+            unit to the unit whose matrix it uses: ``{"embed": "blocks.0"}``.
         error: ``flattened``: all features of a unit's output (F) see all entries of a sample's
-            error (E), B_l is (F, E). ``per_position``: B_l is (d, C) on the last dimensions, and
-            the same at every position; an error without positions reaches all of them alike.
-            ``auto``: per position where the output has the error's positions (N, T, C), else
-            flattened, as feature maps (N, C, H, W) are. For those take the
-            distribution ``xavier`` under SGD: with N(0, 1 / E) each of C H W entries gets a credit
-            as large as a lone unit's, and a filter the sum of H W of them.
+            error (E), B_l is (F, E). ``per_position``: B_l is (d, C) on the last dimensions, the
+            same at every position; an error without positions reaches all positions equally.
+            ``auto``: per position if the output has the error's positions (N, T, C), else
+            flattened, for example for feature maps (N, C, H, W). Under SGD use the distribution
+            ``xavier`` for feature maps: with N(0, 1 / E) each of C H W entries gets a credit as
+            large as a single unit's, and a filter the sum of H W of them.
         normalize: scale each sample's credit to unit root mean square; see
             :func:`rms_normalized`.
 
@@ -83,7 +83,7 @@ class DirectFeedback(LazyBuffers):
         self.normalize = normalize
         self.register_buffer("matrix", None)
         self.register_buffer("widths", None)
-        self._drawn: dict[str, int] | None = None  # `widths`, without a wait for the device
+        self._drawn: dict[str, int] | None = None  # `widths` without a wait for the device
 
     def forward(
         self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float = 1.0
@@ -92,15 +92,15 @@ class DirectFeedback(LazyBuffers):
 
         Args:
             error: e = d loss / d output, (N, ..., C), of a loss that averages over samples.
-            shapes: of the output (N, ...) of each unit that ran.
+            shapes: shape of the output (N, ...) of each unit that ran.
             scale: factor on the loss.
 
         Returns:
-            How to compute the credit of a unit.
+            Functions that compute the credit of a unit.
 
         Raises:
-            ValueError: if the sizes differ from those that the matrices were drawn for, or a unit
-                ran for other rows than those of the error.
+            ValueError: if the sizes differ from those that the matrices were drawn for, or if the
+                rows of a unit are not those of the error.
         """
         for name, shape in shapes.items():
             check_rows(name, shape, error.shape, "error")
@@ -129,7 +129,7 @@ class DirectFeedback(LazyBuffers):
         return normalized_credits(credits, shapes, scale) if self.normalize else credits
 
     def after_loading(self) -> None:
-        """Draw again what is missing."""
+        """Forget which matrices were drawn; missing ones are drawn at their next use."""
         self._drawn = None
 
     def is_drawn(self, unit: str) -> bool:
@@ -139,7 +139,7 @@ class DirectFeedback(LazyBuffers):
         return bool(self.widths[self._order.index(self.source[unit])])
 
     def _widths_of(self, shapes: Mapping[str, Size], positions: bool) -> dict[str, int]:
-        """Rows of each matrix that is used, by the unit that it is named after."""
+        """Rows of each matrix in use, by the unit that the matrix is named after."""
         widths: dict[str, int] = {}
         for name, shape in shapes.items():
             width = shape[channel_dim(shape)] if positions else shape[1:].numel()
@@ -158,7 +158,7 @@ class DirectFeedback(LazyBuffers):
         return error.dim() == 3 and shape[:-1] == error.shape[:-1]
 
     def _matrices(self, widths: Mapping[str, int], rows: Tensor) -> dict[str, Tensor]:
-        """The matrices of the units that ran, those that were never used before drawn now."""
+        """The matrices of the units that ran; matrices that were never used are drawn now."""
         if not widths:
             return {}
         drawn = self._known_widths(widths)
@@ -173,7 +173,7 @@ class DirectFeedback(LazyBuffers):
                 "`error` to 'per_position' where the number of positions varies."
             )
         if self.matrix is None or len(needed) > len(drawn):
-            # Under inference_mode this would be a tensor that training may not use.
+            # Training could not use a tensor that was made under inference_mode.
             with torch.inference_mode(False):
                 drawn = self._draw_missing(widths, drawn, errors)
         if self.matrix is not None and self.matrix.device != rows.device:
@@ -194,7 +194,7 @@ class DirectFeedback(LazyBuffers):
             saved = dict(zip(self._order, self.widths.tolist(), strict=True))
             self._drawn = {name: width for name, width in saved.items() if width}
         if self._drawn is None or sum(self._drawn.values()) != len(self.matrix):
-            # Of a checkpoint that does not tell them: all units ran when they were drawn.
+            # From a checkpoint without `widths`: all units ran when the matrices were drawn.
             idle = [name for name in self._order if name not in widths]
             if idle:
                 raise ValueError(
@@ -203,7 +203,7 @@ class DirectFeedback(LazyBuffers):
                     "lit_credit 0.3. Begin this run anew."
                 )
             self._drawn = {name: widths[name] for name in self._order}
-            with torch.inference_mode(False):  # so that the next checkpoint tells
+            with torch.inference_mode(False):  # for the next checkpoint
                 self.widths = torch.tensor(list(self._drawn.values()))
         return self._drawn
 

@@ -1,4 +1,4 @@
-"""Random feedback matrices, each from a random stream of its own."""
+"""Drawing random feedback matrices, each from its own random stream."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def derive_seed(seed: int, name: str | int) -> int:
 
     Args:
         seed: the seed that all matrices share.
-        name: what tells this matrix from the others: its name, or its index.
+        name: distinguishes this matrix from the others: its name or its index.
 
     Returns:
         A non-negative integer below 2**63.
@@ -64,26 +64,26 @@ def draw_feedback(
     ``weight_std`` the standard deviation of ``weight``, in every entry
     =============  ===============================================
 
-    Drawn on the CPU in float32 and then moved, so that neither the device nor the dtype changes
-    the values, and from a generator of its own, so that the global random state stays as it is.
+    B is drawn on the CPU in float32 and then moved, so that neither the device nor the dtype
+    changes the values. It has its own generator, so that the global random state does not change.
 
     Args:
-        shape: the shape of B; ``orthogonal`` takes the first dimension for the rows and all others
-            for the columns.
-        fan_in: how many entries of the error one entry of the credit sums.
-        fan_out: how many entries of the credit one entry of the error reaches.
+        shape: the shape of B; for ``orthogonal`` the first dimension counts the rows, and all
+            others together the columns.
+        fan_in: number of entries of the error that one entry of the credit sums.
+        fan_out: number of entries of the credit that one entry of the error reaches.
         distribution: see the table.
         scale: factor on every entry.
         seed: seed of the matrix's own generator; see :func:`derive_seed`.
         weight: the weight that ``weight`` copies and ``weight_std`` measures.
-        device: where B goes.
-        dtype: what B is rounded to.
+        device: device of B.
+        dtype: dtype of B.
 
     Returns:
         B, without a gradient.
 
     Raises:
-        ValueError: if an argument has no meaning.
+        ValueError: if an argument is invalid.
 
     Example:
         >>> draw_feedback((2, 2), fan_in=4, fan_out=2, distribution="constant", scale=3.0)

@@ -29,7 +29,7 @@ Sign = Literal["random", "weight"]
 
 
 class Recipe(NamedTuple):
-    """How the feedback of a layer is drawn, and whose signs it takes."""
+    """The distribution, scale and signs by which the feedback of a layer is drawn."""
 
     distribution: Distribution = "normal"
     scale: float = 1.0
@@ -37,13 +37,13 @@ class Recipe(NamedTuple):
 
 
 class FeedbackLayer(nn.Module):
-    """What all layers with a feedback backward share.
+    """The base class of layers with a feedback backward.
 
-    Such a layer is made of a plain one by :func:`lit_credit.feedback.add_feedback`.
+    :func:`lit_credit.feedback.add_feedback` makes such a layer from a plain one.
 
     Attributes:
-        feedback_backward: send the error through the feedback; if False, it is the plain layer.
-        recipe: how the feedback was drawn.
+        feedback_backward: send the error through the feedback; False gives the plain layer.
+        recipe: the recipe by which the feedback was drawn.
     """
 
     feedback_backward: bool = True
@@ -52,14 +52,13 @@ class FeedbackLayer(nn.Module):
     def sends_feedback(self) -> bool:
         """Whether a forward pass that starts now needs the feedback.
 
-        What ``torch.jit.trace`` records is the plain layer: a trace holds no Python, as a backward
-        of one's own is.
+        ``torch.jit.trace`` records the plain layer: a trace cannot hold a backward in Python.
         """
         tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         return self.feedback_backward and torch.is_grad_enabled() and not tracing
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle an instance of a class that was made on the fly by what the class was made of."""
+        """Pickle an instance of a class made at run time by the two base classes of that class."""
         reduced: Any = super().__reduce_ex__(protocol)
         make, args, *state = reduced
         made_of = vars(type(self)).get("made_of")
@@ -68,7 +67,7 @@ class FeedbackLayer(nn.Module):
         return (_blank, made_of, *state)
 
     def signs(self, weight: Tensor) -> Tensor | None:
-        """The tensor that lends the feedback its signs: the weight as it now is, or None."""
+        """The tensor whose signs the feedback takes: the current weight, or None."""
         return weight.detach() if self.recipe.sign == "weight" else None
 
 
@@ -76,7 +75,7 @@ _MADE: dict[tuple[type[FeedbackLayer], type[nn.Module]], type[FeedbackLayer]] = 
 
 
 def feedback_class(counterpart: type[FeedbackLayer], cls: type[nn.Module]) -> type[FeedbackLayer]:
-    """The class that is derived from a feedback layer and from a class that a net has."""
+    """The class derived from a feedback layer and from a class that a net uses."""
     parts = counterpart, cls
     if parts not in _MADE:
         _MADE[parts] = type(f"Feedback{cls.__name__}", parts, {"made_of": parts})
@@ -101,7 +100,7 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
 
 
 class FeedbackAffine(FeedbackLayer):
-    """A layer that is no ``nn.Linear`` and was proved to compute x W' + b, W of (out, in)."""
+    """A layer, not an ``nn.Linear``, that was proved to compute x W' + b, W of (out, in)."""
 
     weight: Tensor
     feedback: Tensor
@@ -122,7 +121,7 @@ class FeedbackAffine(FeedbackLayer):
 
 
 class FeedbackTransposed(FeedbackAffine):
-    """A layer that was proved to compute x W + b, W of (in, out), as Hugging Face's Conv1D."""
+    """A layer that was proved to compute x W + b, W of (in, out), like Hugging Face's Conv1D."""
 
     def oriented(self, matrix: Any) -> Any:
         """A matrix of the weight's shape as (out, in)."""
@@ -153,7 +152,7 @@ class _FeedbackConv(FeedbackLayer, AnyConvolution):
         return y if batched else y.squeeze(0)
 
     def _pad(self, x: Tensor) -> tuple[Tensor, list[int]]:
-        """Pad by all that is not the same number of zeros on both sides; the rest is returned."""
+        """Apply padding other than equal numbers of zeros on both sides; return the rest."""
         sides = self._sides()
         zeros = self.padding_mode == "zeros"
         # A "same" padding of odd size puts the odd zero on the right, as torch does.

@@ -1,4 +1,4 @@
-"""Buffers whose shapes are known only when they are first used."""
+"""A module with buffers whose shapes are known only at their first use."""
 
 from collections.abc import Mapping
 
@@ -11,10 +11,10 @@ __all__ = ["LazyBuffers"]
 
 
 class LazyBuffers(NoticesLoading):
-    """A module that takes over the buffers of a checkpoint, whose shapes only it knows.
+    """A module that takes buffers of a checkpoint in the shapes that the checkpoint has.
 
-    What the checkpoint does not hold was not drawn when it was saved, and is drawn again at its
-    next use.
+    A buffer that the checkpoint does not hold was not drawn when it was saved; the buffer is
+    drawn at its next use.
     """
 
     def before_loading(self, saved: Mapping[str, Tensor]) -> None:

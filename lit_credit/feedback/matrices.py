@@ -1,4 +1,4 @@
-"""The feedback matrices of a net: to draw, to read, to draw anew."""
+"""Drawing, reading and redrawing the feedback matrices of a net."""
 
 from collections.abc import Iterator
 from math import prod
@@ -17,11 +17,11 @@ __all__ = ["FeedbackPair", "draw_for", "feedback_layers", "feedback_names", "red
 
 
 class FeedbackPair(NamedTuple):
-    """A feedback matrix and the weight in whose place it stands, of the same shape.
+    """A feedback matrix, and the weight of the same shape that it replaces.
 
     Attributes:
         feedback: B as the error meets it, signs included.
-        weight: W, or None where B stands for no single weight.
+        weight: W, or None if B does not replace a single weight.
     """
 
     feedback: Tensor
@@ -29,7 +29,7 @@ class FeedbackPair(NamedTuple):
 
 
 def feedback_names(layer: nn.Module) -> dict[str, str]:
-    """The name of each weight that gets a feedback, and of the buffer that holds the feedback."""
+    """Name of each weight that gets a feedback, with the name of the buffer that holds it."""
     if not isinstance(layer, nn.MultiheadAttention):
         return {"weight": "feedback"}
     fused = layer.in_proj_weight is not None
@@ -40,14 +40,14 @@ def feedback_names(layer: nn.Module) -> dict[str, str]:
 def draw_for(
     layer: nn.Module, name: str, weight_name: str, recipe: Recipe, seed: int, transposed: bool
 ) -> Tensor:
-    """Draw the feedback of one weight, (out, in / groups, *kernel); magnitudes, if it lends signs.
+    """Draw the feedback of one weight, (out, in / groups, *kernel); magnitudes if it takes signs.
 
-    Fans are counted as in ``torch.nn.init``, without regard to a stride. A fused projection is
-    drawn as the three matrices that it is. Each weight has a random stream of its own, by the names
-    of the layer and of the weight. That of a transposed weight is the transpose of what a Linear of
-    the same name would get.
+    Fans are counted as in ``torch.nn.init``, which ignores a stride. A fused projection is drawn as
+    three matrices. Each weight has its own random stream, from the names of the layer and of the
+    weight. The feedback of a transposed weight is the transpose of what a Linear of the same name
+    would get.
     """
-    # A compiled net has the matrices of the same net uncompiled.
+    # A compiled net gets the same matrices as the uncompiled net.
     stream = derive_seed(seed, f"{clean_name(name)}.{weight_name}")
     weight = getattr(layer, weight_name).detach()
     weight = weight.T if transposed else weight
@@ -70,15 +70,15 @@ def draw_for(
 
 
 def feedback_layers(module: nn.Module) -> dict[str, FeedbackPair]:
-    """Every feedback matrix below ``module`` beside its weight.
+    """Every feedback matrix below ``module``, with its weight.
 
     Args:
         module: a module that :func:`lit_credit.feedback.add_feedback` converted.
 
     Returns:
-        Name of the layer to the pair, in the order of registration; an attention layer has the
-        entries ``<name>.q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``. Where one weight serves
-        several layers each has an entry.
+        A pair for the name of each layer, in the order of registration. An attention layer has the
+        entries ``<name>.q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``. If several layers share
+        a weight, each has an entry.
 
     Example:
         >>> from lit_credit.feedback import add_feedback
@@ -101,9 +101,9 @@ def feedback_layers(module: nn.Module) -> dict[str, FeedbackPair]:
 
 @torch.no_grad()
 def redraw_feedback(module: nn.Module, seed: int) -> None:
-    """Draw every feedback matrix below ``module`` anew, in place, as its layer's recipe says.
+    """Redraw every feedback matrix below ``module`` in place, by the recipe of its layer.
 
-    The matrices depend on ``seed`` and on the names of the weights alone. With a new seed for each
+    The matrices depend only on ``seed`` and the names of the weights. With a new seed for each
     batch and ``sign="weight"`` this is brSF, batch-wise random magnitudes with concordant signs.
 
     Args:
@@ -111,7 +111,7 @@ def redraw_feedback(module: nn.Module, seed: int) -> None:
         seed: seed of all the matrices.
 
     Raises:
-        ValueError: if there is no feedback, or one that is made of its weight.
+        ValueError: if there is no feedback, or if a feedback was computed from its weight.
 
     Reference:
         Liao, Leibo, Poggio, How Important is Weight Symmetry in Backpropagation?, 2016,

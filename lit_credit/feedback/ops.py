@@ -1,8 +1,8 @@
-"""Linear maps and convolutions whose backward sends the error through a matrix of its own.
+"""Linear maps and convolutions whose backward sends the error through a feedback matrix.
 
-Forward and backward run once each, as in backpropagation. The gradients of weight and bias are the
-true ones, given the error that arrives. Gradients of gradients (``create_graph=True``) and
-``torch.func`` transforms are refused with an error; they work inside of
+Forward and backward run once each, as in backpropagation. Given the error that arrives, the
+gradients of weight and bias are the true ones. Gradients of gradients (``create_graph=True``) and
+``torch.func`` transforms are refused with an error; they work inside
 ``with lit_credit.feedback.exact_backward(net)``.
 """
 
@@ -24,10 +24,10 @@ def effective_feedback(feedback: Tensor, signs: Tensor | None) -> Tensor:
 
     Args:
         feedback: B; with ``signs``, the magnitudes M.
-        signs: a tensor of the same shape, of which only the signs count, or None.
+        signs: a tensor of the same shape whose signs are used, or None.
 
     Returns:
-        B, or ``M * sign(signs)``, which is 0 where ``signs`` is.
+        B, or ``M * sign(signs)``, which is 0 where ``signs`` is 0.
 
     Example:
         >>> effective_feedback(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([0.1, -0.1, 0.0]))
@@ -83,7 +83,7 @@ def feedback_convolution(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """The convolution of 1 to 3 dimensions whose backward sends the error through B in place of W.
+    """A convolution of 1 to 3 dimensions whose backward sends the error through B in place of W.
 
     Args:
         x: input, (N, in, *size).
@@ -91,9 +91,9 @@ def feedback_convolution(
         bias: b, (out,), or None.
         feedback: B, of W's shape.
         signs: see :func:`effective_feedback`.
-        stride: one number a dimension.
-        padding: zeros added on either side, one number a dimension.
-        dilation: one number a dimension.
+        stride: one number per dimension.
+        padding: zeros added on both sides, one number per dimension.
+        dilation: one number per dimension.
         groups: number of groups of channels.
 
     Returns:
@@ -117,8 +117,8 @@ class _Linear(Function):
     ) -> Tensor:
         ctx.save_for_backward(x, feedback, signs)
         y = F.linear(x, weight, bias)
-        # Of more than two dimensions it is a view of a product, which autograd would not let others
-        # change in place, as a plain layer's output may be.
+        # With more than two dimensions y is a view of a product. Autograd would refuse to change it
+        # in place, which the output of a plain layer allows.
         return without_view(y) if y.dim() > 2 else y
 
     @staticmethod
@@ -160,8 +160,8 @@ class _Convolution(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_order()
         x, feedback, signs = ctx.saved_tensors
-        # dL/dx depends on the weight and not on x, dL/dW on x and not on the weight: one call
-        # with B for the weight gives both.
+        # dL/dx depends on the weight but not on x, dL/dW on x but not on the weight: one call with
+        # B as the weight gives both.
         weight = effective_feedback(feedback, signs).to(grad.dtype)
         grads = torch.ops.aten.convolution_backward(
             grad, x, weight, [weight.shape[0]], *ctx.geometry, list(ctx.needs_input_grad[:3])
@@ -175,8 +175,8 @@ def is_feedback(node: Any) -> bool:
 
 
 def _refuse_second_order() -> None:
-    # Autograd records the backward pass only for create_graph=True; torch's once_differentiable
-    # says the same at ten times the price.
+    # Autograd records the backward pass only for create_graph=True. torch's once_differentiable
+    # checks the same at ten times the cost.
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(
             "A feedback layer has no second derivative: its backward is not the gradient of its "

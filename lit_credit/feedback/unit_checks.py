@@ -1,4 +1,4 @@
-"""What units must be: disjoint, complete, in a row, and cut apart."""
+"""Checking units: disjoint, complete, with members in a row, and cut apart."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -72,7 +72,7 @@ def _remedy(module: nn.Module, units: Sequence[str], stray: Sequence[str]) -> st
 
 
 def stray_parameters(module: nn.Module, named: Iterable[str]) -> list[str]:
-    """The names of trainable parameters of ``module`` outside of the named units."""
+    """Names of the trainable parameters of ``module`` outside of the named units."""
     covered = {
         id(parameter)
         for name in named
@@ -90,7 +90,7 @@ def check_recompute(module: nn.Module, units: Sequence[str]) -> None:
     """Check that running a unit twice leaves no trace.
 
     Raises:
-        ValueError: if a unit keeps running statistics, which a second forward would update again.
+        ValueError: if a unit has running statistics, which a second forward would update again.
     """
     for member in (member for unit in units for member in parse_unit(unit).members):
         for name, child in module.get_submodule(member).named_modules(prefix=member):
@@ -103,17 +103,18 @@ def check_recompute(module: nn.Module, units: Sequence[str]) -> None:
 
 
 def check_cut(graphs: UnitGraphs, output: Any) -> None:
-    """Check that the members of a unit lie in a row, and that no gradient leaves it but its credit.
+    """Check that a unit's members lie in a row, and that it gets no gradient but its credit.
 
-    A unit that is one submodule hands on nothing but its output, which is detached. Of several,
-    or of one that ends at an input, the net may use a tensor from within as well.
+    A unit that is one submodule returns only its output, which is detached. If a unit has several
+    submodules, or ends at an input, the net may also use a tensor from inside it.
 
     Args:
-        graphs: what a forward pass has left behind.
+        graphs: the units' graphs from a forward pass.
         output: the net's output, before credit is attached.
 
     Raises:
-        ValueError: if a unit's output does not depend on all its members, or something else does.
+        ValueError: if a unit's output does not depend on all its members, or if another unit or the
+            net's output depends on a tensor inside the unit.
     """
     inside = {name: [n for nodes in rows for n in nodes] for name, rows in graphs.inside.items()}
     if not any(inside.values()):
@@ -141,11 +142,11 @@ def check_cut(graphs: UnitGraphs, output: Any) -> None:
 
 
 def check_sent(loss: Tensor, where: str) -> None:
-    """Check that the backward pass of the loss comes to where the units get their credit.
+    """Check that the backward pass of the loss reaches the tensor whose gradient is the error.
 
     Args:
-        loss: that is about to be differentiated.
-        where: the tensor whose gradient is the error, for the error.
+        loss: the loss that is about to be differentiated.
+        where: name of that tensor, for the message.
 
     Raises:
         ValueError: if the loss does not depend on that tensor, so that no unit would learn.
@@ -160,7 +161,7 @@ def check_sent(loss: Tensor, where: str) -> None:
 
 
 def _reached(value: Any) -> set[Any]:
-    """All nodes of the graph that a tensor comes from, up to where credit enters."""
+    """All nodes of the graph that a tensor depends on, up to the nodes where credit enters."""
     found: set[Any] = set()
     waiting = [tensor.grad_fn for tensor in tensors_of(value)]
     while waiting:
@@ -168,6 +169,6 @@ def _reached(value: Any) -> set[Any]:
         if node is None or node in found:
             continue
         found.add(node)
-        if function_of(node) not in ENTRIES:  # behind it lie the units, on purpose
+        if function_of(node) not in ENTRIES:  # the units behind it are meant to be reached
             waiting.extend(following for following, _ in node.next_functions)
     return found

@@ -1,4 +1,4 @@
-"""Nets cut into credit units: inside a unit the gradient is exact, between units none flows."""
+"""Cutting nets into credit units: exact gradients inside units, no gradients between them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,20 +18,20 @@ from lit_credit.utils.nested import described, first_tensor, map_tensors, replac
 __all__ = ["UnitGraphs", "local_units"]
 
 Tap = Callable[[str, Tensor], Tensor]
-"""From a unit and its detached output to what the net goes on with."""
+"""Maps a unit's name and its detached output to the tensor that the net continues with."""
 
 
 @dataclass(frozen=True)
 class UnitGraphs:
-    """What a forward pass leaves behind, one entry a unit, in the order in which they end.
+    """The units' graphs from a forward pass, one entry per unit, in the order in which units end.
 
     Attributes:
-        outputs: each unit's output in its own graph; of several tensors the first of floating
-            point. With ``recompute`` only their shapes count, the values are not kept.
-        linear: for units that are one linear layer, its input and the layer.
-        inside: for units of several submodules, or that end at an input, the nodes of the graph
-            where its members hand on their outputs, member by member.
-        begun: units of which a member has run, in order or out of it.
+        outputs: each unit's output in its own graph; if there are several tensors, the first of
+            floating point. With ``recompute`` only shapes are kept, not values.
+        linear: for units that are one linear layer, the input and the layer.
+        inside: for units of several submodules, or that end at an input, the graph nodes of the
+            members' outputs, member by member.
+        begun: units of which a member has run, in order or not.
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class UnitGraphs:
 
     @property
     def unfinished(self) -> list[str]:
-        """Units that ran in part, so that their output is not known."""
+        """Units that ran only in part, so that their output is not known."""
         return [name for name in self.begun if name not in self.outputs]
 
 
@@ -64,23 +64,24 @@ def local_units(
 ) -> Iterator[UnitGraphs]:
     """Cut the graph of a forward pass inside the ``with`` at the borders of the units.
 
-    Each unit runs on detached inputs, and the rest of the net sees its output detached, so no
-    credit passes through it or around it, skip connections included. What the net checkpoints
-    (``torch.utils.checkpoint``) inside of a unit stays so; around units its activations are kept.
+    Each unit runs on detached inputs, and the rest of the net sees its output detached. So no
+    credit passes through a unit or around it, skip connections included. Inside a unit, the net's
+    own checkpoints (``torch.utils.checkpoint``) work as usual; around units, activations are kept.
 
     Args:
         module: the net.
-        units: names of submodules of ``module``, in forward order; ``fc1+act1`` makes several in a
-            row one unit, and ``fc1->fc2`` ends at the input of the submodule behind the arrow.
-        detach_inputs: cut at the inputs too. Without it, parameters that lie between two units
-            learn from the credit of the unit that follows.
-        recompute: keep only the inputs of each submodule of a unit, and run it a second time in
-            the backward pass: less memory for one more forward.
-        tap: the net goes on with what it makes of a unit's name and detached output.
-        watch: told where units run, and what they hand on.
+        units: names of submodules of ``module``, in forward order; ``fc1+act1`` joins consecutive
+            submodules into one unit, and ``fc1->fc2`` ends at the input of the submodule behind the
+            arrow.
+        detach_inputs: cut at the inputs too. Without this cut, parameters between two units learn
+            from the credit of the next unit.
+        recompute: keep only the inputs of each submodule of a unit, and run the submodule again in
+            the backward pass: less memory for one more forward pass.
+        tap: called with a unit's name and detached output; the net continues with its result.
+        watch: told when units run, and what their outputs are.
 
     Yields:
-        What the forward pass fills in.
+        The units' graphs, which the forward pass fills in.
 
     Raises:
         ValueError: inside, if a unit runs twice in one forward pass or returns no float tensor.
@@ -92,8 +93,8 @@ def local_units(
     replaced = []
     try:
         for part in {id(part): part for part in parts}.values():
-            # The instance's attribute shadows the class's method. Written past nn.Module's
-            # __setattr__, which takes as long as the forward of a small unit.
+            # The instance's attribute shadows the class's method. Not set by nn.Module's
+            # __setattr__, which takes as long as the forward pass of a small unit.
             attributes = vars(part)
             replaced.append((attributes, attributes.get("forward")))
             attributes["forward"] = _local_forward(part, passages, graphs, options)
@@ -114,7 +115,7 @@ def _local_forward(
     run = forward if options.watch is None else options.watch.unseen(forward)
     ending = [passage for passage in passages if passage.until is part]
     members = [passage for passage in passages if passage.has_member(part)]
-    # A submodule without parameters, such as a ReLU, may also run outside of its units.
+    # A submodule without parameters, such as a ReLU, may also run outside its units.
     learns = any(True for _ in part.parameters())
     end = partial(_end, graphs, options)
 
@@ -162,7 +163,7 @@ def _local_forward(
 def _end_at_input(
     end: Callable[[Passage, Tensor], Tensor], passage: Passage, args: Any, kwargs: Any
 ) -> tuple[Any, Any]:
-    """The inputs of the submodule that a unit ends at, without what leads back into the unit."""
+    """The inputs of the submodule at which a unit ends, cut off from the unit's graph."""
     tensor = first_tensor((args, kwargs))
     if tensor is None or not tensor.is_floating_point():
         raise ValueError(
@@ -174,7 +175,7 @@ def _end_at_input(
 
 
 def _end(graphs: UnitGraphs, options: _Options, passage: Passage, output: Tensor) -> Tensor:
-    """Keep a unit's output; what the rest of the net gets in its place."""
+    """Keep a unit's output, and return what the rest of the net gets in its place."""
     passage.is_open = False
     graphs.outputs[passage.name] = _WithoutValues.apply(output) if options.recompute else output
     handed_on = _detached_tensor(output)
@@ -186,7 +187,7 @@ def _end(graphs: UnitGraphs, options: _Options, passage: Passage, output: Tensor
 
 
 class _WithoutValues(torch.autograd.Function):
-    """A stand-in of a tensor's shape, at the same place of the graph, that takes no memory."""
+    """Replaces a tensor by one of its shape, at the same place of the graph, without memory."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all learning rules share."""
+"""The base class of all learning rules: units, updates, optimizer and scheduler."""
 
 import math
 import warnings
@@ -48,41 +48,41 @@ __all__ = ["CreditRule"]
 class CreditRule(EvaluatedRule):
     """A network, a task, and a rule that assigns credit to the network's units.
 
-    A rule supplies one scalar whose autograd gradient is its update: :meth:`surrogate`. One
-    forward, one backward and one optimizer step make an update, whatever the rule, and one update
-    makes a training step, unless ``updates_per_step`` says more.
+    A rule supplies one scalar, :meth:`surrogate`, whose autograd gradient is its update. Under
+    every rule an update is one forward pass, one backward pass and one optimizer step. A training
+    step makes ``updates_per_step`` updates.
 
-    With k updates in a training step, which spares small nets most of what Lightning does for one,
-    the weights are to the bit those of the same updates made one a step. Lightning's
-    ``global_step`` counts updates, and so do ``max_steps``, ``every_n_steps`` of callbacks, the
-    axis of loggers and a scheduler that steps per step; ``limit_train_batches`` and
-    ``val_check_interval`` count training steps. What Lightning does at every n-th step
-    (``log_every_n_steps``, ``every_n_train_steps`` of checkpoints) it does where a training step
-    ends at a multiple of n, so give it multiples of k. A run that ``max_steps`` ends within a
-    training step leaves out that step's other updates, also when it is resumed. Each update
-    averages gradients over all processes, each of which has its rows of that update's batch.
+    With k updates per training step, small nets avoid most of Lightning's overhead. The weights are
+    bit-identical to those of k training steps with one update each. Lightning's ``global_step``
+    counts updates, and so do ``max_steps``, ``every_n_steps`` of callbacks, the axis of loggers and
+    a scheduler that steps per step; ``limit_train_batches`` and ``val_check_interval`` count
+    training steps. Lightning acts at every n-th step (``log_every_n_steps``,
+    ``every_n_train_steps`` of checkpoints) only if a training step ends at a multiple of n, so make
+    n a multiple of k. If a run reaches ``max_steps`` within a training step, it leaves out the
+    remaining updates of that step, also when it is resumed. Each update averages gradients over
+    all processes; each process has its own rows of that update's batch.
 
     Args:
-        net: any module. One of ours names its units itself.
+        net: any module. The nets of lit_credit name their units themselves.
         task: what a batch means.
         optimizer: makes the optimizer from parameter groups ("units", "readout", "other").
         lr_scheduler: makes the scheduler; None keeps the learning rate.
         lr_interval: step the scheduler per epoch or per step.
-        clip_norm: largest gradient norm of all parameters together, or of those of each net of an
-            ensemble; None does not clip.
+        clip_norm: largest gradient norm of all parameters together; in an ensemble, of the
+            parameters of each net. None does not clip.
         clip_per_unit: largest gradient norm of each unit, or of the units that match a pattern:
             ``{"blocks.*": 1.0}``; None does not clip.
         units: names or patterns (``layer*.*``) of the submodules of ``net`` that receive one
             credit signal each, in forward order; None takes ``net.credit_units``. ``fc1+act1``
-            makes several submodules in a row one unit: it ends at the output of the last. ``fc1->``
-            ends at the input of the next unit, or of the readout, and ``fc1->pool`` at that of
-            ``pool``: with functional activations, pooling and flattening between. Patterns that are
-            joined are paired in order: ``conv*+bn*->``. One ``nn.ReLU`` that runs after every layer
-            may be joined to each: ``fc*+relu``.
+            joins consecutive submodules into one unit, which ends at the output of the last.
+            ``fc1->`` ends at the input of the next unit or of the readout, and ``fc1->pool`` at the
+            input of ``pool``; such a unit includes functional activations, pooling and flattening
+            in between. Joined patterns are paired in order: ``conv*+bn*->``. One ``nn.ReLU`` that
+            runs after every layer may be joined to each layer: ``fc*+relu``.
         readout: names or patterns of the submodules after the last unit, which learn from the true
             gradient; None takes ``net.readout``.
-        updates_per_step: updates k in a training step. Our datamodules hand out k batches for it,
-            each of their ``batch_size``; of any other data the rows of a batch are split into k.
+        updates_per_step: updates k per training step. The datamodules of lit_credit return k
+            batches of ``batch_size`` rows each. The rows of any other batch are split into k parts.
 
     Raises:
         ValueError: if a pattern matches no submodule, or one is matched twice, or a number is out
@@ -125,7 +125,7 @@ class CreditRule(EvaluatedRule):
         self.clip_norm = clip_norm
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
 
-    # What a rule defines, and what diagnostics ask for by name
+    # Methods that a rule defines, and names that diagnostics read
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the rule's update; here they are the same."""
@@ -146,7 +146,7 @@ class CreditRule(EvaluatedRule):
     def feedback_matrices(self) -> dict[str, FeedbackPair] | None:
         """The rule's fixed matrices, each with the weight it stands for; None if it has none.
 
-        Matrices that are drawn at their first use are not in it before.
+        Matrices that are drawn at their first use are missing until then.
         """
         return None
 
@@ -154,8 +154,8 @@ class CreditRule(EvaluatedRule):
     def credit_units(self) -> list[str]:
         """Names of the units, as submodules of this module, in forward order.
 
-        One of several submodules is ``net.fc1+net.act1``; what
-        `lit_credit.inspect.capture` looks at may have such names.
+        A unit of several submodules is named ``net.fc1+net.act1``;
+        `lit_credit.inspect.capture` accepts such names.
         """
         return [with_prefix(name, "net.") for name in self.units]
 
@@ -176,9 +176,9 @@ class CreditRule(EvaluatedRule):
         return self.task.loss(self(*self.task.inputs(batch)), batch)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One update, or ``updates_per_step`` of them, each on a batch of its own; the last loss.
+        """Make ``updates_per_step`` updates, each on its own batch, and return the last loss.
 
-        Callbacks, as that of ``Tuner.lr_find``, get the loss.
+        Callbacks, such as that of ``Tuner.lr_find``, receive the loss.
         """
         start, last = self.trainer.global_step, self.trainer.max_steps
         for part in batches_of(batch, self.updates_per_step):
@@ -191,7 +191,7 @@ class CreditRule(EvaluatedRule):
         return loss.detach()
 
     def update(self, batch: Any) -> Tensor:
-        """One step of the optimizer on a batch, and of a scheduler that is stepped so; the loss."""
+        """Step the optimizer, and a scheduler that steps per update; return the batch's loss."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         with explaining(batch, self, self._passed, "training"):
@@ -204,20 +204,21 @@ class CreditRule(EvaluatedRule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip gradients; only here are those of mixed precision unscaled."""
+        """Clip gradients in this hook: mixed precision does not unscale them before it."""
         clip_gradients(self.net, self.clip_norm, self.clip_norms)
 
     def on_train_epoch_end(self) -> None:
-        """Step an epoch-wise scheduler, which Lightning leaves to manual optimization."""
+        """Step an epoch-wise scheduler; under manual optimization Lightning does not."""
         if not self._schedules_updates:
             self._step_scheduler()
 
     # Optimizer, start and end
 
     def configure_callbacks(self) -> list[Any]:
-        """Refuse Trainer options that manual optimization has no use for, before any work.
+        """Refuse Trainer options that do not work under manual optimization, before any work.
 
-        From here on checkpoints are whole or not there, and of a run or refused.
+        Also make the Trainer write checkpoints atomically, and refuse files that are not
+        checkpoints of Lightning, unless the Trainer has its own checkpoint IO.
         """
         check_options(self.trainer, type(self).__name__)
         save_atomically(self.trainer)
@@ -249,7 +250,7 @@ class CreditRule(EvaluatedRule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_fit_start(self) -> None:
-        """Go on with the random numbers of a resumed run."""
+        """Restore the random states and the curves of a resumed run."""
         self.compare_if_not_done()
         skip_device_search()
         if self.loaded_random_state is not None:
@@ -259,22 +260,22 @@ class CreditRule(EvaluatedRule):
         super().on_fit_start()
 
     def on_train_start(self) -> None:
-        """Make up for the end of an epoch that a resumed run has skipped."""
+        """Step an epoch-wise scheduler for an epoch end that a resumed run has skipped."""
         super().on_train_start()
         scheduler: Any = self.lr_schedulers()
         if (
             self.lr_interval == "epoch"
             and is_at_epoch_start(self.trainer)
-            and not isinstance(scheduler, ReduceLROnPlateau)  # nothing was validated to step by
+            and not isinstance(scheduler, ReduceLROnPlateau)  # its metric is not measured yet
             and getattr(scheduler, "last_epoch", math.inf) < self.trainer.current_epoch
         ):
             with warnings.catch_warnings():
-                # torch misses the steps that the optimizer took before the checkpoint.
+                # torch warns, since it did not see the optimizer's steps before the checkpoint.
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 self._step_scheduler()
 
     def on_fit_end(self) -> None:
-        """Say so if there was nothing to train on, of which Lightning says nothing."""
+        """Raise an error if there was no training batch; Lightning does not report this."""
         if self.trainer.num_training_batches == 0 and self.trainer.limit_train_batches:
             raise MisconfigurationException(
                 "there is no training batch, so nothing was trained: the training data are empty, "
@@ -306,7 +307,7 @@ class CreditRule(EvaluatedRule):
 
     @property
     def _schedules_updates(self) -> bool:
-        """Whether the scheduler is stepped per update, as that of ``Tuner.lr_find`` is."""
+        """Whether the scheduler steps per update, as the one of ``Tuner.lr_find`` does."""
         configs = self.trainer.lr_scheduler_configs
         return self.lr_interval == "step" or any(found.interval == "step" for found in configs)
 

@@ -26,11 +26,10 @@ class BlockFA(LocalRule):
     """Feedback alignment at the level of units: ``a_l = B_l a_{l+1}``.
 
     One fixed matrix per unit carries the credit past the whole unit, without an identity path for
-    the skip connection; inside of a unit the gradient is exact. This is a rule of its own, not the
-    feedback alignment of Lillicrap et al. (:class:`lit_credit.rules.FA`), whose matrices stand for
-    single weights. Past a unit that is skipped in a step the credit goes as past an identity:
-    ``a_l = B_l a_{l+2}``. As under every local rule a unit of a flat net is a layer with its
-    activation: ``fc1+act1``.
+    the skip connection; inside a unit the gradient is exact. This rule is not the feedback
+    alignment of Lillicrap et al. (:class:`lit_credit.rules.FA`), whose matrices stand for single
+    weights. A unit that is skipped in a step counts as an identity: ``a_l = B_l a_{l+2}``. As under
+    every local rule, a unit of a flat net should be a layer with its activation: ``fc1+act1``.
 
     See :class:`lit_credit.rules.LocalRule` for the other arguments.
 
@@ -96,11 +95,11 @@ class BlockFA(LocalRule):
 
     @property
     def error_at_unit(self) -> bool:
-        """At the last unit, unless the credit of the last unit is random too."""
+        """Whether the credit of the last unit is the exact gradient, not a random one."""
         return self.top_feedback is None
 
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
-        """The credits of the chain."""
+        """The credits ``a_l = B_l a_{l+1}``, computed from the last unit to the first."""
         if self.top_feedback is not None and shapes:
             last = self.units[-1]
             top = next(name for name in reversed(self.units) if name in shapes)
@@ -110,7 +109,7 @@ class BlockFA(LocalRule):
         return credits
 
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
-        """The matrix of each unit; no single weight stands beside it."""
+        """The matrix of each unit, without a weight: the matrix stands for the whole unit."""
         return {
             self.credit_units[int(name.removeprefix("unit_"))]: FeedbackPair(matrix, None)
             for name, matrix in self.feedback.named_buffers()

@@ -25,9 +25,9 @@ __all__ = ["DFA"]
 class DFA(LocalRule):
     """Direct feedback alignment: the output error reaches every unit through a fixed matrix.
 
-    ``a_l = e B_l^T`` with e the derivative of the loss by the net's output; inside of a unit the
-    gradient is exact. With a layer and its activation as a unit (``units: [fc1+act1, fc2+act2]``,
-    or ``[fc1->, fc2->]`` where activations are functions) the update is equation 7 of the
+    ``a_l = e B_l^T``, where e is the derivative of the loss by the net's output. Inside a unit the
+    gradient is exact. If a unit is a layer with its activation (``units: [fc1+act1, fc2+act2]``,
+    or ``[fc1->, fc2->]`` where activations are functions), the update is equation 7 of the
     reference, ``delta_l = (B_l e) * f'(z_l)``.
 
     See :class:`lit_credit.rules.LocalRule` for the other arguments.
@@ -36,12 +36,13 @@ class DFA(LocalRule):
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
-        shared_feedback: True gives all units the same matrix; a dict names for some units the
-            unit whose matrix they use, for example ``{embed: blocks.0}``.
+        shared_feedback: True gives all units the same matrix; a dict maps a unit to the unit whose
+            matrix it uses, for example ``{embed: blocks.0}``.
         error: shape of the error that the units see; see
             :class:`lit_credit.feedback.DirectFeedback`. For feature maps under plain SGD take
-            ``feedback`` xavier, or a tenth of BP's learning rate: with the default at SGD 0.01 a
-            LeNet diverges. Under AdamW it learns; docs/other_projects.md has the numbers.
+            ``feedback`` xavier, or a tenth of BP's learning rate: with the default feedback a LeNet
+            diverges under SGD at 0.01. It learns under AdamW; docs/other_projects.md has the
+            numbers.
 
     Reference:
         Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, 2016,
@@ -109,12 +110,12 @@ class DFA(LocalRule):
         return credits
 
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
-        """The matrix of all units; the last unit's beside the readout, where that is one Linear."""
+        """The last unit's matrix with the weight of the readout, if one Linear; else all of it."""
         matrix = self.feedback.matrix
         if matrix is None or not self.feedback.is_drawn(self.units[-1]):
             return {}
         last = self.net.get_submodule(self.readout[-1]) if len(self.readout) == 1 else None
-        # The rows at the end are those of the last unit, unless it shares another's.
+        # The last rows belong to the last unit, unless it uses another unit's matrix.
         ends = list(dict.fromkeys(map(self.feedback.source.get, self.units)))[-1] == self.units[-1]
         if isinstance(last, nn.Linear) and len(matrix) >= last.in_features and ends:
             own = matrix[-last.in_features :]  # (d, C)

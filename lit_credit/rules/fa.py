@@ -25,9 +25,9 @@ class FA(CreditRule):
     Where backpropagation has ``delta W``, feedback alignment has ``delta B``; everything without a
     weight matrix (activations, norms, attention scores) keeps its exact backward.
 
-    Whatever else differentiates the net goes back through B too: captum's attributions, saliency
-    maps and adversarial attacks show the credit and not the gradient. Run forward and backward
-    inside ``with lit_credit.feedback.exact_backward(rule.net):``.
+    Other tools that differentiate the net also go back through B: captum's attributions, saliency
+    maps and adversarial attacks show the credit, not the gradient. For the gradient, run forward
+    and backward inside ``with lit_credit.feedback.exact_backward(rule.net):``.
 
     See :class:`lit_credit.rules.CreditRule` for the other arguments.
 
@@ -35,12 +35,12 @@ class FA(CreditRule):
         feedback: distribution of the matrices; see :func:`lit_credit.feedback.draw_feedback`.
         feedback_scale: factor on the matrices.
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
-        feedback_sign: ``weight`` gives every entry the present sign of its weight: with
+        feedback_sign: ``weight`` gives every entry the current sign of its weight. With
             ``feedback`` weight_std this is uSF, ``B = std(W_0) sign(W)`` with the standard
-            deviation of each layer's initial weights; with normal frSF.
+            deviation of each layer's initial weights; with ``feedback`` normal it is frSF.
         redraw: draw new matrices at every step; with ``feedback_sign`` weight this is brSF.
-        leave_exact: names or patterns of submodules or parameters that cannot be converted, or
-            shall not be, and keep the true backward.
+        leave_exact: names or patterns of submodules or parameters that keep the true backward,
+            because they cannot or should not be converted.
 
     Raises:
         ValueError: if the net has weights that cannot be converted; the error lists them.
@@ -100,12 +100,12 @@ class FA(CreditRule):
         )
 
     def update(self, batch: Any) -> Tensor:
-        """One update, with new matrices first where they are redrawn."""
+        """Redraw the matrices if ``redraw`` is set, then make one update."""
         if self.redraw:
-            # Seeded by the step, so that a resumed run draws what it would have drawn.
+            # The seed includes the step, so that a resumed run draws the same matrices.
             redraw_feedback(self.net, self.feedback_seed + self.trainer.global_step + 1)
         return super().update(batch)
 
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
-        """Every B beside the weight it stands for."""
+        """Each B with the weight that it stands for."""
         return {f"net.{name}": pair for name, pair in feedback_layers(self.net).items()}

@@ -1,4 +1,4 @@
-"""What is said of a first batch that does not fit, in the user's terms."""
+"""Explaining the errors of a first batch that does not fit, in the user's terms."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,18 +21,18 @@ EXPLAINED = (
     ArithmeticError,
     AssertionError,
 )
-"""Errors that :func:`explain` knows; others, as those that stop a search, pass through."""
+"""Errors that :func:`explain` knows; others, such as those that stop a search, pass through."""
 
 
 @contextmanager
 def explaining(batch: Any, rule: Any, passed: set[str], what: str) -> Iterator[None]:
-    """Tell errors of a first batch in the user's terms.
+    """Explain errors of a first batch in the user's terms.
 
     Args:
-        batch: that is run inside.
-        rule: with a ``net`` and a ``task``.
-        passed: what has passed before; ``what`` is added if no error is raised.
-        what: ``training`` or ``evaluation``.
+        batch: the batch that runs inside the ``with``.
+        rule: an object with a ``net`` and a ``task``.
+        passed: the stages that have passed before; ``what`` is added if no error is raised.
+        what: the stage, ``training`` or ``evaluation``.
     """
     try:
         yield
@@ -43,21 +43,21 @@ def explaining(batch: Any, rule: Any, passed: set[str], what: str) -> Iterator[N
 
 
 def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> NoReturn:
-    """Raise what a user can mend as a ValueError that says how, and anything else as it is.
+    """Raise a ValueError with a remedy if the user can fix the error, else the error itself.
 
-    An error of the very first batch is taken for a net, task and data that do not fit; of a later
-    one for a bug, whose traceback is wanted.
+    An error of the first batch means that net, task and data do not fit together. An error of a
+    later batch is taken as a bug, whose traceback is needed.
 
     Args:
-        error: that running the net or the loss has raised.
-        batch: it was run on.
+        error: raised by the net or by the loss.
+        batch: the batch that they ran on.
         net: name of the net.
         task: name of the task.
         first: whether no batch has passed before.
 
     Raises:
-        ValueError: that names the batch, the net and the task.
-        Exception: the error itself, if it is a bug or says all there is to say.
+        ValueError: naming the batch, the net and the task.
+        Exception: the error itself, if it is a bug or its message suffices.
     """
     reason = shortened(str(error).strip().partition("\n")[0], 600)
     if isinstance(error, ValueError):
@@ -84,7 +84,7 @@ def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> N
 
 
 def check_loss(loss: Any, task: str) -> None:
-    """Refuse a loss that is not one number, which torch and Lightning name late and at length.
+    """Refuse a loss that is not one number; torch and Lightning report it late and at length.
 
     Raises:
         ValueError: if the loss is not a tensor with one entry.

@@ -1,4 +1,4 @@
-"""Backpropagation around units that stay as they were initialised."""
+"""Backpropagation with some units frozen at their initial values."""
 
 from typing import Literal
 
@@ -20,8 +20,8 @@ __all__ = ["FrozenUnits"]
 class FrozenUnits(CreditRule):
     """Backpropagation with the parameters of some units kept at their initial values.
 
-    The baseline that depth has to beat: a rule under which deep units learn something useful is
-    better than the same net with those units frozen. Gradients still pass through them.
+    This is the baseline for depth: a rule that teaches deep units something useful beats the same
+    net with those units frozen. Gradients still pass through frozen units.
 
     See :class:`lit_credit.rules.CreditRule` for the other arguments.
 

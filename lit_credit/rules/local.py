@@ -1,4 +1,4 @@
-"""Rules under which no gradient passes from one unit to another."""
+"""The base class of rules under which no gradient passes between units."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -34,43 +34,44 @@ __all__ = ["LocalRule"]
 class LocalRule(CreditRule):
     """A rule that hands each unit a credit signal at its output, and the readout the true gradient.
 
-    Credit enters where a unit ends, and inside of it the gradient is exact. In the equations of the
-    field credit enters behind the activation, ``delta_l = (B_l e) * f'(z_l)``; so in a net without
-    residual blocks a unit is a layer with its activation. ``units: [fc1, fc2]`` with activations
-    between lacks ``f'`` and is another rule; a warning says so. Write ``fc1+act1`` where the
-    activation is a submodule, or ``fc1->`` where it is a function: the unit then ends at the input
-    of the next one, or of the readout. See :class:`lit_credit.rules.CreditRule` for the names.
+    Credit enters at the end of a unit; inside the unit the gradient is exact. In the literature
+    credit enters behind the activation, ``delta_l = (B_l e) * f'(z_l)``; so in a net without
+    residual blocks a unit should be a layer with its activation. ``units: [fc1, fc2]`` with
+    activations between lacks ``f'`` and is another rule; a warning says so. Write ``fc1+act1`` if
+    the activation is a submodule, or ``fc1->`` if it is a function: the unit then ends at the input
+    of the next unit or of the readout. See :class:`lit_credit.rules.CreditRule` for unit names.
 
-    Its update is the gradient of ``loss(readout on the detached last state) + sum_l <f_l,
-    stopgrad(a_l)>``, with f_l the output of unit l on detached inputs and a_l its credit. The sum
-    is never computed: the credits enter the backward pass of the loss, where they are due.
+    The update is the gradient of ``loss(readout on the detached last state) + sum_l <f_l,
+    stopgrad(a_l)>``, where f_l is the output of unit l on detached inputs and a_l its credit. The
+    sum is never computed: each credit enters the backward pass of the loss at its unit.
 
-    A unit that does not run in a step, as a layer that is dropped at random, gets no credit in it,
-    and its parameters no gradient (None), as under backpropagation. One that has not run by the
-    end of the first epoch is told in a warning. With several processes such nets need the strategy
-    ``ddp_find_unused_parameters_true``, as they do under backpropagation.
+    A unit that does not run in a step, such as a randomly dropped layer, gets no credit, and its
+    parameters get no gradient (None), as under backpropagation. A warning names units that have not
+    run by the end of the first epoch. With several processes such nets need the strategy
+    ``ddp_find_unused_parameters_true``, also as under backpropagation.
 
     See :class:`lit_credit.rules.CreditRule` for the other arguments.
 
     Args:
         normalize_credit: scale each sample's credit to unit root mean square when it is delivered;
-            credits of positions (N, T, d) one by one, feature maps (N, C, H, W) as a whole.
-        stray: what becomes of trainable parameters outside of units and readout, such as a class
+            each position of a sequence (N, T, d) by itself, a feature map (N, C, H, W) as a whole.
+        stray: what to do with trainable parameters outside of units and readout, such as a class
             token: ``error`` lists them, ``freeze`` keeps them at their initial values, ``train``
-            lets them learn from the credit of the unit that follows, or, where they lie inside of
-            a unit that ends at an input, of that unit.
-        recompute: keep only the inputs of each submodule of a unit and run it a second time in the
-            backward pass: less memory for one more forward.
+            lets them learn from the credit of the next unit, or, if they lie inside a unit that
+            ends at an input, from the credit of that unit.
+        recompute: keep only the inputs of each submodule of a unit and run the submodule again in
+            the backward pass: less memory for one more forward pass.
 
     Raises:
-        ValueError: if there are no units, if units or readout overlap, if a trainable parameter is
-            in neither (and ``stray`` is ``error``), if the net is compiled, or, at the first batch,
-            if no unit runs, or one in part, or a unit of several submodules does not lie in a row
-            or is used around its end, or if a unit has not one row a sample.
+        ValueError: if there are no units; if units or readout overlap; if a trainable parameter is
+            in neither and ``stray`` is ``error``; if the net is compiled; at the first batch, if no
+            unit runs, if a unit runs only in part, if the submodules of a unit do not run one after
+            the other, if the net bypasses a unit's end, or if a unit's output does not have one row
+            per sample.
     """
 
     chained: ClassVar[bool] = False
-    """Whether a unit's credit is made of the next unit's, so that their order counts."""
+    """Whether a unit's credit is computed from the next unit's, so that the order matters."""
 
     def __init__(
         self,
@@ -104,34 +105,34 @@ class LocalRule(CreditRule):
         self.normalize_credit = normalize_credit
         self.stray = stray
         self.recompute = recompute
-        self._ran: set[str] = set()  # in any pass; those that were looked at; those in training
-        self._watched: set[str] = set()
-        self._trained: set[str] = set()
+        self._ran: set[str] = set()  # units that ran in any pass
+        self._watched: set[str] = set()  # units checked for activations behind them
+        self._trained: set[str] = set()  # units that ran in training
         self._check_units()
         if recompute:
             check_recompute(self.net, self.units)
         self._warn_of_bare_ends()
 
     def configure_callbacks(self) -> list[Any]:
-        """Refuse what has been compiled since, too."""
+        """Also refuse a rule that has been compiled since its construction."""
         self._check_uncompiled(self)
         return super().configure_callbacks()
 
     @abstractmethod
     def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
-        """The units' credits, made of the error; see :data:`lit_credit.feedback.credits.Feedback`.
+        """The units' credits from the error; see :data:`lit_credit.feedback.credits.Feedback`.
 
-        The error is the gradient at the net's output, or, with :attr:`error_at_unit`, at that of
-        the last unit that ran. ``normalize_credit`` is applied to what this returns.
+        The error is the gradient at the net's output or, with :attr:`error_at_unit`, at the output
+        of the last unit that ran. ``normalize_credit`` is applied to the returned credits.
         """
 
     @property
     def error_at_unit(self) -> bool:
-        """Whether the error is the true gradient at the last unit, not that at the net's output."""
+        """Whether the error is the true gradient at the last unit, not at the net's output."""
         return False
 
     def on_train_epoch_end(self) -> None:
-        """Say of units that have never run that they have not."""
+        """Warn of units that did not run in the first epoch."""
         super().on_train_epoch_end()
         idle = [name for name in self.units if name not in self._trained]
         if idle and self.trainer.current_epoch == 0:
@@ -141,7 +142,7 @@ class LocalRule(CreditRule):
             )
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """The loss, whose gradient is the rule's update where the units are cut apart."""
+        """The loss, twice: with the units cut apart, its gradient is the rule's update."""
         broadcast = Broadcast(self._deliver)
         known = set(self._ran)
         loss, graphs = self.run_units(batch, broadcast)
@@ -171,13 +172,13 @@ class LocalRule(CreditRule):
 
         Args:
             batch: what the task takes.
-            error: given the tensor whose gradient is the error, and what the units have left
-                behind; the net goes on with what it returns.
+            error: called with the tensor whose gradient is the error, and with the units' graphs;
+                the forward pass continues with the tensor that it returns.
 
         Returns:
-            The loss, and what the units have left behind.
+            The loss, and the units' graphs.
         """
-        # What becomes of the units' outputs is looked at once; it does not depend on the numbers.
+        # Watch what follows each unit only once: it does not depend on the values.
         watch = None if self._watched >= self._ran and self._watched else ActivationWatch()
         graphs: UnitGraphs
 
@@ -208,7 +209,7 @@ class LocalRule(CreditRule):
         return self.task.loss(output, batch), graphs
 
     def _check_passages(self, graphs: UnitGraphs) -> None:
-        """Refuse units that ran in part, or in another order than that of their names."""
+        """Refuse units that ran in part, or, if chained, in another order than in ``units``."""
         if graphs.unfinished:
             raise ValueError(
                 f"units {choice(graphs.unfinished)} did not run to their end in the forward pass, "
@@ -228,7 +229,7 @@ class LocalRule(CreditRule):
         return normalized_credits(credits, shapes, scale) if self.normalize_credit else credits
 
     def _warn_of_bare_ends(self) -> None:
-        """Warn of units in front of activations that are submodules."""
+        """Warn of units that end in front of an activation which is a submodule."""
         self._bare = {name for name in self.units if ends_bare(self.net, name)}
         joined: dict[str, str] = {}
         for name in self.units:
@@ -240,7 +241,7 @@ class LocalRule(CreditRule):
         self._warn(list(joined), "an activation", list(joined.values()))
 
     def _warn_of_activations(self, followed: Mapping[str, str]) -> None:
-        """Warn of units in front of activations that have been seen to run."""
+        """Warn of units whose output went into an activation in a forward pass."""
         units = [name for name in followed if name in self._bare]
         kinds = ", ".join(dict.fromkeys(followed[name] for name in units))
         self._warn(units, kinds, [f"{name}->" for name in units])
@@ -284,7 +285,7 @@ class LocalRule(CreditRule):
 
 
 class _Cut:
-    """Puts a leaf in the place of the tensor whose gradient is the error."""
+    """Replaces the tensor whose gradient is the error by a leaf."""
 
     leaf: Tensor
 
@@ -293,7 +294,7 @@ class _Cut:
         return self.leaf
 
     def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
-        return self(value, graphs).clone()  # what follows may work in place
+        return self(value, graphs).clone()  # the next operation may work in place
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -32,7 +32,7 @@ __all__ = [
 
 
 def check_options(trainer: Trainer, who: str) -> None:
-    """Refuse what does nothing, or something else, under manual optimization.
+    """Refuse Trainer options that have no effect, or another one, under manual optimization.
 
     Args:
         trainer: the Trainer of the rule.
@@ -84,7 +84,7 @@ def parameter_groups(
 
 
 def made(argument: str, make: Callable[..., Any], *given: Any) -> Any:
-    """What ``make`` returns; what it refuses is refused in the name of the argument.
+    """Return ``make(*given)``; its error is raised again with the name of the argument.
 
     Raises:
         ValueError: if it raises anything.
@@ -96,11 +96,11 @@ def made(argument: str, make: Callable[..., Any], *given: Any) -> Any:
 
 
 def check_numbers(argument: str, optimizer: Optimizer) -> None:
-    """Refuse NaN and inf, which torch takes as a learning rate or momentum of some optimizers.
+    """Refuse NaN and inf, which torch accepts as a learning rate or momentum of some optimizers.
 
     Args:
-        argument: that made or changed the optimizer, for the error.
-        optimizer: whose groups are looked at.
+        argument: name of the argument that made or changed the optimizer, for the error.
+        optimizer: the optimizer whose parameter groups are checked.
 
     Raises:
         ValueError: naming the number.
@@ -116,11 +116,11 @@ def check_numbers(argument: str, optimizer: Optimizer) -> None:
 
 
 def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
-    """Step a scheduler, if there is one, by the metric that it watches, if it does.
+    """Step a scheduler, with its metric if it watches one; do nothing for None.
 
     Raises:
         MisconfigurationException: if that metric is not logged.
-        ValueError: if the scheduler fails at its very first step, as after wrong arguments.
+        ValueError: if the scheduler fails at its first step, for example on wrong arguments.
     """
     name = getattr(scheduler, "monitor", None)
     if name is not None:
@@ -148,7 +148,7 @@ def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
 def clip_norms(
     net: nn.Module, units: Sequence[str], limits: float | Mapping[str, float] | None
 ) -> dict[str, float]:
-    """The largest norm of each unit, by name, of ``clip_per_unit`` as it was given.
+    """Resolve ``clip_per_unit`` into the largest gradient norm of each unit, by name.
 
     Raises:
         ValueError: if a limit is not above 0, a pattern matches no unit, or the net is an ensemble.
@@ -161,7 +161,7 @@ def clip_norms(
             "Leave it out; `clip_norm` clips each by itself."
         )
     if not isinstance(limits, Mapping):
-        limits = dict.fromkeys(units or ["*"], limits)  # no unit to clip is an error
+        limits = dict.fromkeys(units or ["*"], limits)  # without units: an error below
     found: dict[str, float] = {}
     for pattern, limit in limits.items():
         named: dict[str, Any] = {f"clip_per_unit[{pattern!r}]": limit}
@@ -185,12 +185,12 @@ def clip_gradients(net: nn.Module, largest: float | None, of_units: Mapping[str,
 
 
 def skip_device_search() -> None:
-    """Spare each step of Adam and AdamW a search for the GPU's driver, where there is none.
+    """Without a GPU, keep Adam and AdamW from searching for its driver at every step.
 
-    At every step they ask whether a GPU is available. Lightning sets an environment variable that
-    makes torch look for the driver's library whenever it is asked, which takes 0.2 to 0.4 ms, as
-    long as a step of a small net; it does so for the sake of processes forked after CUDA has
-    started, of which there are none without a GPU.
+    At every step both ask whether a GPU is available. Lightning sets an environment variable that
+    makes torch search for the driver's library at each such question, which takes 0.2 to 0.4 ms, as
+    long as a step of a small net. Lightning does so for processes that are forked after CUDA has
+    started; without a GPU there are none.
     """
     if not torch.cuda.is_available():
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

@@ -1,4 +1,4 @@
-"""Schedules that would fail, found before training."""
+"""Finding learning rate schedules that would fail, before training."""
 
 import math
 import warnings
@@ -21,12 +21,12 @@ def try_scheduler(
     make_optimizer: Callable[..., Any],
     groups: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Step a scheduler of a small twin of the optimizer once, before any work could be lost.
+    """Step a scheduler once on a small twin of the optimizer, before any work could be lost.
 
     Args:
         make: makes the scheduler.
-        make_optimizer: makes the optimizer, here of one number a group.
-        groups: the groups of the optimizer proper.
+        make_optimizer: makes the optimizer; the twin has one number per group.
+        groups: the parameter groups of the real optimizer.
 
     Raises:
         ValueError: if the scheduler fails at its first step, or sets a learning rate that is NaN
@@ -36,10 +36,10 @@ def try_scheduler(
         small = [{**group, "params": [nn.Parameter(torch.zeros(1))]} for group in groups]
         optimizer = make_optimizer(small)
         scheduler = make(optimizer)
-    except Exception:  # such as one for matrices only, or with a state of its own
+    except Exception:  # for example an optimizer that takes only matrices
         return
     with warnings.catch_warnings():
-        # The optimizer has taken no step.
+        # torch warns, since the optimizer has not stepped.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         step_scheduler(scheduler, {})
     check_numbers("lr_scheduler", optimizer)
@@ -49,11 +49,11 @@ def check_length(rule: Any, scheduler: Any) -> None:
     """Refuse a scheduler that fails before the run ends.
 
     Args:
-        rule: attached to a Trainer.
-        scheduler: its own, or None.
+        rule: a rule that is attached to a Trainer.
+        scheduler: the rule's scheduler, or None.
 
     Raises:
-        ValueError: naming the steps that the scheduler has, and those that the run takes.
+        ValueError: naming the steps that the scheduler has, and the steps that the run takes.
     """
     largest = largest_steps(scheduler)
     if math.isinf(largest):
@@ -78,7 +78,7 @@ def check_length(rule: Any, scheduler: Any) -> None:
 
 
 def largest_steps(scheduler: Any) -> float:
-    """The steps after which a scheduler fails; infinity if it goes on for ever."""
+    """The number of steps after which a scheduler fails; infinity if it never does."""
     if isinstance(scheduler, OneCycleLR):
         return float(scheduler.total_steps)
     parts = [largest_steps(part) for part in schedulers_within(scheduler)]

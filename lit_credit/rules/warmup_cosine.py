@@ -1,4 +1,4 @@
-"""A learning rate that rises, then falls."""
+"""A learning rate schedule: linear warmup, then cosine decay."""
 
 import math
 
@@ -20,10 +20,10 @@ class WarmupCosine(LRScheduler):
         f + (1 - f) (1 + \cos(\pi (t - w) / (T - w))) / 2 & w \le t \le T \end{cases}
 
     Args:
-        optimizer: its learning rates are the largest.
-        warmup: steps w until that is reached.
-        total: steps T after which the rate stays at the share f.
-        floor: f.
+        optimizer: its learning rates are the largest ones.
+        warmup: steps w until the largest rate is reached.
+        total: steps T after which the rate stays at its final share f.
+        floor: the final share f of the largest rate.
         last_epoch: as in torch's schedulers.
 
     Raises:
@@ -50,7 +50,7 @@ class WarmupCosine(LRScheduler):
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
     def factor(self, step: int) -> float:
-        """The share of the largest rate that the update after ``step`` others has."""
+        """The share of the largest rate for the update that follows ``step`` others."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         done = min((step - self.warmup) / (self.total - self.warmup), 1.0)

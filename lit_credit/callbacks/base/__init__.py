@@ -1,4 +1,4 @@
-"""What the author of a diagnostic reads: schedule, probe, chunk, points, report."""
+"""Base classes for authors of diagnostics: schedule, probe, chunk, points, report."""
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.contexts import ContextDiagnostic

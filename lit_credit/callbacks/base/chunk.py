@@ -1,4 +1,4 @@
-"""A piece of the probe, and what can be asked of a module on it."""
+"""A chunk of the probe, with the losses, gradients and credits of a module on it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,23 +28,23 @@ Gradients = dict[Point, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Rows of the probe, in the form of a batch, or contexts, and the module that is measured.
+    """The measured module, with rows of the probe as a batch, or with contexts.
 
-    The probe's loss is the mean over its rows, and passes in chunks so that memory stays bounded.
-    What a chunk gives is its part of it: summed over chunks, losses and gradients are those of the
-    whole probe.
+    The loss of the probe is the mean over its rows. The probe passes in chunks, so that memory
+    stays bounded. Each chunk returns its part: summed over chunks, losses and gradients are those
+    of the whole probe.
 
     Attributes:
         module: the module.
-        batch: the rows, as the module receives a batch; None of a diagnostic that needs no data.
-        rows: how many rows.
-        share: ``rows`` over those of the whole probe.
+        batch: the rows, as the module receives a batch; None if the diagnostic needs no data.
+        rows: the number of rows.
+        share: ``rows`` divided by the rows of the whole probe.
         given: the diagnostic's ``loss``, a function of (module, batch); None asks the module.
         index: the ``batch_idx`` that the module's ``training_step`` gets.
-        contexts: of a :class:`lit_credit.callbacks.ContextDiagnostic`, some of the datamodule's
-            contexts in place of a batch.
-        layout: what of the batch has one entry a row; None asks the batch.
-        passed: the points that were looked at so far, and whether a tensor passed them.
+        contexts: some of the datamodule's contexts in place of a batch, for a
+            :class:`lit_credit.callbacks.ContextDiagnostic`.
+        layout: which parts of the batch have one entry per row; None asks the batch.
+        passed: the points asked for so far, and whether a tensor passed each of them.
     """
 
     module: LightningModule
@@ -58,14 +58,15 @@ class Chunk:
     passed: dict[Point, bool] = field(default_factory=dict)
 
     def loss(self) -> Tensor:
-        """The loss on these rows, times ``share``: a scalar with a graph, which leaves no trace.
+        """The loss on these rows, times ``share``: a scalar with a graph.
 
-        It is that of the diagnostic's ``loss`` if there is one; else ``module.batch_loss(batch)``
-        where it exists, as in lit_credit's rules; else what ``training_step`` returns. Random
-        numbers are the same ones at every call.
+        The loss is the diagnostic's ``loss`` if given; else ``module.batch_loss(batch)`` if it
+        exists, as in lit_credit's rules; else what ``training_step`` returns. Every call draws the
+        same random numbers, and leaves the module unchanged.
 
         Raises:
-            MisconfigurationException: if it is not a scalar, or training cannot be run for it.
+            MisconfigurationException: if the loss is not a scalar, or ``training_step`` cannot be
+                run for it.
         """
         with isolated(self.module):
             return self._loss()
@@ -76,7 +77,7 @@ class Chunk:
     def surrogate(self) -> Tensor:
         """The scalar whose gradient is the module's own update, times ``share``.
 
-        That is the surrogate of a rule, and the loss of any other module. Random numbers are those
+        This is the surrogate of a rule, and the loss of any other module. Random numbers are those
         of :meth:`loss`.
         """
         with isolated(self.module):
@@ -87,7 +88,7 @@ class Chunk:
         return self._part(module.surrogate(self.batch)[1]) if is_rule(module) else self._loss()
 
     def values(self, points: Sequence[Point]) -> dict[Point, Tensor]:
-        """What passes each point, outside of any graph; see :meth:`gradients`."""
+        """The value at each point, without a graph; see :meth:`gradients`."""
         with torch.no_grad(), capture(self.module, points) as values:
             self.loss()
         return self._completed(points, values)
@@ -95,10 +96,10 @@ class Chunk:
     def gradients(self, points: Sequence[Point]) -> Gradients:
         """The value at each point and the true gradient of the probe's loss there.
 
-        The gradient is zero where none arrives, and NaN where the module runs the point without
-        autograd, as in ``with torch.no_grad()``. The input of an embedding, whole numbers, is left
-        out if the embedding's output is a point too. A point that is not passed, as at an expert
-        that has nothing to do, has no rows: value and gradient are empty.
+        The gradient is zero if none arrives, and NaN if the module runs the point without autograd,
+        as in ``with torch.no_grad()``. The input of an embedding (whole numbers) is left out if
+        the embedding's output is a point too. A point that is not passed, such as an expert without
+        tokens, has no rows: value and gradient are empty.
         """
         module = self.module
         with (
@@ -123,8 +124,8 @@ class Chunk:
         """This chunk's part of the module's own update, or of the true gradient of the loss.
 
         Args:
-            parameters: of the module; one that has no gradient gets zeros.
-            exact: of the loss, through the true weights.
+            parameters: parameters of the module; one without a gradient gets zeros.
+            exact: return the true gradient of the loss, through the true weights.
         """
         module = self.module
         with exact_backward(module) if exact else nullcontext(), isolated(module):
@@ -133,15 +134,15 @@ class Chunk:
     def credit(self) -> dict[str, Tensor]:
         """The credit a_l (N, ...) that the output of each unit that ran receives, by its name.
 
-        Of a module with ``credit(batch)``, as all rules of lit_credit; random numbers are those of
-        :meth:`loss`.
+        The module must have ``credit(batch)``, as all rules of lit_credit have. Random numbers are
+        those of :meth:`loss`.
         """
         with isolated(self.module):
             found = cast(ModuleProtocol, self.module).credit(self.batch)
         return {name: self._part(credit) for name, credit in found.items()}
 
     def logits(self, point: Point | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (M, N) after these contexts, and what passed a point on the way, (M, d).
+        """Logits (M, N) after these contexts, and the value (M, d) at a point on the way.
 
         See :func:`lit_credit.inspect.contexts.run_contexts`.
         """
@@ -149,19 +150,19 @@ class Chunk:
             return run_contexts(self.module, self.contexts, point)
 
     def few(self, count: int = 4) -> "Chunk":
-        """The first rows, or contexts, as a probe of their own; all if rows are not known."""
+        """The first rows, or contexts, as a smaller probe; all of them if rows are not known."""
         contexts = Contexts(*(part[:count] for part in self.contexts))
         batch, rows = first_rows(self.batch, count, self.layout), min(count, self.rows)
         return replace(self, batch=batch, contexts=contexts, rows=rows, share=1.0)
 
     def on(self, batch: Any) -> "Chunk":
-        """The same with another batch in place of these rows."""
+        """The same chunk with another batch in place of its rows."""
         return replace(self, batch=batch)
 
     def _completed(
         self, points: Sequence[Point], values: Mapping[Point, Tensor]
     ) -> dict[Point, Tensor]:
-        """The values of the points in their order, with no rows at one that was not passed."""
+        """The values of the points in their order, without rows at a point that was not passed."""
         ran = {point.module for point in values if point.side == "output"}
         due = [point for point in points if point in values or point.module not in ran]
         for point in due:
@@ -175,9 +176,9 @@ class Chunk:
 
 @contextmanager
 def unfrozen(module: nn.Module) -> Iterator[None]:
-    """Let frozen parameters require a gradient inside of the ``with``.
+    """Let frozen parameters require a gradient inside the ``with``.
 
-    So the graph reaches back to where a frozen front begins, with all paths around its submodules.
+    The graph then reaches back through frozen first layers, with all paths around submodules.
     """
     frozen = [p for p in module.parameters() if not p.requires_grad and has_fractions(p)]
     try:

@@ -1,4 +1,4 @@
-"""Diagnostics that run the module on all contexts of a distribution that is known."""
+"""The base class of diagnostics that run the module on all contexts of a known distribution."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -21,18 +21,18 @@ __all__ = ["ContextDiagnostic"]
 
 
 class ContextDiagnostic(Diagnostic):
-    """A diagnostic of what a module makes of all contexts that a datamodule's ``contexts()`` tells.
+    """A diagnostic that runs the module on all contexts from the datamodule's ``contexts()``.
 
-    See :class:`Contexts`. Those that never occur, with a prior of 0, are
-    left out. They pass in chunks of some thousands.
+    See :class:`Contexts`. Contexts that never occur, with a prior of 0, are left out. The others
+    pass in chunks of some thousands.
 
     See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
 
     Args:
-        units: names or glob patterns of submodules; None takes what the diagnostic looks for.
+        units: names or glob patterns of submodules; None takes those that the diagnostic is about.
 
     Raises:
-        ValueError: if ``units`` is not a list, or an empty one.
+        ValueError: if ``units`` is empty or not a list.
         MisconfigurationException: in ``setup``, if the datamodule has no contexts.
     """
 
@@ -58,11 +58,11 @@ class ContextDiagnostic(Diagnostic):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """All that bears on the rows, by name."""
+        """All arguments that affect the rows, by name."""
         return super().arguments | {"units": self.units}
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """See that there are contexts."""
+        """Check that there are contexts."""
         if self.needs_contexts:
             self.check(module, read_contexts(trainer))
 
@@ -70,7 +70,7 @@ class ContextDiagnostic(Diagnostic):
         """Refuse contexts that this module cannot be measured on."""
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Read the contexts; not before, since a resumed run gives its seed after ``setup``."""
+        """Read the contexts here: a resumed run sets the data's seed only after ``setup``."""
         asked = self.needs_contexts or has_contexts(trainer)
         self.contexts = live_contexts(read_contexts(trainer)) if asked else NO_CONTEXTS
 

@@ -1,4 +1,4 @@
-"""How many rows a probe has by default, where a net is large."""
+"""The default number of probe rows for a large net."""
 
 import math
 
@@ -14,25 +14,25 @@ __all__ = ["affordable"]
 _STEPS = 8
 """Training steps that a measurement of a large net may take."""
 _SMALL = 1e12
-"""Parameters times positions of a measurement of which no account is taken: some seconds."""
+"""Parameters times positions up to which a measurement is not shortened: some seconds."""
 _NUMBERS = 256
-"""Of a tensor that is not of whole numbers, about those of one position: a patch of 16 x 16."""
+"""Numbers per position of a floating-point tensor, about a patch of 16 x 16."""
 
 
 def affordable(
     who: str, module: LightningModule, probe: Probe, steps: float, batch_size: int | None
 ) -> Probe:
-    """The probe, or of a large net its first chunks, so that a measurement stays short.
+    """The probe, or for a large net only its first chunks, so that a measurement stays short.
 
-    A net is large where its parameters, times the positions of all rows, are more than 10^12:
-    GPT-2 on 31 rows of 256 symbols. Its probe is as many chunks as take about 8 training steps, or
-    as are not more than that, at least one. One line says so.
+    A net is large if its parameters times the positions of all rows exceed 10^12: GPT-2 on 31 rows
+    of 256 symbols. Its probe is cut to the chunks that stay below that number or take about 8
+    training steps, whichever is more, and has at least one chunk. One line says so.
 
     Args:
-        who: the diagnostic.
+        who: name of the diagnostic.
         module: the module.
-        probe: the rows that others have by default.
-        steps: training steps that as many rows as a training batch has take.
+        probe: the default probe.
+        steps: training steps that a measurement of as many rows as a training batch has takes.
         batch_size: the rows of a training batch; None takes those of a chunk.
     """
     parameters = sum(parameter.numel() for parameter in module.parameters())
@@ -54,7 +54,7 @@ def affordable(
 
 
 def _positions(x: Tensor) -> float:
-    """Symbols, or patches, of a tensor; a target of one number a row is none."""
+    """The number of symbols or patches in a tensor; 0 for a target of one number per row."""
     if x.dim() < 2:
         return 0.0
     return float(x.numel()) / (_NUMBERS if x.is_floating_point() or x.is_complex() else 1)

@@ -1,4 +1,4 @@
-"""What all diagnostics share: the schedule, and the passage from a probe to a row."""
+"""The base class of diagnostics: the schedule, and the way from a probe to a row."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -32,28 +32,29 @@ __all__ = ["Diagnostic"]
 class Diagnostic(ReportedDiagnostic, ABC):
     """A metric of the module, measured before training, on a schedule, and at the end of fit.
 
-    As a metric of torchmetrics it has ``reset()``, ``update(chunk)`` and ``compute()``. This base
-    needs no data: its one chunk has the module. :class:`lit_credit.callbacks.ProbeDiagnostic`
-    brings the rows of a fixed probe, :class:`lit_credit.callbacks.ContextDiagnostic` all contexts
-    of a distribution that is known.
+    Like a metric of torchmetrics it has ``reset()``, ``update(chunk)`` and ``compute()``. This base
+    needs no data: its only chunk holds the module. :class:`lit_credit.callbacks.ProbeDiagnostic`
+    adds the rows of a fixed probe, :class:`lit_credit.callbacks.ContextDiagnostic` all contexts of
+    a known distribution.
 
-    Each measurement is one row of ``<log_dir>/<name>.jsonl`` and one scalar a tag in every logger
-    (of more than 64 heads one a layer, their mean: ``<section>/<quantity>/<module>/mean``);
-    at the end of fit a figure goes to TensorBoard, or W&B, and to ``<log_dir>/figures/<name>.png``;
-    some diagnostics also write a table, ``<log_dir>/<name>.csv``, and print what it says. A second
-    callback of the same name in one Trainer is told apart by a number: ``<name>-1.jsonl``,
-    ``<section>-1/...``. Only rank zero measures; training is not changed by a single bit.
+    Each measurement is one row of ``<log_dir>/<name>.jsonl``, and one scalar per tag in every
+    logger. A quantity with more than 64 heads is logged as one mean per layer:
+    ``<section>/<quantity>/<module>/mean``. At the end of fit a figure goes to TensorBoard or W&B,
+    and to ``<log_dir>/figures/<name>.png``. Some diagnostics also write a table,
+    ``<log_dir>/<name>.csv``, and print what it says. A second callback of the same name in one
+    Trainer gets a number: ``<name>-1.jsonl``, ``<section>-1/...``. Only rank zero measures;
+    training is not changed by a single bit.
 
-    A measurement runs eagerly, whatever is compiled, and in the precision of the weights, without
-    autocast. It sees the weights being trained, also beside a callback that averages them, except
-    in the epoch that ``StochasticWeightAveraging`` adds for batch norms.
+    A measurement runs eagerly even if the module is compiled, and in the precision of the weights,
+    without autocast. It sees the weights being trained even if a callback averages them, except in
+    the epoch that ``StochasticWeightAveraging`` adds for batch norms.
 
     With ``ddp_spawn`` or ``ddp_notebook`` the process that measures is gone after fit, and
-    ``history`` of the callback that was given stays empty: read the files. Strategies that shard
-    weights are refused.
+    ``history`` of your callback stays empty: read the files. Strategies that shard weights are
+    refused.
 
-    The first measurement of a run may raise, before any work could be lost. A later one that does
-    is a row of NaN, and one warning; the run goes on.
+    The first measurement of a run may raise, before any work could be lost. If a later measurement
+    raises, its row is NaN, one warning tells of it, and the run continues.
 
     Args:
         every_n_epochs: measure after every so many epochs.
@@ -98,7 +99,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         """Resolve names and check what the module offers, in ``setup``."""
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Take what is measured on, when training starts or goes on; on rank zero."""
+        """Take the data to measure on, when training starts or is resumed; on rank zero."""
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check the module's assumed structure against numbers, before the first measurement.
@@ -106,8 +107,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
         Called once a fit, on the first chunk.
 
         Returns:
-            What was proved: a statement and its largest relative error. The first row of the
-            history holds it as ``proved``.
+            Each proved statement with its largest relative error. The first row of the history
+            holds them as ``proved``.
 
         Raises:
             MisconfigurationException: if the structure is not what the measurement assumes.
@@ -115,7 +116,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         return {}
 
     def chunks(self, module: LightningModule) -> Iterable[Chunk]:
-        """What :meth:`update` gets, one after the other; here one chunk without data."""
+        """The chunks that :meth:`update` gets, one by one; here one chunk without data."""
         return [Chunk(module)]
 
     def reset(self) -> None:
@@ -128,7 +129,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Values by tag, without the section, from what the chunks have brought."""
+        """Values by tag, without the section, from all gathered chunks."""
 
     def measure(
         self, module: LightningModule, chunks: Iterable[Chunk] | None = None
@@ -137,7 +138,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
         Args:
             module: the module.
-            chunks: in place of those of :meth:`chunks`.
+            chunks: replace those of :meth:`chunks`; None takes those.
 
         Returns:
             Values by tag, without the section.
@@ -151,7 +152,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
             self.reset()
 
     def smaller(self) -> str:
-        """What to do where memory does not suffice."""
+        """The remedy, as part of a sentence, if memory does not suffice."""
         chosen = "choose fewer `units`, or " if hasattr(self, "units") else ""
         return f"{chosen}leave it out on this machine"
 
@@ -159,19 +160,19 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """All that bears on the rows, by name."""
+        """All arguments that affect the rows, by name."""
         names = ("every_n_epochs", "every_n_steps", *self.options)
         return {name: getattr(self, name) for name in names}
 
     @property
     def state_key(self) -> str:
-        """Distinct for every set of arguments that bears on the rows, and every sibling."""
+        """A key that differs for every set of arguments that affect the rows, and every sibling."""
         return state_key_of(self, **self.arguments, sibling=self._rank_among_siblings)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Find the state also in a checkpoint of an older version."""
+        """Find the state even in a checkpoint of an older version."""
         keys = [other.state_key for other in diagnostics_of(trainer)]
         rename_older_state(checkpoint.get("callbacks", {}), self.state_key, keys)
 
@@ -182,14 +183,14 @@ class Diagnostic(ReportedDiagnostic, ABC):
         check_trainer(trainer, type(self).__name__)
         check_compiled(pl_module)
         self._find_place(trainer)
-        # Nothing of an earlier fit; what a checkpoint holds is loaded after this.
+        # Reset the state of a previous fit. Checkpoint state is loaded later.
         self.history, self._last_step = History(), -1
         self._drawn_step = -1
         self._proved = None
         self._opened = self._measured = self._summed_up = False
         self._failed = set()
         self.attempts = Attempts(type(self).__name__)
-        # To read a weight may change it: spectral norm.
+        # Reading a weight may change it, as under spectral norm.
         with named(type(self).__name__), guarded(pl_module, trainer):
             self.prepare(trainer, pl_module)
 
@@ -203,7 +204,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         check_tags(trainer, self)
 
     def _open(self, trainer: Trainer, module: LightningModule) -> None:
-        """Begin on rank zero, and tell every process what was measured last."""
+        """Begin on rank zero, and send the last measurement to every process."""
         self._opened = True
         with waiting_for_rank_zero(trainer, type(self).__name__) as last:
             if trainer.is_global_zero:
@@ -214,9 +215,9 @@ class Diagnostic(ReportedDiagnostic, ABC):
         watch(trainer, last.get("values", {}))
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Open the history, and take what is measured on."""
+        """Open the history, and take the data to measure on."""
         self._open_history(trainer)
-        # Hooks of batch transfer may draw.
+        # Hooks of batch transfer may draw random numbers.
         with named(type(self).__name__), guarded(module, trainer, train=True):
             self.begin(trainer, module)
 
@@ -225,19 +226,19 @@ class Diagnostic(ReportedDiagnostic, ABC):
     ) -> None:
         """Measure after a step that is due."""
         every = self.every_n_steps
-        # Not `% every == 0`: with several optimizers steps are counted in twos and threes.
+        # Not `% every == 0`: several optimizers advance `global_step` by two or three at once.
         if every is not None and trainer.global_step // every > self._last_step // every:
             self._measure(trainer, pl_module, epochs_completed(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure after an epoch that is due."""
         epoch = trainer.current_epoch + 1
-        # Not left to `on_train_end`, where weights may have been replaced by averaged ones.
+        # Not in `on_train_end`, where averaged weights may have replaced the trained ones.
         if self._is_due(epoch) or is_last_epoch(trainer):
             self._measure(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure once more, if the end was not due, and sum up."""
+        """Measure the last step if that is not done yet, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
         with waiting_for_rank_zero(trainer, type(self).__name__):
             tried = self._measured or self.attempts.told_at is not None
@@ -247,7 +248,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self._summed_up = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sum up a resumed run that had nothing left to train, in which no other hook is called."""
+        """Sum up a resumed run with nothing left to train; Lightning calls no other hook there."""
         if not self._summed_up and self.history.last_step >= 0:
             if not self._opened:
                 self._open(trainer, pl_module)
@@ -290,7 +291,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
             out_of_memory_named(self),
             guarded(module, module.trainer, train=self.mode == "train"),
         ):
-            if self._proved is None:  # in a resumed run again, whose first row has it already
+            if self._proved is None:  # again in a resumed run, whose first row has it already
                 with isolated(module):
                     self._proved = self.prove(next(iter(self.chunks(module))))
             values = as_numbers(type(self).__name__, self.measure(module))

@@ -1,4 +1,4 @@
-"""What is said of a loss that does not run on the probe."""
+"""Explaining the error of a loss that does not run on the probe."""
 
 from typing import Any
 
@@ -21,24 +21,24 @@ _REMEDIES = {
 }
 
 _ROWS = 8
-"""Of training data at least, where a batch norm may take variances over rows."""
+"""Least rows of training data to try: a batch norm takes variances over rows."""
 
 
 def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | None:
-    """The error of a diagnostic whose first measurement failed because the loss does.
+    """The error for a diagnostic whose first measurement failed because its loss fails.
 
-    The loss is run once more by itself, and, if it fails, with what may help: in train mode, and on
-    training data. So the text says what works. Nothing is left behind.
+    The loss runs once more by itself. If it fails, it is tried in train mode and on training data,
+    so that the error can say what works. The module is left unchanged.
 
     Args:
         who: name of the diagnostic.
-        chunk: the first of its probe.
-        mode: of the module in the measurement.
-        source: of the probe.
+        chunk: the first chunk of its probe.
+        mode: mode of the module in the measurement.
+        source: source of the probe.
 
     Returns:
-        An error that names the diagnostic, the batch and the remedies, and whose cause is the
-        loss's own; None, if the loss runs, or there is no memory for it.
+        An error that names the diagnostic, the batch and the remedies, caused by the error of the
+        loss; None if the loss runs, or if there is not enough memory for it.
     """
     reason = _failure(chunk, mode)
     if reason is None or isinstance(reason, torch.cuda.OutOfMemoryError | MemoryError):
@@ -57,7 +57,7 @@ def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | 
 
 
 def _working(chunk: Chunk, mode: str, source: str) -> str | None:
-    """Arguments with which the loss runs."""
+    """Arguments with which the loss runs; None if there are none."""
     train = chunk if source == "train" else _training_chunk(chunk)
     tries: dict[str, tuple[Any, str]] = {
         '`mode="train"`': (chunk, "train"),
@@ -79,7 +79,7 @@ def _training_chunk(chunk: Chunk) -> Chunk | None:
     try:
         with guarded(module, module.trainer, train=True):
             probe = take_probe(module.trainer, module, max(chunk.rows, _ROWS), source="train")
-    except Exception:  # as of a stream, from which no rows may be taken
+    except Exception:  # for example a stream, from which no rows may be taken
         return None
     return chunk.on(probe.chunks[0])
 
@@ -88,6 +88,6 @@ def _failure(chunk: Chunk, mode: str) -> Exception | None:
     try:
         with guarded(chunk.module, chunk.module.trainer, train=mode == "train"):
             chunk.loss()
-    except Exception as error:  # whatever it is: the loss is the user's own
+    except Exception as error:  # of any kind: the loss may be the user's code
         return error
     return None

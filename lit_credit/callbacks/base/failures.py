@@ -1,4 +1,4 @@
-"""What becomes of a measurement that fails, or whose numbers are undefined."""
+"""Handling measurements that fail, or whose numbers are undefined."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,11 +29,11 @@ _ENDS = (NonFiniteError, SIGTERMException)
 
 
 class Attempts:
-    """Measures, and lets a run go on whose later measurements fail.
+    """Measures, and lets a run continue if a later measurement fails.
 
-    The first measurement of a run, before any work could be lost, may raise. Of a later one, the
-    first of a resumed run among them, any error becomes a row of NaN, and one warning; the next one
-    is tried again.
+    The first measurement of a run may raise, before any work could be lost. If a later measurement
+    raises, including the first of a resumed run, its row is NaN, and one warning tells of it; the
+    next measurement is tried again.
 
     Args:
         who: name of the diagnostic, for the warning.
@@ -52,24 +52,24 @@ class Attempts:
     def values(
         self, measure: Callable[[], dict[str, float]], rows: Sequence[Row], step: int
     ) -> dict[str, float]:
-        """The tags of the first row, if there is one, with the values measured, or NaN.
+        """The measured values, with NaN for tags of the first row that were not measured.
 
         Args:
-            measure: one measurement, by tag.
-            rows: measured before.
-            step: of the measurement.
+            measure: makes one measurement and returns its values by tag.
+            rows: the rows measured before.
+            step: step of the measurement.
 
         Raises:
-            Exception: what the first measurement raises; of a later one only what is meant to end
-                the run.
+            Exception: any error of the first measurement; of a later one only an error that is
+                meant to end the run.
         """
-        # The same tags in every row, also where a unit did not run.
+        # Every row has the same tags, even if a unit did not run.
         known: dict[str, float] = dict.fromkeys(rows[0]["values"], math.nan) if rows else {}
         try:
             found = measure()
         except _ENDS:
             raise
-        except Exception as error:  # whatever it is: the user's own code runs in a measurement
+        except Exception as error:  # of any kind: a measurement runs the user's code
             if self.is_first(rows):
                 with named(self._who):
                     raise
@@ -79,7 +79,7 @@ class Attempts:
         return {**known, **found} if found else known
 
     def tell(self, step: int, reason: str) -> None:
-        """Warn, the first time, of what could not be measured."""
+        """Warn of what could not be measured, the first time only."""
         if self.told_at is None:
             self.told_at = step
             rank_zero_warn(
@@ -94,9 +94,9 @@ _NAMED = (MisconfigurationException, AttributeError, RuntimeError, TypeError, Va
 
 @contextmanager
 def named(who: str) -> Iterator[None]:
-    """Begin the text of an error with the name of the diagnostic, unless it says it already.
+    """Begin the text of an error with the name of the diagnostic, unless the text contains it.
 
-    Several diagnostics may have the same argument; the type of the error stays as it is.
+    Several diagnostics may have the same argument. The type of the error does not change.
 
     Args:
         who: name of the diagnostic.
@@ -117,8 +117,8 @@ def missing(callback: Callback, module: LightningModule, what: str, remedy: str)
     Args:
         callback: the diagnostic.
         module: the module.
-        what: what is missing.
-        remedy: a sentence.
+        what: the missing attribute or method.
+        remedy: a sentence that says what to do.
     """
     return MisconfigurationException(
         f"{type(callback).__name__} needs {what}, which {type(module).__name__} does not have. "
@@ -129,13 +129,13 @@ def missing(callback: Callback, module: LightningModule, what: str, remedy: str)
 _WORDS = (
     "can't allocate memory",  # the CPU, by its allocator
     "not enough memory",
-    "out of memory",  # CUDA and MPS, where they raise a plain error
+    "out of memory",  # CUDA and MPS, if they raise a plain error
     "alloc_failed",  # cuBLAS, cuDNN
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the machine, has no memory left.
+    """Whether an error says that a device or the machine has no memory left.
 
     Example:
         >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
@@ -149,10 +149,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_named(diagnostic: Any) -> Iterator[None]:
-    """Name the diagnostic, and what takes less, in an error about memory.
+    """Name the diagnostic and a remedy in an error about memory.
 
     Args:
-        diagnostic: with ``reset()``, and ``smaller()``, the argument and value to set.
+        diagnostic: has ``reset()``, and ``smaller()``, which returns the remedy.
 
     Raises:
         MisconfigurationException: in place of the error.
@@ -172,17 +172,17 @@ def out_of_memory_named(diagnostic: Any) -> Iterator[None]:
 
 
 def tell_undefined(rows: Sequence[Row], step: int, values: Mapping[str, float]) -> None:
-    """Say, in one line, that a measurement is the first in its history with values not finite.
+    """Say in one line that a measurement is the first of its history with non-finite values.
 
-    It is no warning: the cosine of a gradient that has vanished is NaN by right.
+    The line is not a warning: the cosine of a vanished gradient is NaN by definition.
 
     Args:
-        rows: measured before.
-        step: of the measurement.
+        rows: the rows measured before.
+        step: step of the measurement.
         values: tag to number.
     """
     undefined = [tag for tag, value in values.items() if not math.isfinite(value)]
-    # From the last row backwards: where there are some, most rows have some.
+    # Backwards from the last row: a history with such values mostly has some in its last rows.
     if undefined and all(
         math.isfinite(v) for row in reversed(rows) for v in row["values"].values()
     ):

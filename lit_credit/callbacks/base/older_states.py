@@ -1,4 +1,4 @@
-"""States of diagnostics in checkpoints whose version named their arguments otherwise."""
+"""Finding states of diagnostics in checkpoints of versions with other arguments."""
 
 import ast
 from collections.abc import Collection, Mapping
@@ -8,15 +8,15 @@ __all__ = ["rename_older_state"]
 
 
 def rename_older_state(states: dict[str, Any], key: str, others: Collection[str]) -> None:
-    """Have a state stand below the key of today, if the checkpoint has it below an older one.
+    """Move a state to the current key if the checkpoint has it below an older key.
 
-    The key of a diagnostic names its arguments. Versions differ in their order, and in which there
-    are; a state belongs to a diagnostic if all arguments that both keys name have one value.
+    The key of a diagnostic names its arguments. Versions differ in the arguments and in their
+    order. A state belongs to a diagnostic if all arguments that both keys name have equal values.
 
     Args:
-        states: of a checkpoint, by key; changed in place.
-        key: the diagnostic's, of today.
-        others: the keys of all diagnostics, whose states are theirs.
+        states: the states of a checkpoint, by key; changed in place.
+        key: the current key of the diagnostic.
+        others: the keys of all diagnostics; states below these keys stay there.
 
     Example:
         >>> states = {"Norms{'n_samples': 8, 'every': 1, 'sibling': 0}": "rows"}
@@ -43,7 +43,7 @@ def _agree(own: Mapping[str, str], other: str) -> bool:
 
 
 def _arguments(key: str) -> dict[str, str] | None:
-    """The arguments in a key, as text; None of a key that cannot be read."""
+    """The arguments in a key, as text; None if the key cannot be read."""
     try:
         found = ast.parse(key[key.index("{") :], mode="eval").body
     except (ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""Where in a module a diagnostic looks."""
+"""The submodules and points of a module that a diagnostic measures."""
 
 from collections.abc import Sequence
 
@@ -32,12 +32,12 @@ def unit_names(
 ) -> list[str]:
     """The submodules that a diagnostic is about, in forward order.
 
-    ``units`` if given, as names of the module or of its ``net``; else what the module declares as
-    ``credit_units``.
+    These are ``units`` if given, as names of the module or of its ``net``; else the
+    ``credit_units`` that the module declares.
 
     Raises:
         ValueError: if a pattern matches nothing, or a name is matched twice.
-        MisconfigurationException: if there is neither.
+        MisconfigurationException: if neither ``units`` nor ``credit_units`` are given.
     """
     names = submodule_names(module)
     if units is not None:
@@ -69,9 +69,9 @@ def stream_points(
 ) -> list[Point]:
     """The points h_0 .. h_L of the residual stream.
 
-    The inputs of the submodules that ``module.residual_stream`` names; without it, or with
-    ``units``, the inputs of the units and the output of the last. A unit that begins with an
-    embedding has symbols for input, so the stream begins behind it.
+    These are the inputs of the submodules that ``module.residual_stream`` names. Without it, or
+    with ``units``, they are the inputs of the units and the output of the last unit. The input of a
+    unit that begins with an embedding is left out, because it consists of symbols.
     """
     declared = asked(module, ModuleProtocol.residual_stream, None)
     if units is None and declared:
@@ -82,7 +82,7 @@ def stream_points(
 
 
 def _begins_with_embedding(module: nn.Module, unit: str) -> bool:
-    """Whether the first submodule of a unit that has weights looks symbols up."""
+    """Whether the first submodule with weights in a unit is an embedding."""
     leaves = (leaf for part in unit_modules(module, unit) for leaf in part.modules())
     first = next(
         (leaf for leaf in leaves if next(leaf.parameters(recurse=False), None) is not None), None
@@ -96,7 +96,7 @@ def layer_tag(index: int) -> str:
 
 
 def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients of a scalar, dense, and zero where it does not depend on the tensor."""
+    """Dense gradients of a scalar; zero for a tensor that the scalar does not depend on."""
     if not tensors:
         return []
     found = torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True)

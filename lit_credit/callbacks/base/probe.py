@@ -29,42 +29,42 @@ __all__ = ["ProbeDiagnostic"]
 
 
 class ProbeDiagnostic(Diagnostic):
-    """A diagnostic of what a module does with the rows of a fixed probe.
+    """A diagnostic that runs the module on the rows of a fixed probe.
 
-    The probe passes in chunks, by default as large as a batch of training, so that a measurement
-    takes about the memory of a training step. Norms, cosines and whatever else is taken sample by
-    sample do not depend on ``chunk_size``; losses and gradients are those of the mean over the
-    whole probe, in which chunks count by their rows.
+    The probe passes in chunks, by default as large as a training batch, so that a measurement takes
+    about the memory of a training step. Norms, cosines and other values per sample do not depend on
+    ``chunk_size``; losses and gradients belong to the mean over the whole probe, in which chunks
+    are weighted by their rows.
 
-    The loss of a module that is no rule of ours is what its ``training_step`` returns in eval mode,
-    with nothing logged; a module that optimizes manually needs a method ``batch_loss(batch)``, or
-    the callback ``loss``; so does one that waits for other processes (``all_gather``).
+    If the module is not a rule of lit_credit, its loss is what its ``training_step`` returns in
+    eval mode, with nothing logged. A module that optimizes manually, or that waits for other
+    processes (``all_gather``), needs a method ``batch_loss(batch)``, or the callback a ``loss``.
 
     See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
 
     Args:
-        n_samples: rows of the probe, the first ones of the data, at most as many as there are; None
-            takes ``default_n_samples``, or all if there are fewer; of a large net so few that a
-            measurement takes about 8 training steps, and says so.
-        chunk_size: rows that pass at once; None takes those of a training batch.
+        n_samples: rows of the probe, the first ones of the data, at most as many as there are. None
+            takes ``default_n_samples``, or all rows if there are fewer; for a large net it takes
+            so few that a measurement lasts about 8 training steps, and says so.
+        chunk_size: rows that pass at once; None takes the size of a training batch.
         units: names or glob patterns of submodules, in forward order; None takes what the module
             declares. Names are those of the LightningModule or of its ``net``.
-        loss: ``loss(module, batch)`` with a scalar, where the module's own is not the one to look
-            at, or cannot be had; in YAML the import path of a function. None asks the module. The
-            update that a rule makes stays its own.
-        probe: the data that the probe is of: ``val``, or ``train`` where validation batches are not
-            what the loss takes. Without validation data it is training data in any case.
-        mode: run the module in ``eval`` mode, or as it is in training: where only ``train`` mode
-            has a loss. In it batch norms see each chunk by itself.
+        loss: ``loss(module, batch)`` that returns a scalar, for modules whose own loss is
+            unsuitable or unavailable; in YAML the import path of a function. None asks the module.
+            It does not change the update of a rule.
+        probe: source of the probe: ``val``, or ``train`` if the loss does not accept validation
+            batches. Without validation data the probe is always training data.
+        mode: mode of the module: ``eval``, or ``train`` if the module has a loss only in train
+            mode. In ``train`` mode batch norms see each chunk by itself.
 
     Raises:
-        ValueError: if ``n_samples`` or ``chunk_size`` is below 1, or ``units`` is not a list or an
-            empty one; when training starts, if ``n_samples`` is given and the data have fewer rows.
+        ValueError: if ``n_samples`` or ``chunk_size`` is below 1, or ``units`` is empty or not a
+            list; when training starts, if ``n_samples`` is given and the data have fewer rows.
     """
 
     default_n_samples: int = 1024
     steps_of_a_batch: ClassVar[float] = 1.0
-    """About how many training steps it takes to measure as many rows as a training batch has."""
+    """Cost of measuring as many rows as a training batch has, in training steps; an estimate."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class ProbeDiagnostic(Diagnostic):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """All that bears on the rows, by name."""
+        """All arguments that affect the rows, by name."""
         own: dict[str, Any] = {"n_samples": self.n_samples, "units": self.units}
         unusual = {"chunk_size": (self.chunk_size, None), "probe": (self.source, "val")}
         for name, (value, usual) in (unusual | {"mode": (self.mode, "eval")}).items():
@@ -114,7 +114,7 @@ class ProbeDiagnostic(Diagnostic):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check what can be checked before training."""
         if stage == "fit":
-            self.probe = self._checksum = None  # that of a checkpoint is loaded after this
+            self.probe = self._checksum = None  # a checkpoint's is loaded later
             self._has_whole_probe = False
             if self.loss is None:
                 with named(type(self).__name__):
@@ -122,16 +122,16 @@ class ProbeDiagnostic(Diagnostic):
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the rows so far are, and by what the probe is known, which is taken again."""
+        """The place of the rows so far, and the checksum of the probe, which is taken again."""
         return {**super().state_dict(), "probe_checksum": self._checksum}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of a resumed run."""
+        """Continue with the rows of a resumed run."""
         super().load_state_dict(state_dict)
         self._checksum = state_dict.get("probe_checksum")
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Take the probe, and see that it is that of the run that is resumed."""
+        """Take the probe; warn if a resumed run began with another probe."""
         known = self._checksum
         self._take(trainer, module)
         self._checksum = None if self.probe is None else self.probe.checksum()
@@ -142,7 +142,7 @@ class ProbeDiagnostic(Diagnostic):
             )
 
     def _take(self, trainer: Trainer, module: LightningModule) -> None:
-        """Take the probe, or the one that another diagnostic has, so that memory holds it once."""
+        """Take the probe, or share an equal one of another diagnostic, to keep it only once."""
         wanted = (self.n_samples, self.chunk_size, self.source)
         whole = None
         for other in diagnostics_of(trainer):
@@ -162,7 +162,7 @@ class ProbeDiagnostic(Diagnostic):
         self._has_whole_probe = self.probe is whole
 
     def chunks(self, module: LightningModule) -> Iterator[Chunk]:
-        """The pieces of the probe."""
+        """The chunks of the probe."""
         probe = self.probe
         if probe is None:
             raise RuntimeError(f"{type(self).__name__} was not set up.")
@@ -178,16 +178,16 @@ class ProbeDiagnostic(Diagnostic):
             )
 
     def smaller(self) -> str:
-        """Half of the rows that pass at once."""
+        """The remedy for lack of memory: half of the rows that passed at once."""
         rows = max(self.probe.rows, default=1) if self.probe is not None else 1
-        if rows == 1:  # or a batch that does not say what its rows are
+        if rows == 1:  # or a batch whose rows are not known
             return f"of single chunks of the data; {super().smaller()}"
         return f"set `chunk_size={rows // 2}`, half of the {rows} rows that passed at once"
 
     def measure(
         self, module: LightningModule, chunks: Iterable[Chunk] | None = None
     ) -> dict[str, float]:
-        """One measurement; what did not run in any chunk is told."""
+        """One measurement; warn of submodules that did not run in any chunk."""
         self._passed.clear()
         values = super().measure(module, chunks)
         if not all(self._passed.values()):

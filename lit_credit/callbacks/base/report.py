@@ -1,4 +1,4 @@
-"""The history of a diagnostic: its place, its rows in a resumed run, and what is made of them."""
+"""The history of a diagnostic: its files, its rows in a resumed run, and its report at the end."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ __all__ = ["ReportedDiagnostic", "check_class_names", "diagnostics_of"]
 
 
 class ReportedDiagnostic(Callback):
-    """Rows of measurements, of which figures, tables and a reading are made.
+    """Keeps rows of measurements, and makes figures, tables and a reading from them.
 
     Args:
         figure: draw the figure.
@@ -34,13 +34,13 @@ class ReportedDiagnostic(Callback):
     name: ClassVar[str]
     """Stem of the files; lower case with underscores."""
     section: ClassVar[str]
-    """What the tags begin with."""
+    """First part of the tags."""
     charts: Sequence[str] = ()
-    """Tags below the section that TensorBoard's custom scalars show with all layers together."""
+    """Tags below the section; TensorBoard's custom scalars show all layers of each in one chart."""
     draw_each: bool = False
-    """Whether the figure is drawn at every measurement, and not only at the end."""
+    """Whether the figure is drawn at every measurement instead of only at the end."""
     over_heads: ClassVar[Sequence[str]] = ("mean",)
-    """What loggers get of a layer's heads, ``mean``, ``max`` or ``min``, where there are many."""
+    """What loggers get for the heads of a layer if there are many: ``mean``, ``max``, ``min``."""
     headline: ClassVar[Sequence[Headline]] = ()
     """The quantities by which runs are compared, see docs/compare.md."""
     comparison_figures: ClassVar[Sequence[ComparisonFigure]] = ()
@@ -68,9 +68,10 @@ class ReportedDiagnostic(Callback):
     def table(
         self, rows: Sequence[Row], section: str
     ) -> list[TableRow] | Mapping[str, list[TableRow]]:
-        """The lines of a table of the whole history, all with the same columns; none, no table.
+        """The lines of a table of the whole history, all with the same columns.
 
-        Or those of several tables by name, which go to ``<name>_<name of the table>.csv``.
+        An empty list writes no table. Several tables by name go to
+        ``<name>_<name of the table>.csv``.
         """
         return []
 
@@ -78,11 +79,11 @@ class ReportedDiagnostic(Callback):
         """What the history says, in a sentence or two, or None."""
         return None
 
-    # Its place and its rows
+    # Folder and rows
 
     @property
     def tag_prefix(self) -> str:
-        """What the tags begin with in this Trainer: the section, with the sibling's number."""
+        """First part of the tags in this Trainer: the section, with the sibling's number."""
         return self._numbered(self.section)
 
     def _numbered(self, name: str) -> str:
@@ -104,7 +105,7 @@ class ReportedDiagnostic(Callback):
         log_charts(trainer, self._charts(trainer))
 
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
-        """From the run's first diagnostic the charts of all; a second layout would overwrite."""
+        """The charts of all diagnostics, from the first only: a second layout would overwrite."""
         if diagnostics_of(trainer)[0] is not self:
             return {}
         layout: dict[str, dict[str, list[Any]]] = {}
@@ -118,25 +119,25 @@ class ReportedDiagnostic(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Have loggers write what they hold back."""
+        """Make loggers write what they have buffered."""
         flush_curves(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the rows so far are."""
+        """The place of the rows so far."""
         return self.history.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of a resumed run."""
+        """Continue with the rows of a resumed run."""
         self.history.load(state_dict)
 
-    # Writing it
+    # Writing the report
 
     def _sum_up(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and self.history.rows:
             self._spare(trainer, table=self._tabulate, reading=self._read_out, figure=self._draw)
 
     def _spare(self, trainer: Trainer, **parts: Callable[[Trainer], object]) -> None:
-        """Make what the run can do without: of what cannot be made a warning tells, once."""
+        """Make parts of the report; warn once of a part that fails, since the run can continue."""
         failed = {}
         for part, make in parts.items():
             try:

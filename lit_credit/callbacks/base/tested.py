@@ -1,4 +1,4 @@
-"""Diagnostics that also look at what is tested."""
+"""The base class of diagnostics that also measure in a test."""
 
 from collections.abc import Sequence
 
@@ -15,29 +15,29 @@ __all__ = ["TestedDiagnostic"]
 class TestedDiagnostic(Diagnostic):
     """A scheduled diagnostic that measures once more at the end of ``trainer.test``.
 
-    Scalars, tables and figures go where the test writes; the history of the run is read, for the
-    curves over training, and not written: from the checkpoint that is tested if the diagnostic was
-    there when it was saved, else from the files of its folder.
+    Scalars, tables and figures go where the test writes. The history of the run is read for the
+    curves over training, but not written. It comes from the tested checkpoint if that has a state
+    of the diagnostic, else from the files of the checkpoint's run.
     """
 
-    __test__ = False  # pytest takes the name for that of a test
+    __test__ = False  # pytest would take the class for a test
 
     def earlier_rows(self, checkpoint: str, section: str) -> list[Row]:
-        """The rows that the run of a checkpoint has left in its folder."""
+        """The rows in the folder of the run that saved a checkpoint."""
         return rows_beside(checkpoint, self._numbered(self.name))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what is trained, or tested."""
+        """Check everything that can be checked before a fit or a test."""
         super().setup(trainer, pl_module, stage)
         if stage == "test":
             self._find_place(trainer)
             self._proved = None
             if trainer.ckpt_path:
-                self.history = History()  # until that of the checkpoint is loaded
+                self.history = History()  # the checkpoint's is loaded later
             self.prepare(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what was tested, and sum up."""
+        """Measure the tested module, and sum up."""
         step, checkpoint = trainer.global_step, str(trainer.ckpt_path or "")
         rows: Sequence[Row] = self.history.read_again(step, checkpoint)
         if checkpoint:

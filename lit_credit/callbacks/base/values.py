@@ -1,4 +1,4 @@
-"""The numbers of a measurement: gathered over chunks, reduced, and thinned out for loggers."""
+"""The numbers of a measurement: gathering over chunks, reducing, and thinning out for loggers."""
 
 import math
 import re
@@ -14,7 +14,7 @@ __all__ = ["MOST_HEADS", "Gathered", "OverSamples", "as_numbers", "of_layers", "
 
 
 class Gathered:
-    """Values a sample by tag, of which each chunk brings some.
+    """Values per sample, by tag, gathered chunk by chunk.
 
     Example:
         >>> gathered = Gathered()
@@ -58,8 +58,8 @@ class OverSamples(NamedTuple):
 def over_samples(values: Tensor) -> OverSamples:
     """Mean, spread and minimum of (N,) values over the samples whose value is not NaN.
 
-    A cosine is undefined where a gradient vanishes; one such sample does not take the others'
-    answer. All three are NaN where no sample is defined, and the deviation of one sample is NaN.
+    A cosine is undefined where a gradient vanishes; such a sample does not spoil the statistics of
+    the others. All three are NaN if no sample is defined; the deviation of one sample is NaN.
 
     Args:
         values: (N,), NaN where undefined.
@@ -77,14 +77,14 @@ def over_samples(values: Tensor) -> OverSamples:
 
 
 def as_numbers(who: str, values: Any) -> dict[str, float]:
-    """What ``compute`` has returned, with tensors and arrays of one number as numbers.
+    """The values that ``compute`` returned, with tensors and arrays of one number as numbers.
 
     Args:
         who: name of the diagnostic.
-        values: by tag.
+        values: the returned values by tag.
 
     Raises:
-        TypeError: if it is no mapping, or a value is not one real number.
+        TypeError: if ``values`` is not a mapping, or a value is not one real number.
     """
     if not isinstance(values, Mapping):
         raise TypeError(
@@ -111,7 +111,7 @@ def _number(who: str, tag: str, value: Any) -> float:
 
 
 MOST_HEADS = 64
-"""Of so many heads loggers get every number."""
+"""Up to this number of heads, loggers get every number."""
 
 
 _HEAD = re.compile(r"(?P<layer>.+)/H\d\d+")
@@ -121,14 +121,14 @@ _REDUCE: dict[str, Callable[[list[float]], float]] = {"mean": fmean, "max": max,
 
 
 def of_layers(tagged: Mapping[str, float], kinds: Sequence[str]) -> dict[str, float]:
-    """Aggregates over the heads of each layer, where a quantity has more than 64 heads in all.
+    """Aggregate over the heads of each layer if a quantity has more than 64 heads in all.
 
     Args:
-        tagged: values by ``<section>/<quantity>/<module>/H03`` and other tags, which stay.
+        tagged: values by ``<section>/<quantity>/<module>/H03``; other tags are kept.
         kinds: ``mean``, ``max``, ``min``, over the heads whose value is not NaN.
 
     Returns:
-        In place of heads ``<section>/<quantity>/<module>/mean``.
+        Values by tag, with ``<section>/<quantity>/<module>/mean`` in place of heads.
 
     Example:
         >>> of_layers({f"jacobian/r_off/attn/H{h:02d}": h for h in range(65)}, ["mean", "max"])

@@ -1,4 +1,4 @@
-"""What a rule hands to each unit, beside the true gradient: norms, cosines, alignment."""
+"""Comparing a rule's credit with the true gradient: norms, cosines, alignment."""
 
 from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms

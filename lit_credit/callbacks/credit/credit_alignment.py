@@ -32,24 +32,25 @@ __all__ = ["CreditAlignment"]
 class CreditAlignment(ProbeDiagnostic):
     """Does the credit point where the gradient points? ``mean_n cos(a_l(x_n), dL/df_l(x_n))``.
 
-    From a module with ``credit(batch)`` (every rule of lit_credit has it), per unit in forward
+    From a module with ``credit(batch)`` (every rule of lit_credit has it), for each unit in forward
     order:
 
-    - ``credit/cosine/L00`` ..: against the exact gradient at the unit's output, where the update
-      uses the credit; ``credit/cosine_sd/L00`` is its spread over samples;
-    - ``credit/cosine_input/L00`` ..: against the exact gradient at the unit's input, the convention
-      of earlier work; only for units whose input and output have one shape.
+    - ``credit/cosine/L00`` ..: cosine of the credit with the exact gradient at the unit's output,
+      where the update uses the credit; ``credit/cosine_sd/L00`` is its spread over samples;
+    - ``credit/cosine_input/L00`` ..: cosine with the exact gradient at the unit's input, the
+      convention of earlier work; only for units whose input and output have the same shape.
 
-    From any module, per parameter:
+    From any module, for each parameter:
 
-    - ``credit/update/<parameter>``: cosine of the gradient that the rule hands to the optimizer
-      with the exact one. On a foreign module this is its own backward, which differs from the
-      exact one where layers have a feedback backward.
+    - ``credit/update/<parameter>``: cosine of the gradient that the optimizer gets with the exact
+      gradient. If the module is not a rule, the former comes from its own backward, which differs
+      from the exact one where layers have a feedback backward.
 
-    The cosine of a vanished or infinite gradient is undefined. Means and spread are over the
-    samples where it is defined, and NaN where it is for none; that of a parameter without a
-    gradient is NaN. NaN shows as a gap. Costs two to four forwards and backwards on ``n_samples``
-    rows. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
+    The cosine of a vanished or infinite gradient is undefined. Means and spread use the samples
+    where the cosine is defined, and are NaN if it is defined for no sample. The cosine of a
+    parameter without a gradient is NaN. NaN shows as a gap. Costs two to four forward and backward
+    passes on ``n_samples`` rows. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other
+    arguments.
 
     Args:
         parameters: also compare updates parameter by parameter.
@@ -108,7 +109,7 @@ class CreditAlignment(ProbeDiagnostic):
         self.parameters = parameters
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the units, where the module has credit to compare."""
+        """Find the units if the module has credit to compare."""
         self.has_credit = method(module, ModuleProtocol.credit) is not None
         if not self.has_credit and not self.parameters:
             remedy = "Leave `parameters` at True, or this callback out."
@@ -116,7 +117,7 @@ class CreditAlignment(ProbeDiagnostic):
         self.names = unit_names(self, module, self.units) if self.has_credit else []
 
     def reset(self) -> None:
-        """Forget the chunks."""
+        """Forget what the chunks have brought."""
         super().reset()
         self._updates: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -150,7 +151,7 @@ class CreditAlignment(ProbeDiagnostic):
         exact = chunk.gradients(points)
         for index, name in enumerate(self.names):
             layer, (_, b) = layer_tag(index), exact[Point(name, "output")]
-            a = credit.get(name, b.new_empty(0, 1))  # of a unit that did not run, as `b`
+            a = credit.get(name, b.new_empty(0, 1))  # a unit that did not run: empty, like `b`
             cosine = gradient_cosine(a, b)
             self.gathered.add(f"cosine/{layer}", cosine)
             _, g = exact.get(Point(name, "input"), (None, None))
@@ -177,7 +178,7 @@ class CreditAlignment(ProbeDiagnostic):
             self._updates[name] = a, b
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Cosines over epochs, one curve a unit; without units, bars of the last updates."""
+        """Cosines over epochs, one curve per unit; without credit, bars of the last updates."""
         if self.has_credit:
             return layer_curves(
                 rows,

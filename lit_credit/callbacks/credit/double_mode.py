@@ -1,4 +1,4 @@
-"""Operations that would compute below float64, computed in float64 while the mode lasts."""
+"""A dispatch mode that computes in float64 the operations that would compute below it."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ _DRAWS = re.compile(
     r"log_normal_?|cauchy_?|geometric_?|random_?|multinomial|poisson|binomial|"
     + "|".join(PRIVATE_DRAWS)
 )
-"""Operations that draw random numbers: other ones in another precision."""
+"""Operations that draw random numbers, which depend on the precision."""
 
 
 def raised(tensor: Tensor) -> Tensor:
@@ -35,20 +35,20 @@ def raised(tensor: Tensor) -> Tensor:
 
 
 class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Compute in float64 what a net casts below it, or makes below it, in forward and backward.
+    """Computes in float64 what a net casts below it, or makes below it, in forward and backward.
 
-    A cast to float32 (``.float()``, ``.to(cfg.dtype)``, autocast, ``softmax(..., dtype=...)``) goes
-    to float64, tensors that are made on the way (``torch.zeros``) are float64, and constants of
-    float32 are raised where they meet an operation. Random numbers are those of ``drawn_in``. What
-    is written into a tensor of float32 from outside, or comes out of an operation that has no
-    other dtype, is counted. What leaves torch (``x.numpy()``) is not seen.
+    A cast to float32 (``.float()``, ``.to(cfg.dtype)``, autocast, ``softmax(..., dtype=...)``)
+    becomes a cast to float64. Tensors that the net makes (``torch.zeros``) are float64, and float32
+    constants are raised when they enter an operation. Random numbers are drawn in ``drawn_in``.
+    Operations that write into a float32 tensor from outside, or that have no float64 result, are
+    counted. Values that leave torch (``x.numpy()``) are not seen.
 
     Args:
         drawn_in: dtype in which random numbers are drawn, that of the weights.
 
     Attributes:
-        count: operations so far whose result is floating point; views and draws do not count.
-        below: those of them that computed, or left their result, below float64.
+        count: number of operations so far with a floating-point result, without views and draws.
+        below: number of these that computed, or left their result, below float64.
         failed: the operation that raised last, None if none did.
     """
 
@@ -83,7 +83,7 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if plan.name == "view" and plan.dtype_at is not None:
             return self._bits(func, *args)
         if plan.name == TO_DTYPE and _is_low_dtype(kwargs.get("dtype")) and _by_autograd():
-            # The gradient of a tensor from outside has its dtype, on which autograd insists.
+            # Autograd requires that the gradient of a tensor from outside has the tensor's dtype.
             self.count += 1
             self.below += 1
             return func(*args, **kwargs)
@@ -95,25 +95,25 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         exact = _map(args, raised), _map_values(kwargs, raised)
         result = func(*exact[0], **exact[1])
         if plan.dtype_at is not None and not given and _is_low(result):
-            # Made in the default dtype, and a constant such as 0.1 has more digits in float64.
+            # Made in the default dtype: make it again, since 0.1 has more digits in float64.
             result = func(*exact[0], **exact[1], dtype=_raised_dtype(result.dtype))
         if plan.pointwise and _is_low(result) and not _any(exact, _is_high):
-            # A quotient of whole numbers, in the default dtype.
+            # For example a quotient of whole numbers, in the default dtype.
             exact = _map(args, _real), _map_values(kwargs, _real)
             result = func(*exact[0], **exact[1])
         return self._kept(result, counts=plan.computes, of=exact)
 
     def _kept(self, result: Any, counts: bool, of: Any = None) -> Any:
-        """The result in float64, and counted."""
+        """Count the operation, and return its result in float64."""
         low = _any(result, _is_low)
         if counts and (low or _any(result, _is_high)):
             self.count += 1
-            # Of whole numbers only, nothing is lost that has a gradient.
+            # From whole numbers alone, nothing with a gradient loses precision.
             self.below += low and (of is None or _any(of, _is_high))
         return _map(result, raised) if low else result
 
     def _write(self, func: Any, plan: "_Plan", args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Write in place, into a float64 twin where the tensor itself is below."""
+        """Write in place, into a float64 twin if the tensor itself is below float64."""
         arguments: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         targets = {
             key: arguments[key] for key in plan.written if isinstance(arguments.get(key), Tensor)
@@ -137,7 +137,7 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return returned[0] if twins and isinstance(result, Tensor) else result
 
     def _draw(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Random numbers of the lower precision, so that both precisions see the same."""
+        """Draw random numbers in the lower precision, so that both precisions get the same ones."""
         lowered = _map(args, self._lowered)
         result = func(*lowered, **_map_values(kwargs, self._lowered))
         if schema_of(func).is_mutable and isinstance(args[0], Tensor):
@@ -154,7 +154,7 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return (kept / (1 - p) if p < 1 and train is not False else kept), mask
 
     def _bits(self, func: Any, x: Tensor, dtype: torch.dtype) -> Any:
-        """``x.view(dtype)``, which reads the bits anew."""
+        """``x.view(dtype)``, which reinterprets the bits."""
         if x.dtype.itemsize != 8 or x.dtype is not torch.float64:
             return _map(func(x, dtype), raised)
         if dtype.is_floating_point:
@@ -165,7 +165,7 @@ class DoubleMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Plan(NamedTuple):
-    """What the schema of an operation says."""
+    """Properties of an operation, read from its schema."""
 
     name: str
     draws: bool
@@ -173,7 +173,7 @@ class _Plan(NamedTuple):
     computes: bool
     pointwise: bool
     written: tuple[int | str, ...]
-    """The arguments that are written, by place or name."""
+    """The arguments that the operation writes, by place or name."""
     dtype_at: int | str | None
     """The argument that is the dtype of the result."""
 
@@ -199,7 +199,7 @@ def _plan(func: Any) -> _Plan:
 
 
 def _with_dtype_raised(plan: _Plan, args: list[Any], kwargs: dict[str, Any]) -> bool:
-    """Ask for the result in float64 where it is asked for in less; whether a dtype is given."""
+    """Raise a requested dtype of the result to float64; return whether a dtype is requested."""
     at = plan.dtype_at
     if isinstance(at, str):
         if kwargs.get(at) is not None:
@@ -255,13 +255,13 @@ def _map_values(values: dict[str, Any], change: Callable[[Tensor], Tensor]) -> d
 
 
 def _by_autograd() -> bool:
-    """Whether an operation of the backward pass comes from torch's engine, not from Python code."""
+    """Whether an operation of the backward pass comes from torch's engine, not Python code."""
     if not in_backward():
         return False
     frame = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
         frame = frame.f_back  # type: ignore[assignment]
-    # In a thread of the engine's own, for CUDA, there is no frame of Python.
+    # For CUDA the engine has its own thread, which has no Python frame.
     return frame is None or frame.f_globals.get("__name__") in _ENGINE
 
 

@@ -1,4 +1,4 @@
-"""A module in float64 for a while."""
+"""Running a module in float64 for the duration of a ``with``."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ __all__ = ["double_precision"]
 
 @contextmanager
 def double_precision(module: nn.Module) -> Iterator[DoubleMode]:
-    """Compute in float64, whatever the module casts to; everything comes back on exit.
+    """Compute in float64 even where the module casts below it; restore everything on exit.
 
-    Parameters, buffers and plain attributes have float64 copies, and operations that cast below
-    float64 do not, see :class:`DoubleMode`; run the backward pass
-    inside as well. The Parameter objects stay the same, and so does the memory that they return
-    to. Under DDP, and any other process group, others stand in for them meanwhile.
+    Parameters, buffers and plain attributes get float64 copies, and casts below float64 stay in
+    float64; see :class:`DoubleMode`. Run the backward pass inside the ``with`` as well. The
+    Parameter objects and their original memory are kept. Under DDP and any other process group,
+    other Parameter objects replace them inside the ``with``.
 
     Yields:
         The mode, which counts what was still computed below float64.
@@ -43,8 +43,8 @@ def double_precision(module: nn.Module) -> Iterator[DoubleMode]:
 @contextmanager
 def _raised_parameters(module: nn.Module) -> Iterator[None]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        # Other data of another dtype would make autograd forget the hooks by which DDP averages
-        # gradients: this process would go on alone, and the others wait for ever.
+        # Data of another dtype would make autograd forget the hooks by which DDP averages
+        # gradients: this process would go on alone, and the others would wait forever.
         with _replaced(module):
             yield
         return
@@ -78,9 +78,9 @@ def _replaced(module: nn.Module) -> Iterator[None]:
 
 
 def _raised_within(value: Any, known: dict[int, Any]) -> Any:
-    """Tensors in float64, also in containers, which are copies already; what is held twice, once.
+    """Raise tensors to float64, also in containers, which are copies already; shared ones once.
 
-    ``known`` holds each value beside its twin, so that its id stays its own.
+    ``known`` holds each value beside its twin, so that no other object can get the value's id.
     """
     if isinstance(value, nn.Parameter) or not isinstance(value, Tensor | list | tuple | dict):
         return value

@@ -18,16 +18,16 @@ __all__ = ["GradientNorms"]
 
 
 class GradientNorms(ProbeDiagnostic):
-    """How much gradient backpropagation would deliver, layer by layer: ``|dL/dh_l|``.
+    """The size of the gradient that backpropagation would deliver to each layer: ``|dL/dh_l|``.
 
-    L is the module's loss, a mean over the ``n_samples`` rows of the probe: norms scale with
-    1/n_samples, so compare runs at one ``n_samples``. The gradient is the exact one under every
-    rule. Logs, for the points h_0 .. h_L of :class:`lit_credit.callbacks.ResidualNorms`:
+    L is the module's loss, a mean over the ``n_samples`` rows of the probe. Norms scale with
+    1/n_samples, so compare runs with equal ``n_samples``. The gradient is exact under every rule.
+    Logs, for the points h_0 .. h_L of :class:`lit_credit.callbacks.ResidualNorms`:
 
     - ``gradient/norm/L00`` ..: the median over samples of the L2 norm;
     - ``gradient/frobenius/L00`` ..: the norm over the whole probe.
 
-    Costs one forward and one backward on ``n_samples`` rows. See
+    Costs one forward and one backward pass on ``n_samples`` rows. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
 
     Raises:
@@ -55,14 +55,14 @@ class GradientNorms(ProbeDiagnostic):
     )
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the stream."""
+        """Find the points of the residual stream."""
         self.points = stream_points(self, module, self.units)
 
     def update(self, chunk: Chunk) -> None:
         """The norms of a chunk's samples, and over the chunk."""
         for index, (_, g) in enumerate(chunk.gradients(self.points).values()):
             self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(g))
-            total = frobenius_norm(g)[None] if len(g) else sample_norms(g)  # of no rows, none
+            total = frobenius_norm(g)[None] if len(g) else sample_norms(g)  # no rows, no norm
             self.gathered.add(f"frobenius/{layer_tag(index)}", total)
 
     def compute(self) -> dict[str, float]:
@@ -73,7 +73,7 @@ class GradientNorms(ProbeDiagnostic):
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Norms over epochs, one curve a layer."""
+        """Norms over epochs, one curve per layer."""
         return layer_curves(
             rows,
             f"{section}/norm/",
@@ -83,5 +83,5 @@ class GradientNorms(ProbeDiagnostic):
 
 
 def _total(norms: Tensor) -> Tensor:
-    """The norm of what parts have these norms; NaN of no part."""
+    """The norm of a whole whose parts have these norms; NaN without parts."""
     return frobenius_norm(norms) if len(norms) else norms.median()

@@ -1,4 +1,4 @@
-"""One number a parameter."""
+"""A figure with one bar per parameter."""
 
 from collections.abc import Mapping
 
@@ -26,13 +26,13 @@ def parameter_bars(
     xlabel: str,
     limits: tuple[float, float] | None = (-1.0, 1.0),
 ) -> Figure:
-    """Horizontal bars, one a parameter, the first on top; negative ones in another colour.
+    """Horizontal bars, one per parameter, the first on top; negative bars in another colour.
 
     Args:
         values: name to number; NaN is written as n/a.
-        title: of the figure.
+        title: title of the figure.
         xlabel: the quantity and its unit.
-        limits: of the axis; the default is that of a cosine, None fits the data.
+        limits: limits of the axis; the default suits a cosine, None fits the data.
 
     Returns:
         The figure; it says n/a if there are no values.

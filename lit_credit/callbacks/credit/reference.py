@@ -1,4 +1,4 @@
-"""The exact gradient in float64, to compare with."""
+"""The exact gradient in float64, as a reference for gradients in lower precision."""
 
 import math
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ __all__ = ["DoubleReference", "Reference"]
 
 
 class Reference(NamedTuple):
-    """How an exact gradient compares with the one of float64.
+    """The comparison of an exact gradient with that of float64.
 
     Attributes:
-        cosines: per point (N,), each sample's cosine; NaN where there is no float64.
-        share_below: share of the operations of the reference that were still below float64, NaN
-            where there is no float64.
+        cosines: for each point (N,), each sample's cosine; NaN if float64 is unavailable.
+        share_below: share of the reference's operations that were still below float64; NaN if
+            float64 is unavailable.
     """
 
     cosines: list[Tensor]
@@ -39,7 +39,7 @@ class DoubleReference:
     """Computes gradients in float64, and says once if the module cannot.
 
     Args:
-        callback: the diagnostic, for the line.
+        callback: the diagnostic, for the message.
     """
 
     def __init__(self, callback: Callback) -> None:
@@ -50,8 +50,8 @@ class DoubleReference:
         """Compare gradients with those of float64.
 
         Args:
-            chunk: what ``gradients`` were computed on.
-            gradients: what ``chunk.gradients`` returned.
+            chunk: the chunk that ``gradients`` were computed on.
+            gradients: the result of ``chunk.gradients``.
         """
         module = chunk.module
         undefined = Reference(
@@ -65,13 +65,13 @@ class DoubleReference:
             with double_precision(module) as mode:
                 double = chunk.on(map_tensors(chunk.batch, raised)).gradients(list(gradients))
             cosines = [gradient_cosine(g, double[point][1]) for point, (_, g) in gradients.items()]
-        except Exception as error:  # whatever it is: in its own precision the module has just run
+        except Exception as error:  # of any kind: the module has just run in its own precision
             self._tell(_reason(module, error, mode.failed if mode else None))
             return undefined
         return Reference(cosines, mode.share_below)
 
     def prove(self, chunk: Chunk, points: Sequence[Point]) -> dict[str, float]:
-        """That nothing in the float64 pass is computed in less, for the first row of a history."""
+        """Prove that no operation of the float64 pass is below it, for a history's first row."""
         share = self.compare(chunk, chunk.gradients(points)).share_below
         return {"the reference is float64; share of operations below it": share}
 
@@ -82,7 +82,7 @@ class DoubleReference:
 
 
 def _reason(module: nn.Module, error: Exception, operation: str | None) -> str:
-    """Which submodule and which operation do not run in float64, in one line."""
+    """The submodule and the operation that do not run in float64, in one line."""
     names = {id(child): name for name, child in named_submodules(module) if name}
     running = [names[id(own)] for own in _owners(error.__traceback__) if id(own) in names]
     where = f"{running[-1]!r}" if running else type(module).__name__

@@ -1,4 +1,4 @@
-"""Can the exact gradient be trusted in its precision?"""
+"""Checking the exact gradient against float64: is it precise enough to be a reference?"""
 
 from collections.abc import Sequence
 
@@ -20,21 +20,21 @@ __all__ = ["ReferenceValidity"]
 class ReferenceValidity(ProbeDiagnostic):
     """Is the reference of every cosine a gradient, or rounding noise? ``cos(g_32, g_64)``.
 
-    The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms`, computed in the
-    precision of the module's weights (float32 under mixed precision) and again in float64. Logs
+    The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms` is computed in
+    the precision of the module's weights (float32 under mixed precision) and again in float64. Logs
     ``reference/cosine/L00`` ..: mean over samples; ``reference/cosine_min/L00`` ..: the worst
-    sample. Both are over the samples where the cosine is defined, and NaN where it is defined for
-    none: the gradient has vanished, or overflowed.
+    sample. Both use the samples where the cosine is defined. They are NaN if it is defined for no
+    sample: the gradient has vanished, or overflowed.
 
-    In float64 are the weights, buffers and plain attributes, and what the module casts below it
-    (``.float()``, ``.to(dtype)``, autocast) or makes below it (``torch.zeros``) on the way.
-    ``reference/share_below`` is the share of the float64 pass's operations that were computed in
-    less all the same, such as one that writes into a float32 tensor from outside the module: 0
-    means that the reference is float64, and with more the cosines are too large. Where an operation
-    has no float64, as the grouped products of mixtures of experts, all are NaN, and one line names
-    it.
+    The float64 pass has weights, buffers and plain attributes in float64. Tensors that the module
+    casts below float64 (``.float()``, ``.to(dtype)``, autocast) or makes below it (``torch.zeros``)
+    are kept in float64 too. ``reference/share_below`` is the share of the float64 pass's operations
+    that were still computed in lower precision, such as one that writes into a float32 tensor from
+    outside the module. 0 means that the reference is float64; above 0 the cosines are too large. If
+    an operation does not support float64, such as the grouped products of mixtures of experts, all
+    values are NaN, and one line names the operation.
 
-    Costs two forwards and two backwards on ``n_samples`` rows, half of them in float64, and a
+    Costs two forward and two backward passes on ``n_samples`` rows, half of them in float64, and a
     float64 copy of the weights. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the
     arguments.
 
@@ -51,12 +51,12 @@ class ReferenceValidity(ProbeDiagnostic):
     steps_of_a_batch = 4.0
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the stream."""
+        """Find the points of the residual stream."""
         self.points = stream_points(self, module, self.units)
         self._reference = DoubleReference(self)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """That nothing in the float64 pass is computed in less."""
+        """Prove that no operation of the float64 pass is computed below float64."""
         return self._reference.prove(chunk, self.points)
 
     def update(self, chunk: Chunk) -> None:
@@ -77,7 +77,7 @@ class ReferenceValidity(ProbeDiagnostic):
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Cosines over epochs, one curve a layer; the title says how far the reference goes."""
+        """Cosines over epochs, one curve per layer; the title tells of operations below float64."""
         share = rows[-1]["values"].get(f"{section}/share_below", 0.0)  # older rows have none
         but = f" {share:.2g} of its operations are below float64" if share > 0 else ""
         return layer_curves(

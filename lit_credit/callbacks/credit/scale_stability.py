@@ -1,4 +1,4 @@
-"""Flags for runs whose accuracy and cosine may not be telling the truth."""
+"""Flags for runs whose accuracy and cosine may mislead."""
 
 import math
 from collections.abc import Sequence
@@ -25,26 +25,26 @@ __all__ = ["ScaleStability"]
 class ScaleStability(ProbeDiagnostic):
     """Three flags, each 1 (raised) or 0, with the thresholds of the paper as defaults.
 
-    - ``stability/norm``: median ``|h_L|`` of the probe, and ``stability/growth``: the same over its
-      value at the first measurement; ``stability/scale_unstable`` is raised above ``growth_limit``;
-    - ``stability/depth_unused`` is raised where ``metric`` is less than ``accuracy_margin`` above
-      ``frozen_accuracy``, that of the same net with its units frozen
-      (:class:`lit_credit.rules.FrozenUnits`); undefined without it;
+    - ``stability/norm`` is the median ``|h_L|`` of the probe, and ``stability/growth`` its ratio to
+      the first measurement; ``stability/scale_unstable`` is raised above ``growth_limit``;
+    - ``stability/depth_unused`` is raised if ``metric`` is less than ``accuracy_margin`` above
+      ``frozen_accuracy``, the accuracy of the same net with its units frozen
+      (:class:`lit_credit.rules.FrozenUnits`); it is undefined without ``frozen_accuracy``;
     - ``stability/reference_cosine``: the smallest over layers of the mean cosine of the float32 and
       the float64 gradient; ``stability/reference_invalid`` is raised below ``reference_limit``.
-      Means are over the samples where the cosine is defined; with a layer where it is defined for
-      none, cosine and flag are NaN. ``stability/reference_share_below`` is the share of the float64
-      pass's operations that were computed in less, see
+      Means use the samples where the cosine is defined; if it is defined for no sample of a layer,
+      cosine and flag are NaN. ``stability/reference_share_below`` is the share of the float64
+      pass's operations that were computed in lower precision; see
       :class:`lit_credit.callbacks.ReferenceValidity`.
 
-    Costs what :class:`lit_credit.callbacks.ReferenceValidity` costs. See
+    Costs as much as :class:`lit_credit.callbacks.ReferenceValidity`. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
-        growth_limit: largest factor of growth that passes.
+        growth_limit: largest growth that raises no flag.
         frozen_accuracy: accuracy of the net with frozen units, a fraction; None if not known.
-        accuracy_margin: smallest gain over it that passes, a fraction.
-        reference_limit: smallest cosine that passes.
+        accuracy_margin: smallest gain over ``frozen_accuracy`` that raises no flag, a fraction.
+        reference_limit: smallest cosine that raises no flag.
         metric: the logged metric to compare with ``frozen_accuracy``.
 
     Raises:
@@ -108,13 +108,13 @@ class ScaleStability(ProbeDiagnostic):
         self._first: float | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the stream."""
+        """Find the points of the residual stream."""
         self.points = stream_points(self, module, self.units)
         self._reference = DoubleReference(self)
         self._first = None
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """That nothing in the float64 pass is computed in less."""
+        """Prove that no operation of the float64 pass is computed below float64."""
         return self._reference.prove(chunk, self.points)
 
     def update(self, chunk: Chunk) -> None:
@@ -131,12 +131,12 @@ class ScaleStability(ProbeDiagnostic):
         of = dict(self.gathered.items())
         share, norm = float(of.pop("share_below").max()), float(of.pop("norm").median())
         grown = float(growth(norm, self._first_norm(norm)))
-        # Not `min`, which drops a NaN or not, depending on where it stands.
+        # Not `min`: whether it drops a NaN depends on the order.
         means = [over_samples(cosines).mean for cosines in of.values()]
         reference = float(torch.tensor(means).min())
         flags = scale_flags(
             grown,
-            # Metrics are float32: 0.37 is there a little less than 0.35 + 0.02.
+            # Metrics are float32, in which 0.37 is a little less than 0.35 + 0.02.
             round(self._metric, 7),
             self.frozen_accuracy,
             reference,
@@ -153,8 +153,8 @@ class ScaleStability(ProbeDiagnostic):
         }
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
-        # On every rank: to read a metric of an epoch reduces it over the processes, and rank zero,
-        # which alone measures, would wait for the others for ever.
+        # On every rank: reading an epoch's metric reduces it over all processes. Rank zero alone
+        # measures, and would wait for the others forever.
         self._metric = float(trainer.callback_metrics.get(self.metric, math.nan))
         super()._measure(trainer, module, epoch)
 
@@ -165,11 +165,11 @@ class ScaleStability(ProbeDiagnostic):
         return self._first
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the rows so far are, and the norm that all others are compared with."""
+        """The place of the rows so far, and the first norm, with which all others are compared."""
         return {**super().state_dict(), "first_norm": self._first}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows and the first norm of a resumed run."""
+        """Continue with the rows and the first norm of a resumed run."""
         super().load_state_dict(state_dict)
         self._first = state_dict.get("first_norm")
 

@@ -24,17 +24,17 @@ _REMEDY = "Leave this callback out, or train with a rule such as FA."
 class WeightAlignment(Diagnostic):
     """Do the weights turn toward their feedback? Angle and norm ratio of W and B, layer by layer.
 
-    From a module with ``feedback_matrices()``, for every matrix that stands for a weight:
+    From a module with ``feedback_matrices()``, for every matrix that replaces a weight:
 
     - ``weight/angle/<name>``: the angle between W and B as vectors, in degrees; 90 is unrelated;
     - ``weight/ratio/<name>``: ``|B|_F / |W|_F``.
 
-    Costs a pass over the weights; a forward only where the matrices are not drawn yet. See
+    Costs a pass over the weights; a forward pass only if the matrices are not drawn yet. See
     :class:`lit_credit.callbacks.Diagnostic` for the arguments.
 
     Raises:
-        MisconfigurationException: if the module has no ``feedback_matrices``, or its rule has none
-            that stands for a weight.
+        MisconfigurationException: if the module has no ``feedback_matrices``, or none of its
+            matrices replaces a weight.
 
     Reference:
         Lillicrap, Cownden, Tweed, Akerman, Random synaptic feedback weights support error
@@ -48,25 +48,25 @@ class WeightAlignment(Diagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Check that there are matrices."""
         found = _matrices(module)
-        # An empty dict is of a rule that draws at the first batch.
+        # An empty dict comes from a rule that draws its matrices at the first batch.
         if found is None or (found and all(pair.weight is None for pair in found.values())):
             raise missing(self, module, "feedback matrices (`feedback_matrices()`)", _REMEDY)
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Take a few rows, where the module has not drawn its matrices yet."""
+        """Take a few rows if the module has not drawn its matrices yet."""
         drawn = _matrices(module)
         self._few: Any = None if drawn else take_probe(trainer, module, _ROWS).chunks[0]
 
     def chunks(self, module: LightningModule) -> Iterable[Chunk]:
-        """The module, with rows to draw its matrices by."""
+        """One chunk of the module, with rows if its matrices must be drawn first."""
         return [Chunk(module, self._few)]
 
     def update(self, chunk: Chunk) -> None:
-        """Angles and ratios."""
+        """Compute angles and ratios."""
         module = chunk.module
         matrices = _matrices(module)
         if not matrices and (draw := method(module, ModuleProtocol.credit)) is not None:
-            # Some rules draw their matrices at the first batch, and this is before it.
+            # Some rules draw their matrices at the first batch, which is still to come.
             draw(chunk.batch)
             matrices = _matrices(module)
         self._values: dict[str, float] = {}
@@ -84,7 +84,7 @@ class WeightAlignment(Diagnostic):
         return self._values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Angles over epochs, one curve a matrix."""
+        """Angles over epochs, one curve per matrix."""
         return layer_curves(
             rows,
             f"{section}/angle/",
@@ -95,6 +95,6 @@ class WeightAlignment(Diagnostic):
 
 
 def _matrices(module: LightningModule) -> Mapping[str, FeedbackPairProtocol] | None:
-    """The module's matrices, as far as they are drawn; None of a module that has none."""
+    """The module's matrices that are drawn so far; None if the module does not have any."""
     matrices = method(module, ModuleProtocol.feedback_matrices)
     return None if matrices is None else matrices()

@@ -1,4 +1,4 @@
-"""Callbacks that act on a training or write of it: guard, freezing, stages, checkpoints, texts."""
+"""Callbacks that change or record training: guard, freezing, stages, checkpoints, metrics, text."""
 
 from lit_credit.callbacks.training.finite_guard import FiniteGuard
 from lit_credit.callbacks.training.member_checkpoints import MemberCheckpoints

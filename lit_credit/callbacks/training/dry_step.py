@@ -16,22 +16,22 @@ __all__ = ["dry_step"]
 def dry_step(module: LightningModule, *arguments: Any) -> None:
     """Run a ``training_step`` that optimizes manually, with optimizers that do not step.
 
-    Gradients are computed where the step calls ``manual_backward`` and thrown away. Run it inside
-    of :func:`guarded`, which puts back what the step does to the module.
+    Where the step calls ``manual_backward``, gradients are computed and thrown away. Run it inside
+    :func:`guarded`, which undoes the step's changes to the module.
 
     Args:
-        module: with manual optimization.
-        *arguments: of its ``training_step``.
+        module: a module with manual optimization.
+        *arguments: the arguments of its ``training_step``.
     """
     with _idle(module):
-        # As before a `toggle_optimizer` that the step is in the middle of.
+        # Undo a `toggle_optimizer` that the step has called.
         for parameter, trained in requires_grad_before_toggle(module).items():
             parameter.requires_grad_(trained)
         module.training_step(*arguments)
 
 
 class _Idle:
-    """An optimizer or a scheduler that does nothing, and is otherwise what it was."""
+    """Stands in for an optimizer or a scheduler: its steps do nothing, all else is unchanged."""
 
     def __init__(self, kept: Any) -> None:
         self._kept = kept
@@ -48,7 +48,7 @@ class _Idle:
 @contextmanager
 def _idle(module: LightningModule) -> Iterator[None]:
     def backward(loss: Tensor, *_: Any, retain_graph: bool | None = None, **__: Any) -> None:
-        # Not `.backward()`: under DDP it would take the other processes along.
+        # Not `.backward()`: under DDP it would wait for the other processes.
         wanted = [p for p in module.parameters() if p.requires_grad]
         if wanted and loss.requires_grad:
             ones = torch.ones_like(loss)

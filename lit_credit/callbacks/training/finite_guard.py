@@ -1,4 +1,4 @@
-"""NaN and inf in training, found at the step at which they appear."""
+"""Finding NaN and inf in training, at the step at which they appear."""
 
 from collections import deque
 from pathlib import Path
@@ -53,41 +53,43 @@ _REMEDY_WEIGHTS = (
 class FiniteGuard(Callback):
     """Detects NaN and inf in the loss and in gradients before the optimizer steps, and says where.
 
-    Where a step is not finite it is run once more, with its random numbers, and watched: the first
-    submodule in whose output NaN or inf appears, the first, from the top, whose credit (the
-    gradient at its output, whatever the rule) is not finite, and the parameters whose gradients or
-    values are not. Works with our rules and any LightningModule, with automatic and manual
-    optimization, accumulation and several optimizers, each an update; but not with one that
-    Lightning has not wrapped, as from ``self.optimizers(use_pl_optimizer=False)``. While all is
-    finite training is the same to the bit.
+    A step that is not finite runs once more, with its random numbers, and is watched. The report
+    names the first submodule in whose output NaN or inf appears; the first submodule, from the top,
+    whose credit (the gradient at its output, under any rule) is not finite; and the parameters
+    whose gradients or values are not finite. The guard works with lit_credit's rules and any
+    LightningModule, with automatic and manual optimization, accumulation and several optimizers,
+    each of which makes its own updates. It does not see optimizers that Lightning has not wrapped,
+    such as those from ``self.optimizers(use_pl_optimizer=False)``. While all is finite, training is
+    bit-identical.
 
     - ``raise`` ends the run with :class:`NonFiniteError`; the weights are those before the update.
-    - ``warn`` goes on, and warns the first time.
-    - ``skip`` takes the gradients of that optimizer away (sets them to None), so that weights,
-      momentum and weight decay stay as they are; running statistics of normalisations are put
-      back. Accumulated gradients go as a whole. Counters and schedulers go on. Where the weights
-      themselves are not finite, as after an inner iteration of LBFGS, it raises.
+    - ``warn`` continues, and warns the first time.
+    - ``skip`` sets the gradients of that optimizer to None, so that weights, momentum and weight
+      decay stay as they are. Running statistics of normalisations are restored. Accumulated
+      gradients are dropped as a whole. Counters and schedulers advance. If the weights themselves
+      are not finite, for example after an inner iteration of LBFGS, it raises.
 
-    Under 16-mixed gradients that overflow by the scale of the loss are left to the GradScaler.
-    Several processes decide alike; the report is that of one that knows where it began.
+    Under 16-mixed, gradients that overflow because of the loss scale are left to the GradScaler.
+    All processes take the same decision; the report comes from a process that knows the origin.
 
-    Each event is a row of ``<log_dir>/finite_guard.jsonl``, of the optimizer steps before it:
-    ``finite/loss``, and shares of entries ``finite/activation/UNIT``, ``finite/credit/UNIT``,
-    ``finite/gradient/PARAMETER``, ``finite/parameter/PARAMETER``, ``finite/batch``; after the tenth
-    event only the loss, and no step is run again. Loggers get the counts ``finite/events`` and
-    ``finite/skipped``.
+    Each event is a row of ``<log_dir>/finite_guard.jsonl`` at the number of optimizer steps before
+    it. A row has ``finite/loss``, and shares of entries ``finite/activation/UNIT``,
+    ``finite/credit/UNIT``, ``finite/gradient/PARAMETER``, ``finite/parameter/PARAMETER``,
+    ``finite/batch``. After the tenth event it has only the loss, and no step runs again. Loggers
+    get the counts ``finite/events`` and ``finite/skipped``.
 
-    Costs one norm of every gradient and one wait for the device an update, with several processes
-    one all-reduce of a boolean; it keeps the batches of the update, at most 16.
+    Each update costs one norm of every gradient and one wait for the device, and with several
+    processes one all-reduce of a boolean. The guard keeps the batches of the update, at most 16.
 
     Args:
-        policy: what to do about it.
-        units: names or patterns of the submodules to watch when a step is run again, of the module
+        policy: what to do when a step is not finite.
+        units: names or patterns of the submodules to watch when a step runs again, of the module
             or of its ``net``; None watches all.
 
     Raises:
-        ValueError: if ``policy`` is none of the three, or ``units`` is no list or matches nothing.
-        NonFiniteError: as said above.
+        ValueError: if ``policy`` is none of the three, or ``units`` is not a list or matches
+            nothing.
+        NonFiniteError: when a step is not finite, as ``policy`` says.
 
     Example::
 
@@ -122,14 +124,14 @@ class FiniteGuard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file, with the rows of a resumed run."""
-        # Events behind the checkpoint are found again, also those of its very step.
+        # Events after the checkpoint are found again, including those at the checkpoint's step.
         self.history.open(self._path, -1, trainer.ckpt_path)
         continue_curves(trainer, self.history.saved_at)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the batch, and what the step's forward pass may spoil."""
+        """Keep the batch, the random state, and statistics that the forward pass may spoil."""
         if self.policy == "skip" and not self._taken:
             self._statistics = running_statistics(pl_module)
         self._taken.append(Taken.now(pl_module, batch, batch_idx))
@@ -144,7 +146,7 @@ class FiniteGuard(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Look at the losses and gradients of the update."""
+        """Check the losses and gradients of the update."""
         if self._is_bad(trainer, optimizer):
             self._act(trainer, pl_module, optimizer)
         self._updates += 1
@@ -158,12 +160,12 @@ class FiniteGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let go of batches whose gradients have been used."""
+        """Release batches whose gradients have been used."""
         if self._updates:
             self._forget()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say how often it was."""
+        """Report the number of events."""
         if self.events:
             text = f"{self.events} updates not finite, {self.skipped} left out"
             rank_zero_info(f"FiniteGuard: {text}.")
@@ -172,17 +174,17 @@ class FiniteGuard(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let go of batches."""
+        """Release all batches."""
         self._forget()
 
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the rows so far are, and the counts."""
+        """The place of the rows so far, and the counts."""
         return {**self.history.state(), "events": self.events, "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of a resumed run."""
+        """Continue with the rows and the counts of a resumed run."""
         self.history.load(state_dict)
         self.events, self.skipped = state_dict["events"], state_dict["skipped"]
 
@@ -200,7 +202,7 @@ class FiniteGuard(Callback):
         bad = False
         if not seem_finite([*losses, *gradients]):
             scale = loss_scale(trainer)
-            # A scale of 1 makes nothing overflow: what is not finite now never will be.
+            # A scale of 1 causes no overflow: gradients that are not finite then would stay so.
             looked_at = losses if scale is not None and scale > 1 else [*losses, *gradients]
             bad = non_finite(looked_at) is not None
         if trainer.world_size > 1:
@@ -280,5 +282,5 @@ class FiniteGuard(Callback):
 
 
 def _updates_of(module: LightningModule) -> int:
-    """Updates in a training step of our rules; elsewhere the name may mean something else."""
+    """Updates per training step of a rule; in other modules the name may mean something else."""
     return asked(module, RuleProtocol.updates_per_step, 1) if is_rule(module) else 1

@@ -1,4 +1,4 @@
-"""The search for where a training step has met NaN or inf."""
+"""Searching for the place where NaN or inf appear in a training step."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _MOST_NAMED = 3
 
 @dataclass(frozen=True)
 class Taken:
-    """A batch, and torch's random state before the step that it was for."""
+    """A batch, and torch's random state before its step."""
 
     batch: Any
     batch_idx: int
@@ -34,14 +34,14 @@ class Taken:
 
     @classmethod
     def now(cls, module: LightningModule, batch: Any, batch_idx: int) -> "Taken":
-        """With the present random state, in containers that the step cannot empty."""
+        """Take a batch with the current random state, in containers that the step cannot empty."""
         states = {"cpu": torch.get_rng_state()}
         if module.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(module.device)
         return cls(map_tensors(batch, lambda tensor: tensor), batch_idx, states)
 
     def restore_random_state(self, module: LightningModule) -> None:
-        """Draw the step's random numbers again."""
+        """Restore the random state, so that the step draws the same random numbers."""
         torch.set_rng_state(self.random_state["cpu"])
         if "cuda" in self.random_state:
             torch.cuda.set_rng_state(self.random_state["cuda"], module.device)
@@ -49,9 +49,9 @@ class Taken:
 
 @dataclass
 class Findings:
-    """What is not finite in a step, each with its counts; ``origins`` in order of execution.
+    """The non-finite tensors of a step, each with its counts; ``origins`` in execution order.
 
-    ``loss`` is None where Lightning has not seen one since the update before.
+    ``loss`` is None if Lightning has not seen a loss since the previous update.
     """
 
     loss: float | None
@@ -65,11 +65,11 @@ class Findings:
 
     @property
     def are_located(self) -> bool:
-        """Whether this process knows where it began."""
+        """Whether this process knows where NaN or inf began."""
         return bool(self.batch or self.origins or self.credit)
 
     def values(self) -> dict[str, float]:
-        """For a history: the loss, and shares of entries by kind and name."""
+        """Values for a history: the loss, and shares of entries by kind and name."""
         found: dict[str, float] = {} if self.loss is None else {"loss": self.loss}
         if self.batch is not None:
             found["batch"] = self.batch.share
@@ -105,20 +105,20 @@ def search(
     names: Sequence[str],
     findings: Findings,
 ) -> None:
-    """Run the step once more, watched, and add what it meets to ``findings``.
+    """Run the step again, watch it, and add what is not finite to ``findings``.
 
     The random numbers are those of the step. Weights, gradients, buffers, modes and random states
-    are left as they are. Costs some forward and backward passes on each batch.
+    do not change. Costs some forward and backward passes on each batch.
 
     Args:
-        trainer: that calls a hook before an optimizer steps.
-        module: what it trains.
+        trainer: the Trainer, in a hook before an optimizer step.
+        module: the module that it trains.
         taken: the batches whose gradients were accumulated.
-        names: submodules to watch.
-        findings: of this step so far.
+        names: names of the submodules to watch.
+        findings: the findings of this step so far.
     """
     findings.searched = True
-    # All batches, also once something is found: processes that share statistics must run alike.
+    # All batches, even after a finding: processes that share statistics must run the same passes.
     for one in taken:
         if findings.batch is None:
             findings.batch = non_finite(one.batch)
@@ -128,17 +128,17 @@ def search(
                 trainer.precision_plugin.train_step_context(),
             ):
                 _look(module, one, names, findings)
-        except Exception as error:  # the user's code; what it raises must not hide what was found
+        except Exception as error:  # an error of the user's code must not hide findings
             findings.failure = f"{type(error).__name__}: {error}"
 
 
 def non_finite_by_name(tensors: dict[str, Tensor]) -> dict[str, NonFinite]:
-    """Those of named tensors that are not finite."""
+    """The tensors that are not finite, by name."""
     return {name: found for name, t in tensors.items() if (found := non_finite(t)) is not None}
 
 
 def of_all_processes(trainer: Trainer, findings: Findings) -> tuple[Findings, str]:
-    """The findings of the first process that knows where it began, and which one that is."""
+    """The findings of the first process that knows the origin, and a text that names it."""
     if trainer.world_size == 1 or not torch.distributed.is_initialized():
         return findings, ""
     found: list[Any] = [None] * trainer.world_size
@@ -158,7 +158,7 @@ def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings:
         _run(module, taken)
     findings.origins = findings.origins or trace.activations
     arrived = trace.gradients
-    # Of rules only: elsewhere the name may mean something else.
+    # Rules only: in other modules the name may mean something else.
     credit = method(module, ModuleProtocol.credit) if is_rule(module) else None
     if credit is not None:
         taken.restore_random_state(module)
@@ -171,7 +171,7 @@ def _look(module: LightningModule, taken: Taken, names: Sequence[str], findings:
 
 
 def _run(module: LightningModule, taken: Taken) -> None:
-    """Forward and backward pass, as in training."""
+    """Run a forward and a backward pass, as in training."""
     ours = is_rule(module) or method(module, ModuleProtocol.batch_loss) is not None
     if not ours and not module.automatic_optimization:
         indexed = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
@@ -186,9 +186,9 @@ def _run(module: LightningModule, taken: Taken) -> None:
 def _from_the_top(
     units: Sequence[str], gradients: Mapping[str, NonFinite], credits: Mapping[str, NonFinite]
 ) -> dict[str, NonFinite]:
-    """Gradients as they arrived, or, where hooks have seen less than the rule's credits, by place.
+    """Gradients in order of arrival, or by place if hooks have missed a credit of the rule.
 
-    Such a credit replaces the gradient at its unit after hooks have seen zeros there.
+    At such a unit hooks have seen zeros; its credit then replaces the gradient.
     """
     if credits.keys() <= gradients.keys():
         return dict(gradients)

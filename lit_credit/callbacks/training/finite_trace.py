@@ -1,4 +1,4 @@
-"""Where in a net numbers stop to be finite."""
+"""Tracing where in a net numbers stop being finite."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,13 +14,13 @@ __all__ = ["FiniteTrace", "finite_trace"]
 
 
 class FiniteTrace:
-    """What one forward and backward pass have met.
+    """The non-finite values of one forward and one backward pass.
 
     Attributes:
-        activations: submodules in whose output NaN or inf appears that their inputs have not, in
-            the order in which they ran.
-        gradients: submodules at whose output the gradient is not finite, in the order in which it
-            arrived: from the top.
+        activations: submodules whose output has NaN or inf that their inputs do not have, in the
+            order in which they ran.
+        gradients: submodules at whose output the gradient is not finite, in the order in which
+            gradients arrived: from the top.
     """
 
     def __init__(self) -> None:
@@ -32,28 +32,28 @@ class FiniteTrace:
 def finite_trace(module: nn.Module, names: Sequence[str]) -> Iterator[FiniteTrace]:
     """Watch submodules while the ``with`` lasts; torchmetrics among them are left out.
 
-    Costs a look at every entry of every input, output and gradient, each with a wait for the
+    Costs a check of every entry of every input, output and gradient, each with a wait for the
     device.
 
     Args:
-        module: the module that will be run inside.
-        names: of its submodules.
+        module: the module that runs inside the ``with``.
+        names: names of its submodules.
 
     Yields:
-        A trace that fills as the passes run. Gradients are seen by ``torch.autograd.grad``, too.
+        A trace that fills as the passes run. Gradients of ``torch.autograd.grad`` are seen, too.
     """
     trace = FiniteTrace()
     entered: list[set[str]] = []
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> None:
-        # Now: a submodule that works in place changes what it was given.
+        # Before the forward pass: a submodule that works in place changes its inputs.
         entered.append(_kinds(non_finite((args, kwargs))))
 
     def after(name: str, output: Any) -> None:
         known, found = entered.pop(), non_finite(output)
         if found is not None and found.kinds - known:
             trace.activations.setdefault(name, found)
-            for around in entered:  # it passes on what a submodule inside has found
+            for around in entered:  # a submodule inside is the origin, not these
                 around |= found.kinds
         for tensor in tensors_of(output):
             if tensor.requires_grad:

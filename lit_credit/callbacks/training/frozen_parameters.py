@@ -1,4 +1,4 @@
-"""What callbacks share that keep parameters where they are for some epochs."""
+"""The base class of callbacks that freeze parameters for some epochs."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,35 +15,35 @@ __all__ = ["FrozenParameters", "parameters_of"]
 
 
 class FrozenParameters(Callback):
-    """Freezes what :meth:`frozen_in` says, epoch by epoch, and proves that it has not moved.
+    """Freezes the parameters of :meth:`frozen_in`, epoch by epoch, and proves that they stayed.
 
-    A frozen parameter has ``requires_grad=False`` and no gradient, so that no optimizer moves it,
-    whatever momentum it has. At the end of every epoch and of the fit it is compared, bit by bit,
-    with what it was when it was frozen. After the fit all is as it was.
+    A frozen parameter has ``requires_grad=False`` and no gradient, so no optimizer changes it, even
+    with momentum. At the end of every epoch and of the fit it is compared, bit by bit, with its
+    value when it was frozen. After the fit ``requires_grad`` is restored.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._parts: dict[str, nn.Parameter] = {}
-        """All that this callback freezes at some time; ``setup`` fills it."""
+        """All parameters that this callback freezes at some time; ``setup`` fills it."""
         self._values: dict[str, Tensor] = {}
-        """Those that are frozen now, as they were when they were frozen."""
+        """Values of the parameters that are frozen now, from when they were frozen."""
 
     @abstractmethod
     def frozen_in(self, epoch: int) -> Mapping[str, nn.Parameter]:
-        """Those of the parts that do not learn in an epoch."""
+        """The parameters that do not learn in an epoch."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze, also in the middle of an epoch, where a run is resumed."""
-        # Only now, and not in `setup`, so that the optimizer has those that will learn.
+        """Freeze, even within an epoch if a run is resumed there."""
+        # Not in `setup`, so that the optimizer includes parameters that will learn later.
         self._freeze(self.frozen_in(trainer.current_epoch))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze and unfreeze what it is time for."""
+        """Freeze and unfreeze as the epoch requires."""
         self._freeze(self.frozen_in(trainer.current_epoch))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that nothing has moved."""
+        """Check that no frozen parameter has changed."""
         moved = [n for n, value in self._values.items() if not _same(value, self._parts[n])]
         if moved:
             raise RuntimeError(
@@ -83,7 +83,7 @@ class FrozenParameters(Callback):
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether all entries are equal; a run that diverged may have frozen NaN, which is none."""
+    """Whether all entries are equal, NaN included: a run that diverged may have frozen NaN."""
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
@@ -94,11 +94,12 @@ def parameters_of(
 
     Args:
         module: the module.
-        patterns: as names of the module or of its ``net``.
-        argument: that they come from, for the error.
+        patterns: names or patterns, as names of the module or of its ``net``.
+        argument: name of the argument that they come from, for the error.
 
     Raises:
-        ValueError: if a pattern matches nothing or one thing twice, or there are no parameters.
+        ValueError: if a pattern matches nothing or matches a name twice, or if there are no
+            parameters.
     """
     # With duplicates, so that a tied weight is found by both of its names.
     parameters = named_weights(module)

@@ -1,4 +1,4 @@
-"""A checkpoint of each net of an ensemble."""
+"""Writing a checkpoint of each net of an ensemble."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,18 @@ __all__ = ["MemberCheckpoints"]
 class MemberCheckpoints(Callback):
     """Writes ``members/M00_seed42.ckpt`` and so on into the run's folder when training ends.
 
-    Each is a checkpoint of weights like that of a run of the one net: it loads with
-    ``load_from_checkpoint``, or with ``--ckpt_path`` and a configuration of that net. The module's
-    ``net`` must have ``seeds`` and ``member_state(index)``, as
-    :class:`lit_credit.models.Ensemble` has. Costs some milliseconds a member.
+    Each file holds weights like the checkpoint of a run of a single net. It loads with
+    ``load_from_checkpoint``, or with ``--ckpt_path`` and a configuration of the single net. The
+    module's ``net`` must have ``seeds`` and ``member_state(index)``, as
+    :class:`lit_credit.models.Ensemble` has. Costs some milliseconds per member.
 
     Args:
         every_n_epochs: also write ``members/M00_seed42_step1000.ckpt`` and so on after every so
             many epochs; None writes at the end only.
 
     Raises:
-        ValueError: if ``every_n_epochs`` is below 1, or, in ``setup``, if the net is no ensemble.
+        ValueError: if ``every_n_epochs`` is below 1, or, in ``setup``, if the net is not an
+            ensemble.
     """
 
     def __init__(self, every_n_epochs: int | None = None) -> None:
@@ -46,7 +47,7 @@ class MemberCheckpoints(Callback):
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the members where an epoch says so."""
+        """Write the members every ``every_n_epochs`` epochs."""
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._write(trainer, pl_module, f"_step{trainer.global_step}")
 
@@ -55,7 +56,7 @@ class MemberCheckpoints(Callback):
         self._write(trainer, pl_module, "")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, suffix: str) -> None:
-        # Every rank saves, or those that do would wait for the others for ever.
+        # Every rank must save, or ranks that save would wait for the others forever.
         root = trainer.strategy.broadcast(run_folder(trainer))
         if root is None:
             return
@@ -75,13 +76,13 @@ class MemberCheckpoints(Callback):
 
 
 def _of_member(checkpoint: dict[str, Any], state: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The checkpoint as a run of the one net would have written it."""
+    """The checkpoint as a run of the single net would have written it."""
     found = dict(checkpoint)
     others = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("net.")}
     found["state_dict"] = {**others, **{f"net.{name}": value for name, value in state.items()}}
     arguments = dict(checkpoint.get("hyper_parameters", {}))
     for name in ("net", "task"):
-        # As configured, of an ensemble's net and an ensemble's task: what they are made of.
+        # Replace the configured ensemble and its task by the single net and task inside them.
         inner = _argument(arguments.get(name), name)
         if inner is not None:
             arguments[name] = inner

@@ -19,14 +19,16 @@ __all__ = ["MetricHistory"]
 class MetricHistory(Callback):
     """Every validation's metrics as one row of ``<log_dir>/metrics.jsonl``.
 
-    ``Trainer(num_sanity_val_steps=-1)`` validates before training on all of the data; that is the
-    row of epoch 0. Rows hold what the module logged under names that begin with ``val``
-    (``val/accuracy``, ``val_loss``); one taken in mid-epoch counts the epochs completed by then.
+    ``Trainer(num_sanity_val_steps=-1)`` validates on all data before training, which gives the row
+    of epoch 0. Rows hold the metrics that the module logged under names that begin with ``val``
+    (``val/accuracy``, ``val_loss``). A row from within an epoch counts the epochs completed by
+    then.
 
-    Costs nothing: it reads what Lightning has computed. Only where a run is resumed from a
-    checkpoint that was saved at the end of a batch (``every_n_train_steps``), and was killed before
-    the validation that follows this batch was over, it runs that validation, which Lightning leaves
-    out; checkpoints and early stopping are not asked then, and training is as without.
+    Costs nothing: it reads what Lightning has computed. There is one exception: if a run was killed
+    after a checkpoint at the end of a batch (``every_n_train_steps``) and before the end of the
+    validation that follows this batch, Lightning leaves that validation out when it resumes the
+    run. This callback then runs that validation. Checkpoints and early stopping are not called, and
+    training does not change.
     """
 
     name = "metrics"
@@ -44,13 +46,13 @@ class MetricHistory(Callback):
             self.history, self._opened = History(), False
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record the validation before training, if it covered all of the data."""
+        """Record the validation before training, if it covered all data."""
         self._open(trainer)
         if trainer.num_sanity_val_batches == trainer.num_val_batches:
             self._record(trainer, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the file, with the rows of a resumed run, and make up for a missed validation."""
+        """Open the file, with the rows of a resumed run, and run a missed validation."""
         self._open(trainer)
         if missed_validation(trainer):
             lacks_row = self.history.last_step < trainer.global_step
@@ -62,7 +64,7 @@ class MetricHistory(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record a validation."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            missed = self._missed  # its epoch is counted by now
+            missed = self._missed  # its epoch is counted already
             self._record(trainer, trainer.current_epoch if missed else epochs_completed(trainer))
 
     def _open(self, trainer: Trainer) -> None:
@@ -80,9 +82,9 @@ class MetricHistory(Callback):
             self.history.append(step, epoch, self.name, values)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the rows so far are."""
+        """The place of the rows so far."""
         return self.history.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of a resumed run."""
+        """Continue with the rows of a resumed run."""
         self.history.load(state_dict)

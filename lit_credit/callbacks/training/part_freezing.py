@@ -1,4 +1,4 @@
-"""Parts of a net that do not learn."""
+"""Freezing parts of a net, until an epoch or throughout."""
 
 from collections.abc import Mapping
 
@@ -16,27 +16,28 @@ __all__ = ["PartFreezing"]
 class PartFreezing(FrozenParameters):
     """Keep parts of a net at their initial values, until an epoch or throughout, and prove it.
 
-    Which part of a net must learn? Every parameter that a name or pattern matches has
-    ``requires_grad=False`` while it is frozen: gradients still pass through, and no optimizer moves
-    it. At the end of every epoch in which something is frozen, and at the end of the fit, it is
-    compared, bit by bit, with what it was at the start. After the fit all is as it was. Buffers,
-    such as the running means of a BatchNorm, are no parameters, and go on.
+    It answers the question which part of a net must learn. Every parameter that a name or pattern
+    matches has ``requires_grad=False`` while it is frozen: gradients still pass through, and no
+    optimizer changes the parameter. At the end of every epoch with frozen parts, and at the end of
+    the fit, frozen parameters are compared, bit by bit, with their values at the start. After the
+    fit ``requires_grad`` is restored. Buffers, such as the running means of a BatchNorm, are not
+    frozen.
 
-    Costs a copy of the frozen parameters, and a comparison an epoch.
+    Costs a copy of the frozen parameters, and one comparison per epoch.
 
     Args:
-        frozen: names or patterns of submodules, with all that is in them, or of parameters, such as
+        frozen: names or patterns of submodules, with all their contents, or of parameters, such as
             ``["embed", "blocks.*.attention.in_proj_weight"]``; as names of the module or of its
             ``net``.
-        unfreeze_epoch: the first epoch, counted from 0, in which the parts learn as all others do;
-            None leaves them frozen.
+        unfreeze_epoch: the first epoch, counted from 0, in which the parts learn like all others;
+            None keeps them frozen.
 
     Raises:
-        ValueError: if a pattern matches nothing or one thing twice, if nothing is left to learn, or
-            ``unfreeze_epoch`` is below 1.
-        MisconfigurationException: if parts are to be unfrozen on several devices, whose gradients
-            would not be averaged.
-        RuntimeError: if a frozen parameter has moved.
+        ValueError: if a pattern matches nothing or matches a name twice, if nothing is left to
+            learn, or if ``unfreeze_epoch`` is below 1.
+        MisconfigurationException: if parts are to be unfrozen on several devices, which would not
+            average the gradients of parts that were frozen at the start.
+        RuntimeError: if a frozen parameter has changed.
 
     Example::
 
@@ -52,7 +53,7 @@ class PartFreezing(FrozenParameters):
         self.unfreeze_epoch = unfreeze_epoch
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the parts; those that never learn are frozen before an optimizer is made."""
+        """Find the parts; freeze those that never learn, before an optimizer is made."""
         if stage != "fit":
             return
         if self.unfreeze_epoch is not None and trainer.world_size > 1:
@@ -62,7 +63,7 @@ class PartFreezing(FrozenParameters):
                 "leave it out."
             )
         chosen = parameters_of(pl_module, self.frozen, "frozen")
-        # What is frozen by others stays so.
+        # Parameters that others froze stay frozen.
         self._parts = {name: p for name, p in chosen.items() if p.requires_grad}
         own = {id(p) for p in self._parts.values()}
         if not any(p.requires_grad and id(p) not in own for p in pl_module.parameters()):
@@ -72,6 +73,6 @@ class PartFreezing(FrozenParameters):
                 parameter.requires_grad_(False)
 
     def frozen_in(self, epoch: int) -> Mapping[str, nn.Parameter]:
-        """All of them, until it is time."""
+        """All parts until ``unfreeze_epoch``, then none."""
         due = self.unfreeze_epoch is not None and epoch >= self.unfreeze_epoch
         return {} if due else self._parts

@@ -1,4 +1,4 @@
-"""Parts of a net that learn one after another."""
+"""Training parts of a net one after another."""
 
 from collections.abc import Mapping
 
@@ -17,28 +17,28 @@ __all__ = ["StagedTraining"]
 class StagedTraining(FrozenParameters):
     """Train named parts of a net one after another, and prove that the others stayed.
 
-    In stage s only ``stages[s]`` learns; all else is frozen as it is, with ``requires_grad=False``,
-    and compared, bit by bit, at the end of every epoch with what it was when it was frozen.
-    Gradients still pass through it; buffers, such as the running means of a BatchNorm, go on. The
-    last stage goes on until the fit ends. What is in no stage
-    never learns. A part may be in several stages; its optimizer state waits for it. The learning
-    rate goes on as it is scheduled, whatever the stage: one that restarts with every stage is
-    torch's ``CosineAnnealingWarmRestarts``. It warns if ``max_epochs`` ends before the last stage.
+    In stage s only ``stages[s]`` learns. All other parameters are frozen with
+    ``requires_grad=False``, and compared at the end of every epoch, bit by bit, with their values
+    when they were frozen. Gradients still pass through frozen parts. Buffers, such as the running
+    means of a BatchNorm, are not frozen. The last stage lasts until the fit ends. A part that is in
+    no stage never learns. A part may be in several stages; its optimizer state is kept in between.
+    The learning rate follows its schedule in every stage; torch's ``CosineAnnealingWarmRestarts``
+    restarts it with every stage. A warning tells if ``max_epochs`` ends before the last stage.
 
-    Costs a copy of the frozen parameters, and a comparison an epoch.
+    Costs a copy of the frozen parameters, and one comparison per epoch.
 
     Args:
-        stages: for each stage the names or patterns of what learns: submodules, with all that is in
-            them, or parameters, such as ``[["embed", "head"], ["blocks.0.attention.1"]]``; as names
-            of the module or of its ``net``.
+        stages: for each stage the names or patterns of what learns: submodules with all their
+            contents, or parameters, such as ``[["embed", "head"], ["blocks.0.attention.1"]]``; as
+            names of the module or of its ``net``.
         epochs_per_stage: epochs of each stage but the last.
 
     Raises:
-        ValueError: if a stage has nothing to learn, a pattern in it matches nothing or one thing
-            twice, or ``epochs_per_stage`` is below 1.
-        MisconfigurationException: if there are several stages on several devices, whose gradients
-            would not be averaged.
-        RuntimeError: if a frozen parameter has moved.
+        ValueError: if a stage has nothing to learn, if a pattern in it matches nothing or matches a
+            name twice, or if ``epochs_per_stage`` is below 1.
+        MisconfigurationException: if there are several stages on several devices, which would not
+            average the gradients of parts that were frozen at the start.
+        RuntimeError: if a frozen parameter has changed.
 
     Example::
 
@@ -63,7 +63,7 @@ class StagedTraining(FrozenParameters):
         self._learning: list[set[int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the parts; what never learns is frozen before an optimizer is made."""
+        """Find the parts; freeze those that never learn, before an optimizer is made."""
         if stage != "fit":
             return
         if len(self.stages) > 1 and trainer.world_size > 1:
@@ -72,7 +72,7 @@ class StagedTraining(FrozenParameters):
                 "whose gradients of what was frozen at the start are not averaged. Use one device."
             )
         self._warn_of_stages_not_reached(trainer)
-        # What is frozen by others stays so. With duplicates: a tied weight has several names.
+        # Parameters that others froze stay frozen. Duplicates: a tied weight has several names.
         named = pl_module.named_parameters(remove_duplicate=False)
         parts = {name: p for name, p in named if p.requires_grad}
         self._learning = []
@@ -98,6 +98,6 @@ class StagedTraining(FrozenParameters):
             )
 
     def frozen_in(self, epoch: int) -> Mapping[str, nn.Parameter]:
-        """All but those of the epoch's stage."""
+        """All parameters but those of the epoch's stage."""
         learning = self._learning[min(epoch // self.epochs_per_stage, len(self.stages) - 1)]
         return {name: p for name, p in self._parts.items() if id(p) not in learning}

@@ -1,4 +1,4 @@
-"""Text that a language model writes while it learns."""
+"""Logging text that a language model samples during training."""
 
 import sys
 from typing import Any
@@ -22,22 +22,23 @@ __all__ = ["TextSamples"]
 
 
 class TextSamples(Callback):
-    """Sampled text as TensorBoard text after every validation, on stdout when predicting.
+    """Logs sampled text to TensorBoard after every validation, and prints it when predicting.
 
-    The tag is ``samples/text``. The datamodule turns text into symbols and back: it must have
+    The tag is ``samples/text``. The datamodule converts text to symbols and back: it must have
     ``encode(text) -> Tensor`` and ``decode(symbols) -> str``. The module is called with symbols
-    (1, T) and returns logits (1, T, V). Sampled in eval mode, from a generator of its own, on rank
-    zero: training is not changed by a single bit.
+    (1, T) and returns logits (1, T, V). Sampling runs in eval mode on rank zero, with its own
+    generator: training is not changed by a single bit.
 
     Costs ``length`` forward passes of one sequence.
 
     Args:
-        prompt: what every sample continues, characters of the data.
-        length: symbols to sample.
-        temperature: below 1 sharpens, above 1 flattens; 0 takes the most likely symbol.
-        context: most symbols that the module is given; None takes the ``block_size`` of the
-            datamodule.
-        seed: of the generator; every sample starts from it.
+        prompt: text that every sample continues, in characters of the data.
+        length: number of symbols to sample.
+        temperature: below 1 sharpens the distribution, above 1 flattens it; 0 takes the most likely
+            symbol.
+        context: largest number of symbols that the module is given; None takes the ``block_size``
+            of the datamodule.
+        seed: seed of the generator; every sample starts from it.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -64,7 +65,7 @@ class TextSamples(Callback):
         self.seed = seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check that there is an alphabet, and that it has the prompt's characters."""
+        """Check that the datamodule has an alphabet with the prompt's characters."""
         check_trainer(trainer, type(self).__name__)
         data = _datamodule(trainer)
         needed = (DataModuleProtocol.encode, DataModuleProtocol.decode)
@@ -78,7 +79,7 @@ class TextSamples(Callback):
         data.encode(self.prompt)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have a resumed run write each sample once."""
+        """Make a resumed run write each sample only once."""
         continue_curves(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,7 +99,7 @@ class TextSamples(Callback):
             sys.stdout.write(self.sample(trainer, pl_module) + "\n")
 
     def sample(self, trainer: Trainer, module: LightningModule) -> str:
-        """The prompt and its continuation, which is n/a where the net's logits are undefined."""
+        """The prompt and its continuation, or n/a if the net's logits are undefined."""
         data = _datamodule(trainer)
         try:
             with guarded(module, trainer), torch.no_grad():
@@ -120,7 +121,7 @@ class _UndefinedError(Exception):
 
 
 def _defined(logits: Tensor) -> Tensor:
-    # -inf is fine: it is how a symbol is ruled out.
+    # -inf is allowed: it rules out a symbol.
     if bool((logits.isnan() | logits.isposinf()).any()):
         raise _UndefinedError
     return logits

@@ -1,1 +1,1 @@
-"""Checkpoints of a rule: saved, loaded, and compared with a run that goes on from one."""
+"""Checkpoints of a rule: saving, loading, and comparing a resumed run with its checkpoint."""

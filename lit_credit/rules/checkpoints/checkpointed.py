@@ -46,19 +46,19 @@ __all__ = ["CheckpointedRule"]
 
 
 class CheckpointedRule(LightningModule):
-    """The loading and saving of a rule.
+    """Saves and loads a rule.
 
-    A checkpoint has ``lit_credit: {version, rule, net}`` and the random states in it. One of
-    another rule, or of a net of other tensors, is refused in one sentence; a subclass takes those
-    of the rule that it is derived from. ``strict=False``, or
-    ``strict_loading = False`` of the module, loads what fits, whatever the rule.
+    A checkpoint contains ``lit_credit: {version, rule, net}`` and the random states. A checkpoint
+    of another rule, or of a net with other tensors, is refused in one sentence. A subclass also
+    loads checkpoints of the rules that it is derived from. ``strict=False``, or
+    ``strict_loading = False`` of the module, loads what fits from any rule.
     """
 
     net: nn.Module
     on_resume: str = "refuse"
-    """What a resumed run goes on with where the configuration is not the checkpoint's.
+    """Which values a resumed run takes if the configuration differs from the checkpoint's.
 
-    ``refuse`` raises ValueError; ``configured`` takes the new values, ``checkpoint`` the old.
+    ``refuse`` raises ValueError; ``configured`` takes the new values, ``checkpoint`` the old ones.
     """
     run_configuration: Mapping[str, Any] = MappingProxyType({})
     """What the command line adds to the configuration in checkpoints."""
@@ -71,7 +71,7 @@ class CheckpointedRule(LightningModule):
     _modes = WeightModes()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save where it comes from, and the random states, which Lightning does not."""
+        """Save the names of rule and net, and the random states; Lightning saves neither."""
         origin = Origin(lit_credit.__version__, type(self).__name__, type(self.net).__name__)
         checkpoint[ENTRY] = {**origin._asdict(), "saved_at": time.time()}
         if (trainer := trainer_of(self)) is not None:
@@ -85,8 +85,8 @@ class CheckpointedRule(LightningModule):
         """Keep the random states until training starts; merely loading must not set them.
 
         Raises:
-            ValueError: if training is to go on from weights alone, or the checkpoint names code
-                that is not of a rule.
+            ValueError: if training is to continue from weights alone, or the checkpoint names code
+                that does not belong to a rule.
         """
         check_code(
             checkpoint.get("hyper_parameters") or {},
@@ -115,18 +115,18 @@ class CheckpointedRule(LightningModule):
     def compare_with_checkpoint(
         self, optimizer: Optimizer, groups: list[dict[str, Any]], scheduler: Any
     ) -> None:
-        """Compare a run that starts, or is resumed, with its checkpoint and its length.
+        """Compare a run's configuration with its checkpoint, and its length with the scheduler's.
 
         Called before anything is restored or written.
 
         Args:
-            optimizer: as configured.
-            groups: its groups, described before the scheduler was made.
-            scheduler: as configured, or None.
+            optimizer: the configured optimizer.
+            groups: the optimizer's groups, described before the scheduler was made.
+            scheduler: the configured scheduler, or None.
 
         Raises:
-            ValueError: if the configuration is not that of the checkpoint, and ``on_resume`` does
-                not say which to take, or if the scheduler ends before the run does.
+            ValueError: if the configuration differs from the checkpoint's and ``on_resume`` does
+                not say which to take, or if the scheduler ends before the run.
         """
         if trainer_of(self) is None:
             return
@@ -141,13 +141,13 @@ class CheckpointedRule(LightningModule):
         check_length(self, scheduler)
 
     def continue_curves(self) -> None:
-        """Have TensorBoard show each point of a resumed run once."""
+        """Make TensorBoard show each point of a resumed run only once."""
         if self._left_off is not None:
             continue_curves(self.trainer, *self._left_off)
             self._left_off = None
 
     def compare_if_not_done(self) -> None:
-        """Compare at the start of a fit, if a subclass makes its optimizer in a way of its own."""
+        """Compare at the start of a fit if a subclass has its own ``configure_optimizers``."""
         waits = self._resumed is not None or self._configuration is None
         if waits and len(self.trainer.optimizers) == 1:
             (optimizer,) = self.trainer.optimizers
@@ -161,7 +161,7 @@ class CheckpointedRule(LightningModule):
         """Load weights.
 
         Raises:
-            ValueError: if they are of another net, or, with ``strict``, of another rule.
+            ValueError: if they belong to another net or, with ``strict``, to another rule.
         """
         origin, self._origin = self._origin or Origin(), None
         if strict and origin.rule not in (None, *_ancestors(type(self))):
@@ -203,7 +203,7 @@ class CheckpointedRule(LightningModule):
         if weights_only is not False:
             checkpoint = _contents(checkpoint_path)
             check_is_of_lightning(checkpoint, checkpoint_path)
-            # The arguments of another rule are no arguments.
+            # The arguments of another rule cannot build this one.
             origin = origin_of(checkpoint)
             if strict is not False and origin.rule not in (None, *_ancestors(cls), *_family(cls)):
                 raise ValueError(other_rule(origin, cls))
@@ -216,7 +216,7 @@ class CheckpointedRule(LightningModule):
 
 
 def _contents(source: Any) -> dict[str, Any]:
-    """What a path or an open file holds; the file is left where it was."""
+    """The contents of a path or an open file; the position in an open file is restored."""
     if isinstance(source, str | os.PathLike):
         return read_checkpoint(os.fspath(source))
     start = source.tell()
@@ -226,7 +226,7 @@ def _contents(source: Any) -> dict[str, Any]:
 
 
 def _arguments(checkpoint: Mapping[str, Any], file: Any) -> Iterator[Mapping[str, Any]]:
-    """Whatever Lightning builds a module from."""
+    """All arguments from which Lightning may build a module."""
     for name in ("hparams", "module_arguments", "hyper_parameters"):
         if isinstance(found := checkpoint.get(name), Mapping):
             yield found

@@ -1,4 +1,4 @@
-"""What a run is configured to do, as plain data for its checkpoints."""
+"""Describing the configuration of a run as plain data for its checkpoints."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 PLACES = {"root", "download", "num_workers", "pin_memory", "persistent_workers", "prefetch_factor"}
-"""Arguments of data that say where they lie and how they are read, not what they are."""
+"""Arguments of a datamodule that say where data lie and how they are read, not what they are."""
 
 
 _TRAINER = ("precision", "limit_train_batches", "overfit_batches")
@@ -33,7 +33,7 @@ _TRAINER = ("precision", "limit_train_batches", "overfit_batches")
 
 _MOVING = {"last_epoch", "base_lrs", "T_cur", "T_i", "best", "num_bad_epochs", "cooldown_counter"}
 _MOVING |= {"verbose", "mode_worse"}
-"""Attributes of schedulers that their steps change, or that say nothing of their own."""
+"""Attributes of schedulers that their steps change, or that add no information."""
 
 
 _NOTHING = object()
@@ -42,11 +42,11 @@ _NOTHING = object()
 def configuration(
     module: LightningModule, optimizer: Optimizer, groups: Any, scheduler: Any
 ) -> Any:
-    """What a run does, as plain data.
+    """The configuration of a run, as plain data.
 
     Args:
         module: a rule that is attached to a Trainer.
-        optimizer: its own.
+        optimizer: the optimizer of the rule.
         groups: from :func:`describe_groups`, before a scheduler is made.
         scheduler: from :func:`describe_scheduler`, or None.
     """
@@ -75,9 +75,10 @@ def describe_scheduler(scheduler: Any, optimizer: Optimizer, before: Sequence[An
 
     Args:
         scheduler: torch's, or anything that works like it.
-        optimizer: its own.
-        before: what :func:`describe_groups` gave before the scheduler was made; what it has added
-            to the groups, such as the largest rates of OneCycleLR, are arguments of its own.
+        optimizer: the optimizer of the scheduler.
+        before: what :func:`describe_groups` returned before the scheduler was made. Values that the
+            scheduler added to the groups, such as the largest rates of OneCycleLR, are counted as
+            its arguments.
     """
     added = []
     for group, old in zip(optimizer.param_groups, before, strict=True):
@@ -92,7 +93,7 @@ def describe_scheduler(scheduler: Any, optimizer: Optimizer, before: Sequence[An
 
 
 def arguments_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those attributes of a scheduler, or of its saved state, that its steps do not change."""
+    """The attributes of a scheduler, or of its saved state, that its steps do not change."""
     found = {}
     for name, value in attributes.items():
         if name in _MOVING or (name.startswith("_") and name not in SCHEDULER_ARGUMENTS):
@@ -116,7 +117,7 @@ def describe_data(data: Any) -> Any:
 
 
 def describe_trainer(trainer: Trainer) -> dict[str, Any]:
-    """The options that change what is computed, and not how long or where."""
+    """The Trainer options that change what is computed, not how long or where."""
     return {name: plain(getattr(trainer, name, None)) for name in _TRAINER}
 
 
@@ -126,7 +127,7 @@ def path_of(kind: type) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Numbers, text and containers of these, tuples as lists; a marker for anything else."""
+    """A value as plain data: None, numbers, text, lists and dicts; a marker for anything else."""
     if isinstance(value, Tensor):
         return value.item() if value.numel() == 1 else _NOTHING
     if isinstance(value, Mapping):

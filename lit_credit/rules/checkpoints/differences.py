@@ -1,4 +1,4 @@
-"""What differs between the configuration of a run and that of its checkpoint."""
+"""Differences between the configuration of a run and that of its checkpoint."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from lit_credit.utils.private_names import CLASS_PATH, INSTANTIATOR
 __all__ = ["Difference", "differences", "groups_of", "saved_with"]
 
 _ELSEWHERE = {"optimizer", "lr_scheduler", INSTANTIATOR, CLASS_PATH}
-"""Arguments of a rule that are compared by what was made of them."""
+"""Arguments of a rule that are not compared themselves, but by the objects made from them."""
 
 
 _NONE = "none"
@@ -37,11 +37,11 @@ class Difference(NamedTuple):
 
 
 def saved_with(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration in a checkpoint; of one of version 0.2 or older what its states tell.
+    """The configuration in a checkpoint; up to version 0.2, reconstructed from its states.
 
     Args:
-        checkpoint: as saved by Lightning.
-        now: the configuration of the run that is to go on.
+        checkpoint: the checkpoint, as saved by Lightning.
+        now: the configuration of the run that continues from it.
     """
     found = checkpoint.get("configuration")
     if isinstance(found, Mapping):
@@ -69,7 +69,7 @@ def saved_with(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> dict[st
                 for new, old in zip(added, raw, strict=True)
             ]
             for group, new in zip(groups, added, strict=True):
-                if "initial_lr" in new:  # written over the optimizer's own rate
+                if "initial_lr" in new:  # the scheduler overwrote the optimizer's own rate
                     group.pop("lr", None)
         path = _class_path(arguments.get("lr_scheduler")) or known.get("class_path") or "unknown"
         scheduler = {"class_path": path, "init_args": state}
@@ -83,9 +83,10 @@ def differences(
     saved_arguments: Mapping[str, Any],
     arguments: Mapping[str, Any],
 ) -> list[Difference]:
-    """What differs in two configurations and in the arguments of their rules.
+    """The differences of two configurations and of the arguments of their rules.
 
-    Only what both tell of is compared: versions and ways to start a run write down more or less.
+    Only entries that both have are compared: which entries are written depends on the version and
+    on how a run is started.
     """
     found: list[Difference] = []
     for name in ("optimizer", "lr_scheduler", "data", "trainer", "seed_everything"):

@@ -1,4 +1,4 @@
-"""What a checkpoint needs to build its module again."""
+"""Saving the arguments from which a checkpoint's module is built again."""
 
 import inspect
 from typing import Any
@@ -14,12 +14,12 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def save_plain_hyperparameters(module: LightningModule) -> None:
-    """Save what can be written as plain data, so that ``weights_only`` loads the checkpoint.
+    """Save the arguments that are plain data, so that ``weights_only`` loads the checkpoint.
 
-    To be called in ``__init__``. Built by ``LightningCLI``, a module is given its whole
-    configuration as plain data, and ``load_from_checkpoint(path)`` builds it again. Built in
-    Python, arguments such as the net are objects: they are left out, and
-    ``load_from_checkpoint(path, net=..., task=...)`` takes them.
+    Call it in ``__init__``. ``LightningCLI`` gives a module its whole configuration as plain data,
+    so ``load_from_checkpoint(path)`` builds the module again. In Python, arguments such as the net
+    are objects. They are left out, and must be given to
+    ``load_from_checkpoint(path, net=..., task=...)``.
 
     Args:
         module: the module under construction.

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from, and what is said of one that does not fit."""
+"""The origin of a checkpoint, and the error texts for one that does not fit."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ __all__ = ["ENTRY", "Origin", "is_newer", "misfits", "origin_of", "other_rule", 
 
 
 class Origin(NamedTuple):
-    """What a checkpoint tells of the module that saved it; None where it does not."""
+    """Version, rule and net that saved a checkpoint; None where it does not say."""
 
     version: str | None = None
     rule: str | None = None
@@ -22,18 +22,18 @@ class Origin(NamedTuple):
 
 
 def origin_of(checkpoint: Mapping[str, Any]) -> Origin:
-    """What a checkpoint tells of its origin."""
+    """Read the origin from a checkpoint."""
     entry = checkpoint.get(ENTRY)
     if isinstance(entry, Mapping):
         return Origin(*(entry.get(field) for field in Origin._fields))
-    # One of version 0.1 or before says so only if the command line wrote it.
+    # Up to version 0.1 a checkpoint names its rule only if the command line wrote it.
     configured = checkpoint.get("hyper_parameters", {})
     path = configured.get(CLASS_PATH) if isinstance(configured, Mapping) else None
     return Origin(rule=path.rpartition(".")[2] if isinstance(path, str) else None)
 
 
 def other_rule(origin: Origin, kind: type) -> str:
-    """The refusal of a checkpoint of another rule."""
+    """The error text for a checkpoint of another rule."""
     return (
         f"the checkpoint is of the rule {origin.rule}, and this is {kind.__name__}. Run "
         f"{origin.rule}, or take what fits of its weights by `load_state_dict(..., strict=False)`."
@@ -41,7 +41,7 @@ def other_rule(origin: Origin, kind: type) -> str:
 
 
 def misfits(own: Mapping[str, Any], given: Mapping[str, Any], strict: bool) -> list[str]:
-    """What does not fit, a part of a sentence each."""
+    """The tensors that do not fit, as one part of a sentence for each kind of misfit."""
     shapes = [(name, _shape(given[name]), _shape(own[name])) for name in own if name in given]
     other = [f"`{n}`, {there} in the checkpoint and {here} here" for n, there, here in shapes]
     other = [text for text, (_, there, here) in zip(other, shapes, strict=True) if there != here]
@@ -52,7 +52,7 @@ def misfits(own: Mapping[str, Any], given: Mapping[str, Any], strict: bool) -> l
 
 
 def refusal(module: Any, origin: Origin, misfits: list[str]) -> str:
-    """The refusal of a checkpoint whose tensors do not fit the net of a module."""
+    """The error text for a checkpoint whose tensors do not fit the net of a module."""
     net = f" of {origin.net}" if origin.net else ""
     version = origin.version or "0.1 or older"
     return (

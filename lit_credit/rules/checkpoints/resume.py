@@ -1,4 +1,4 @@
-"""A run that goes on from a checkpoint with what is configured now, or with what was."""
+"""Resuming a run with the values configured now, or with those of its checkpoint."""
 
 import warnings
 from collections.abc import Mapping
@@ -21,21 +21,21 @@ _SEEN = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 def reconcile(
     module: Any, checkpoint: dict[str, Any], optimizer: Optimizer, scheduler: Any, now: Any
 ) -> dict[str, Any]:
-    """Have a checkpoint, before it is restored, do what its ``on_resume`` says.
+    """Apply the rule's ``on_resume`` to a checkpoint, before the checkpoint is restored.
 
     Args:
         module: the rule; its ``on_resume`` is ``refuse``, ``configured`` or ``checkpoint``.
-        checkpoint: that Lightning is about to restore; its states are replaced where the
-            configured values are taken.
-        optimizer: as configured.
-        scheduler: as configured, or None.
+        checkpoint: the checkpoint that Lightning is about to restore; its states are replaced if
+            the configured values are taken.
+        optimizer: the configured optimizer.
+        scheduler: the configured scheduler, or None.
         now: the configuration of the run.
 
     Returns:
-        The configuration that the run goes on with.
+        The configuration with which the run continues.
 
     Raises:
-        ValueError: if something differs and is not to be, or cannot be, taken.
+        ValueError: if a value differs and must not, or cannot, be taken.
     """
     policy = module.on_resume
     if policy not in POLICIES:
@@ -66,7 +66,7 @@ def reconcile(
 
 
 def _restorable(difference: Difference) -> bool:
-    """Whether the states of optimizer and scheduler bring the value with them."""
+    """Whether the state of the optimizer or the scheduler contains the value."""
     part, _, argument = difference.at.partition(".")
     return bool(argument) and part in ("optimizer", "lr_scheduler") and argument != "lr_lambdas"
 
@@ -79,7 +79,7 @@ def _take_configured(
     old_arguments: Mapping[str, Any],
     interval: str,
 ) -> None:
-    """Replace hyperparameters and schedule in the states; moments stay."""
+    """Replace hyperparameters and schedule in the states; keep moments of the same optimizer."""
     changed = {difference.at.partition(".")[0] for difference in found}
     if not changed & {"optimizer", "lr_scheduler", "lr_interval"}:
         return
@@ -88,7 +88,7 @@ def _take_configured(
     groups: list[dict[str, Any]] = optimizer.state_dict()["param_groups"]
     states = []
     if isinstance(scheduler, ReduceLROnPlateau):
-        # It has no schedule to step through: what it has seen stays, and so does the rate.
+        # It has no schedule to replay: keep what it has seen, and the learning rate.
         if schedulers and not any(d.at in ("optimizer", "optimizer.lr") for d in found):
             for group, old in zip(groups, groups_of(state), strict=True):
                 group["lr"] = old["lr"]
@@ -111,7 +111,7 @@ def _take_configured(
 
 
 def _replay(scheduler: Any, steps: int) -> None:
-    """Step a new scheduler to where the run stands."""
+    """Step a new scheduler to the position of the run."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         try:
@@ -125,7 +125,7 @@ def _replay(scheduler: Any, steps: int) -> None:
 
 
 def _position(state: Mapping[str, Any]) -> int | None:
-    """The steps that a scheduler has taken, by its state."""
+    """The number of steps that a scheduler has taken, from its state."""
     if "last_epoch" in state:
         return int(state["last_epoch"])
     inner = schedulers_within(state)

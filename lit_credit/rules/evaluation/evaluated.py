@@ -25,20 +25,21 @@ __all__ = ["EvaluatedRule"]
 
 
 class EvaluatedRule(CheckpointedRule):
-    """The validation and the test of a net by a task.
+    """Evaluates a net by a task, in validation and in tests.
 
-    Logs ``val/loss`` and the task's metrics as ``val/accuracy``; the latter also as
-    ``hp/accuracy``, by which TensorBoard's HPARAMS compares runs; in a test ``test/loss`` and
-    ``test/accuracy``.
+    Validation logs ``val/loss`` and the task's metrics, such as ``val/accuracy``. The metrics are
+    logged again as ``hp/accuracy``, by which TensorBoard's HPARAMS compares runs. A test logs
+    ``test/loss`` and ``test/accuracy``.
 
-    Several loaders are evaluated one after the other. The first one keeps these names, so that runs
-    with one loader and with several compare. The names of the others end in their key, or in their
-    position: of ``{"id": ..., "ood": ...}`` the second loader logs ``val/loss/ood``,
-    ``val/accuracy/ood`` and ``hp/accuracy/ood``, of a list ``val/accuracy/1``.
+    Several loaders are evaluated one after the other. The first loader keeps these names, so runs
+    with one loader and with several can be compared. The names of the other loaders end in their
+    key or in their position: the second loader of ``{"id": ..., "ood": ...}`` logs
+    ``val/loss/ood``, ``val/accuracy/ood`` and ``hp/accuracy/ood``, that of a list
+    ``val/accuracy/1``.
 
-    Optimizers with methods ``train`` and ``eval``, as schedule-free ones, evaluate other weights
-    than they train. Validation and tests see the evaluated ones; so do checkpoints, which hold
-    the trained ones beside them, and the net after fit. Diagnostics see the trained ones.
+    Optimizers with methods ``train`` and ``eval``, such as schedule-free ones, evaluate other
+    weights than they train. Validation and tests see the evaluated weights, and the net keeps them
+    after fit. Checkpoints hold both. Diagnostics see the trained weights.
 
     Args:
         net: any module.
@@ -54,7 +55,7 @@ class EvaluatedRule(CheckpointedRule):
         self.task = task
         self.val_metrics = collection(task, "val/")
         self.test_metrics = self.val_metrics.clone(prefix="test/")
-        # Not registered: a checkpoint is the same however many loaders there are.
+        # Not registered, so that a checkpoint does not depend on the number of loaders.
         self._loader_metrics: dict[str, MetricCollection] = {}
         self._passed: set[str] = set()  # "training" and "evaluation" once a batch has come through
         self._knows_loaders = False
@@ -72,38 +73,38 @@ class EvaluatedRule(CheckpointedRule):
         """The net's output."""
         return self(*self.task.inputs(batch))
 
-    # Names that are watched, and under which runs are compared
+    # Hooks: names of metrics, and the weights of schedule-free optimizers
 
     def on_fit_start(self) -> None:
-        """Refuse monitors of what no loader logs."""
+        """Refuse monitors of metrics that no loader logs."""
         self._knows_loaders = False
         self._modes = WeightModes()
         check_monitors(self.trainer, self)
         log_hyperparameters(self)
 
     def on_validation_start(self) -> None:
-        """Take the weights that are evaluated; refuse monitors of loaders that are not there."""
+        """Switch to the evaluated weights; refuse monitors of loaders that do not exist."""
         self._check_loaders()
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._modes.evaluate()
 
     def on_validation_end(self) -> None:
-        """Take the weights that are trained."""
+        """Switch back to the trained weights."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._modes.train()
 
     def on_train_end(self) -> None:
-        """Leave the weights that are evaluated."""
+        """Leave the evaluated weights in the net."""
         self._modes.evaluate()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the sanity check of several loaders; Lightning forgets what its steps have logged."""
+        """Log the sanity check of several loaders; Lightning drops what its steps have logged."""
         for name, metric in self._before_training.items():
             self.log(name, metric, metric_attribute=name)
         self._before_training = {}
 
     def on_train_start(self) -> None:
-        """Declare the metrics of all loaders, which are known now; take the trained weights."""
+        """Declare the metrics of all loaders, now known; switch to the trained weights."""
         self._modes = WeightModes(self.trainer.optimizers)
         self._modes.train()
         self._check_loaders()
@@ -112,7 +113,7 @@ class EvaluatedRule(CheckpointedRule):
         declare_metrics(self, [f"{name}{ending}" for ending in endings for name in names])
 
     def _check_loaders(self) -> None:
-        """Check monitors once more in a fit, as soon as the names of the loaders are known."""
+        """Check monitors again in a fit, as soon as the names of the loaders are known."""
         fits = self.trainer.state.fn == TrainerFn.FITTING
         if fits and not self._knows_loaders and evaluation_loaders(self.trainer) is not None:
             self._knows_loaders = True
@@ -131,13 +132,13 @@ class EvaluatedRule(CheckpointedRule):
             metrics.update(output, target)
             if "evaluation" not in self._passed:
                 check_computed(dict(metrics.items()), type(self.task).__name__)
-        # The names of loaders are distinct; Lightning would add `/dataloader_idx_1`.
+        # The names of loaders are distinct already; Lightning would add `/dataloader_idx_1`.
         options: dict[str, Any] = {"on_epoch": True, "add_dataloader_idx": False}
-        # Samples weight the mean over batches.
+        # The mean over batches is weighted by their numbers of samples.
         rows = evaluated_rows(inputs, target, output)
         self.log(f"{stage}/loss{ending}", loss, batch_size=rows, sync_dist=True, **options)
         for name, metric in metrics.items():
-            options["metric_attribute"] = name  # so that Lightning does not look for it
+            options["metric_attribute"] = name  # so that Lightning does not search for it
             self.log(name, metric, prog_bar=not ending, **options)
             if stage == "val" and not self.trainer.sanity_checking:
                 self.log(compared(name), metric, **options)
@@ -147,7 +148,7 @@ class EvaluatedRule(CheckpointedRule):
             self._before_training.update(metrics.items())
 
     def _metrics_of(self, stage: str, batch_idx: int, index: int) -> tuple[MetricCollection, str]:
-        """The metrics of a loader, and what its names end in."""
+        """The metrics of a loader, and the ending of its names."""
         first = self.val_metrics if stage == "val" else self.test_metrics
         if index == 0:
             return first, ""

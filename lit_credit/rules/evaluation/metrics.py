@@ -20,10 +20,10 @@ def collection(task: Task, prefix: str) -> MetricCollection:
 
     Args:
         task: what a batch means.
-        prefix: what their names begin with.
+        prefix: the beginning of their names.
 
     Raises:
-        ValueError: if one computes several numbers.
+        ValueError: if a metric computes several numbers.
     """
     metrics: dict[str, Any] = dict(task.metrics())
     check_computed(metrics, type(task).__name__, fresh=True)
@@ -37,10 +37,10 @@ def loader_metrics(first: MetricCollection, ending: str) -> MetricCollection:
 
     Args:
         first: the metrics of the first loader.
-        ending: what the names of the others end in.
+        ending: the ending of the names of the returned metrics.
 
     Raises:
-        ValueError: if a metric of the first loader has such a name.
+        ValueError: if a metric of the first loader has one of these names.
     """
     metrics = first.clone(postfix=ending)
     metrics.reset()
@@ -60,12 +60,12 @@ def compared(name: str) -> str:
 
 
 def check_computed(metrics: Mapping[str, Metric], task: str, fresh: bool = False) -> None:
-    """Refuse metrics that are not one number, which Lightning does after a whole validation.
+    """Refuse metrics that are not one number; Lightning does so only after a validation.
 
     Args:
-        metrics: by name; none of them is changed.
-        task: that they are of, for the error.
-        fresh: they have seen no batch, so an empty or failing computation proves nothing.
+        metrics: metrics by name; none of them is changed.
+        task: name of their task, for the error.
+        fresh: whether they have seen no batch; then an empty or failed computation proves nothing.
 
     Raises:
         ValueError: naming the metric, what it computes, and the remedy.
@@ -86,29 +86,29 @@ def check_computed(metrics: Mapping[str, Metric], task: str, fresh: bool = False
 
 
 def _computed(metric: Metric) -> Any:
-    """What a metric computes now, in this process alone; None where it cannot yet."""
+    """The current value of a metric, in this process alone; None if it cannot be computed."""
     twin = deepcopy(metric)
     for part in twin.modules():
         if isinstance(part, Metric):
             part.sync_on_compute = False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of few samples, or none
+        warnings.simplefilter("ignore")  # about few samples, or none
         try:
             return twin.compute()
-        except Exception:  # such as that of too few samples
+        except Exception:  # such as the error about too few samples
             return None
 
 
 def evaluated_rows(inputs: Any, target: Any, output: Any) -> int:
-    """The samples over which the loss of a batch is a mean.
+    """The number of samples over which the loss of a batch is averaged.
 
-    A target that is a tensor has one entry a sample, also where the inputs are graphs or packed
-    sequences. Of other targets the inputs count, and of inputs without a tensor the output.
+    A target tensor has one entry per sample, even if the inputs are graphs or packed sequences. If
+    the target is not a tensor, the inputs are counted; if they have no tensor, the output.
 
     Args:
-        inputs: of the net.
+        inputs: the inputs of the net.
         target: what the metrics compare the output with.
-        output: of the net; an ensemble's has the members first.
+        output: the output of the net; the first dimension of an ensemble's output is the member.
 
     Example:
         >>> import torch

@@ -31,7 +31,7 @@ _LOGS = re.compile(r"\blog(_dict)?\(|_metrics\b")
 
 
 class Evaluated(Protocol):
-    """What is asked of a rule: its task, and the metrics of its first loader."""
+    """What the checks read from a rule: its task, and the metrics of its first loader."""
 
     @property
     def task(self) -> object:
@@ -41,12 +41,12 @@ class Evaluated(Protocol):
 
 
 def check_monitors(trainer: Trainer, rule: Evaluated) -> None:
-    """Refuse checkpoints, early stopping and schedulers that watch what is never logged.
+    """Refuse checkpoints, early stopping and schedulers that watch a metric never logged.
 
-    Lightning finds this out after an epoch.
+    Lightning reports this only after an epoch.
 
     Raises:
-        MisconfigurationException: naming the callback, the metric, and what there is.
+        MisconfigurationException: naming the callback, the metric, and the logged metrics.
     """
     watchers = with_twins(ModelCheckpoint, EarlyStopping)
     for callback in callbacks_of(trainer):
@@ -65,21 +65,21 @@ def check_monitors(trainer: Trainer, rule: Evaluated) -> None:
 def check_monitor(who: str, monitor: str, trainer: Trainer, rule: Evaluated) -> None:
     """Refuse the name of a metric that is never logged.
 
-    A class from outside of lit_credit and Lightning whose source logs may log anything; beside
-    one, no name is refused. Before the loaders are known any of them may be meant.
+    A class from outside lit_credit and Lightning may log any name if its source logs; with such a
+    class, no name is refused. Before the loaders are known, the name of any loader is accepted.
 
     Args:
         who: what watches the metric, for the error.
         monitor: the name of the metric.
-        trainer: of the fit to come.
-        rule: that is trained.
+        trainer: the Trainer of the coming fit.
+        rule: the rule to be trained.
 
     Raises:
-        MisconfigurationException: naming the metric, and what there is.
+        MisconfigurationException: naming the metric, and the logged metrics.
     """
     others = [rule, rule.task, *callbacks_of(trainer)]
     if is_fast_dev_run(trainer) or is_measured(trainer, monitor):
-        return  # a diagnostic knows its tags when it has measured, before the first step
+        return  # a diagnostic's tags are known after its measurement before the first step
     if any(_may_log(type(other)) for other in others):
         return
     validated = list(_validated(rule)) if trainer.limit_val_batches != 0 else []
@@ -95,7 +95,7 @@ def check_monitor(who: str, monitor: str, trainer: Trainer, rule: Evaluated) -> 
 
 
 def _validated(rule: Evaluated) -> Iterator[str]:
-    """What the first loader logs."""
+    """The names that the first loader logs."""
     yield "val/loss"
     names = list(map(str, rule.val_metrics.keys(keep_base=False)))
     yield from names
@@ -111,6 +111,6 @@ def _may_log(kind: type) -> bool:
         try:
             if _LOGS.search(getsource(parent)):
                 return True
-        except (OSError, TypeError):  # typed into a notebook's cell, say
+        except (OSError, TypeError):  # for example a class typed into a notebook
             return True
     return False

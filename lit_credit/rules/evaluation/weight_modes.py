@@ -1,4 +1,4 @@
-"""Optimizers that train one set of weights and evaluate another, as schedule-free ones do."""
+"""Optimizers that train one set of weights and evaluate another, such as schedule-free ones."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +17,13 @@ _ENTRY = "trained_weights"
 class WeightModes:
     """The two sets of weights of optimizers with methods ``train`` and ``eval``.
 
-    ``eval`` puts the weights that are evaluated into the parameters, ``train`` those that are
-    trained. Both compute them from the optimizer's state, which rounds; so here the trained ones
-    are kept, and come back to the bit.
+    ``eval`` puts the evaluated weights into the parameters, ``train`` the trained ones. Both
+    compute the weights from the optimizer's state, with rounding. So this class keeps the trained
+    weights and restores them bit by bit.
 
     Args:
-        optimizers: in training mode, or about to be; those without such methods do not count.
+        optimizers: optimizers in training mode, or about to be; those without such methods are
+            ignored.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer] = ()) -> None:
@@ -43,7 +44,7 @@ class WeightModes:
             self._trained = None
 
     def evaluate(self) -> None:
-        """Put the weights into the parameters that are evaluated."""
+        """Put the evaluated weights into the parameters."""
         if self._optimizers and self._trained is None:
             self._trained = self._copies()
             for optimizer in self._optimizers:
@@ -51,7 +52,7 @@ class WeightModes:
 
     @contextmanager
     def evaluated(self) -> Iterator[None]:
-        """Evaluated weights while the ``with`` lasts, and then what was there before."""
+        """Use the evaluated weights inside the ``with``, then restore the previous ones."""
         if self._trained is not None:
             yield
             return
@@ -63,7 +64,7 @@ class WeightModes:
 
     @contextmanager
     def trained(self) -> Iterator[None]:
-        """Trained weights while the ``with`` lasts, and then what was there before."""
+        """Use the trained weights inside the ``with``, then restore the previous ones."""
         if self._trained is None:
             yield
             return
@@ -77,11 +78,11 @@ class WeightModes:
             self._trained = kept
 
     def save(self, checkpoint: dict[str, Any], module: LightningModule) -> None:
-        """Save evaluated weights, and beside them what training goes on from.
+        """Save the evaluated weights, and beside them the trained weights for resuming.
 
         Args:
-            checkpoint: as Lightning is about to write it.
-            module: whose parameters these are.
+            checkpoint: the checkpoint that Lightning is about to write.
+            module: the module that has the parameters.
         """
         if not self._optimizers:
             return
@@ -103,7 +104,7 @@ class WeightModes:
 
     @staticmethod
     def resume(checkpoint: dict[str, Any]) -> None:
-        """Have a fit that goes on from a checkpoint begin with the trained weights."""
+        """Let a resumed fit begin with the trained weights of its checkpoint."""
         checkpoint["state_dict"] |= checkpoint.get(_ENTRY) or {}
 
     def _parameters(self) -> list[nn.Parameter]:
