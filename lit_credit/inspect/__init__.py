@@ -1,4 +1,4 @@
-"""Looking into any module: capture, probing, losses, state, attention."""
+"""Measuring on any module: capture, probes, losses, state, attention."""
 
 from typing import TYPE_CHECKING
 

@@ -35,7 +35,7 @@ _REMEDY = (
 
 
 def name_of(loss: LossFunction) -> str:
-    """The import path of a function, also in a ``partial``, or the type of another callable."""
+    """The import path of a function, also inside a ``partial``, or of a callable's type."""
     if isinstance(loss, partial):
         # Numbers and text only: the text of other values may differ in the next process.
         given = {k: v for k, v in loss.keywords.items() if isinstance(v, int | float | str)}

@@ -48,7 +48,7 @@ def has_contexts(trainer: Trainer) -> bool:
 
 
 def read_contexts(trainer: Trainer) -> Contexts:
-    """The contexts of the Trainer's datamodule.
+    """Read and check the contexts of the Trainer's datamodule.
 
     Raises:
         MisconfigurationException: if the datamodule has no ``contexts()``, if these are not three

@@ -108,7 +108,7 @@ def _keys(loaders: Any, above: str = "") -> Iterator[str]:
 
 
 def is_fast_dev_run(trainer: Trainer) -> bool:
-    """Whether this is a trial run that leaves nothing behind."""
+    """Whether this is a trial run (``fast_dev_run``), which writes no files."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 

@@ -52,7 +52,7 @@ def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module:
-    """``module.get_submodule(name)``, without the wrapper of ``torch.compile``."""
+    """Return ``module.get_submodule(name)`` without the wrapper of ``torch.compile``."""
     return _unwrapped(module.get_submodule(name))
 
 

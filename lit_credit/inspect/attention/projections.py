@@ -186,7 +186,7 @@ def split_into_heads(projections: Projections) -> AttentionHeads:
 
 
 def _sizes(owner: nn.Module, inner: int) -> tuple[int, int]:
-    """H and d_head, with H d_head = inner."""
+    """The numbers H and d_head, with H d_head = inner."""
     heads, size = _whole_number(owner, _HEADS), _whole_number(owner, _HEAD_SIZE)
     if heads is None and size is None:
         names = ", ".join(f"`{name}`" for name in (*_HEADS, *_HEAD_SIZE))
@@ -227,7 +227,7 @@ def _unfused(affine: _Affine, inner: int) -> Iterator[_Affine]:
 
 
 def _per_head(affine: _Affine, heads: int, size: int) -> tuple[Tensor, Tensor | None]:
-    """(H, d_model, d_head), and (H, d_head) or None."""
+    """Weight (H, d_model, d_head), and bias (H, d_head) or None."""
     rows = len(affine.weight)
     own = rows // size
     if own * size != rows or own == 0 or heads % own:

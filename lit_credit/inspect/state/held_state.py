@@ -90,7 +90,7 @@ class HeldState(ReachableState):
         return made
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for parameter in self._parameters:
             parameter.restore()
         for box in self._boxes:
