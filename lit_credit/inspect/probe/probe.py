@@ -69,7 +69,7 @@ class Probe:
         """Refuse a probe that has fewer rows than requested because the data have fewer.
 
         Raises:
-            ValueError: if it has fewer than ``n_samples`` rows, and no limit of the Trainer did it.
+            ValueError: if it has fewer than ``n_samples`` rows without a limit of the Trainer.
         """
         rows = self.n_rows
         if self.layout is None or rows >= n_samples:
