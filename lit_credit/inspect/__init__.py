@@ -1,4 +1,4 @@
-"""Looking into any module: capture, probing, losses, state, attention."""
+"""Measuring on any module: capture, probes, losses, state, attention."""
 
 from typing import TYPE_CHECKING
 
@@ -22,5 +22,5 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    # A probe loads Lightning, which feedback and nets do without.
+    # A probe loads Lightning; feedback and nets need none of it.
     __getattr__, __dir__ = late_names(__name__, {"probe.probe": "Probe take_probe"})

@@ -1,4 +1,4 @@
-"""``torch.utils.checkpoint`` in a net that is cut into units, or looked at."""
+"""Running nets that use ``torch.utils.checkpoint``, with hooks or cut into units."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,17 +20,17 @@ _STATE = local()
 
 
 class checkpoints:
-    """How a net that checkpoints its activations is run inside of the ``with``, in this thread.
+    """Set how this thread runs activation checkpoints inside the ``with``.
 
-    torch's reentrant variant runs its function without autograd, and once more in ``.backward()``
-    alone: hooks see no graph, ``torch.autograd.grad`` is refused, and what it does not get a
-    gradient for at its input learns nothing. In all modes the other variant takes its place.
+    torch's reentrant variant runs its function without autograd, and again only in ``.backward()``.
+    So hooks see no graph, ``torch.autograd.grad`` is refused, and the function's parameters learn
+    nothing if none of its inputs requires a gradient. All modes use the other variant instead.
 
     Args:
-        mode: ``probed`` keeps all checkpoints, and what learns nothing in training, because nothing
-            at the input of a reentrant checkpoint requires a gradient, has no graph; ``kept`` keeps
-            all, whatever their inputs; ``direct`` runs what is checkpointed without: where a unit
-            is cut out of it, the second run would not be the first.
+        mode: ``kept`` keeps all checkpoints, whatever their inputs. ``probed`` keeps them too, but
+            a reentrant checkpoint without an input that requires a gradient has no graph, because
+            it learns nothing in training. ``direct`` runs the functions without checkpoints: if a
+            unit is cut out of a function, its second run would differ from its first.
     """
 
     def __init__(self, mode: Mode) -> None:
@@ -47,7 +47,7 @@ class checkpoints:
 
 
 def with_checkpoints(mode: Mode, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, to be run in a mode of :class:`checkpoints`, a second time as well."""
+    """Wrap a function so that it runs in a mode of :class:`checkpoints`, in a second run too."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         with checkpoints(mode):
@@ -57,7 +57,7 @@ def with_checkpoints(mode: Mode, function: Callable[..., Any]) -> Callable[..., 
 
 
 def is_second_run() -> bool:
-    """Whether a forward pass is the second one of a checkpoint, in a backward pass."""
+    """Whether the current forward pass is a checkpoint's second run, inside a backward pass."""
     return in_backward()
 
 
@@ -66,7 +66,7 @@ def _mode() -> Mode | None:
 
 
 class _Reentrant:
-    """In the place of ``torch.utils.checkpoint.CheckpointFunction``."""
+    """Replaces ``torch.utils.checkpoint.CheckpointFunction``."""
 
     original: Any = None
 
@@ -77,7 +77,7 @@ class _Reentrant:
             return cls.original.apply(function, preserve, *args)
         if mode == "direct" or not torch.is_grad_enabled():
             return function(*args)
-        # As `CheckpointFunction`, which looks at its arguments and not inside of them.
+        # `CheckpointFunction` makes no graph either if no argument requires a gradient.
         if mode == "probed" and not any(tensor.requires_grad for tensor in tensors_of(args)):
             with torch.no_grad():
                 return function(*args)

@@ -1,4 +1,4 @@
-"""The training loss of any LightningModule, outside of its training."""
+"""Computing the training loss of any LightningModule outside of its training."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 LossFunction = Callable[[LightningModule, Any], Any]
-"""``loss(module, batch)``, a scalar tensor. Not declared as one: jsonargparse would then refuse a
-function without annotations."""
+"""``loss(module, batch)`` returns a scalar tensor. The declared type is ``Any``, since jsonargparse
+would otherwise refuse functions without annotations."""
 
 _REMEDY = (
     "Give the module a method `batch_loss(batch)` that returns its scalar loss, or the callback "
@@ -35,9 +35,9 @@ _REMEDY = (
 
 
 def name_of(loss: LossFunction) -> str:
-    """The import path of a function, also in a ``partial``, or the type of another callable."""
+    """The import path of a function, also inside a ``partial``, or of a callable's type."""
     if isinstance(loss, partial):
-        # Numbers and text only: what others show of themselves may differ in the next process.
+        # Numbers and text only: the text of other values may differ in the next process.
         given = {k: v for k, v in loss.keywords.items() if isinstance(v, int | float | str)}
         return f"{name_of(loss.func)} {given}"
     named = loss if hasattr(loss, "__qualname__") else type(loss)
@@ -48,11 +48,11 @@ def check_loss_function(loss: Any) -> None:
     """Refuse a callback's ``loss`` that cannot be called with a module and a batch.
 
     Raises:
-        ValueError: naming the function and what it takes.
+        ValueError: if it cannot; the error names the function and its parameters.
     """
     try:
         found = signature(loss)
-    except (TypeError, ValueError):  # one of C, or not a function, which shows when it is called
+    except (TypeError, ValueError):  # a C function, or not a function: the call will show
         return
     try:
         found.bind(None, None)
@@ -64,7 +64,7 @@ def check_loss_function(loss: Any) -> None:
 
 
 def check_batch_loss(module: LightningModule) -> None:
-    """Refuse a module whose loss cannot be had without training it.
+    """Refuse a module whose loss cannot be computed without training it.
 
     Raises:
         MisconfigurationException: if the module has no ``batch_loss`` and its ``training_step``
@@ -87,15 +87,15 @@ def check_batch_loss(module: LightningModule) -> None:
 def batch_loss(
     module: LightningModule, batch: Any, batch_idx: int = 0, given: LossFunction | None = None
 ) -> Tensor:
-    """The training loss of any LightningModule on a batch, a scalar that leaves no trace.
+    """Compute the training loss of any LightningModule on a batch, without a trace in the module.
 
-    That of ``given(module, batch)`` if there is one; else ``module.batch_loss(batch)`` where it
-    exists, as in lit_credit's rules; else what ``training_step`` returns. It is run on a copy of
-    the batch, with nothing logged, and :func:`isolated`: two losses of one
-    batch see the same state and the same random numbers.
+    The loss is that of ``given(module, batch)`` if ``given`` is not None; else that of the method
+    ``module.batch_loss(batch)``, which lit_credit's rules have; else what ``training_step``
+    returns. It is computed on a copy of the batch, logs nothing, and is :func:`isolated`: two
+    losses of one batch see the same state and the same random numbers.
 
     Raises:
-        MisconfigurationException: if it is no scalar.
+        MisconfigurationException: if the loss is not a scalar.
     """
     with isolated(module):
         return own_batch_loss(module, batch, batch_idx, given)
@@ -122,13 +122,13 @@ def own_batch_loss(
 
 
 def loss_source(module: LightningModule, given: LossFunction | None = None) -> str:
-    """What :func:`batch_loss` runs, for errors."""
+    """Name of the function that :func:`batch_loss` runs, for errors."""
     name = "training_step" if _own_loss(module) is None else "batch_loss"
     return f"{type(module).__name__}.{name}" if given is None else "the given `loss`"
 
 
 def _own_loss(module: LightningModule) -> Callable[[Any], Any] | None:
-    """The module's method ``batch_loss``; a metric or layer of that name is none."""
+    """The module's method ``batch_loss``; None if it is missing, or is a metric or layer."""
     own = method(module, ModuleProtocol.batch_loss)
     return None if isinstance(own, nn.Module) else own
 

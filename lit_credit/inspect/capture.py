@@ -1,4 +1,4 @@
-"""Tensors at the borders of named submodules, read during one forward pass."""
+"""Recording the inputs and outputs of named submodules during a forward pass."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,8 +19,8 @@ __all__ = ["Point", "capture"]
 class Point(NamedTuple):
     """A place in a net: the input or the output of a submodule.
 
-    Of a unit of several submodules, ``fc1+act1`` or ``fc1->fc2``, where it begins or ends; see
-    :mod:`lit_credit.inspect.unit_names`.
+    A unit of several submodules, such as ``fc1+act1`` or ``fc1->fc2``, has its points where it
+    begins and ends; see :mod:`lit_credit.inspect.unit_names`.
     """
 
     module: str
@@ -31,23 +31,23 @@ class Point(NamedTuple):
 def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
     """Record the tensor that passes each point while the ``with`` lasts.
 
-    Of several that go in it is the first, of several that come out the first of real or complex
-    numbers.
+    Of several inputs, the first tensor is recorded; of several outputs, the first tensor of real or
+    complex numbers.
 
     Recorded tensors are part of the graph, so ``torch.autograd.grad(loss, tensors)`` works. The net
     goes on with a copy, so that an operation in place (``nn.ReLU(inplace=True)``) does not change
-    what was recorded. Where nothing before a point requires a gradient, a leaf that does takes the
-    tensor's place; a path around the submodule still has the tensor itself, so what the gradient at
-    such an input gets from there is missing.
+    the recorded tensor. Where nothing before a point requires a gradient, a leaf that requires one
+    takes the tensor's place. A path around the submodule still uses the original tensor, so the
+    gradient at such an input lacks the part of that path.
 
     Args:
         module: the module that will be run inside.
         points: where to look; names are those of ``module.named_modules()``.
 
     Yields:
-        A dict that fills as the forward pass runs; a point not passed has no entry. Where a
-        submodule runs several times, the first passage counts; the second run of what is
-        checkpointed (``torch.utils.checkpoint``) takes the same path, inside the ``with``.
+        A dict that fills as the forward pass runs; a point not passed has no entry. If a submodule
+        runs several times, its first run counts. Inside the ``with``, the second run of a
+        checkpointed block (``torch.utils.checkpoint``) takes the same path.
 
     Raises:
         AttributeError: if ``module`` has no submodule of such a name.
@@ -56,7 +56,7 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
     tensors: dict[Point, Tensor] = {}
 
     def record(point: Point, value: Any) -> Any:
-        # Of what goes in, the first tensor is worked on, and not a mask that comes behind it.
+        # Of inputs the first tensor, of whatever type: a later one may be a mask.
         tensor = first_tensor(value, has_fractions if point.side == "output" else any_tensor)
         again = point in tensors
         if (again and not is_second_run()) or tensor is None or not has_fractions(tensor):
@@ -112,7 +112,7 @@ def _unit_hooks(part: nn.Module, passages: Sequence[Passage], record: Any) -> li
 
 
 def _input_hook(submodule: nn.Module, record: Any) -> Any:
-    """A hook on the inputs that hold a tensor: the positional ones, or those by keyword."""
+    """Register a hook on the positional inputs if they hold a tensor, else on the keyword ones."""
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if first_tensor(args) is not None:

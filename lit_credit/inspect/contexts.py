@@ -1,4 +1,4 @@
-"""All contexts of a known distribution, from a datamodule that offers them."""
+"""Reading all contexts of a known distribution from a datamodule, and running a net on them."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ _AT_ONCE = 8192
 
 
 class Contexts(NamedTuple):
-    """What a datamodule's ``contexts()`` returns, as this or as a plain tuple.
+    """What a datamodule's ``contexts()`` returns, as this class or as a plain tuple.
 
     Attributes:
         x: (M, ...) whole numbers or features; the module is called as ``module(x)``.
@@ -39,7 +39,7 @@ class Contexts(NamedTuple):
 
 
 NO_CONTEXTS = Contexts(torch.empty(0, 0), torch.empty(0), torch.empty(0, 0))
-"""Where there are none."""
+"""Stands for a datamodule without contexts."""
 
 
 def has_contexts(trainer: Trainer) -> bool:
@@ -48,11 +48,11 @@ def has_contexts(trainer: Trainer) -> bool:
 
 
 def read_contexts(trainer: Trainer) -> Contexts:
-    """The contexts of the Trainer's datamodule.
+    """Read and check the contexts of the Trainer's datamodule.
 
     Raises:
-        MisconfigurationException: if it offers none, or not three tensors in the shapes and sums of
-            :class:`Contexts`, or a probability is below 0.
+        MisconfigurationException: if the datamodule has no ``contexts()``, if these are not three
+            tensors in the shapes and sums of :class:`Contexts`, or if a probability is below 0.
     """
     data = _datamodule(trainer)
     if not has_contexts(trainer):
@@ -88,12 +88,12 @@ def read_contexts(trainer: Trainer) -> Contexts:
 
 
 def live_contexts(contexts: Contexts) -> Contexts:
-    """Those that occur, with a prior above 0."""
+    """The contexts that occur: those with a prior above 0."""
     return Contexts(*(part[contexts.prior > 0] for part in contexts))
 
 
 def split_contexts(contexts: Contexts) -> Iterator[Contexts]:
-    """Parts of some thousands of contexts, in order, each of which runs at once."""
+    """Split contexts, in order, into parts of some thousands, small enough for one forward pass."""
     return map(Contexts, *(torch.split(part, _AT_ONCE) for part in contexts))
 
 
@@ -101,20 +101,20 @@ def split_contexts(contexts: Contexts) -> Iterator[Contexts]:
 def run_contexts(
     module: LightningModule, contexts: Contexts, point: Point | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Logits after all contexts, and what passed a point on the way.
+    """Compute the logits after all contexts, and record a point on the way.
 
-    Of logits (M, T, N), and of a point (M, T, d), the last position is taken.
+    If logits have the shape (M, T, N), or the point (M, T, d), their last position is taken.
 
     Args:
         module: called as ``module(x)``, on some thousands of contexts at once.
-        contexts: where to run it.
-        point: what to record besides; None nothing.
+        contexts: the inputs.
+        point: the point to record; None records nothing.
 
     Returns:
-        (M, N) and (M, d); None for a point that is not passed, or None.
+        Logits (M, N), and the recorded tensor (M, d), or None if ``point`` is None or not passed.
 
     Raises:
-        MisconfigurationException: if the module cannot be called so, or returns no logits (M, N).
+        MisconfigurationException: if the call fails, or does not return logits (M, N).
     """
     logits, passed = [], []
     for part in split_contexts(contexts):

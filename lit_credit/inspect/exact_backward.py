@@ -1,4 +1,4 @@
-"""The true gradient of a net whose layers have a feedback backward."""
+"""Computing true gradients in a net whose layers have a feedback backward."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ __all__ = ["exact_backward"]
 def exact_backward(module: nn.Module) -> Iterator[None]:
     """Let every feedback layer below ``module`` send its error back through its true weights.
 
-    Such layers, and others whose backward is not the true one, are known by their attribute
-    ``feedback_backward``, not by their type; where there are none this context does nothing. The
-    forward pass must run inside of it as well.
+    Layers whose backward is not the true one are recognised by their attribute
+    ``feedback_backward``, not by their type. Without such layers this context does nothing. The
+    forward pass must run inside the context as well.
     """
     known = LayerProtocol.feedback_backward
     layers: list[Any] = [child for child in module.modules() if offers(child, known)]

@@ -1,4 +1,4 @@
-"""Which numbers of a tensor are not finite."""
+"""Finding and counting NaN and infinite entries of tensors."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ __all__ = ["NonFinite", "NonFiniteError", "non_finite", "seem_finite"]
 
 
 class NonFiniteError(FloatingPointError, ValueError):
-    """Training has met NaN or inf; it is the error that numpy and JAX raise, and a ValueError."""
+    """Training has met NaN or inf: a FloatingPointError, as of numpy and JAX, and a ValueError."""
 
 
 class NonFinite(NamedTuple):
-    """Counts of entries that are not finite, of at least one.
+    """Counts of entries that are not finite. There is at least one.
 
     Attributes:
         nans: entries that are NaN.
@@ -31,16 +31,16 @@ class NonFinite(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of all entries, those that are not finite."""
+        """Share of the entries that are not finite."""
         return (self.nans + self.infinities) / self.total
 
     @property
     def kinds(self) -> set[str]:
-        """Which of ``nan`` and ``inf`` occur."""
+        """Those of ``nan`` and ``inf`` that occur."""
         return {name for name, n in (("nan", self.nans), ("inf", self.infinities)) if n}
 
     def __str__(self) -> str:
-        """``3 of 64 NaN, 1 inf``."""
+        """The counts as text, such as ``3 of 64 NaN, 1 inf``."""
         counts = [(self.nans, "NaN"), (self.infinities, "inf")]
         (first, name), *rest = [(count, name) for count, name in counts if count]
         texts = [f"{first} of {self.total} {name}", *(f"{count} {name}" for count, name in rest)]
@@ -48,10 +48,10 @@ class NonFinite(NamedTuple):
 
 
 def non_finite(value: Any) -> NonFinite | None:
-    """The entries that are not finite, in all tensors of ``value`` together; None if all are.
+    """Count entries that are not finite over all tensors of ``value``; None if all are finite.
 
     Args:
-        value: a tensor, also a sparse one, or nested tuples, lists and mappings of some.
+        value: a tensor, which may be sparse, or nested tuples, lists and mappings of tensors.
 
     Example:
         >>> found = non_finite(torch.tensor([1.0, torch.nan, torch.inf, torch.nan]))
@@ -67,9 +67,9 @@ def non_finite(value: Any) -> NonFinite | None:
 
 
 def seem_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether no norm of a tensor is NaN or inf; one look for all, with one wait for the device.
+    """Whether the norms of all tensors are finite; one check, which waits for the device once.
 
-    A norm may overflow though every entry is finite, so that False is to be looked into.
+    A norm may overflow although every entry is finite, so check the entries if this is False.
 
     Example:
         >>> seem_finite([torch.ones(3)]), seem_finite([torch.tensor([torch.nan])])
@@ -77,7 +77,7 @@ def seem_finite(tensors: Sequence[Tensor]) -> bool:
     """
     if not tensors:
         return True
-    # Of the ways to look at every entry the norm is among the fastest: `isfinite` and the largest
+    # The norm is among the fastest ways to look at every entry: `isfinite` and the largest
     # magnitude take 30 times as long on a CPU.
     norms = norms_of([_values(t) for t in tensors])
     if any(n.dtype != norms[0].dtype or n.device != norms[0].device for n in norms):

@@ -1,4 +1,4 @@
-"""Matrices among the parameters of any net, by name."""
+"""Finding the matrices among a net's parameters by name."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,19 @@ __all__ = ["find_unembedding", "read_matrices"]
 def read_matrices(
     module: nn.Module, names: Sequence[str], argument: str = "units"
 ) -> dict[str, Tensor]:
-    """The matrices that match names or patterns.
+    """Read the matrices that match names or patterns.
 
-    A matrix that is a submodule's ``weight`` goes by the submodule's name, such as ``head``; any
-    other parameter of two dimensions by its own, such as ``attention.in_proj_weight``.
+    A submodule's matrix ``weight`` has the submodule's name, such as ``head``. Any other parameter
+    of two dimensions has its own name, such as ``attention.in_proj_weight``.
 
     Args:
         module: the net, or a LightningModule around it.
         names: names or glob patterns, below ``module`` or its ``net``.
-        argument: the argument that they come from, for the error.
+        argument: the argument that the names come from, for the error.
 
     Returns:
-        Name, below ``net`` if all matrices are, to the matrix without a graph; of a parametrized
-        submodule the weight that is computed.
+        Name to matrix, without a graph. Names are below ``net`` if all matrices are. A parametrized
+        submodule has its computed weight.
 
     Raises:
         ValueError: if a pattern matches nothing, or one matrix twice.
@@ -44,18 +44,18 @@ def read_matrices(
 
 
 def find_unembedding(module: nn.Module, name: str | None = None) -> str | None:
-    """Name of the ``nn.Linear`` that makes the logits.
+    """Find the name of the ``nn.Linear`` that computes the logits.
 
     Args:
         module: the net, or a LightningModule around it.
-        name: its name, below ``module`` or its ``net``; None takes the last ``nn.Linear``, which in
-            most nets it is.
+        name: its name, below ``module`` or its ``net``; None takes the last ``nn.Linear``, which is
+            right in most nets.
 
     Returns:
         The name below ``module``; None if there is no ``nn.Linear``.
 
     Raises:
-        ValueError: if ``name`` is no ``nn.Linear``.
+        ValueError: if ``name`` is not an ``nn.Linear``.
 
     Example:
         >>> find_unembedding(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 10)))
@@ -68,7 +68,7 @@ def find_unembedding(module: nn.Module, name: str | None = None) -> str | None:
 
 
 def _matrices(module: nn.Module) -> dict[str, Tensor]:
-    # With duplicates, so that a tied unembedding is found by its own name too.
+    # Duplicates included, so that a tied unembedding is found by its own name too.
     named: dict[str, Tensor] = {
         name: parameter
         for name, parameter in named_weights(module).items()

@@ -1,9 +1,9 @@
-"""Names of units: ``fc1+act1``, several submodules in a row, and ``fc1->fc2``, up to an input.
+"""Parsing and expanding the names of units, such as ``fc1+act1`` and ``fc1->fc2``.
 
-A unit ``a+b`` begins at the input of ``a`` and ends at the output of ``b``; what runs between the
-two belongs to it. A unit ``a->c`` ends at the input of ``c``, so that it holds everything between,
-functional activations, pooling and flattening too. ``a+b->c`` is both: the parameters of ``a`` and
-``b`` are the unit's, and it ends at the input of ``c``.
+A unit ``a+b`` begins at the input of ``a`` and ends at the output of ``b``; everything that runs
+between the two belongs to it. A unit ``a->c`` ends at the input of ``c``, so that it also holds
+functional activations, pooling and flattening before ``c``. A unit ``a+b->c`` combines both: it has
+the parameters of ``a`` and ``b``, and ends at the input of ``c``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,8 +35,8 @@ class UnitName(NamedTuple):
 
     Attributes:
         members: names of its submodules, in forward order.
-        until: name of the submodule at whose input it ends; None where it ends at the output of
-            its last member.
+        until: name of the submodule at whose input the unit ends; None if the unit ends at the
+            output of its last member.
     """
 
     members: tuple[str, ...]
@@ -49,7 +49,7 @@ class UnitName(NamedTuple):
 
 
 def parse_unit(name: str) -> UnitName:
-    """Take the name of a unit apart.
+    """Split the name of a unit into its parts.
 
     Example:
         >>> parse_unit("conv1+bn1->conv2")
@@ -73,7 +73,7 @@ def unit_modules(module: nn.Module, name: str) -> list[nn.Module]:
 
 
 def with_prefix(name: str, prefix: str) -> str:
-    """The unit's name as seen from further up.
+    """The unit's name with ``prefix`` before each of its submodules.
 
     Example:
         >>> with_prefix("fc1+act1", "net.")
@@ -86,7 +86,7 @@ def with_prefix(name: str, prefix: str) -> str:
 
 
 def all_names(module: nn.Module) -> list[str]:
-    """Names of all submodules; one that is registered twice has both of its names."""
+    """Names of all submodules; a submodule registered twice appears under both names."""
     return [clean_name(n) for n, _ in module.named_modules(remove_duplicate=False) if n]
 
 
@@ -99,23 +99,23 @@ def expand_units(
 ) -> list[str]:
     """Expand the patterns of units over the names of submodules.
 
-    Patterns that are joined are paired in order: ``conv*+relu*`` is ``conv1+relu1``,
-    ``conv2+relu2``. A name without wildcard joins every one: ``fc*+relu``. A unit that ends in
-    ``->`` ends at the input of the unit that comes next, or, the last, of ``after``.
+    Joined patterns are paired in order: ``conv*+relu*`` gives ``conv1+relu1``, ``conv2+relu2``. A
+    name without a wildcard joins every unit: ``fc*+relu``. A name that ends in ``->`` is a unit up
+    to the input of the next unit; for the last unit, up to the input of ``after``.
 
     Args:
         patterns: names or patterns, in forward order.
         names: all names to choose from, in order.
         argument: the argument that the patterns come from, for the error.
-        after: what the last unit is followed by.
-        aliases: further names that submodules have, of which joined patterns may make use.
+        after: name of the submodule that follows the last unit.
+        aliases: further names of submodules, which joined patterns may use.
 
     Returns:
         The names of the units, pattern by pattern.
 
     Raises:
-        ValueError: if a pattern matches nothing or one unit is matched twice, if patterns that are
-            joined match unequally many, or nothing follows a last unit that ends in ``->``.
+        ValueError: if a pattern matches nothing, a unit is matched twice, joined patterns match
+            different numbers of names, or ``after`` is None and the last unit ends in ``->``.
 
     Example:
         >>> expand_units(["fc*+act", "out->"], ["fc1", "fc2", "act", "out"], "units", after="head")
@@ -154,10 +154,10 @@ def expand_units(
 
 
 def unit_aliases(units: Sequence[str]) -> dict[str, str]:
-    """The units by every name that they go by, their own among them.
+    """Map every name of a unit, its full name included, to the unit.
 
-    Besides its whole name a unit of several submodules has that without what is behind the arrow,
-    and the name of its first member.
+    A unit of several submodules is also known by its first member, by its members without the
+    arrow, and by its members and the arrow alone.
 
     Example:
         >>> unit_aliases(["conv->head"])
@@ -173,7 +173,7 @@ def unit_aliases(units: Sequence[str]) -> dict[str, str]:
 
 
 def choose_units(pattern: str, units: Sequence[str], argument: str) -> list[str]:
-    """Those of ``units`` that a pattern matches, by any of their names.
+    """Choose the units that a pattern matches by any of their names.
 
     Args:
         pattern: as in :func:`lit_credit.utils.names.match_names`.

@@ -1,4 +1,4 @@
-"""How far a forward pass has come in the units of a net."""
+"""Following a forward pass through the units of a net."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ __all__ = ["Passage", "passage_at"]
 
 
 class Passage:
-    """How far one forward pass has come in one unit.
+    """The progress of one forward pass through one unit.
 
     Args:
         module: the net.
-        name: of the unit.
+        name: the unit's name.
 
     Attributes:
-        name: of the unit.
-        modules: its members.
-        until: the submodule at whose input it ends, or None.
+        name: the unit's name.
+        modules: the unit's members.
+        until: the submodule at whose input the unit ends, or None.
         step: how many members have begun to run.
-        is_open: whether it has begun and not ended.
+        is_open: whether the unit has begun and not ended.
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
@@ -36,7 +36,7 @@ class Passage:
 
     @property
     def parts(self) -> list[nn.Module]:
-        """The members, and where it ends."""
+        """The members, and the submodule at whose input the unit ends."""
         return self.modules if self.until is None else [*self.modules, self.until]
 
     @property
@@ -46,7 +46,7 @@ class Passage:
 
     @property
     def may_end(self) -> bool:
-        """Whether nothing but its end is missing."""
+        """Whether the unit is open and all its members have begun to run."""
         return self.is_open and self.has_run
 
     def has_member(self, module: nn.Module) -> bool:
@@ -54,7 +54,7 @@ class Passage:
         return any(member is module for member in self.modules)
 
     def waits_for(self, module: nn.Module) -> bool:
-        """Whether a run of ``module`` is the next of an open unit."""
+        """Whether the unit is open and ``module`` is its next member."""
         return self.is_open and not self.has_run and self.modules[self.step] is module
 
     def advance(self) -> None:
@@ -64,20 +64,20 @@ class Passage:
 
 
 def passage_at(module: nn.Module, passages: Sequence[Passage]) -> Passage | None:
-    """The unit that a run of ``module`` belongs to, which is then one member further.
+    """Find the unit that a run of ``module`` belongs to, and advance it by one member.
 
-    A submodule may be a member of several units, as one ``nn.ReLU`` behind every layer is: a run of
-    it belongs to the unit that is open and waits for it.
+    A submodule may be a member of several units, such as one ``nn.ReLU`` behind every layer. Its
+    run belongs to the open unit that waits for it.
 
     Args:
-        module: that begins to run.
-        passages: of the units that it is a member of.
+        module: the submodule that begins to run.
+        passages: those of the units that it is a member of.
 
     Returns:
-        The unit's passage, or None where the run belongs to none.
+        The unit's passage, or None if the run belongs to no unit.
 
     Raises:
-        ValueError: if two units wait for it, or one that it begins has begun before.
+        ValueError: if two units wait for ``module``, or a unit that starts with it runs again.
     """
     waiting = [passage for passage in passages if passage.waits_for(module)]
     if len(waiting) > 1:

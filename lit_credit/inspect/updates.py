@@ -1,4 +1,4 @@
-"""Several updates in one training step."""
+"""Splitting the batch of a training step for several updates."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,22 +11,22 @@ __all__ = ["Updates", "batches_of"]
 
 
 class Updates(list[Any]):
-    """The batches of one training step, one for each update."""
+    """The batches of one training step, one per update."""
 
 
 def batches_of(batch: Any, updates: int) -> Sequence[Any]:
-    """The batches of a training step's updates.
+    """Split what the loader hands out into one batch per update.
 
     Args:
         batch: what the loader hands out: :class:`Updates`, or a batch whose rows are to be split.
-        updates: parts of the rows, which are contiguous and differ by at most one row; fewer where
-            there are fewer rows. Numbers and tensors of one entry go into every part.
+        updates: number of parts, or of rows if there are fewer. Parts are contiguous, and their
+            sizes differ by at most one row. Numbers and scalar tensors go into every part.
 
     Returns:
-        One batch an update.
+        One batch per update.
 
     Raises:
-        ValueError: if the batch does not say what its rows are; see
+        ValueError: if the rows of the batch are not known; see
             :func:`lit_credit.inspect.probe.layout.row_layout`.
 
     Example:

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: histories, folders, checkpoints, tables."""
+"""Writing and reading the files of a run: histories, folders, checkpoints, tables."""
 
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    # Checkpoints load Lightning, which a reader of histories does without.
+    # Checkpoints load Lightning; reading histories needs none of it.
     __getattr__, __dir__ = late_names(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that are read without running anything."""
+"""Writing checkpoints atomically, and reading them without running code from the file."""
 
 import errno
 import io
@@ -23,23 +23,24 @@ __all__ = ["AtomicCheckpointIO", "check_is_of_lightning", "read_checkpoint", "sa
 
 
 _CODE = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)")
-"""How torch names what a file would import."""
+"""How torch's errors name the code that a file would import."""
 _SHOWN = 4
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, written beside the old one, which they then replace at once.
+    """Writes a checkpoint beside the old file, then replaces the old file in one step.
 
-    ``Trainer(plugins=[AtomicCheckpointIO()])``; ``lit-credit`` uses it by itself. Lightning writes
-    to ``/tmp`` and moves the file, which is no move but a copy where that is another file system: a
-    kill or a full disk in its middle costs the only ``last.ckpt``. Remote paths are written as
-    Lightning does. Files are read with ``weights_only=True`` unless the caller says otherwise.
+    Use it as ``Trainer(plugins=[AtomicCheckpointIO()])``; ``lit-credit`` does so by itself.
+    Lightning writes to ``/tmp`` and moves the file. If ``/tmp`` is another file system, the move is
+    a copy, and a kill or a full disk during the copy destroys the only ``last.ckpt``. Remote paths
+    are written as Lightning does. Files are read with ``weights_only=True`` unless the caller says
+    otherwise.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Save; raises OSError, with the older checkpoint intact, if the disk takes no more."""
+        """Save; if the disk is full, raise OSError and leave the older checkpoint intact."""
         path = local_path(path, "ckpt_path")
         if storage_options is not None or is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -71,10 +72,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, loc: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Load.
+        """Load a checkpoint of Lightning.
 
         Raises:
-            ValueError: what :func:`read_checkpoint` raises, and if the file is not of Lightning.
+            ValueError: as :func:`read_checkpoint`, and if Lightning did not save the file.
         """
         found = read_checkpoint(path, map_location, weights_only is not False)
         check_is_of_lightning(found, path)
@@ -88,17 +89,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(
     path: str | Path, map_location: Any = "cpu", weights_only: bool = True
 ) -> dict[str, Any]:
-    """The contents of a checkpoint.
+    """Read the contents of a checkpoint.
 
     Args:
-        path: of the file; may be a URL.
+        path: path or URL of the file.
         map_location: as for ``torch.load``.
         weights_only: refuse all but tensors and plain data, so that nothing in the file is run.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is a folder, or the file is truncated, of another kind, or holds what
-            ``weights_only`` refuses.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the path is a folder, or the file is truncated, is not a checkpoint, or holds
+            data that ``weights_only`` refuses.
     """
     path = local_path(path, "ckpt_path")
     if not is_remote(path) and not get_filesystem(path).exists(path):
@@ -122,14 +123,14 @@ def read_checkpoint(
 
 
 def check_is_of_lightning(found: Mapping[str, Any], source: Any) -> None:
-    """Refuse a file that Lightning has not saved, which it would say by a KeyError.
+    """Refuse a file that Lightning did not save; Lightning itself would raise a KeyError.
 
     Args:
         found: the contents of the file.
         source: the file, for the error.
 
     Raises:
-        ValueError: with the two ways to start from its weights.
+        ValueError: if so; the error names the two ways to start from the file's weights.
     """
     if "pytorch-lightning_version" not in found:
         raise ValueError(
@@ -141,7 +142,7 @@ def check_is_of_lightning(found: Mapping[str, Any], source: Any) -> None:
 
 
 def save_atomically(trainer: Trainer) -> None:
-    """Have a Trainer use :class:`AtomicCheckpointIO`, unless it has a checkpoint IO of its own."""
+    """Make a Trainer use :class:`AtomicCheckpointIO`, unless it has a checkpoint IO of its own."""
     strategy = trainer.strategy
     takes_any = type(strategy).checkpoint_io is Strategy.checkpoint_io
     if takes_any and type(strategy.checkpoint_io) is TorchCheckpointIO:
@@ -160,7 +161,7 @@ def _unreadable(path: str | Path, error: Exception) -> str:
             "reading that can run code. Nothing was read. If you trust the file, give "
             "`weights_only=False`."
         )
-    text = str(error).rpartition("WeightsUnpickler error:")[2]  # what is before is for developers
+    text = str(error).rpartition("WeightsUnpickler error:")[2]  # the part before is for developers
     reason = " ".join(text.strip().split("\n", 1)[0].split())[:120] or type(error).__name__
     if is_remote(path):
         return f"{path} cannot be read: {reason}"
@@ -170,5 +171,5 @@ def _unreadable(path: str | Path, error: Exception) -> str:
 
 
 def _remove(scratch: Path) -> None:
-    with suppress(OSError):  # what has failed before is what the user must know
+    with suppress(OSError):  # the user must see the earlier error, not this one
         scratch.unlink(missing_ok=True)

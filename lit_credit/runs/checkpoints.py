@@ -1,4 +1,4 @@
-"""What a checkpoint, and the folder that it lies in, tell of its run."""
+"""Reading the step and weights of a checkpoint, and the histories beside it."""
 
 from pathlib import Path
 
@@ -12,19 +12,19 @@ __all__ = ["checkpoint_step", "read_weights", "rows_beside"]
 
 
 def checkpoint_step(path: str | Path) -> int:
-    """The optimizer steps taken when it was saved; 0 if it does not say."""
+    """Number of optimizer steps taken when a checkpoint was saved; 0 if it does not tell."""
     return int(read_checkpoint(path).get("global_step", 0))
 
 
 def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
-    """The ``state_dict`` of a checkpoint.
+    """Read the ``state_dict`` of a checkpoint.
 
     Args:
-        path: of the checkpoint.
-        argument: that the path was given as, for the error.
+        path: path of the checkpoint.
+        argument: the argument that the path comes from, for the error.
 
     Raises:
-        ValueError: if there is no such file, if it cannot be read, or has no ``state_dict`` in it.
+        ValueError: if there is no such file, or it cannot be read, or it has no ``state_dict``.
     """
     path = local_path(path, argument)
     if not Path(path).is_file():
@@ -43,14 +43,14 @@ def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
 
 
 def rows_beside(checkpoint: str | Path, name: str) -> list[Row]:
-    """The rows of a history of the run that saved a checkpoint.
+    """Read a history of the run that saved a checkpoint.
 
     Args:
-        checkpoint: in the run's folder, or in a folder of it.
-        name: of the history, without its ending.
+        checkpoint: path of the checkpoint, in the run's folder or a folder inside it.
+        name: name of the history file without its ending.
 
     Returns:
-        The rows; none if there is no such file.
+        The rows; empty if there is no such file.
     """
     folder = Path(local_path(checkpoint, "ckpt_path")).resolve().parent
     for place in (folder, folder.parent):

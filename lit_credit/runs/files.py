@@ -1,4 +1,4 @@
-"""What becomes of a run whose folder takes no more files."""
+"""Writing the files of a run, whose folder may be full or read-only."""
 
 import errno
 import os
@@ -19,14 +19,14 @@ _ANOTHER = "Choose another folder with `Trainer(default_root_dir=...)` or the lo
 
 
 def check_folder(folder: str | Path, remedy: str = _ANOTHER) -> None:
-    """Refuse a folder that cannot be made or written to; nothing is made.
+    """Refuse a folder that cannot be made or written to; the check makes no folder.
 
     Args:
-        folder: of files to come.
-        remedy: how another one is chosen, for the error.
+        folder: folder of files to write later.
+        remedy: how to choose another folder, for the error.
 
     Raises:
-        ValueError: if it, or the nearest folder above it that exists, is a file or read-only.
+        ValueError: if the nearest existing path, the folder or one above, is a file or read-only.
     """
     path = Path(local_path(folder, "folder")).absolute()
     nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
@@ -40,14 +40,14 @@ def check_folder(folder: str | Path, remedy: str = _ANOTHER) -> None:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write all of the files, or none if one of them cannot be written.
+    """Write all files, or none if one of them cannot be written.
 
     Args:
-        folder: made if it is missing.
-        files: name to content; older ones are replaced.
+        folder: folder of the files; made if it is missing.
+        files: name to content; older files are replaced.
 
     Raises:
-        OSError: if one cannot be written.
+        OSError: if a file cannot be written.
     """
     is_new = not folder.exists()
     scratch = {name: folder / f"{name}.partial" for name in files}
@@ -69,7 +69,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def spared(path: Path) -> Iterator[None]:
-    """Make a file that the run can do without: if it cannot be written, there is one warning."""
+    """Turn an error in writing a file that the run does not need into a warning."""
     try:
         yield
     except OSError as error:
@@ -79,12 +79,12 @@ def spared(path: Path) -> Iterator[None]:
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure, if that can be done."""
+    """Write a figure; warn if it cannot be written."""
     with spared(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
 
 
 def reason_of(error: OSError) -> str:
-    """The system's reason, without number and path."""
+    """The system's reason for an error, without its number and path."""
     return error.strerror or str(error)

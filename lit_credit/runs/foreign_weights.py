@@ -1,4 +1,4 @@
-"""Weights from elsewhere into a net."""
+"""Loading weights that another project has saved into a net."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,21 +19,22 @@ def load_weights(net: nn.Module, path: str | Path, argument: str = "path") -> No
     """Start a net from the weights in a file of any project.
 
     The file holds a ``state_dict`` as ``torch.save`` writes it, bare or below the key
-    ``state_dict``, ``model_state_dict`` or ``model``, or below any other if there is but one. A
-    prefix that all tensors of the net have there, such as ``net.``, ``model.`` or ``module.``, is
-    left out; what does not have it belongs to no net and is ignored. Of two nets that fit alike,
-    such as a student and its teacher, none is taken. Every tensor of the net must be there in its
-    shape; of tensors that the net shares, one. Fixed feedback matrices may be missing: they stay
-    as drawn.
+    ``state_dict``, ``model_state_dict`` or ``model``, or below any other key if only one holds
+    tensors. A prefix that all tensors of the net have in the file, such as ``net.``, ``model.`` or
+    ``module.``, is removed; tensors without this prefix are ignored. If two nets in the file fit
+    equally well, such as a student and its teacher, the file is refused. Every tensor of the net
+    must be in the file with its shape; a shared tensor needs one of its names. Fixed feedback
+    matrices may be missing: they stay as drawn.
 
     Args:
-        net: whose parameters and buffers are replaced.
-        path: of the file, which is read with ``weights_only=True``.
-        argument: that the path was given as, for errors.
+        net: the net whose parameters and buffers are replaced.
+        path: path of the file, which is read with ``weights_only=True``.
+        argument: the argument that the path comes from, for errors.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds no such weights, naming the tensors that do not fit, or several.
+        ValueError: if the file holds no weights that fit, naming the tensors that do not fit, or
+            the weights of several nets.
 
     Example:
         >>> import tempfile, torch
@@ -52,7 +53,7 @@ def load_weights(net: nn.Module, path: str | Path, argument: str = "path") -> No
         raise ValueError(f"`{argument}`: {error}") from error
     own = net.state_dict(keep_vars=True)
     parameters = dict(net.named_parameters())
-    filled = {id(own[name]) for name in given if name in own}  # under any of a tensor's names
+    filled = {id(own[name]) for name in given if name in own}  # by any name of a shared tensor
     missing = [n for n in own if n not in given and (n in parameters or not _is_feedback(n))]
     missing = [name for name in missing if id(own[name]) not in filled]
     unexpected = [name for name in given if name not in own]
@@ -72,7 +73,7 @@ def load_weights(net: nn.Module, path: str | Path, argument: str = "path") -> No
 
 
 def _tensors(found: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state_dict of a file; raises ValueError if there is none, or no way to tell which."""
+    """The state_dict of a file; raises ValueError if there is none, or one of several to choose."""
     for inner in (*(found.get(name) for name in _WRAPPERS), found):
         if tensors := _by_name(inner):
             return tensors
@@ -98,7 +99,7 @@ def _by_name(inner: Any) -> dict[str, Tensor]:
 
 
 def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors below the prefix under which most names of the net are found."""
+    """The tensors below the prefix that finds most names of the net."""
     ends = {name.rpartition(".")[2] for name in own}
     candidates = {""}
     for name in given:
@@ -106,7 +107,7 @@ def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Any]) -> dict[st
         if parts[-1] in ends:
             candidates |= {".".join([*parts[:n], ""]) for n in range(1, len(parts))}
     found = {prefix: _fit(given, prefix, own) for prefix in candidates}
-    # Of prefixes that find as many names, the one that leaves out least.
+    # Of prefixes that find equally many names, the shortest.
     best = max(sorted(candidates, key=lambda prefix: (len(prefix), prefix)), key=found.__getitem__)
     alike = sorted(prefix for prefix in candidates if found[prefix] == found[best])
     needed = sum(not _is_feedback(name) for name in own)
@@ -119,7 +120,7 @@ def _without_prefix(given: dict[str, Tensor], own: Mapping[str, Any]) -> dict[st
 
 
 def _fit(given: Mapping[str, Tensor], prefix: str, own: Mapping[str, Any]) -> tuple[int, int]:
-    """How many names of a net are found below a prefix, and how many of them in their shape."""
+    """How many names of a net are found below a prefix, and how many with the right shape."""
     names = [name for name in own if f"{prefix}{name}" in given]
     return len(names), sum(given[f"{prefix}{n}"].shape == own[n].shape for n in names)
 

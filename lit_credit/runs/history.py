@@ -1,4 +1,4 @@
-"""Rows of measurements in a file that survives the run."""
+"""Writing rows of measurements to a file that a resumed run continues."""
 
 import os
 import time
@@ -18,24 +18,25 @@ __all__ = ["History", "Row", "read_history"]
 
 
 class History:
-    """An append-only JSON lines file, one row a measurement, flushed row by row.
+    """An append-only JSON lines file with one row per measurement, flushed row by row.
 
-    A row that cannot be written, because the disk is full, stays in memory and in checkpoints, and
-    is written before the next one; there is one warning. Checkpoints hold no other rows: they say
-    which part of which file holds them, and a resumed run reads them there.
+    A row that cannot be written, for example because the disk is full, stays in memory and in
+    checkpoints, and is written before the next row; there is one warning. Checkpoints hold only
+    such rows. For all others they name the file and the part of it that holds them, and a resumed
+    run reads them there.
 
     In the file NaN is ``null`` and infinities are the strings ``"Infinity"`` and ``"-Infinity"``,
-    so that any JSON reader takes it.
+    so that any JSON reader can read it.
 
     Args:
-        path: the file, or None to keep the rows in memory, and all of them in checkpoints.
-        rows: rows measured before: the file is made to hold just these. A file found at ``path``
-            that begins otherwise is kept under the next free of the names ``<name>.1.jsonl``,
+        path: the file, or None to keep all rows in memory and in checkpoints.
+        rows: rows measured before; the file is made to hold exactly these. If a file at ``path``
+            begins with other rows, it is kept under the next free of the names ``<name>.1.jsonl``,
             ``<name>.2.jsonl``.
 
     Attributes:
         rows: all rows so far.
-        last_step: that of the last row, also where the rows of a resumed run are lost; -1 of none.
+        last_step: step of the last row, even if the rows of a resumed run are lost; -1 if none.
         saved_at: time at which the state of a resumed run was saved, if it is known.
 
     Raises:
@@ -54,7 +55,7 @@ class History:
         self._begin(path, rows or [], True)
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take what a checkpoint holds of a history; its rows are read by :meth:`open`."""
+        """Take a history's state from a checkpoint; :meth:`open` reads the rows in its file."""
         self._saved, self.saved_at = state, state.get("saved_at")
         self.rows = list(state["rows"])
         self.last_step = max(state.get("last_step", -1), *(row["step"] for row in self.rows), -1)
@@ -64,14 +65,14 @@ class History:
 
         Args:
             path: see the class.
-            step: optimizer steps of the run at its start. Rows of the file that were written after
-                the checkpoint stay up to this step; later ones will be measured again. -1 keeps
-                none of them.
-            checkpoint: that the run is resumed from, if there is one; beside it lie the rows of a
-                run that had another folder.
+            step: number of optimizer steps at the start of the run. Rows of the file that were
+                written after the checkpoint are kept up to this step; later ones will be measured
+                again. -1 keeps none of them.
+            checkpoint: the checkpoint that the run is resumed from, if any. The rows of a run that
+                had another folder are searched beside it.
 
         Returns:
-            The rows that were written after the checkpoint.
+            The kept rows that were written after the checkpoint.
 
         Raises:
             ValueError: see the class.
@@ -83,7 +84,7 @@ class History:
         return [row for row in rows if row["step"] > known]
 
     def read_again(self, step: int, checkpoint: Any = None) -> list[Row]:
-        """The rows that a loaded state tells of; see :meth:`open`."""
+        """Read the rows that a loaded state refers to; see :meth:`open`."""
         return self._find(step, checkpoint, None)[0]
 
     def _find(self, step: int, checkpoint: Any, path: Path | None) -> tuple[list[Row], bool]:
@@ -92,8 +93,8 @@ class History:
         return find_rows(self._saved, step, path, checkpoint)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds, of a size that does not grow with the rows in the file."""
-        if self._saved is not None:  # it was not opened since
+        """The state for a checkpoint; its size does not grow with the rows in the file."""
+        if self._saved is not None:  # the history was not opened since it was loaded
             return dict(self._saved)
         held = self._in_file if self.path is not None and self._is_as_written(self.path) else 0
         found: dict[str, Any] = {"rows": self.rows[held:], "last_step": self.last_step}
@@ -119,7 +120,7 @@ class History:
             epoch: epochs completed so far; 0 is before training.
             name: the diagnostic.
             values: tag to number.
-            proved: statement to relative error; the row has it if there is any.
+            proved: statement to relative error; left out of the row if there is none.
         """
         row: Row = {"step": step, "epoch": epoch, "name": name, "values": values}
         if proved:
@@ -131,7 +132,7 @@ class History:
         return row
 
     def _begin(self, path: Path | None, rows: list[Row], are_all: bool) -> None:
-        """Make the file hold ``rows``, and no others; keep one that may hold more of the run."""
+        """Make the file hold exactly ``rows``; rename an older file that may hold other rows."""
         self.path = path = None if path is None else Path(local_path(path)).absolute()
         self.rows = list(rows)
         self.last_step = max(self.last_step, *(row["step"] for row in rows), -1)
@@ -144,7 +145,7 @@ class History:
             is_more = path.stat().st_size > len(data)
             if data and _begins_with(path, data) and (are_all or not is_more):
                 self._holds(data)
-                with suppress(OSError):  # told when the next row is written
+                with suppress(OSError):  # the next row that is written will warn
                     os.truncate(path, self._end)
                 return
             path.rename(_free_name(path))
@@ -155,9 +156,9 @@ class History:
         """Write the rows that the file lacks."""
         try:
             if self._in_file and not self._is_as_written(path):
-                self._in_file = self._end = self._crc = 0  # somebody else has changed it
+                self._in_file = self._end = self._crc = 0  # another process has changed it
             data = lines_of(self.rows[self._in_file :])
-            # All rows at once are written beside the file, which a kill then leaves whole.
+            # All rows together are written beside the file, so that a kill leaves the file whole.
             if self._in_file or path.is_symlink():
                 _append(path, self._end, data)
             else:
@@ -185,10 +186,10 @@ class History:
             return False
 
     def _sync(self) -> None:
-        """Have the disk hold what a checkpoint counts on, as it holds the checkpoint."""
+        """Sync the file to disk, since a checkpoint on disk refers to its rows."""
         if self.path is None or self._synced == self._end:
             return
-        with suppress(OSError):  # a file system that knows no such thing
+        with suppress(OSError):  # a file system without fsync
             with self.path.open("rb+") as file:
                 os.fsync(file.fileno())
             self._synced = self._end
@@ -203,7 +204,7 @@ def _begins_with(path: Path, data: bytes) -> bool:
 
 
 def _append(path: Path, end: int, data: bytes) -> None:
-    """Write behind the first ``end`` bytes; what lies there is of a line that was not finished."""
+    """Write after the first ``end`` bytes; any bytes there belong to an unfinished line."""
     with path.open("ab", buffering=0) as file:
         if file.seek(0, os.SEEK_END) > end:
             file.truncate(end)
@@ -228,7 +229,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    # With a dot: `<name>-1.jsonl` is the file of a second diagnostic of one name.
+    # With a dot: `<name>-1.jsonl` is the file of a second diagnostic of the same name.
     number = 1
     while (free := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
         number += 1

@@ -1,4 +1,4 @@
-"""The rows of a resumed run, read again from the file that its checkpoint tells of."""
+"""Reading the rows of a resumed run from the file that its checkpoint names."""
 
 import os
 import warnings
@@ -15,38 +15,38 @@ __all__ = ["find_rows"]
 
 
 class _Told(NamedTuple):
-    """What a checkpoint tells of the file that holds the rows."""
+    """What a checkpoint tells about the file that holds the rows."""
 
     path: str
-    """The file, when it was saved."""
+    """The file's path when the checkpoint was saved."""
     rows: int
     bytes: int
     crc: int
-    """Of these bytes."""
+    """Checksum of these bytes."""
     first: int
-    """That of the first line, by which a file that was changed is known."""
+    """Checksum of the first line, which identifies a file that was changed later."""
 
 
 def find_rows(
     state: Mapping[str, Any], step: int, own: Path | None, checkpoint: Any
 ) -> tuple[list[Row], bool]:
-    """The rows of the run that saved a state.
+    """Find the rows of the run that saved a state.
 
-    They are looked for in the file that the resumed run writes, in the one that the state names,
-    and beside the checkpoint, or at the same place relative to one of the folders above it, as in
-    a run that was moved. The right file is known by its contents. Where there is none, a warning
-    says so, and what is left of the rows is returned.
+    They are searched in the file that the resumed run writes, in the file that the state names,
+    and, for a run that was moved, at the same place relative to the folders above the checkpoint.
+    The right file is recognised by its contents. If there is none, a warning says so, and the rows
+    that are left are returned.
 
     Args:
-        state: of :meth:`lit_credit.runs.history.History.state`, or of an older version, with all
-            of the rows.
-        step: up to which the file's rows of after the save are rows of the run that goes on; what
-            was measured later is measured again. -1 leaves out all that the state does not tell of.
-        own: the file that it writes, or None.
-        checkpoint: the file that it is resumed from, or None.
+        state: from :meth:`lit_credit.runs.history.History.state`, or from an older version, with
+            all rows.
+        step: rows written after the save are kept up to this step; later ones will be measured
+            again. -1 keeps none of them.
+        own: the file that the resumed run writes, or None.
+        checkpoint: the file that the run is resumed from, or None.
 
     Returns:
-        The rows, and whether these are all.
+        The rows, and whether these are all rows.
     """
     kept = list(state["rows"])
     if not state.get("file"):
@@ -60,7 +60,7 @@ def find_rows(
         if len(data) >= told.bytes and zlib.crc32(data[: told.bytes]) == told.crc:
             rows = [*rows_of(data[: told.bytes], path), *kept]
             last = rows[-1]["step"] if rows else -1
-            # Measured after the checkpoint was saved, and before the next step was taken.
+            # Rows measured after the checkpoint was saved, and before the next step was taken.
             later = (row for row in _readable(data[told.bytes :]) if last < row["step"] <= step)
             return [*rows, *later], True
         seen.append(path)
@@ -77,13 +77,13 @@ def find_rows(
 
 
 def _places(told: _Told, own: Path | None, checkpoint: Any) -> Iterator[Path]:
-    """Files that may hold the rows, the likeliest first, each once."""
+    """Files that may hold the rows, each once, the likeliest first."""
     saved, found = Path(told.path), dict.fromkeys([] if own is None else [own])
     found[saved] = None
-    if not told.rows:  # nothing that the file could be known by, unless there is no other
+    if not told.rows:  # no contents to recognise: only a single candidate counts
         alone = not any(saved.parent.glob(f"{_literal(saved.stem)}.*{saved.suffix}"))
         return iter([saved] if alone else [])
-    for path in [*found]:  # kept under another name, where another run has begun
+    for path in [*found]:  # renamed when another run began there
         found |= dict.fromkeys(sorted(path.parent.glob(f"{_literal(path.stem)}.*{path.suffix}")))
     if checkpoint and not is_remote(checkpoint):
         ends = list(
@@ -106,7 +106,7 @@ def _contents(path: Path) -> bytes | None:
 
 
 def _readable(data: bytes) -> list[Row]:
-    """The rows before the first line that is not one."""
+    """The rows before the first line that is not a row."""
     rows: list[Row] = []
     for line in data.splitlines():
         try:
@@ -117,7 +117,7 @@ def _readable(data: bytes) -> list[Row]:
 
 
 def _left(told: _Told, own: Path | None, seen: list[Path]) -> tuple[list[Row], str]:
-    """What a file that is not as it was still has, and what is the matter."""
+    """The rows that a changed file still has, and a text about what is wrong with it."""
     for path in seen:
         data = _contents(path) or b""
         if zlib.crc32(data[: data.find(b"\n") + 1]) == told.first:

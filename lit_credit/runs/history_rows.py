@@ -1,4 +1,4 @@
-"""What a row of measurements is, and its line in a file."""
+"""Reading and writing rows of measurements as lines of JSON."""
 
 import json
 import math
@@ -36,14 +36,14 @@ def read_history(path: str | Path) -> list[Row]:
 
 
 def rows_of(data: bytes, source: object) -> list[Row]:
-    """The rows that the contents of a history file hold; see :func:`read_history`.
+    """Parse the contents of a history file; see :func:`read_history`.
 
     Args:
         data: contents of the file.
         source: the file, for the error.
 
     Raises:
-        ValueError: if any line but a last one that is cut off is not a row.
+        ValueError: if a line is not a row, except a last line that is cut off.
     """
     lines = data.rstrip().split(b"\n") if data.strip() else []
     cut_off = not data.endswith(b"\n")
@@ -63,7 +63,7 @@ def rows_of(data: bytes, source: object) -> list[Row]:
 
 
 class _NotARow(ValueError):
-    """JSON, but not that of a row."""
+    """A line is JSON, but not a row."""
 
 
 def _row(line: bytes) -> Row:
@@ -97,7 +97,7 @@ def _shown(text: str | bytes) -> str:
 
 
 def lines_of(rows: Sequence[Row]) -> bytes:
-    """The lines that a file holds of rows."""
+    """The rows as lines of a history file."""
     return "".join(map(_encode, rows)).encode()
 
 

@@ -1,4 +1,4 @@
-"""Folders and tables that one process at a time writes to."""
+"""Locking folders and tables, so that one process at a time writes to them."""
 
 import contextlib
 import errno
@@ -20,22 +20,22 @@ __all__ = ["hold", "hold_folder"]
 _POLL_SECONDS = 0.2
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _HELD: set[Path] = set()
-"""By this process, which the system never locks out of its own files."""
+"""Files held by this process, since the system never locks a process out of its own files."""
 
 
 @contextlib.contextmanager
 def hold(path: Path, what: str, patience: float = 0) -> Iterator[None]:
     """Hold a lock file, which names process and host, for the length of a ``with`` block.
 
-    A killed process leaves its file behind. On the host that it ran on, that file locks nobody
-    out: the system knows whether the process that locked it still runs. Of another host this cannot
-    be known, so its file locks everybody out until a person removes it.
+    A killed process leaves its file behind. On its own host that file locks nobody out, because the
+    system knows whether the process still runs. On other hosts the system cannot know this, so the
+    file locks everybody out until a person removes it.
 
     Folders above the file are made. Those that are still empty at the end are removed.
 
     Args:
-        path: of the lock file.
-        what: what it stands for, for the error.
+        path: path of the lock file.
+        what: name of the locked thing, for the error.
         patience: seconds to wait for a process that is about to end.
 
     Raises:
@@ -65,16 +65,17 @@ def hold(path: Path, what: str, patience: float = 0) -> Iterator[None]:
 def hold_folder(folder: str | Path, patience: float = 0) -> Iterator[None]:
     """Hold a folder by a lock file beside it, as :func:`hold` does.
 
-    The folder is made at once, so that loggers that number their folders count it, and is removed
-    if it is empty at the end. No file lies in it: loggers warn of folders that hold some.
+    The folder is made at once, so that loggers that number their folders count it. It is removed if
+    it is empty at the end. The lock file lies outside it if possible, because loggers warn about
+    folders that hold files.
 
     Args:
-        folder: to be made, or found. On a remote file system (``s3://...``) nothing is held.
+        folder: the folder; made if missing. A remote folder (``s3://...``) is not held.
         patience: seconds to wait for a process that is about to end.
 
     Raises:
-        ValueError: if another process, or this one, holds it.
-        OSError: if it cannot be made.
+        ValueError: if another process, or this one, holds the folder.
+        OSError: if the folder cannot be made.
     """
     if "://" in str(folder):
         yield
@@ -92,22 +93,22 @@ def hold_folder(folder: str | Path, patience: float = 0) -> Iterator[None]:
 
 
 def _take(path: Path, made: list[Path]) -> int | None:
-    """A descriptor of the locked file, or None if another process has it."""
-    while path not in _HELD:  # else not even opened: closing it would end the lock
+    """Lock the file; return its descriptor, or None if another process holds it."""
+    while path not in _HELD:  # a held file is not even opened: closing it would end the lock
         made += _make_folders(path.parent)
         try:
             descriptor, is_new = _open(path)
         except FileNotFoundError:
-            continue  # whoever made the folder has just removed it
+            continue  # its maker has just removed the folder
         except PermissionError:
             if path.exists():
-                return None  # of another user
+                return None  # another user's file
             raise
         try:
             locked = _lock(descriptor)
             if locked and not _is_at(descriptor, path):
                 os.close(descriptor)
-                continue  # whoever held it has just removed it
+                continue  # its holder has just removed the file
             if locked is not False and (is_new or _is_free(_holder(descriptor), locked is None)):
                 os.ftruncate(descriptor, 0)
                 os.lseek(descriptor, 0, os.SEEK_SET)
@@ -122,7 +123,7 @@ def _take(path: Path, made: list[Path]) -> int | None:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make the folder; returns what was made, outermost first."""
+    """Make the folder; return the folders that were made, outermost first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing[::-1]
@@ -146,7 +147,7 @@ def _lock(descriptor: int) -> bool | None:
     if fcntl is None:
         return None
     try:
-        # Unlike `flock`, not inherited: a worker of a killed run must not hold its lock.
+        # Unlike `flock`, not inherited by workers: those of a killed run must not hold its lock.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _NO_LOCKS:
@@ -163,7 +164,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _is_free(holder: dict[str, Any], without_locks: bool) -> bool:
-    """Whether a file that was found, and that no process of this host has locked, may be taken."""
+    """Whether an existing lock file, which no process of this host has locked, may be taken."""
     if holder.get("host", _own()["host"]) != _own()["host"]:
         return False
     return _is_dead(holder.get("pid")) if without_locks else True
@@ -184,7 +185,7 @@ def _own() -> dict[str, Any]:
 
 
 def _holder(descriptor: int) -> dict[str, Any]:
-    # By the descriptor that holds the lock: closing another one of the same file would end it.
+    # Read by the descriptor that holds the lock: closing another one would end the lock.
     os.lseek(descriptor, 0, os.SEEK_SET)
     try:
         found = json.loads(os.read(descriptor, 4096))

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: which one `last` means, and what else its folders hold."""
+"""Finding the checkpoints of a run, and the one that `--ckpt_path last` means."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -22,11 +22,11 @@ __all__ = [
     "run_folders",
 ]
 
-_MEMBERS = "members"  # of an ensemble, each of which is another net
+_MEMBERS = "members"  # checkpoints of an ensemble's members, which are other nets
 
 
 class Saved(NamedTuple):
-    """What a checkpoint tells of its run; ``step`` is -1 if it cannot be read."""
+    """What a checkpoint tells about its run; ``step`` is -1 if the file cannot be read."""
 
     path: Path
     step: int = -1
@@ -37,7 +37,7 @@ class Saved(NamedTuple):
 
 
 def look_into(path: Path) -> Saved:
-    """Step, rule and seed of a checkpoint, without its tensors where its format allows that."""
+    """Read step, rule and seed of a checkpoint; its tensors are not loaded if its format allows."""
     when = path.stat().st_mtime_ns
     try:
         try:
@@ -45,7 +45,7 @@ def look_into(path: Path) -> Saved:
         except RuntimeError:  # not a zip file
             found = read_checkpoint(path)
         step = int(found.get("global_step", 0))
-    except Exception:  # torch raises anything where a file is cut off
+    except Exception:  # torch raises various errors if a file is cut off
         return Saved(path, saved_at=when)
     entry, configured = found.get("lit_credit"), found.get("configuration")
     return Saved(
@@ -59,7 +59,7 @@ def look_into(path: Path) -> Saved:
 
 
 def newest(found: Iterable[Saved]) -> Saved | None:
-    """That of most steps, and of several the one that was written last."""
+    """The resumable checkpoint of most steps; of several, the one written last."""
     taken = (saved for saved in found if saved.resumes)
     return max(taken, key=lambda saved: (saved.step, saved.saved_at), default=None)
 
@@ -72,13 +72,13 @@ def run_folders(trainer: Trainer) -> list[Path]:
 
 
 def checkpoint_folders(trainer: Trainer) -> list[str]:
-    """The folders that checkpoint callbacks were given."""
+    """The folders that checkpoint callbacks write to."""
     callbacks: list[Any] = list(trainer.checkpoint_callbacks)
     return [str(c.dirpath) for c in callbacks if getattr(c, "dirpath", None)]
 
 
 def checkpoint_files(trainer: Trainer) -> list[Path]:
-    """The files of a run that may be checkpoints, in the folders that it saves to."""
+    """All files in a run's folders that may be its checkpoints."""
     root = trainer.default_root_dir
     flat: list[str | Path] = [root, *checkpoint_folders(trainer)]
     if not trainer.loggers:
@@ -97,15 +97,16 @@ def checkpoint_files(trainer: Trainer) -> list[Path]:
 
 
 def find_last(trainer: Trainer, rule: str, seed: Any) -> Path | None:
-    """The newest checkpoint of the run, or None if it has not begun.
+    """Find the newest checkpoint of the run; None if the run has not begun.
 
     Args:
-        trainer: of the run.
-        rule: its class; a checkpoint that names another one is of another run.
-        seed: of the run; likewise.
+        trainer: the Trainer of the run.
+        rule: class name of the rule; a checkpoint that names another rule is of another run.
+        seed: seed of the run; a checkpoint that names another seed is of another run.
 
     Raises:
-        ValueError: if the newest is damaged, or the run has begun and none can be taken.
+        ValueError: if the newest checkpoint is damaged, or the run has begun and no checkpoint can
+            be resumed.
     """
     found = [look_into(path) for path in checkpoint_files(trainer)]
     own = [s for s in found if s.rule in (None, rule) and (s.seed in (None, seed))]
@@ -136,7 +137,7 @@ def find_last(trainer: Trainer, rule: str, seed: Any) -> Path | None:
 
 
 def _traces(folder: Path, found: list[Saved]) -> Iterator[str]:
-    """What a run that has taken steps leaves in its folder, in words."""
+    """Texts about the traces that a run leaves in its folder."""
     inside = [s for s in found if folder.resolve() in s.path.resolve().parents]
     for saved in inside:
         yield f"{saved.path.name}, of {_kind(saved)}"

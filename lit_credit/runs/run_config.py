@@ -1,4 +1,4 @@
-"""The configurations in a run's folder: the first one, and those that it was resumed with."""
+"""Writing the configuration into a run's folder, at its start and when it is resumed."""
 
 from pathlib import PurePath
 from typing import Any
@@ -14,25 +14,26 @@ from lit_credit.utils.paths import local_path
 __all__ = ["SaveFitConfig"]
 
 _STARTS = ("ckpt_path", "init_from", "on_resume")
-"""Options that say how a run starts, not what it does."""
+"""Options that say how a run starts; they are ignored when configurations are compared."""
 
 
 class SaveFitConfig(SaveConfigCallback):
     """Writes ``config.yaml`` into the folder of a run when it trains, not when it is tested.
 
-    The file is that of the run's start and stays as it is. A run that is resumed with another
-    configuration, such as more epochs, writes ``config-1.yaml``, then ``config-2.yaml``.
+    The file holds the configuration of the run's start, and is not changed later. A run that is
+    resumed with another configuration, such as more epochs, writes ``config-1.yaml``, then
+    ``config-2.yaml``.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing yet: a checkpoint that is then refused must not cost the run its own file."""
+        """Write nothing yet: the checkpoint to resume from may still be refused."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file.
 
-        Last of all callbacks: a slip that shows in a first measurement leaves no run behind.
+        This callback is the last one: if a first measurement fails, no configuration is written.
         """
-        folder = trainer.log_dir  # which is broadcast
+        folder = trainer.log_dir  # broadcasts, so every process must ask
         text = self.parser.dump(self.config, skip_none=False)
         name = _new_name(folder, text) if trainer.is_global_zero else None
         name = trainer.strategy.broadcast(name)
@@ -42,7 +43,7 @@ class SaveFitConfig(SaveConfigCallback):
 
 
 def _new_name(folder: Any, text: str) -> str | None:
-    """The name to write to; None if the newest file says the same."""
+    """The name of the file to write; None if the newest file holds the same configuration."""
     folder = local_path(folder)
     system = get_filesystem(folder)
     paths = [str(path) for path in system.glob(f"{folder}/config*.yaml")]

@@ -1,4 +1,4 @@
-"""Run folders: what was run, and what it measured."""
+"""Finding run folders, and reading their configurations and histories."""
 
 import json
 import os
@@ -25,11 +25,11 @@ __all__ = [
     "read_run",
 ]
 
-# What may differ between two runs that are still seeds of one experiment: where files lie, how
-# they are read, and every seed.
+# Arguments that may differ between two seeds of one experiment, besides the seeds: where files lie
+# and how they are read.
 _PLACES = {"root", "download", "num_workers"}
 _LONGEST = 1_000_000
-"""Bytes of a line that are looked at."""
+"""Largest number of bytes of a line that are read."""
 _TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "precision")
 
 
@@ -53,11 +53,11 @@ class Run:
     """Optimizer steps after which training ends, -1 for any number."""
     histories: dict[str, list[Row]]
     class_path: str = ""
-    """Of the rule; empty if the folder has no configuration."""
+    """Class path of the rule; empty if the folder has no configuration."""
     task: str = ""
     """Class path of the task; empty if there is none."""
     callbacks: tuple[str, ...] = ()
-    """Their class paths."""
+    """Class paths of the callbacks."""
 
     @property
     def last_epoch(self) -> int:
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it stopped before its configured number of epochs, or of steps."""
+        """Whether the run stopped before its configured number of epochs or steps."""
         if self.max_epochs is None or self.last_epoch >= self.max_epochs:
             return False
         last_step = max(int(row["step"]) for rows in self.histories.values() for row in rows)
@@ -74,12 +74,12 @@ class Run:
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:
-    """Folders with a ``config.yaml`` and a history, among ``paths`` and anywhere below them.
+    """Find folders with a ``config.yaml`` and a history, among ``paths`` and anywhere below them.
 
-    A path below which there is none may itself be a folder of histories without a configuration.
+    A path without such folders may itself be a folder of histories without a configuration.
 
     Args:
-        paths: run folders, or folders that contain some.
+        paths: run folders, or folders that contain run folders.
 
     Returns:
         Each run folder once, in the order of the arguments, sorted below each.
@@ -111,11 +111,12 @@ def read_run(folder: Path, histories: Callable[[Run], Iterable[str]] | None = No
     """Read a run folder.
 
     Args:
-        folder: with ``config.yaml``, the full configuration of a LightningCLI, and histories. Of a
-            run that was resumed with another one, ``config-N.yaml``, the newest counts. Without a
-            configuration the run is an experiment of its own, named by its folder.
-        histories: of the run as it is configured, the names of the histories to read, whose rows
-            must be in order; those that the folder lacks are left out. None reads all.
+        folder: the folder with histories and ``config.yaml``, the full configuration of a
+            LightningCLI. If the run was resumed with other configurations (``config-N.yaml``), the
+            newest is read. Without a configuration the run is an experiment of its own, named after
+            its folder.
+        histories: maps the run as configured to the names of the histories to read; their rows must
+            be in order, and names that the folder lacks are left out. None reads all histories.
 
     Raises:
         ValueError: if the configuration does not name the rule, or a history has no rows.
@@ -133,12 +134,12 @@ def read_run(folder: Path, histories: Callable[[Run], Iterable[str]] | None = No
 
 
 def history_files(folder: Path) -> list[Path]:
-    """Every ``*.jsonl`` of the folder that begins as a history does, by name."""
+    """All ``*.jsonl`` files of the folder that begin as a history does, sorted by name."""
     return sorted(path for path in folder.glob("*.jsonl") if _begins_as_history(path))
 
 
 def _begins_as_history(path: Path) -> bool:
-    """Whether it may be one; a file that is empty or that cannot be read may."""
+    """Whether a file may be a history; a file that is empty or cannot be read may be one."""
     try:
         with path.open("rb") as file:
             line = file.readline(_LONGEST)
@@ -200,12 +201,12 @@ def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def newest_config(folder: Path) -> Path:
-    """The configuration that a run has gone on with last: ``config-N.yaml``, or ``config.yaml``."""
+    """The newest configuration of a run: ``config-N.yaml`` of the largest N, or ``config.yaml``."""
     return max([folder / "config.yaml", *folder.glob("config-*.yaml")], key=config_number)
 
 
 def config_number(path: Any) -> int:
-    """N of a path ``config-N.yaml``, and 0 of any other."""
+    """The number N of a path ``config-N.yaml``; 0 for any other path."""
     found = re.fullmatch(r"config-(\d+)\.yaml", PurePath(path).name)
     return int(found[1]) if found else 0
 
@@ -246,10 +247,11 @@ def _count(trainer: dict[str, Any], key: str, path: Path) -> int | None:
 
 
 def read_ordered_rows(path: Path) -> list[Row]:
-    """The rows of a history.
+    """Read the rows of a history, and check their order.
 
     Raises:
-        ValueError: if it has none, one is broken, or they are not in the order of a run.
+        ValueError: if there are no rows, a row is broken, or the rows are not in the order of a
+            run.
     """
     rows = _read_rows(path)
     for number, (row, following) in enumerate(pairwise(rows), 2):

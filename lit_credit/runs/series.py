@@ -1,4 +1,4 @@
-"""Curves over epochs, read from the rows of a history."""
+"""Reading curves over epochs from the rows of a history."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ Curve = dict[int, float]
 """Epoch to value."""
 
 Histories = Mapping[str, Sequence[Row]]
-"""The histories of one run: name of the file without its ending, and its rows."""
+"""The histories of one run: name of the file without its ending, to its rows."""
 
 _LAYER = re.compile(r"L(\d+)")
 
 
 def layer_tags(rows: Sequence[Row], prefix: str) -> list[str]:
-    """The tags that begin with ``prefix``, layers by their number, others as they first appear.
+    """The tags that begin with ``prefix``: first others as they appear, then layers by number.
 
     Args:
         rows: rows of a history.
@@ -38,12 +38,12 @@ def layer_tags(rows: Sequence[Row], prefix: str) -> list[str]:
 
 
 def series(rows: Sequence[Row], tag: str, by: str = "epoch") -> Curve:
-    """The values of one tag, by epoch; of several rows in one epoch the first, at its border.
+    """The values of one tag by epoch; of several rows in an epoch, the first one counts.
 
     Args:
         rows: rows of a history.
         tag: the quantity.
-        by: the key of the row to index by, ``epoch`` or ``step``.
+        by: the key of a row to index by, ``epoch`` or ``step``.
 
     Example:
         >>> series([{"step": 9, "epoch": 1, "name": "", "values": {"a": 2.0}}], "a")
@@ -57,11 +57,11 @@ def series(rows: Sequence[Row], tag: str, by: str = "epoch") -> Curve:
 
 
 def layer_mean(rows: Sequence[Row], prefix: str) -> Curve:
-    """The mean over layers, by epoch; NaN as soon as one layer's value is.
+    """The mean over layers by epoch; NaN if the value of one layer is NaN.
 
     Args:
         rows: rows of a history.
-        prefix: what the layers' tags begin with.
+        prefix: the prefix of the layers' tags.
 
     Example:
         >>> values = {"a/L00": 1.0, "a/L01": 0.5}
@@ -75,11 +75,11 @@ def layer_mean(rows: Sequence[Row], prefix: str) -> Curve:
 
 
 def last_layer(rows: Sequence[Row], prefix: str) -> Curve:
-    """The values of the last layer, by epoch; empty if there is none.
+    """The values of the last layer by epoch; empty if there are no layers.
 
     Args:
         rows: rows of a history.
-        prefix: what the layers' tags begin with.
+        prefix: the prefix of the layers' tags.
 
     Example:
         >>> values = {"a/L00": 1.0, "a/L01": 0.5}

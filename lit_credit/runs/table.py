@@ -1,4 +1,4 @@
-"""Tables for spreadsheets."""
+"""Writing tables as CSV."""
 
 import csv
 import math
@@ -12,11 +12,11 @@ TableRow = Mapping[str, str | int | float]
 
 
 def write_table(path: Path, rows: Sequence[TableRow]) -> None:
-    """Write rows of equal columns as CSV; a NaN is an empty cell.
+    """Write rows with equal columns as CSV; NaN becomes an empty cell.
 
     Args:
-        path: of the file; an older one is replaced.
-        rows: at least one.
+        path: path of the file; an older file is replaced.
+        rows: at least one row.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Which code a checkpoint may name. All of it is checked before anything is imported."""
+"""Checking the code that a checkpoint names, before any of it is imported."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ _INSTANTIATORS = {
 }
 _OF_CLASSES = {"net", "task", "optimizer", "lr_scheduler"}
 _OF_NAMES = {"units", "readout", "clip_per_unit", "shared_feedback"}
-"""Arguments of rules whose dotted strings are classes, and those whose are submodules of a net."""
+"""Arguments of rules whose dotted strings name classes, and those whose strings name submodules."""
 _DOTTED = re.compile(r"^[^\W\d]\w*(?:\.[^\W\d]\w*)+$")
 _LONGEST = 10_000
 
@@ -37,19 +37,18 @@ _LONGEST = 10_000
 def check_code(
     arguments: Mapping[str, Any], rule: type[Any], source: Any, *, parsed: bool = True
 ) -> None:
-    """Refuse arguments that name code other than the classes of a rule.
+    """Refuse arguments that name other code than the classes of a rule.
 
-    ``_instantiator`` may be Lightning's own. ``_class_path`` must name a class that is loaded, and
-    is ``rule`` or derived from it. Every other class must be a module, a task, an optimizer, a
-    scheduler, data or a callback, or a function that is annotated to return one, and must be
-    loaded, or be part of lit_credit, torch, torchvision, torchmetrics or Lightning.
+    ``_instantiator`` may be Lightning's own. ``_class_path`` must name a loaded class that is
+    ``rule`` or derived from it. Every other class must be a module, a task, an optimizer, a
+    scheduler, data or a callback, or a function that is annotated to return one. It must be loaded,
+    or be part of lit_credit, torch, torchvision, torchmetrics or Lightning.
 
     Args:
         arguments: ``hyper_parameters`` of a checkpoint.
         rule: the class that is to be built from them.
         source: the file, for the error.
-        parsed: also look at plain strings, which are names of code where an argument takes a
-            function.
+        parsed: also check plain strings, which name code if an argument takes a function.
 
     Raises:
         ValueError: naming the first entry that is refused. Nothing was imported or called.
@@ -71,7 +70,7 @@ def check_code(
 
 
 def imported(path: Any) -> Any:
-    """What a dotted path names among the modules that are loaded; None if nothing."""
+    """The object that a dotted path names among the loaded modules; None if there is none."""
     parts = current_path(path).split(".") if isinstance(path, str) else []
     for border in range(len(parts) - 1, 0, -1):
         found: Any = sys.modules.get(".".join(parts[:border]))
@@ -83,7 +82,7 @@ def imported(path: Any) -> Any:
 
 
 def _named(value: Any, at: str, is_class: bool, seen: set[int]) -> Iterator[tuple[str, str, bool]]:
-    """Every string of a tree that may name code: where, what, and whether as a class."""
+    """Every string of a tree that may name code: its place, the string, and whether a class."""
     if isinstance(value, str):
         yield at, value, is_class
         if len(value) <= _LONGEST and re.search(r"[{\[:\n]", value):  # the parser reads YAML there
@@ -127,7 +126,7 @@ def _check_name(at: str, text: str, is_class: bool, source: Any, parsed: bool) -
 
 
 def _from_package(path: str) -> Any:
-    """What the path names, with the modules on its way imported."""
+    """The object that a path names, after the import of the modules in the path."""
     parts = current_path(path).split(".")
     for border in range(1, len(parts)):
         try:

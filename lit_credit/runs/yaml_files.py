@@ -26,8 +26,8 @@ def read_yaml(path: str | Path) -> Any:
 
     Raises:
         OSError: if the file cannot be opened.
-        ValueError: in one line without the path, if it is not YAML, or what :func:`check_yaml`
-            refuses.
+        ValueError: if the file is not YAML, or :func:`check_yaml` refuses it. The text is one line
+            and does not name the path.
     """
     data = Path(path).read_bytes()
     try:
@@ -53,9 +53,9 @@ def parse_yaml(text: str) -> Any:
         at = "" if mark is None else f"line {mark.line + 1}: "
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise ValueError(f"{at}not YAML of plain data: {what}.") from error
-    except yaml.YAMLError as error:  # as of control characters
+    except yaml.YAMLError as error:  # for example control characters
         raise ValueError(f"not YAML: {' '.join(str(error).split())}.") from error
-    except (KeyError, AttributeError) as error:  # as of `!!bool maybe`, `!!timestamp soon`
+    except (KeyError, AttributeError) as error:  # for example `!!bool maybe`, `!!timestamp soon`
         raise ValueError(f"a value does not fit its tag: {error}.") from error
 
 
@@ -68,13 +68,13 @@ def _plain_data(text: str) -> Any:
 
 
 def checked_loader(load: Callable[[str], Any]) -> Callable[..., Any]:
-    """``load``, but for what :func:`check_yaml` refuses.
+    """Wrap ``load`` so that it refuses what :func:`check_yaml` refuses.
 
-    To parsers of command lines a ``yaml.YAMLError`` means that a word is text, not YAML; so that is
-    all that ``load`` raises here, and what is refused is a ValueError.
+    To parsers of command lines, a ``yaml.YAMLError`` means that a word is text and not YAML. So all
+    errors of ``load`` become a ``yaml.YAMLError``, and refused YAML raises a ValueError.
 
     Args:
-        load: parses YAML of plain data.
+        load: a function that parses YAML of plain data.
 
     Returns:
         A function of the text and the path of its file, for errors.
@@ -85,7 +85,7 @@ def checked_loader(load: Callable[[str], Any]) -> Callable[..., Any]:
         try:
             check_yaml(text)
         except yaml.YAMLError:
-            pass  # `load` says it too
+            pass  # `load` raises it too
         except ValueError as error:
             raise ValueError(f"{at}{error}") from error
         try:
@@ -101,7 +101,7 @@ def checked_loader(load: Callable[[str], Any]) -> Callable[..., Any]:
 
 
 def _refuse_two_spellings(config: Any, at: str) -> None:
-    """``a: {b: 1}`` and ``a.b: 2`` set one argument, as ``b: [x]`` and ``b+: [y]`` do."""
+    """Refuse one argument set twice: ``a: {b: 1}`` and ``a.b: 2``, ``b: [x]`` and ``b+: [y]``."""
     spellings: dict[str, str] = {}
     for spelling in _arguments(config):
         first = spellings.setdefault(spelling.removesuffix("+"), spelling)
@@ -113,7 +113,7 @@ def _refuse_two_spellings(config: Any, at: str) -> None:
 
 
 def _arguments(value: Any, path: str = "") -> Iterator[str]:
-    """The dotted names that a configuration gives values to; ``+`` where it adds to a list."""
+    """The dotted names that a configuration sets; a name ends in ``+`` if it adds to a list."""
     if not isinstance(value, dict):
         return
     for key, item in value.items():
@@ -125,16 +125,16 @@ def _arguments(value: Any, path: str = "") -> Iterator[str]:
 
 
 def check_yaml(text: str) -> None:
-    """Refuse YAML that says one thing twice, or that grows when it is read.
+    """Refuse YAML that has a key twice, or that grows when it is read.
 
-    A loader keeps the last of two equal keys without a word. Aliases of aliases make a terabyte of
-    a hundred bytes, and an alias inside its own anchor makes a circle.
+    A loader silently keeps the last of two equal keys. Aliases of aliases turn a hundred bytes into
+    a terabyte, and an alias inside its own anchor makes a circle.
 
     Args:
         text: YAML.
 
     Raises:
-        ValueError: for a key that stands twice in a mapping, an anchor that contains itself,
+        ValueError: for a key that appears twice in a mapping, an anchor that contains itself,
             aliases that stand for more than 100,000 characters, or more than 100 levels.
         yaml.YAMLError: if it is not YAML.
 
@@ -143,7 +143,7 @@ def check_yaml(text: str) -> None:
         Traceback (most recent call last):
         ValueError: line 1: the key `lr` stands twice, first in line 1. Leave one of the two out.
     """
-    # Events, not nodes: nothing is built, and nothing here recurses.
+    # Parse events, not nodes: no data are built, and no function recurses.
     opened = [_Collection()]
     sizes: dict[str, int] = {}
     aliased = 0
@@ -184,14 +184,14 @@ class _Collection:
     def __init__(self, event: Any = None) -> None:
         self.anchor = (event and event.anchor) or ""
         self.size = 1
-        """Characters, aliases written out."""
+        """Number of characters, with aliases written out."""
         self._keys: dict[tuple[str, str], int] = {}
-        """With the line that each stands in."""
+        """Tag and text of each key, to its line."""
         self._is_mapping = isinstance(event, yaml.MappingStartEvent)
         self._at_key = False
 
     def add(self, size: int, scalar: Any = None) -> None:
-        """Count a part; of a mapping every other one is a key."""
+        """Count a part; in a mapping, every other part is a key."""
         self.size += size
         self._at_key = self._is_mapping and not self._at_key
         if not self._at_key or scalar is None:

@@ -1,1 +1,1 @@
-"""What lit_credit asks of Lightning's Trainer and writes to its loggers."""
+"""Reading the state of Lightning's Trainer, and writing to its loggers."""

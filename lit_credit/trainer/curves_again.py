@@ -1,4 +1,4 @@
-"""The curves of a resumed run in TensorBoard, each point once."""
+"""Continuing the TensorBoard curves of a resumed run, so that each point appears once."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +17,10 @@ __all__ = ["CHARTS", "HYPERPARAMETERS", "already_written", "continue_curves", "f
 CHARTS = "custom_scalars__config__"
 """Tag of the layout of custom scalars."""
 HYPERPARAMETERS = "_hparams_/session_start_info"
-"""Tag of a run's hyperparameters."""
-"""Tags of what is written once a run, whatever step it has reached."""
+"""Tag of a run's hyperparameters. Both tags are written once per run, at any step."""
 
 _WRITTEN: "WeakKeyDictionary[Any, dict[str, Any]]" = WeakKeyDictionary()
-"""By the writer of a resumed run, what its folder holds under these tags."""
+"""Writer of a resumed run to the values that its folder holds under these tags."""
 
 
 def continue_curves(
@@ -29,16 +28,16 @@ def continue_curves(
 ) -> None:
     """Have TensorBoard forget the points that a resumed run will write again.
 
-    The writer tells readers that the run has started anew at ``step``, so that they drop what was
-    written from there on. What of it was there before the checkpoint was saved, and is not written
-    again, is written once more, with its time. Nothing is removed from the disk. A run that starts,
-    or writes to a folder of its own, is left alone, and so are folders that are URLs. Only the
-    first call of a fit does anything.
+    The writer tells readers that the run has started anew at ``step``, so that they drop all points
+    from that step on. Points among them that are older than the checkpoint will not be logged
+    again, so they are copied with their times. Nothing is removed from the disk. A run that does
+    not resume, or that writes to a new folder or a URL, is not changed. Only the first call of a
+    fit has an effect.
 
     Args:
-        trainer: that is about to train.
-        saved_at: time at which the checkpoint was saved; None takes that of its file.
-        step: the first that the run will log; None asks the Trainer.
+        trainer: the Trainer that is about to train.
+        saved_at: time at which the checkpoint was saved; None takes the time of its file.
+        step: the first step that the run will log; None asks the Trainer.
     """
     if not trainer.is_global_zero or (saved_at := saved_at or _time_of(trainer.ckpt_path)) is None:
         return
@@ -61,12 +60,12 @@ def continue_curves(
 
 
 def already_written(logger: TensorBoardLogger, tag: str) -> Any:
-    """What a resumed run's folder holds under a tag of what is written once, or None."""
+    """The value that a resumed run's folder holds under a tag written once per run, or None."""
     return _WRITTEN.get(logger.experiment, {}).get(tag)
 
 
 def flush_curves(trainer: Trainer) -> None:
-    """Write all points of before a checkpoint, which a run that is resumed does not write again."""
+    """Write all points to disk before a checkpoint: a resumed run does not log them again."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if is_a(logger, TensorBoardLogger):
             logger.experiment.flush()
@@ -80,7 +79,7 @@ def _time_of(checkpoint: Any) -> float | None:
 
 
 def _next_step(trainer: Trainer) -> int:
-    """Lightning counts batches where it logs, and elsewhere the steps of all optimizers."""
+    """The next step to log. Loggers count batches; ``global_step`` counts optimizer steps."""
     if trainer.lightning_module.automatic_optimization:
         return trainer.global_step
     return min(trainer.global_step, trainer.fit_loop.total_batch_idx + 1)
@@ -89,11 +88,11 @@ def _next_step(trainer: Trainer) -> int:
 def _read(
     files: list[Path], step: int, saved_at: float
 ) -> tuple[dict[str, Any], list[Any], list[Any]]:
-    """What is written once, and the events from ``step`` on of before and after the checkpoint."""
+    """Values written once per run, and events from ``step`` on, before and after the checkpoint."""
     once: dict[str, Any] = {}
     later: list[Any] = []
     for event in _events(files):
-        if event.HasField("session_log"):  # of an earlier resume
+        if event.HasField("session_log"):  # written by an earlier resume
             later = [known for known in later if known.step < event.step]
         once |= {v.tag: v for v in event.summary.value if v.tag in (CHARTS, HYPERPARAMETERS)}
         if event.HasField("summary") and event.step >= step:
@@ -112,6 +111,6 @@ def _events(files: list[Path]) -> Iterator[Any]:
 def _start_at(file_writer: Any, step: int) -> None:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-    for _ in range(2):  # TensorBoard takes the first that it meets for the start of the run
+    for _ in range(2):  # TensorBoard takes the first for the start of the whole run
         log = SessionLog(status=SessionLog.START)
         file_writer.add_event(Event(step=step, session_log=log))

@@ -1,4 +1,4 @@
-"""Where the curves of a run go, unless the configuration names another logger."""
+"""The default logger of a run."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ __all__ = ["RunLogger"]
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard in the run's own folder; HPARAMS compares runs by the metrics of the task.
+    """Logs to TensorBoard in the run's own folder; HPARAMS compares runs by the task's metrics.
 
     Args:
         save_dir: empty takes ``DEFAULT_ROOT_DIR/RULE/seed_SEED``.
@@ -18,9 +18,9 @@ class RunLogger(TensorBoardLogger):
         log_graph: write the graph of a module that has an ``example_input_array``.
         prefix: written before every tag.
         sub_dir: folder of the event files below that of the run; None adds none.
-        comment: has no effect, since the folder is given; torch's ``SummaryWriter`` takes it.
+        comment: no effect, since the folder is given; an argument of torch's ``SummaryWriter``.
         purge_step: hide earlier points from this step on, as after a crash.
-        max_queue: points that wait for the disk at most.
+        max_queue: largest number of points that wait for the disk.
         flush_secs: seconds between two writes to disk.
         filename_suffix: end of the names of event files.
     """

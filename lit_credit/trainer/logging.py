@@ -1,4 +1,4 @@
-"""Scalars, figures and hyperparameters to whatever loggers a Trainer has."""
+"""Writing scalars, figures, text and hyperparameters to all loggers of a Trainer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ __all__ = [
 def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
     """Write finite scalars to every logger at ``step``, on rank zero.
 
-    Scheduled values do not go through ``self.log``, which shifts or loses points that are not on
-    the Trainer's own schedule.
+    Scheduled values do not use ``self.log``, which shifts or loses points that are not on the
+    Trainer's own schedule.
     """
     finite = {tag: value for tag, value in values.items() if math.isfinite(value)}
     for logger in trainer.loggers if finite else ():
@@ -36,7 +36,7 @@ def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> Non
 
 
 def log_figure(trainer: Trainer, tag: str, figure: "Figure", step: int) -> None:
-    """Write a figure to every TensorBoard logger, and to those with ``log_image``, as W&B's."""
+    """Write a figure to every TensorBoard logger, and to loggers with ``log_image``, as W&B's."""
     for logger in trainer.loggers:
         if is_a(logger, TensorBoardLogger):
             logger.experiment.add_figure(tag, figure, global_step=step, close=False)
@@ -52,7 +52,7 @@ def log_text(trainer: Trainer, tag: str, text: str, step: int) -> None:
 
 
 def log_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list[Any]]]) -> None:
-    """Lay out TensorBoard's custom scalars; once per run, because a second layout overwrites."""
+    """Lay out TensorBoard's custom scalars, once per run: a second layout overwrites the first."""
     for logger in trainer.loggers:
         if layout and is_a(logger, TensorBoardLogger):
             # Slow to load.
@@ -67,7 +67,7 @@ def log_hyperparameters(module: LightningModule) -> None:
     """Send the hyperparameters to the loggers; TensorBoard gets them with :func:`declare_metrics`.
 
     Args:
-        module: attached to a Trainer.
+        module: a module attached to a Trainer.
     """
     for logger in module.trainer.loggers:
         if is_a(logger, TensorBoardLogger):
@@ -77,13 +77,13 @@ def log_hyperparameters(module: LightningModule) -> None:
 
 
 def declare_metrics(module: LightningModule, metrics: Sequence[str]) -> None:
-    """Name the metrics that compare runs, once in a run.
+    """Declare the metrics that compare runs, once per run.
 
     TensorBoard's HPARAMS tab shows only metrics that were declared together with the
     hyperparameters.
 
     Args:
-        module: attached to a Trainer.
+        module: a module attached to a Trainer.
         metrics: the names under which they are logged.
     """
     for logger in module.trainer.loggers:

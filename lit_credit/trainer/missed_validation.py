@@ -1,4 +1,4 @@
-"""The validation that a resumed run would leave out."""
+"""Running the validation that a resumed run would skip."""
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
@@ -10,19 +10,19 @@ __all__ = ["missed_validation", "run_missed_validation"]
 
 
 def missed_validation(trainer: Trainer) -> bool:
-    """Whether a fit that begins goes on behind a validation that was due and is not run.
+    """Whether the fit that begins has skipped a validation that was due.
 
-    Lightning takes up a checkpoint that was saved at the end of a batch (``every_n_train_steps``)
-    behind the validation that follows this batch.
+    From a checkpoint saved at the end of a batch (``every_n_train_steps``), Lightning resumes after
+    the validation that follows this batch.
 
     Args:
-        trainer: in ``on_train_start``.
+        trainer: the Trainer, in ``on_train_start``.
     """
     loop = trainer.fit_loop.epoch_loop
     every, epochs = trainer.val_check_batch, trainer.check_val_every_n_epoch
     if not loop.restarted_on_train_batch_end or not trainer.enable_validation or every is None:
         return False
-    ends = trainer.is_last_batch  # the epoch, which is counted by now
+    ends = trainer.is_last_batch  # the batch ended its epoch, which is counted by now
     if epochs is None:
         return bool((loop.total_batch_idx + 1) % every == 0)
     if (trainer.current_epoch + int(not ends)) % epochs:
@@ -31,9 +31,9 @@ def missed_validation(trainer: Trainer) -> bool:
 
 
 def run_missed_validation(trainer: Trainer) -> None:
-    """Run it, in ``on_train_start``; training is as without: random states are restored.
+    """Run the missed validation, in ``on_train_start``; random states are restored after it.
 
-    Checkpoints and early stopping are not called, as Lightning would not call them.
+    Checkpoint and early-stopping callbacks are not called, because Lightning would not call them.
     """
     callbacks = callbacks_of(trainer)
     spared = [c for c in callbacks if not isinstance(c, Checkpoint | EarlyStopping)]

@@ -1,4 +1,4 @@
-"""Work that rank zero does alone, while the other processes wait for what it finds."""
+"""Letting rank zero work alone while the other processes wait for its result."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ from torch import distributed
 __all__ = ["waiting_for_rank_zero"]
 
 SECONDS_UNTIL_A_WORD = 10.0
-"""After so many, one line says who is waited for."""
+"""After this time, one line says whose work the processes wait for."""
 PATIENCE = timedelta(days=1)
-"""How long others wait. If rank zero fails or ends they know at once."""
+"""How long the others wait. If rank zero fails or ends, they know at once."""
 
 _GROUPS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _TOLD: set[str] = set()
@@ -24,24 +24,25 @@ _TOLD: set[str] = set()
 
 @contextmanager
 def waiting_for_rank_zero(trainer: Trainer, who: str) -> Iterator[dict[str, Any]]:
-    """Give every process what rank zero puts into the mapping, and hold the others until then.
+    """Give every process the results of rank zero; the others wait until rank zero has them.
 
-    Without it the others would go on to the next collective of the training, and die there at the
-    timeout of the process group, if the work takes longer. These wait in a group of their own. The
-    body of the ``with`` runs on every process, and only rank zero works in it::
+    Without this context, the others would go on to the next collective of the training, and die at
+    the timeout of its process group if the work takes longer. Here they wait in a separate group.
+    The body of the ``with`` runs on every process, but only rank zero works in it::
 
         with waiting_for_rank_zero(trainer, "ResidualNorms") as found:
             if trainer.is_global_zero:
                 found["norm"] = measure()
 
-    One process alone does not wait. It must be called on every process.
+    A single process does not wait. The context must be entered on every process.
 
     Args:
-        trainer: of the run.
-        who: does the work, for the line that is printed, once, where it takes long.
+        trainer: the Trainer of the run.
+        who: name of the worker, for a line that is printed once if the work takes long.
 
     Yields:
-        A mapping to fill, of what can be pickled; after the ``with`` it is that of rank zero.
+        A mapping to fill with objects that can be pickled. After the ``with``, it holds the entries
+        of rank zero.
 
     Raises:
         RuntimeError: on the other processes, if the work failed on rank zero.
@@ -67,7 +68,7 @@ def waiting_for_rank_zero(trainer: Trainer, who: str) -> Iterator[dict[str, Any]
 
 
 def _group(trainer: Trainer) -> Any:
-    """All processes, on the CPU, with our own timeout; None if there is one process."""
+    """A group of all processes on the CPU with a longer timeout; None for a single process."""
     if trainer.world_size == 1 or not distributed.is_available():
         return None
     if not distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""What Lightning's Trainer knows but does not declare."""
+"""Asking Lightning's Trainer for callbacks, loaders, progress and the run's folder."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,10 +41,10 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 
 
 def check_trainer(trainer: Any, who: str) -> None:
-    """Refuse a Trainer under which nobody has the whole module.
+    """Refuse a Trainer under which no process has the whole module.
 
     Args:
-        trainer: what called.
+        trainer: the Trainer.
         who: the class that needs the whole module, for the error.
 
     Raises:
@@ -59,30 +59,30 @@ def check_trainer(trainer: Any, who: str) -> None:
 
 
 def count_updates(trainer: Trainer, updates: int) -> None:
-    """Have loggers count the updates of the training step that ends.
+    """Add the updates of the training step that ends to the axis of the loggers.
 
-    ``global_step``, by which Lightning ends a run and saves checkpoints, counts them anyway; what
-    is logged has an axis of its own, which knows batches only.
+    ``global_step``, by which Lightning ends a run and saves checkpoints, counts updates anyway. The
+    axis of the loggers counts batches only.
     """
     add_batches_that_stepped(trainer, updates - 1)  # Lightning adds one itself
 
 
 def epochs_completed(trainer: Trainer) -> int:
-    """Epochs whose every batch has been trained on, at the end of a batch or in a validation."""
+    """Number of epochs with all batches trained on, at the end of a batch or in a validation."""
     return trainer.current_epoch + int(trainer.is_last_batch)
 
 
 def evaluation_loaders(trainer: Trainer) -> list[str] | None:
-    """What the names of loaders end in that are validated, or tested, one after the other.
+    """Endings for the names of the loaders that are validated, or tested, one after the other.
 
-    The first one, and several whose batches are joined, have no ending. Others end in a slash and
-    their key in a mapping, or their position in a list: ``["", "/ood"]``.
+    The first loader, and loaders whose batches are joined, have an empty ending. The ending of
+    another loader is a slash and its key in a mapping, or its position in a list: ``["", "/ood"]``.
 
     Args:
-        trainer: that fits, validates or tests.
+        trainer: the Trainer, while it fits, validates or tests.
 
     Returns:
-        One ending a loader; None as long as Lightning has not asked for the loaders.
+        One ending per loader; None as long as Lightning has not asked for the loaders.
     """
     loops = {TrainerFn.VALIDATING: trainer.validate_loop, TrainerFn.TESTING: trainer.test_loop}
     fn = trainer.state.fn or TrainerFn.FITTING
@@ -98,7 +98,7 @@ def evaluation_loaders(trainer: Trainer) -> list[str] | None:
 
 
 def _keys(loaders: Any, above: str = "") -> Iterator[str]:
-    """The way to each loader in nested mappings and lists."""
+    """The path to each loader in nested mappings and lists."""
     if isinstance(loaders, Mapping | list | tuple):
         pairs = loaders.items() if isinstance(loaders, Mapping) else enumerate(loaders)
         for key, part in pairs:
@@ -108,15 +108,15 @@ def _keys(loaders: Any, above: str = "") -> Iterator[str]:
 
 
 def is_fast_dev_run(trainer: Trainer) -> bool:
-    """Whether this is a trial run that leaves nothing behind."""
+    """Whether this is a trial run (``fast_dev_run``), which writes no files."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def is_last_epoch(trainer: Trainer) -> bool:
     """Whether a fit ends with the epoch that ends now, as far as is known at this point.
 
-    A callback that stops the run at the end of an epoch, as ``EarlyStopping`` on a training metric,
-    is called later.
+    Callbacks that stop the run at the end of an epoch, such as ``EarlyStopping`` on a training
+    metric, are called later.
     """
     loop = trainer.fit_loop
     epochs, steps = loop.max_epochs, trainer.max_steps
@@ -128,22 +128,22 @@ def is_last_epoch(trainer: Trainer) -> bool:
 
 
 def is_at_epoch_start(trainer: Trainer) -> bool:
-    """Whether a fit that starts or resumes does so between two epochs.
+    """Whether a fit starts or resumes between two epochs.
 
-    A run resumed from a checkpoint of an epoch's last batch comes here without having passed the
-    end of that epoch: Lightning counts it as over and calls none of its hooks.
+    This holds for a run resumed from a checkpoint of an epoch's last batch. Lightning counts that
+    epoch as over and calls none of the hooks of its end.
     """
     taken = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     return taken % trainer.num_training_batches == 0
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder that this process writes to; None on other ranks and in a trial run.
+    """The folder that this process writes to; None on ranks other than zero and in a trial run.
 
-    That of the first logger, as ``trainer.log_dir``, if it has one for each run. One that keeps all
-    runs in one place, as those of W&B and MLflow, or no files, as on a server, has histories beside
-    the checkpoints that Lightning saves then: ``<save_dir>/<name>/<version>``. A URL, such as
-    ``s3://``, is no folder: nobody can append to a file there, so there is one warning.
+    If the first logger has a folder per run, as ``trainer.log_dir``, it is that folder. For loggers
+    that keep all runs in one place (W&B, MLflow) or write no files, it is the folder in which
+    Lightning saves the checkpoints, ``<save_dir>/<name>/<version>``. A URL such as ``s3://`` gives
+    None and one warning, because files there cannot be appended to.
 
     Must be called on every rank: Lightning broadcasts the folder's name.
     """
@@ -152,7 +152,7 @@ def run_folder(trainer: Trainer) -> Path | None:
         return None
     logger: Any = trainer.loggers[0] if trainer.loggers else None
     if is_a(logger, TensorBoardLogger, CSVLogger):
-        log_dir = logger.log_dir  # the Trainer of the other package does not know it
+        log_dir = logger.log_dir  # a Trainer of the other package does not recognise this logger
     if logger is None or getattr(logger, "log_dir", None) is not None:
         return None if log_dir is None else _local_folder(log_dir)
     version = logger.version
@@ -172,9 +172,9 @@ def _local_folder(folder: str) -> Path | None:
 
 
 def logger_due(trainer: Trainer) -> bool:
-    """Whether a training step's ``self.log``, after its updates, reaches a logger.
+    """Whether ``self.log`` in a training step, after its updates, reaches a logger.
 
-    A call of ``self.log`` costs 0.1 to 0.5 ms, on a small net as much as the step.
+    A call of ``self.log`` costs 0.1 to 0.5 ms, as much as the training step of a small net.
     """
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return trainer.global_step % max(every, 1) == 0

@@ -1,6 +1,6 @@
-"""Numbers of diagnostics that checkpoints, early stopping and schedulers watch.
+"""Showing the numbers of diagnostics to checkpoints, early stopping and schedulers.
 
-A measurement stands in ``trainer.callback_metrics`` under its tags, until the next one.
+``trainer.callback_metrics`` holds a measurement under its tags until the next measurement.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,17 +25,17 @@ __all__ = ["check_tags", "check_times", "is_measured", "watch"]
 
 
 def watch(trainer: Trainer, tagged: Mapping[str, float]) -> None:
-    """Let callbacks and schedulers see a measurement; loggers and progress bars do not.
+    """Show a measurement to callbacks and schedulers, but not to loggers and progress bars.
 
-    Must be called on every process: a metric that is reduced at the end of an epoch is reduced when
-    ``trainer.callback_metrics`` is read.
+    Must be called on every process, because reading ``trainer.callback_metrics`` reduces metrics
+    over the processes at the end of an epoch.
     """
     if tagged:
         trainer.callback_metrics.update({tag: torch.tensor(x) for tag, x in tagged.items()})
 
 
 def is_measured(trainer: Trainer, name: str) -> bool:
-    """Whether a metric is of a diagnostic in this Trainer, by what its tag begins with."""
+    """Whether a diagnostic in this Trainer measures a metric, judged by the prefix of its tag."""
     prefixes = (
         asked(callback, DiagnosticProtocol.tag_prefix, None) for callback in callbacks_of(trainer)
     )
@@ -45,15 +45,15 @@ def is_measured(trainer: Trainer, name: str) -> bool:
 def check_times(trainer: Trainer, diagnostic: Any) -> None:
     """Refuse watchers that would look before a diagnostic has measured, or twice at one number.
 
-    The same number again would be no improvement to them, and a checkpoint would bear a number that
-    its weights do not have.
+    Watchers would take the same number for a lack of improvement, and a checkpoint would have the
+    label of a number that its weights do not have.
 
     Args:
         trainer: a Trainer whose fit has started.
-        diagnostic: with ``tag_prefix``, ``every_n_epochs`` and ``every_n_steps``.
+        diagnostic: an object with ``tag_prefix``, ``every_n_epochs`` and ``every_n_steps``.
 
     Raises:
-        MisconfigurationException: naming the watcher, and the argument that mends it.
+        MisconfigurationException: naming the watcher, and the argument to change.
     """
     kind = type(diagnostic).__name__
     for watcher in _watchers(trainer):
@@ -67,10 +67,10 @@ def check_times(trainer: Trainer, diagnostic: Any) -> None:
 
 
 def check_tags(trainer: Trainer, diagnostic: Any) -> None:
-    """Refuse watchers of what a diagnostic does not measure, once it has measured.
+    """Refuse watchers of tags that a diagnostic does not measure, after its first measurement.
 
     Raises:
-        MisconfigurationException: naming the watcher, and what there is.
+        MisconfigurationException: naming the watcher, and the tags that there are.
     """
     prefix = f"{diagnostic.tag_prefix}/"
     watchers = [w for w in _watchers(trainer) if w.strict and w.monitor.startswith(prefix)]
@@ -87,14 +87,14 @@ def check_tags(trainer: Trainer, diagnostic: Any) -> None:
 
 class _Watcher(NamedTuple):
     name: str
-    """For errors."""
+    """Class name, for errors."""
     monitor: str
     looks: str
-    """After an "epoch", a "validation" or a "step"; or "sometimes", by the clock."""
+    """When it looks: after an "epoch", a "validation" or a "step"; or "sometimes", by the clock."""
     every: int = 1
     strict: bool = True
     remedy: str = ""
-    """What makes it look after epochs."""
+    """The argument that makes it look after epochs."""
     callback: Any = None
 
 
@@ -113,7 +113,7 @@ def _watchers(trainer: Trainer) -> Iterator[_Watcher]:
             remedy = "check_on_train_epoch_end=True"
             yield _Watcher(name, monitor, looks, 1, callback.strict, remedy, callback)
     for config in trainer.lr_scheduler_configs:
-        # Under manual optimization the scheduler says what it watches, and a rule of ours when.
+        # In manual optimization, the scheduler says what it watches, and the rule says when.
         monitor = config.monitor or getattr(config.scheduler, "monitor", None)
         looks = asked(trainer.lightning_module, RuleProtocol.lr_interval, config.interval)
         if monitor is not None:
@@ -132,13 +132,16 @@ def _times_of_checkpoint(callback: Any, trainer: Trainer) -> tuple[str, int]:
 
 def _stops_after_epochs(callback: Any, trainer: Trainer) -> bool:
     given = checks_after_epochs(callback)
-    if given is None:  # until its `setup`, which makes it so
+    if given is None:  # `setup` has not run yet; it decides by this
         return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
     return given
 
 
 def _stands_before(watcher: _Watcher, diagnostic: Any, trainer: Trainer) -> str:
-    """The Trainer calls its own package's watchers last, and those of the other in the order."""
+    """Why a watcher is called before the diagnostic, or "".
+
+    The Trainer calls watchers of its own package last, and those of the other package in order.
+    """
     callbacks, callback = callbacks_of(trainer), watcher.callback
     own = isinstance(callback, ModelCheckpoint | EarlyStopping) == isinstance(trainer, Trainer)
     if callback is None or own or callbacks.index(callback) > callbacks.index(diagnostic):
@@ -159,7 +162,7 @@ def _looks_too_early(
             f"Give {kind} `every_n_steps={every}`."
         )
     if every_n_epochs is None:
-        return ""  # the last measurement is at most so many steps old
+        return ""  # the last measurement is at most `every_n_steps` old
     if looks == "validation":
         return (
             f"and looks at the end of validation, before {kind} measures the epoch. Give "

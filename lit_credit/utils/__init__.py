@@ -1,1 +1,1 @@
-"""Probing, capturing, histories and logging: the only place that touches Lightning's internals."""
+"""Small helpers: names, nested tensors, paths, random states, checks, and private names."""

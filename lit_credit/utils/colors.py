@@ -1,7 +1,7 @@
-"""Colours that are told apart under every common form of colour blindness.
+"""Colours that people with any common form of colour blindness can tell apart.
 
-Okabe and Ito's; their yellow is left out, on white it is hard to see. The grey is as dark as it is
-so that, seen without red or green receptors, it is not the green.
+The palette is that of Okabe and Ito without their yellow, which is hard to see on white. The grey
+is dark, so that people without red or green receptors can tell it from the green.
 """
 
 __all__ = ["AMBER", "BLUE", "GREEN", "GREY", "INK", "ORANGE", "PURPLE", "SKY"]

@@ -1,4 +1,4 @@
-"""Modules that ``torch.compile`` has touched."""
+"""Names and submodules of compiled modules, and running these modules eagerly."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def clean_name(name: str) -> str:
-    """A dotted name as it would be without ``torch.compile``.
+    """Return a dotted name as it would be without ``torch.compile``.
 
     Example:
         >>> clean_name("net._orig_mod.blocks.0")
@@ -46,28 +46,28 @@ def named_submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
-    """All parameters by the names that they have without ``torch.compile``; a tied one by each."""
+    """All parameters by their names without ``torch.compile``; a tied one under all its names."""
     named = module.named_parameters(remove_duplicate=False)
     return {clean_name(name): parameter for name, parameter in named}
 
 
 def submodule(module: nn.Module, name: str) -> nn.Module:
-    """``module.get_submodule(name)``, without the wrapper of ``torch.compile``."""
+    """Return ``module.get_submodule(name)`` without the wrapper of ``torch.compile``."""
     return _unwrapped(module.get_submodule(name))
 
 
 def eager() -> AbstractContextManager[Any]:
-    """Run what is compiled as plain Python inside of the ``with``, where hooks are seen.
+    """Run compiled modules as plain Python inside the ``with``, so that their hooks run.
 
-    What was compiled stays so, and is used again after. Does nothing with torch 2.4 and 2.5, whose
-    compiled modules :func:`check_compiled` refuses. Threads that are inside at once leave no trace
-    either.
+    Compiled code is kept and used again afterwards. With torch 2.4 and 2.5 this context does
+    nothing, and :func:`check_compiled` refuses compiled modules. Several threads may be inside at
+    once.
     """
     return _EAGER
 
 
 def check_compiled(module: nn.Module) -> None:
-    """Refuse a compiled module where torch cannot run it eagerly for a while.
+    """Refuse a compiled module if torch cannot run it eagerly for a while.
 
     Raises:
         MisconfigurationException: if ``module`` or a part of it is compiled, and torch is older
@@ -82,9 +82,10 @@ def check_compiled(module: nn.Module) -> None:
 
 
 def compiled_part(module: nn.Module) -> str | None:
-    """Name, or for ``module`` itself type, of the first submodule that is compiled; None if none.
+    """Name of the first compiled submodule (type of ``module`` if that is compiled), or None.
 
-    Whether by ``torch.compile(module)``, ``module.compile()``, or Lightning from the former.
+    Modules may be compiled by ``torch.compile(module)``, by ``module.compile()``, or by Lightning
+    from the former.
     """
     for name, child in module.named_modules():
         if is_compiled(child) or _unwrapped(child) is not child:

@@ -1,4 +1,4 @@
-"""One description per argument: a class's docstring takes over those of its base classes."""
+"""Adding descriptions of inherited arguments to the docstring of a class."""
 
 import inspect
 import re
@@ -10,14 +10,14 @@ _LATER = re.compile(r"(Returns|Raises|Yields|Example|Examples|Reference|Referenc
 
 
 def complete_arguments(kind: type) -> None:
-    """Add to the docstring of a class what its base classes say of arguments that it shares.
+    """Add descriptions of shared arguments from its base classes to the docstring of a class.
 
-    A class lists every argument in its own signature and describes only what is its own. After this
-    its docstring describes all of them, in the order of the signature, for ``help()``, the command
-    line and the site. To be called when the class is made, after its base classes were completed.
+    A class lists every argument in its signature, but describes only its own. After this call its
+    docstring describes all arguments in the order of the signature, for ``help()``, the command
+    line and the site. Call it when the class is made, after its base classes were completed.
 
     Args:
-        kind: a class whose docstring follows Google's style; one without a docstring is left alone.
+        kind: a class whose docstring has Google style; without a docstring it is not changed.
 
     Example:
         >>> class Base:
@@ -80,7 +80,7 @@ def _parts(text: str) -> tuple[list[str], dict[str, list[str]], list[str]]:
 
 
 def _trimmed(lines: list[str]) -> list[str]:
-    """Without empty lines at the end."""
+    """The lines without empty lines at the end."""
     while lines and not lines[-1].strip():
         lines = lines[:-1]
     return lines

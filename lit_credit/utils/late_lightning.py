@@ -1,4 +1,4 @@
-"""What nets and feedback take from Lightning, which they do without until they need it."""
+"""Using Lightning's exception and messages without importing Lightning early."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ __all__ = ["misconfiguration", "rank_zero_info"]
 
 
 def misconfiguration(message: str) -> Exception:
-    """Lightning's ``MisconfigurationException``; a ``ValueError`` where there is no Lightning.
+    """Make Lightning's ``MisconfigurationException``; a ``ValueError`` without Lightning.
 
     Args:
         message: what is wrong, and the remedy.
@@ -17,7 +17,7 @@ def misconfiguration(message: str) -> Exception:
         MisconfigurationException('No such unit.')
     """
     try:
-        # Whoever catches Lightning's class has imported it; nobody else waits for it.
+        # Imported only when raised: nets and feedback run without Lightning.
         from lightning.fabric.utilities.exceptions import MisconfigurationException
     except ImportError:
         return ValueError(message)
@@ -25,7 +25,7 @@ def misconfiguration(message: str) -> Exception:
 
 
 def rank_zero_info(message: str) -> None:
-    """Lightning's ``rank_zero_info``; a line on standard error where Lightning is not loaded.
+    """Call Lightning's ``rank_zero_info``, or print to standard error if Lightning is not loaded.
 
     Args:
         message: one line.

@@ -1,4 +1,4 @@
-"""Names that a package offers, and whose modules it loads when they are asked for."""
+"""Loading the modules of a package when one of its names is first used."""
 
 import sys
 from collections.abc import Callable
@@ -11,12 +11,12 @@ __all__ = ["late_names"]
 def late_names(
     package: str, homes: dict[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` of a package.
+    """Make ``__getattr__`` and ``__dir__`` of a package.
 
     Args:
         package: ``__name__`` of the package.
-        homes: modules of the package, each with the names that it defines, between blanks. No name
-            is that of a module of the package: importing that would put the module in its place.
+        homes: module of the package to the names that it defines, separated by blanks. No name may
+            equal that of a module of the package, since importing the module would replace it.
 
     Example:
         >>> get, _ = late_names("lit_credit", {"rules.dfa": "DFA", "functional": "growth"})

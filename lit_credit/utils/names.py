@@ -1,4 +1,4 @@
-"""Submodules by name or glob pattern."""
+"""Matching names of submodules with glob patterns."""
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -14,8 +14,7 @@ __all__ = ["match_names", "matched_units", "submodule_names"]
 def submodule_names(module: nn.Module) -> list[str]:
     """The names of all submodules below ``module``, in the order of their registration.
 
-    Without the ``_orig_mod`` that ``torch.compile`` puts into them, which patterns need not have
-    either; ``module.get_submodule`` takes such names.
+    The names lack the ``_orig_mod`` that ``torch.compile`` adds. Patterns need not have it either.
     """
     return [name for name, _ in named_submodules(module) if name]
 
@@ -23,9 +22,10 @@ def submodule_names(module: nn.Module) -> list[str]:
 def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) -> list[str]:
     """Expand glob patterns over dotted names; ``*`` does not cross a dot.
 
-    A pattern that matches nothing may leave out what all its matches begin with: ``blocks.*`` is
-    ``model.encoder.blocks.*`` where nothing else ends so. If that matches nothing either, ``*``
-    crosses dots: ``*attn`` is ``blocks.0.attn``, ``blocks.1.attn``, without what lies inside.
+    A pattern that matches nothing may lack a prefix that all its matches share: ``blocks.*`` then
+    stands for ``model.encoder.blocks.*`` if no other names end like it. If that matches nothing
+    either, ``*`` crosses dots: ``*attn`` gives ``blocks.0.attn``, ``blocks.1.attn``, but not the
+    submodules inside these.
 
     Args:
         patterns: names or patterns such as ``blocks.*``; the result keeps their order.
@@ -36,8 +36,8 @@ def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) ->
         The matched names, pattern by pattern.
 
     Raises:
-        ValueError: if a pattern matches nothing, or begins in several ways, or a name is matched
-            twice.
+        ValueError: if a pattern matches nothing or fits below several prefixes, or a name is
+            matched twice.
 
     Example:
         >>> match_names(["stem", "blocks.*"], ["stem", "blocks.0", "blocks.0.norm"], "units")
@@ -72,12 +72,12 @@ def check_units(
     otherwise: str = "what the module declares",
     argument: str = "units",
 ) -> None:
-    """Refuse ``units`` that are not a list of names, or an empty one.
+    """Refuse ``units`` that are a single text or empty, instead of a list of names.
 
     Args:
         units: names or patterns.
         otherwise: what None stands for; empty if None is refused too.
-        argument: the argument that they come from, for the error.
+        argument: the argument that the units come from, for the error.
 
     Raises:
         ValueError: naming the argument, its value and what was expected.
@@ -94,7 +94,7 @@ def check_units(
 def matched_units(
     patterns: Sequence[str], names: Sequence[str], argument: str = "units"
 ) -> list[str]:
-    """Those of ``names`` that the patterns match, as names of a module or of its ``net``.
+    """Choose the ``names`` that patterns match, as names of a module or of its ``net``.
 
     Args:
         patterns: as in :func:`match_names`.
@@ -119,8 +119,8 @@ def matched_units(
 
 
 def _below_one_prefix(names: Sequence[str], pattern: str, argument: str) -> list[str]:
-    """The names that a pattern matches from some dot on, if they all begin alike before it."""
-    if pattern.startswith(("*", "?", "[")):  # which would match below every prefix
+    """The names whose last parts a pattern matches, if they all share one prefix."""
+    if pattern.startswith(("*", "?", "[")):  # a leading wildcard would match below every prefix
         return []
     depth = pattern.count(".") + 1
     hits: dict[str, list[str]] = {}
@@ -138,7 +138,7 @@ def _below_one_prefix(names: Sequence[str], pattern: str, argument: str) -> list
 
 
 def _across_dots(names: Sequence[str], pattern: str) -> list[str]:
-    """The names that a pattern matches if ``*`` crosses dots, outermost ones only."""
+    """The outermost names that a pattern matches if ``*`` crosses dots."""
     if "*" not in pattern:
         return []
     hits = [name for name in names if fnmatchcase(clean_name(name), clean_name(pattern))]

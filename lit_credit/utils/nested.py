@@ -1,4 +1,4 @@
-"""Tensors inside nested tuples, lists, mappings and dataclasses."""
+"""Finding and changing tensors inside nested tuples, lists, mappings and dataclasses."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -28,11 +28,11 @@ _PLAIN = (Tensor, bool, int, float, str, type(None))
 
 
 def described(value: Any, longest: int = 300) -> str:
-    """Types and shapes of tensors in nested containers; of whole numbers, as of classes, the range.
+    """Describe dtypes and shapes of tensors in nested containers, and the range of whole numbers.
 
     Args:
         value: a batch, or what a net returns.
-        longest: characters of the text.
+        longest: largest number of characters.
 
     Example:
         >>> described({"x": torch.zeros(2, 3), "y": torch.tensor([4, 7]), "id": "a"})
@@ -45,7 +45,7 @@ def _described(value: Any) -> str:
     if isinstance(value, Tensor):
         text = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
         if value.dtype in (torch.int64, torch.int32) and value.numel():
-            with suppress(RuntimeError):  # a GPU that has met a wrong index computes no more
+            with suppress(RuntimeError):  # after a wrong index a GPU refuses all work
                 return f"{text} from {int(value.min())} to {int(value.max())}"
         return text
     if isinstance(value, Mapping):
@@ -56,12 +56,12 @@ def _described(value: Any) -> str:
 
 
 def any_tensor(tensor: Tensor) -> bool:
-    """True."""
+    """True for every tensor."""
     return True
 
 
 def first_tensor(value: Any, wanted: Callable[[Tensor], bool] = any_tensor) -> Tensor | None:
-    """The tensor itself, or the first one in nested containers that is wanted, or None."""
+    """The first wanted tensor in ``value``, a tensor or nested containers, or None."""
     if isinstance(value, Tensor):
         return value if wanted(value) else None
     parts = (first_tensor(part, wanted) for _, part in items_of(value))
@@ -69,7 +69,7 @@ def first_tensor(value: Any, wanted: Callable[[Tensor], bool] = any_tensor) -> T
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with ``change`` applied to every tensor in nested containers."""
+    """A copy of ``value`` with ``change`` applied to every tensor in nested containers."""
     if isinstance(value, Tensor):
         return change(value)
     items = items_of(value)
@@ -78,9 +78,9 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def cloned(value: Any) -> Any:
-    """A batch in memory of its own, so that to change it in place leaves the batch as it is.
+    """Copy a batch into memory of its own, so that changes in place do not reach the original.
 
-    Objects that are not containers, as graphs, are copied as a whole if they can be.
+    Objects that are not containers, such as graphs, are copied as a whole if that is possible.
     """
     if isinstance(value, Tensor):
         return value.clone()
@@ -91,12 +91,12 @@ def cloned(value: Any) -> Any:
         return value
     try:
         return deepcopy(value)
-    except Exception:  # as of an open file: each object may refuse in a way of its own
+    except Exception:  # any error: each object, as an open file, may refuse in its own way
         return value
 
 
 def replace_first(value: Any, leaf: Tensor, wanted: Callable[[Tensor], bool] = any_tensor) -> Any:
-    """A copy of ``value`` with the tensor replaced that :func:`first_tensor` finds."""
+    """A copy of ``value`` with ``leaf`` in place of the tensor that :func:`first_tensor` finds."""
     if isinstance(value, Tensor):
         return leaf
     pairs = ((k, part) for k, part in items_of(value) if first_tensor(part, wanted) is not None)
@@ -105,7 +105,7 @@ def replace_first(value: Any, leaf: Tensor, wanted: Callable[[Tensor], bool] = a
 
 
 def is_plain(value: Any) -> bool:
-    """Whether ``torch.load(weights_only=True)`` can read it: tensors, numbers, plain containers."""
+    """Whether ``torch.load(weights_only=True)`` reads it: tensors, numbers, text, containers."""
     if type(value) is dict:
         return all(is_plain(item) for pair in value.items() for item in pair)
     if type(value) in (list, tuple):
@@ -116,7 +116,7 @@ def is_plain(value: Any) -> bool:
 def items_of(value: Any) -> list[tuple[Any, Any]]:
     """Keys and values of a mapping, places and items of a tuple or list, fields of a dataclass.
 
-    Of anything else nothing, also of a tensor.
+    The result is empty for anything else, including a tensor.
     """
     if isinstance(value, Mapping):
         return list(value.items())
@@ -128,11 +128,11 @@ def items_of(value: Any) -> list[tuple[Any, Any]]:
 
 
 def with_items(value: Any, items: Iterable[tuple[Any, Any]]) -> Any:
-    """A copy of a container with new items; of its own type, since callers may read attributes.
+    """A copy of a container with new items. The type is kept, since callers may read attributes.
 
     Args:
         value: a mapping, tuple, list or dataclass.
-        items: as those of :func:`items_of`; the others stay.
+        items: new items, in the form of :func:`items_of`; all other items stay.
     """
     if isinstance(value, tuple):
         parts = list(value)
@@ -149,7 +149,7 @@ def with_items(value: Any, items: Iterable[tuple[Any, Any]]) -> Any:
 
 
 def tensors_of(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings."""
+    """All tensors in nested tuples, lists, mappings and dataclasses."""
     found: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:
@@ -161,5 +161,5 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 
 def has_fractions(tensor: Tensor) -> bool:
-    """Whether it holds real or complex numbers, and not whole ones."""
+    """Whether a tensor holds real or complex numbers, not whole numbers."""
     return tensor.is_floating_point() or tensor.is_complex()

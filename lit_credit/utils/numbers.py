@@ -1,4 +1,4 @@
-"""Numbers as text."""
+"""Formatting numbers as text."""
 
 import math
 

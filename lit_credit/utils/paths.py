@@ -1,4 +1,4 @@
-"""One meaning for every spelling of a path: ``~``, ``$VAR`` and ``file://``."""
+"""Resolving every spelling of a path: ``~``, ``$VAR`` and ``file://``."""
 
 import os
 import re
@@ -11,10 +11,10 @@ __all__ = ["PATH_ARGUMENTS", "is_remote", "local_path", "localised"]
 
 PATH_ARGUMENTS = frozenset({"cache_dir", "data_dir", "dir", "dirpath", "folder", "log_dir", "path"})
 PATH_ARGUMENTS |= {"ckpt_path", "default_root_dir", "init_from", "root", "root_dir", "save_dir"}
-"""Names of arguments that hold a path, of the Trainer, of loggers, callbacks and data."""
+"""Names of path arguments of the Trainer, loggers, callbacks and data."""
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]+)\})")
-# `Path("s3://x")` is `s3:/x`; one letter is a drive of Windows.
+# `Path("s3://x")` is `s3:/x`; a single letter is a Windows drive.
 _REMOTE = re.compile(r"^(?!file:)([A-Za-z][\w+.-]+):(?:/|:)")
 # Lightning takes `file:///x` for a relative path and puts the working directory before it.
 _FILE_URL = re.compile(r"^(?:.*/)?file:(?://(?:localhost(?=/))?|(?=/))|^file:")
@@ -26,12 +26,12 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def local_path(path: str | os.PathLike[str], argument: str = "path") -> str:
-    """The path as the system knows it; a remote URL stays as it is.
+    """Resolve a path to one that the system can open; a remote URL is not changed.
 
     Args:
         path: may begin with ``~`` or ``~user``, hold ``$VAR`` or ``${VAR}``, or be a ``file://``
             URL. A variable whose value is an absolute path starts the path anew.
-        argument: that the path was given as, for the error.
+        argument: the argument that the path comes from, for the error.
 
     Raises:
         ValueError: if a variable or a user is not defined.
@@ -58,13 +58,13 @@ def local_path(path: str | os.PathLike[str], argument: str = "path") -> str:
 
     parts = text.split("/")
     filled = [
-        # What is there by that very name, dollar and all, is meant.
+        # If a file has this very name, dollar sign included, that file is meant.
         part
         if "$" in part and os.path.lexists("/".join(parts[: n + 1]))
         else _VARIABLE.sub(value, part)
         for n, part in enumerate(parts)
     ]
-    # Lightning puts the working directory in front: `FOLDER/$DATA` means $DATA.
+    # Lightning prepends the working directory: `FOLDER/$DATA` means $DATA.
     anew = [n for n, part in enumerate(filled) if n and part.startswith("/") and parts[n] != part]
     text = "/".join(filled[anew[-1] if anew else 0 :])
     if text.startswith("~"):
@@ -79,12 +79,12 @@ def local_path(path: str | os.PathLike[str], argument: str = "path") -> str:
 
 
 def localised(node: Any, changed: Callable[[Any, Any, Any], None], at: str = "") -> None:
-    """Make local, in place, every path in a tree of arguments.
+    """Resolve every path in a tree of arguments, in place.
 
     Args:
         node: nested dicts, lists and jsonargparse's namespaces.
         changed: called with container, key and old value before an entry is replaced.
-        at: where the node stands, for errors.
+        at: dotted name of the node, for errors.
 
     Raises:
         ValueError: if a variable or a user is not defined.

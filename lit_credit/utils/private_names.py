@@ -1,9 +1,9 @@
-"""The one place with private names of torch, Lightning, jsonargparse and others.
+"""All private names of torch, Lightning, jsonargparse and others that lit_credit uses.
 
-A name that begins with an underscore may go or change its meaning in any release of its library.
-Each stands here once, under a name that says what it means to us, and
-``tests/utils/test_private_names.py`` checks that it still means this. Lightning and jsonargparse
-are imported where they are needed: importing this file imports torch alone.
+Any release of a library may remove a name that begins with an underscore, or change its meaning.
+Each such name appears here once, under a name that says what it means to us, and
+``tests/utils/test_private_names.py`` checks that it still means this. Functions import Lightning
+and jsonargparse when they need them: importing this file imports torch alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -101,37 +101,37 @@ SUBMODULES = "_modules"
 MODULE_TABLES = (PARAMETERS, BUFFERS, SUBMODULES)
 """All three."""
 FORWARD_METHODS = ("forward", "_conv_forward")
-"""Methods of torch's layers that compute the output; the second is of convolutions."""
+"""Methods of torch's layers that compute the output; convolutions have the second."""
 PRIVATE_TORCH = "torch._"
 """The import paths of torch's private modules begin with this."""
 COMPILED = "_orig_mod"
-"""Under this name ``torch.compile(module)`` holds the module."""
+"""The attribute in which the wrapper ``torch.compile(module)`` holds the module."""
 TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 """Attributes of a tensor: the dicts of its hooks, or None."""
 
 
 def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
-    """The dict of parameters that stand in a module itself; None is a name without a parameter."""
+    """The dict of a module's own parameters; the value None marks a name without a parameter."""
     return module._parameters
 
 
 def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
-    """The dict of buffers that stand in a module itself; None is a name without a buffer."""
+    """The dict of a module's own buffers; the value None marks a name without a buffer."""
     return module._buffers
 
 
 def own_submodules(module: nn.Module) -> dict[str, nn.Module | None]:
-    """The dict of submodules that stand in a module itself: one that has two names stands twice."""
+    """The dict of a module's own submodules; one that has two names appears twice."""
     return module._modules
 
 
 def replace_own_parameters(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Have a module hold other parameters, in a new dict: the one of before is left alone."""
+    """Replace some of a module's own parameters, in a new dict; the old dict is not changed."""
     vars(module)["_parameters"] = {**module._parameters, **parameters}
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a forward or backward hook stands in a module itself."""
+    """Whether a module itself has a forward or backward hook."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -147,13 +147,13 @@ def gradient_hooks(tensor: Tensor) -> dict[int, Any] | None:
 
 
 class NoticesLoading(nn.Module):
-    """A module that is told when its own tensors are about to be loaded, and when they are."""
+    """A module with methods that are called before and after its own tensors are loaded."""
 
     def before_loading(self, saved: Mapping[str, Tensor]) -> None:
         """Called before a state is loaded.
 
         Args:
-            saved: what the state holds of the module itself, by name.
+            saved: the module's own tensors in the state, by name.
         """
 
     def after_loading(self) -> None:
@@ -211,7 +211,7 @@ def saved_factors(node: Any) -> tuple[Any, Any]:
 
 
 def schema_of(operation: Any) -> Any:
-    """The schema of an operation (its arguments, and which it writes); None if of higher order."""
+    """The schema of an operation: its arguments, and which it writes; None if it has none."""
     return getattr(operation, "_schema", None)
 
 
@@ -233,7 +233,7 @@ SCHEDULER_ARGUMENTS = {"_schedulers", "_milestones", "_schedule_phases", "_annea
 
 
 def unscales_gradients_itself(optimizer: Any) -> bool:
-    """Whether a fused optimizer takes gradients that a GradScaler has not unscaled."""
+    """Whether a fused optimizer takes scaled gradients and unscales them itself."""
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
@@ -245,12 +245,12 @@ def schedulers_within(scheduler: Any) -> list[Any]:
 
 
 def milestones(scheduler: Any) -> list[int]:
-    """The steps at which a ``SequentialLR`` goes over to its next scheduler."""
+    """The steps at which a ``SequentialLR`` switches to its next scheduler."""
     return list(scheduler._milestones)
 
 
 def forget_iterator(loader: Any) -> None:
-    """Have a copy of a ``DataLoader`` or ``CombinedLoader`` make an iterator of its own."""
+    """Make a copy of a ``DataLoader`` or ``CombinedLoader`` create its own iterator."""
     loader._iterator = None
 
 
@@ -265,12 +265,12 @@ PLACES_OF_TRAINER = ("_trainer", "_fabric", "_device_mesh")
 
 
 def trainer_of(module: Any) -> Any:
-    """The Trainer that a module is attached to; None for one that is not, and for any other."""
+    """The Trainer that a module is attached to; None if there is none."""
     return getattr(module, "_trainer", None)
 
 
 def requires_grad_before_toggle(module: Any) -> Mapping[nn.Parameter, bool]:
-    """``requires_grad`` of before a ``toggle_optimizer`` that is not undone yet, by parameter."""
+    """``requires_grad`` by parameter, as before a ``toggle_optimizer`` that is not undone yet."""
     found: Mapping[nn.Parameter, bool] = vars(module).get("_param_requires_grad_state", {})
     return found
 
@@ -355,18 +355,18 @@ def load_file(path: Any, map_location: Any, weights_only: bool) -> Any:
 
 
 def keep_configuration(cli: type[Any]) -> None:
-    """Have a ``LightningCLI`` keep its configuration, also where ``--ckpt_path`` is a file.
+    """Make a ``LightningCLI`` keep its configuration even if ``--ckpt_path`` is a file.
 
-    Lightning 2.6 would put the hyperparameters of the checkpoint in its place.
+    Lightning 2.6 would overwrite it with the hyperparameters of the checkpoint.
 
     Args:
-        cli: a subclass.
+        cli: a subclass of ``LightningCLI``.
     """
     cli._parse_ckpt_path = lambda self: None
 
 
 def seed_again(cli: Any) -> None:
-    """Have a ``LightningCLI`` seed as its configuration says, which may have changed."""
+    """Make a ``LightningCLI`` seed again from its configuration, which may have changed."""
     cli._set_seed()
 
 
@@ -379,14 +379,14 @@ def event_file(writer: Any) -> str:
 
 
 def attention_implementation(config: Any) -> str:
-    """How a net of Hugging Face computes attention, as ``sdpa``; "" if its config does not say."""
+    """How a Hugging Face net computes attention, such as ``sdpa``, or ""."""
     return str(getattr(config, "_attn_implementation", ""))
 
 
 # jsonargparse
 
 ParsingStep = Literal["find", "replace", "read", "make", "untyped", "defaults"]
-"""A step in which jsonargparse understands a class that a configuration names.
+"""A step in which jsonargparse parses a class that a configuration names.
 
 ``find(bases, name)``: the import path of a bare name. ``replace(parser, old, new)``: drop those
 arguments of an earlier class that the new class does not take. ``read(value, hint, ...)``: check a
@@ -406,11 +406,11 @@ _STEPS: dict[ParsingStep, str] = {
 def replace_parsing_step(
     step: ParsingStep, around: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> None:
-    """Have every parser of the process take another function for a step.
+    """Replace the function that all parsers of the process use for a step.
 
     Args:
-        step: which.
-        around: is given the function of now, and returns the one that takes its place.
+        step: the step.
+        around: maps the current function to the function that replaces it.
     """
     typehints = _typehints()
     if step == "defaults":
@@ -421,7 +421,7 @@ def replace_parsing_step(
 
 
 def parser_at_work() -> Any:
-    """The parser that is parsing now; None if none is."""
+    """The parser that is parsing now, or None."""
     return _typehints().parent_parser.get()
 
 
@@ -436,7 +436,7 @@ def class_path_of(base: Any, name: str) -> str:
 
 
 def imported_by_jsonargparse(path: str) -> Any:
-    """What stands at an import path; raises whatever its module raises."""
+    """Import the object at an import path; errors of its module are raised."""
     return _typehints().import_object(path)
 
 
@@ -456,7 +456,7 @@ def is_class_spec(value: Any) -> bool:
 
 
 def class_spec(path_or_spec: Any) -> Any:
-    """A class that is named by its path or by a mapping, as a ``Namespace``."""
+    """The ``Namespace`` of a class that is named by its path or by a mapping."""
     return _typehints().subclass_spec_as_namespace(path_or_spec)
 
 
@@ -468,7 +468,7 @@ def is_hint_of_callable(hint: Any) -> bool:
 
 
 def result_of_callable(hint: Any) -> Any:
-    """What a type hint says that a callable returns."""
+    """The return type in the type hint of a callable."""
     return _typehints().get_callable_return_type(hint)
 
 

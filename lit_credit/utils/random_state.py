@@ -1,4 +1,4 @@
-"""Seeds, generators, and the random states of a process as plain data for a checkpoint."""
+"""Seeds, generators, and saving and restoring the random states of a process."""
 
 import os
 import random
@@ -21,18 +21,18 @@ __all__ = [
 
 
 def run_seed() -> int:
-    """The seed that ``seed_everything`` was given in this process or its parent, or 0."""
+    """The seed given to ``seed_everything`` in this process or its parent; 0 if none was given."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def generator_of(*key: int) -> torch.Generator:
-    """A CPU generator whose numbers are those of its key alone.
+    """A CPU generator whose numbers depend on its key alone.
 
-    Keys that differ by one, or have two words swapped, share no stream; keys that differ by zeros
-    at their end are the same.
+    Keys that differ by one, or by the order of their numbers, give different streams. Zeros at the
+    end of a key change nothing.
 
     Args:
-        *key: whole numbers, not negative, the seed first.
+        *key: non-negative whole numbers, the seed first.
 
     Example:
         >>> one, other = (torch.rand((), generator=generator_of(7, 1, 0)) for _ in range(2))
@@ -56,7 +56,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Go back to what :func:`random_state` returned."""
+    """Restore the states that :func:`random_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]
@@ -70,7 +70,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 def preserved_rng() -> Iterator[None]:
     """Restore the random states of python, numpy, torch and every used CUDA device on exit."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    # A device that was never used has no state to lose, and asking for it would initialise CUDA.
+    # An unused device has no state to lose, and asking for its state would initialise CUDA.
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = range(torch.cuda.device_count()) if used else ()
     with torch.random.fork_rng(devices=devices):
@@ -82,7 +82,7 @@ def preserved_rng() -> Iterator[None]:
 
 
 def put_back(generator: Any) -> Callable[[], object]:
-    """A function that sets a generator of python, numpy or torch back to its state of now.
+    """Make a function that resets a generator of python, numpy or torch to its current state.
 
     Example:
         >>> draws = random.Random(0)
@@ -94,7 +94,7 @@ def put_back(generator: Any) -> Callable[[], object]:
     if isinstance(generator, np.random.Generator | np.random.BitGenerator):
         bits: Any = getattr(generator, "bit_generator", generator)
         return partial(setattr, bits, "state", bits.state)
-    if isinstance(generator, random.SystemRandom):  # it has none
+    if isinstance(generator, random.SystemRandom):  # it has no state
         return lambda: None
     if isinstance(generator, random.Random):
         return partial(generator.setstate, generator.getstate())

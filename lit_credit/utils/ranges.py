@@ -1,6 +1,6 @@
-"""Checks of arguments, which all raise one sentence: argument, value, what was expected, remedy.
+"""Checking arguments; errors name the argument, its value, what was expected and the remedy.
 
-NaN is in no range.
+NaN is outside every range.
 """
 
 import math
@@ -12,7 +12,7 @@ _MOST_FEATURES = 10**8
 _MOST_PARTS = 10**5
 
 Number = float | Sequence[float] | None
-"""A number, several, of which each is checked, or None, which is left alone."""
+"""A number, a sequence whose numbers are all checked, or None, which is not checked."""
 
 
 def check_range(
@@ -25,16 +25,16 @@ def check_range(
     remedy: str = "",
     **values: Number,
 ) -> None:
-    """Refuse arguments out of a range.
+    """Refuse arguments outside a range.
 
     Args:
         least: smallest value.
         most: largest value.
         above: a bound that values must exceed, in place of ``least``.
         below: a bound that values must not reach, in place of ``most``.
-        finite: refuse inf too, also where there is no largest value.
+        finite: also refuse inf, even if there is no largest value.
         remedy: a sentence that is added to the error.
-        **values: arguments by name; None, where it is allowed, is left alone.
+        **values: arguments by name; None is not checked.
 
     Raises:
         ValueError: naming the argument, its value and the range.
@@ -52,7 +52,7 @@ def check_range(
 
 
 def check_sizes(least: int = 1, **values: Number) -> None:
-    """Refuse sizes of layers and tables that are too small, or so large that none can be meant.
+    """Refuse sizes of layers and tables that are too small, or too large to be meant.
 
     Raises:
         ValueError: naming the argument, its value and the bound.
@@ -62,7 +62,7 @@ def check_sizes(least: int = 1, **values: Number) -> None:
 
 
 def check_parts(least: int = 1, **values: Number) -> None:
-    """Refuse numbers of modules that are too small, or so large that none can be meant.
+    """Refuse numbers of modules that are too small, or too large to be meant.
 
     Raises:
         ValueError: naming the argument, its value and the bound.
@@ -72,10 +72,10 @@ def check_parts(least: int = 1, **values: Number) -> None:
 
 
 def check_choice(choices: Sequence[str], **values: str) -> None:
-    """Refuse words that are not among those that an argument may have.
+    """Refuse arguments that are not among the allowed words.
 
     Args:
-        choices: the words, at least two.
+        choices: the allowed words, at least two.
         **values: arguments by name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A context that several threads are in at once."""
+"""Sharing one context between several threads."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,8 +12,8 @@ __all__ = ["Shared"]
 class Shared:
     """Enter a context with the first ``with``, and leave it with the last, in any thread and order.
 
-    For what changes the process as a whole. Two threads that did so each for itself would restore
-    what the other had set.
+    Use it for contexts that change the whole process. If two threads each entered such a context
+    alone, one would restore what the other had set.
 
     Args:
         make: makes the context.

@@ -1,4 +1,4 @@
-"""Texts and lists of at most a few lines, for errors."""
+"""Shortening texts and lists for errors."""
 
 from collections.abc import Callable, Iterable
 from difflib import SequenceMatcher
@@ -8,11 +8,11 @@ __all__ = ["choice", "shortened"]
 
 
 def shortened(text: str, longest: int = 1000) -> str:
-    """A text without its middle, if it is too long; an error's remedy stands at its end.
+    """Remove the middle of a text that is too long; its end stays, where an error has its remedy.
 
     Args:
         text: one line.
-        longest: characters that are kept, of which a third at the end.
+        longest: number of characters to keep, a third of them at the end.
 
     Example:
         >>> shortened("abcdefghi", longest=6)
@@ -31,14 +31,14 @@ def choice(
     separator: str = ", ",
     longest: int = 700,
 ) -> str:
-    """What there is to choose from: all of it, or so many names and the number of the others.
+    """List names to choose from: all of them, or some and the number of the others.
 
     Args:
-        names: to choose from.
-        wanted: what was asked for; where not all are shown, the names closest to it come first.
-        most: names shown.
-        separator: between two of them.
-        longest: characters shown, about.
+        names: the names to choose from.
+        wanted: the name that was asked for; if not all names are shown, the closest come first.
+        most: largest number of names shown.
+        separator: text between two names.
+        longest: approximate number of characters shown.
 
     Example:
         >>> choice(["embed", "head"]), choice([])
@@ -49,7 +49,7 @@ def choice(
     names = [shortened(name, longest) for name in dict.fromkeys(names)]
     shown = _fitting(names, most, longest)
     if shown < len(names) and wanted is not None:
-        # Stable: of names that are equally close the first ones come first.
+        # The sort is stable: equally close names keep their order.
         names = sorted(names, key=_likeness_to(wanted), reverse=True)
         shown = _fitting(names, most, longest)
     others = len(names) - shown
@@ -57,14 +57,14 @@ def choice(
 
 
 def _fitting(names: list[str], most: int, longest: int) -> int:
-    """How many of the first names are shown: one at least, if there is one."""
+    """How many of the first names to show: at least one, if there is one."""
     lengths = accumulate(len(name) + 2 for name in names[:most])
     return max(sum(length <= longest for length in lengths), min(len(names), 1))
 
 
 def _likeness_to(wanted: str) -> Callable[[str], float]:
     matcher = SequenceMatcher()
-    matcher.set_seq2(wanted.lower())  # which it analyses once
+    matcher.set_seq2(wanted.lower())  # the matcher analyses its second text once
 
     def likeness(name: str) -> float:
         matcher.set_seq1(name.lower())

@@ -1,4 +1,4 @@
-"""Attention: what a net computes in it, recorded, and the weights of its heads, read."""
+"""Recording attention during a forward pass, and reading the weights of attention heads."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What the axes of a recorded attention are, asked of the submodule that computes it."""
+"""Testing by gradients which queries and inputs of an attention each output position uses."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,13 +22,14 @@ NO_OUTPUT = "the output of the submodule does not depend on it"
 
 @dataclass
 class Answer:
-    """What one key of an attention showed when every query was made to look at it alone.
+    """What a forward pass showed in which every query attended to one key alone.
 
     Attributes:
         problem: why positions of o are not queries of A; None if they are.
-        leak: largest derivative of a position of o by other queries of A, over that by its own.
+        leak: largest derivative of a position of o by other queries of A, relative to that by its
+            own query.
         positions: whether o has positions beside samples and features.
-        reads: which elements of x the key brings to two queries alike; empty if it brings none.
+        reads: which elements of x the key brings to both of two queries; empty if not tested.
         constant: whether the key brings nothing of x to any query: a sink, or a parameter.
     """
 
@@ -41,13 +42,13 @@ class Answer:
 
 @dataclass
 class Asked:
-    """Which call of a forward pass is asked, and the submodule whose input and output count.
+    """A question about one attention call of a forward pass.
 
     Attributes:
-        index: of the call.
-        beside: of all calls of the same submodule, which look at the key too.
-        place: name of the submodule.
-        key: from 0.
+        index: index of the call.
+        beside: indices of all calls of the same submodule, which attend to the key too.
+        place: name of the submodule whose input and output are tested.
+        key: index of the key, from 0.
         answer: what :func:`ask` found.
     """
 
@@ -60,15 +61,15 @@ class Asked:
 
 @contextmanager
 def ask(module: nn.Module, questions: Sequence[Asked]) -> Iterator[list[AttentionCall]]:
-    """Have the forward pass inside the ``with`` answer, for calls of different submodules.
+    """Answer questions about calls of different submodules by a forward pass inside the ``with``.
 
-    A of each call asked is replaced by one that looks at the key alone. When the submodule has
-    run, gradients of its output show which queries of A each position depends on, and which
+    In each of these calls, A is replaced by one that attends to the key alone. When the submodule
+    has run, gradients of its output show which queries of A each position depends on, and which
     elements of the input the key brings there.
 
     Args:
         module: the module that will be run inside.
-        questions: their ``answer`` is filled in; None stays where the call did not happen.
+        questions: their ``answer`` is filled in; it stays None if the call did not happen.
     """
     by_index = {asked.index: asked for asked in questions}
     by_sibling = {index: asked for asked in questions for index in asked.beside}
@@ -93,7 +94,7 @@ def ask(module: nn.Module, questions: Sequence[Asked]) -> Iterator[list[Attentio
 
 
 class _Place:
-    """A submodule, watched: its input and output become part of a graph of its own."""
+    """Watches a submodule, and makes its input and output part of a graph of their own."""
 
     def __init__(self, module: nn.Module, asked: dict[int, Asked], undo: ExitStack) -> None:
         self.module, self.asked = module, asked
@@ -104,7 +105,7 @@ class _Place:
             module.register_forward_pre_hook(self._enter, with_kwargs=True),
             module.register_forward_hook(self._leave, always_call=True),
             *(
-                # Of a submodule that takes symbols, their vectors are the input.
+                # If a submodule takes symbols, the vectors of the symbols count as its input.
                 child.register_forward_hook(lambda _, __, vectors: self._in_graph(vectors))
                 for child in module.modules()
                 if isinstance(child, nn.Embedding)
@@ -165,12 +166,12 @@ def _depends(o: Tensor, a: Tensor) -> bool:
     if not o.requires_grad or not o.is_floating_point() or o.dim() < 2:
         return False
     if o.numel() == a.numel() and torch.equal(o.detach().flatten(), a.detach().flatten()):
-        return False  # A itself, handed on
+        return False  # A itself, returned beside the output
     return bool(_gradient(o, [a], _random(o))[0].any())
 
 
 def _feature_dims(module: nn.Module, o: Tensor) -> list[int]:
-    """Where o may have its features: as convolutions have them, or last."""
+    """The dimensions that may be o's features: dimension 1 as in convolutions, or the last."""
     kinds = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
     kind = kinds.get(o.dim())
     channels = {
@@ -186,7 +187,7 @@ def _feature_dims(module: nn.Module, o: Tensor) -> list[int]:
 
 @dataclass
 class _Row:
-    """A position of o, and where A has a derivative there."""
+    """A position of o, and its gradient with respect to A."""
 
     cotangent: Tensor
     gradient: Tensor
@@ -199,12 +200,12 @@ class _Row:
 
     @property
     def queries(self) -> list[tuple[int, int]]:
-        """The (sample, query) that it depends on."""
+        """The pairs (sample, query) that the position depends on."""
         return [(int(n), int(t)) for n, t in self.touched.any(1).nonzero()]
 
 
 def _rows(o: Tensor, a: Tensor, feature: int) -> list[_Row]:
-    """Some positions of o that depend on A: the first, and its neighbours along every dimension."""
+    """Those of some positions of o (first, middle, last, a few per dimension) that depend on A."""
     others = [dim for dim in range(o.dim()) if dim != feature]
     first = dict.fromkeys(others, 0)
     places = [first, {dim: o.shape[dim] // 2 for dim in others}]
@@ -243,7 +244,7 @@ def _judged(o: Tensor, a: Tensor, rows: Sequence[_Row]) -> Answer:
         leak = max(leak, float(size.max()) / largest)
     for one, two in combinations(rows, 2):
         same = one.queries == two.queries
-        # Positions of one query are told apart by heads only where these have a dimension.
+        # Two positions may differ by their head only if heads have a dimension of their own.
         if same and (o.dim() < 4 or bool((one.touched & two.touched).any())):
             return Answer(
                 f"two positions of the output, of shape {tuple(o.shape)}, share a row (n, t)",
@@ -253,7 +254,7 @@ def _judged(o: Tensor, a: Tensor, rows: Sequence[_Row]) -> Answer:
 
 
 def _two_queries(rows: Sequence[_Row]) -> list[_Row]:
-    """Two positions of one sample with different queries, or the first alone."""
+    """Two positions of one sample with different queries, else the first position alone."""
     for one, two in combinations(rows, 2):
         (n, t), (m, u) = one.queries[0], two.queries[0]
         if n == m and t != u:
@@ -262,7 +263,7 @@ def _two_queries(rows: Sequence[_Row]) -> list[_Row]:
 
 
 def _brought(o: Tensor, inputs: Sequence[Tensor], cotangent: Tensor) -> Tensor:
-    """Which elements of all inputs the position depends on, while A is given."""
+    """Which elements of all inputs the position depends on, with A fixed."""
     if not inputs:
         return torch.zeros(0, dtype=torch.bool, device=o.device)
     sizes = torch.cat([g.abs().flatten() for g in _gradient(o, inputs, cotangent)])

@@ -1,4 +1,4 @@
-"""Proof by numbers that what attention writes arrives, as it is, at a place further on."""
+"""Testing numerically whether the output of attention arrives unchanged at a later point."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,24 +26,24 @@ def arrivals(
     of_added: Callable[[str, Tensor], Tensor],
     of_passed: Callable[[Tensor], Tensor],
 ) -> dict[str, tuple[float, float]]:
-    """Whether what is added to the outputs of submodules arrives at a point, and nothing else.
+    """Test whether additions to the outputs of submodules, and nothing else, arrive at a point.
 
-    All that is not linear bookkeeping is frozen (:class:`FrozenForward`), so that later attention,
-    MLPs and norms do not answer. Random numbers of the size of the stream are added.
+    Everything but linear bookkeeping is frozen (:class:`FrozenForward`), so that later attention,
+    MLPs and norms do not react. The additions are random numbers of the size of the stream.
 
     Args:
         module: the module.
         run: one forward pass on few rows, the same each time.
-        written: by name of a submodule its output, whose shape and type the addition has.
-        times: how often each runs.
-        point: where to look.
-        of_added: of the name of a submodule and what is added to its output, what should arrive.
-        of_passed: what does arrive, of a tensor that passes the point.
+        written: name of a submodule to its output; the addition has the output's shape and dtype.
+        times: name of a submodule to the number of its runs.
+        point: the point at which to compare.
+        of_added: maps the name of a submodule and its addition to the change that should arrive.
+        of_passed: maps a tensor that passes the point to the part that is compared.
 
     Returns:
-        By name the relative error of the change at the point, and which multiple of the addition it
-        is nearest to; of all together under the name ``""``, and of each alone only where that is
-        not near 0.
+        Name to the relative error of the change at the point, and the multiple of the expected
+        change that fits the change best. The name ``""`` stands for all submodules together; single
+        submodules are tested only if the error of all together is not near 0.
     """
     frozen = FrozenForward()
     with plain_attention_path(), frozen, capture(module, [point]) as passed:
@@ -70,7 +70,7 @@ def arrivals(
         return float(error), float((moved * expected).sum() / expected.square().sum())
 
     found = {"": change(list(written))}
-    if not found[""][0] <= 1e-4:  # else none can differ
+    if not found[""][0] <= 1e-4:  # otherwise no single submodule can differ
         found |= {name: change([name]) for name in written}
     return found
 

@@ -1,4 +1,4 @@
-"""The norm that stands before the unembedding."""
+"""Finding the norm before the unembedding."""
 
 from collections.abc import Mapping
 
@@ -13,26 +13,26 @@ __all__ = ["find_final_norm", "norm_names"]
 
 
 def norm_names(module: nn.Module) -> list[str]:
-    """The submodules that may be a norm of the last dimension, by torch or by name."""
+    """Names of the submodules that may be a norm of the last dimension, judged by class."""
     return [name for name, child in named_submodules(module) if is_norm(child)]
 
 
 def find_final_norm(
     names: list[str], read: Tensor, passed: Mapping[Point, Tensor], position: int
 ) -> str | None:
-    """The norm whose output is what the unembedding reads, None if there is none.
+    """Find the norm whose output the unembedding reads; None if there is none.
 
-    Told by the numbers, so that a net need not declare it; a dropout in eval mode is no obstacle,
-    and neither is a position that is picked in between.
+    The norm is found by comparing numbers, so that a net need not declare it. A dropout in eval
+    mode, or the choice of one position, may stand between the norm and the unembedding.
 
     Args:
-        names: of all norms.
+        names: names of all norms.
         read: what the unembedding reads, (N, d) or (N, T, d).
         passed: outputs of the norms.
-        position: the one that is picked, if one is.
+        position: the position that the net picks, if it picks one.
 
     Raises:
-        MisconfigurationException: if another position is picked.
+        MisconfigurationException: if the net picks another position.
     """
     for name in reversed(names):
         output = passed.get(Point(name, "output"))

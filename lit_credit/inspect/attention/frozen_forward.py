@@ -1,4 +1,4 @@
-"""A second forward pass in which only sums and rearrangements of tensors are computed again."""
+"""Repeating a forward pass with everything frozen but sums and rearrangements of tensors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,16 +31,16 @@ _BOOKKEEPING = (
     "dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout"
 )
 _LINEAR = frozenset(_BOOKKEEPING.split())
-"""Torch functions through which a change of a stream goes as it is, or times a fixed number."""
+"""Torch functions that pass a change of a stream on as it is, or times a fixed number."""
 
 
 class FrozenForward(TorchFunctionMode):
-    """Record the results of a forward pass; give the same results in every later one.
+    """Record the results of a forward pass, and return the same results in every later one.
 
-    Inside of the first ``with`` all runs as usual. Inside of later ones every torch function that
-    is not linear bookkeeping (additions, fixed multiples, views, copies) returns what it returned
-    in the first: projections, convolutions, norms, attention, nonlinearities. So what is added to a
-    stream on the way shows further on only where the stream carries it there directly.
+    Inside the first ``with`` everything runs as usual. Inside later ones, linear bookkeeping
+    (additions, fixed multiples, views, copies) is computed again. Every other torch function, such
+    as projections, convolutions, norms, attention and nonlinearities, returns its first result. So
+    an addition to a stream reaches only the places to which the stream carries it directly.
 
     The forward pass must be the same each time, in eval mode and under ``no_grad``.
     """
@@ -59,7 +59,7 @@ class FrozenForward(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run a function, or take what it returned."""
+        """Run a function, or return its recorded result."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name in _LINEAR:
@@ -85,7 +85,7 @@ class FrozenForward(TorchFunctionMode):
 
 
 def _kept(x: Tensor) -> Tensor:
-    """A copy, since what follows may work in place; of whole numbers none is needed."""
+    """A copy, since later code may work in place; whole numbers need no copy."""
     return x.detach().clone() if x.is_floating_point() else x
 
 
@@ -104,7 +104,7 @@ def _with_tensors_of(result: Any, before: Any, in_place: bool) -> Any:
 
 @contextmanager
 def plain_attention_path() -> Iterator[None]:
-    """Without the fused inference path of torch's encoders, which passes by their submodules."""
+    """Switch off the fused inference path of torch's encoders, which bypasses their submodules."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""Torch's functions of attention, replaced for a while by twins that show their weights."""
+"""Replacing torch's attention functions, for a while, by twins that show their weights."""
 
 import math
 import sys
@@ -24,13 +24,13 @@ _SOFTMAX = torch.softmax
 
 
 class Listener(Protocol):
-    """Whoever is shown attention weights."""
+    """An object that is shown attention weights."""
 
     def listens(self) -> bool:
-        """Whether the thread that asks is one that it listens to."""
+        """Whether it listens to the calling thread."""
 
     def hears(self, *, softmax: bool) -> bool:
-        """Whether it wants what runs now: attention, or a softmax that may be one."""
+        """Whether it wants the function that runs now: attention, or a softmax that may be one."""
 
     def record(
         self, weights: Tensor, allowed: Tensor | None, *qkv: Tensor, folded: bool = False
@@ -45,9 +45,9 @@ _listeners: list[Listener] = []
 def listened_to(listener: Listener) -> Iterator[None]:
     """Show ``listener`` the attention weights computed inside the ``with``.
 
-    The functions are replaced for all threads, from the first ``with`` until the last one is left,
-    whichever thread that is in; where nobody hears (:meth:`Listener.hears`), they are torch's own.
-    What others put in their place, before or meanwhile, stays.
+    The functions are replaced in all threads, from the first ``with`` until the last one is left in
+    any thread. When no listener hears (:meth:`Listener.hears`), torch's own functions run. Patches
+    by other libraries, made before or meanwhile, stay.
     """
     with _replaced, eager():
         _listeners.append(listener)
@@ -59,14 +59,14 @@ def listened_to(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def _replaced_functions() -> Iterator[None]:
-    """Put the twins everywhere that a module of Python holds the originals."""
+    """Put the twins wherever a Python module holds the originals."""
     pairs: dict[int, tuple[Any, Any]] = {}
     for original, twin in (
         (_ATTENTION, _attention),
         (_SOFTMAX, _softmax),
         (torch.backends.mha.get_fastpath_enabled, _fast_path(torch.backends.mha)),
     ):
-        # A twin too, which another library kept when it made a patch of its own meanwhile.
+        # Twins are replaced too: another library may have kept one when it made its own patch.
         pairs[id(original)] = pairs[id(twin)] = original, twin
     places = [
         (vars(module), name, *pairs[id(value)])
@@ -76,7 +76,7 @@ def _replaced_functions() -> Iterator[None]:
         for name, value in list(vars(module).items())
         if id(value) in pairs and module.__name__ != __name__
     ]
-    own = vars(Tensor).get("softmax")  # None: torch's is that of a base class
+    own = vars(Tensor).get("softmax")  # None: torch defines it in a base class
     method = _showing(Tensor.softmax)
     with ExitStack() as undo:
         for attributes, name, original, twin in places:
@@ -91,7 +91,7 @@ _replaced = Shared(_replaced_functions)
 
 
 def _restore(attributes: dict[str, Any], name: str, twin: Any, original: Any) -> None:
-    if attributes.get(name) is twin:  # else somebody else has put something there
+    if attributes.get(name) is twin:  # otherwise another library has patched it
         attributes[name] = original
 
 
@@ -105,7 +105,7 @@ def _restore_softmax(method: Any, own: Any) -> None:
 
 
 def _fast_path(backend: Any) -> Callable[[], bool]:
-    """The switch of the fused inference path of torch's encoders, off where somebody hears."""
+    """The switch of the fused inference path of torch's encoders, off while somebody listens."""
     switched: Callable[[], bool] = backend.get_fastpath_enabled
 
     def enabled() -> bool:
@@ -125,15 +125,15 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """``scaled_dot_product_attention``, step by step where someone listens."""
+    """``scaled_dot_product_attention``, computed step by step if a listener hears."""
     inputs = (query, key, value, attn_mask)
     options: dict[str, Any] = {"scale": scale, "enable_gqa": enable_gqa}
-    if has_torch_function(inputs):  # a mask may be an object of its own, as `CausalBias`
+    if has_torch_function(inputs):  # a mask may be an object such as `CausalBias`
         return handle_torch_function(
             F.scaled_dot_product_attention, inputs, *inputs, dropout_p, is_causal, **options
         )
     listeners = [one for one in list(_listeners) if one.hears(softmax=False)]
-    refused = is_causal and attn_mask is not None  # torch has the words for it
+    refused = is_causal and attn_mask is not None  # torch raises the error
     if not listeners or refused or query.is_nested:
         return _ATTENTION(*inputs, dropout_p, is_causal, **options)
     keys, values = key, value
@@ -160,13 +160,13 @@ def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _safe_softmax(scores: Tensor) -> Tensor:
-    """Softmax, and 0 in rows of -inf only; a NaN there would spread in the backward pass."""
+    """Softmax, but 0 in rows that are all -inf: a NaN there would spread in the backward pass."""
     empty = torch.isneginf(scores).all(-1, keepdim=True)
     return _SOFTMAX(scores.masked_fill(empty, 0.0), -1).masked_fill(empty, 0.0)
 
 
 def _allowed(scores: Tensor | None) -> Tensor | None:
-    """Where a mask, or scores that had one added, do not say -inf or about the lowest number."""
+    """Where a mask, or scores with a mask added, are neither -inf nor about the lowest number."""
     if scores is None or scores.dtype == torch.bool:
         return scores
     allowed = scores > torch.finfo(scores.dtype).min / 2
@@ -174,7 +174,7 @@ def _allowed(scores: Tensor | None) -> Tensor | None:
 
 
 def _showing(softmax: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The softmax, shown where it runs over the last of three or more dimensions."""
+    """A softmax that is shown if it runs over the last of three or more dimensions."""
 
     def shown(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         weights = softmax(input, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""What each head of an attention adds to the stream."""
+"""Computing what each head of an attention adds to the stream."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ _CLOSE = 1e-2
 
 
 def head_points(module: nn.Module, heads: AttentionHeads) -> list[Point]:
-    """What to record, besides the attention itself, for :func:`head_outputs`."""
+    """The points to record, besides the attention itself, for :func:`head_outputs`."""
     attention = submodule(module, heads.name)
     output = find_output(attention)
     if isinstance(attention, nn.MultiheadAttention):  # whose values are seen
@@ -36,25 +36,25 @@ def head_outputs(
     calls: Sequence[AttentionCall],
     passed: Mapping[Point, Tensor],
 ) -> Tensor:
-    r"""Each head's part of the attention's output, without the bias of all of them together.
+    r"""Compute each head's part of the attention's output, without the output bias.
 
     .. math:: y_h = A_h (x W_{V,h} + b_{V,h}) \, W_{O,h}^\top
 
-    from the input of the output projection, or else from the attention and its values as seen, or
-    as made of its input where that gives its output.
+    It is computed from the input of the output projection; else from the recorded weights A and
+    values; else from A and values made of the attention's input, if these give its output.
 
     Args:
         module: the net.
-        heads: their weights.
-        calls: the attention that was recorded.
-        passed: what passed :func:`head_points`.
+        heads: the weights of the heads.
+        calls: the recorded attention.
+        passed: the tensors that passed :func:`head_points`.
 
     Returns:
         (H, N, T, d_model).
 
     Raises:
-        MisconfigurationException: if they ran not at all, or in a way that does not show what they
-            add.
+        MisconfigurationException: if the attention did not run, or ran in a way that does not show
+            what its heads add.
     """
     prefix = f"{heads.name}." if heads.name else ""
     own = [c for c in calls if c.module == heads.name or c.module.startswith(prefix)]
@@ -92,7 +92,7 @@ def head_outputs(
             f"{' and '.join(map(str, shapes))}, expected (N, {count}, T, {size}) of heads as read. "
             "Leave it out by `units`."
         )
-    # Where it runs several times, all it adds.
+    # The sum over all runs of the attention.
     total = torch.stack([m.detach() for m in mixed]).sum(0)
     return torch.einsum("nhtk,hdk->hntd", total, heads.output.to(total.dtype))
 
@@ -100,7 +100,7 @@ def head_outputs(
 def _made(
     heads: AttentionHeads, call: AttentionCall, passed: Sequence[Tensor | None]
 ) -> Tensor | None:
-    """A V, (N, H, T, d_head), of values made of the input; None if that is not what runs."""
+    """A V, (N, H, T, d_head), with values made of the input; None if it gives another output."""
     if len(passed) != 2 or passed[0] is None or passed[1] is None:
         return None
     x, y, a = (t.detach().to(call.weights.dtype) for t in (*passed, call.weights) if t is not None)
@@ -117,10 +117,10 @@ def _made(
 
 
 def _mixed(call: AttentionCall, heads: int) -> Tensor:
-    """A V, (N, H, T, d_head), with the values that queries share repeated."""
+    """A V, (N, H, T, d_head), with shared values repeated for the queries that share them."""
     value = call.value
     if value is None:
         raise RuntimeError("the values were not seen")
-    # Weights were recorded in float32 at least, whatever the net computes in.
+    # Weights were recorded in float32 or higher, whatever dtype the net computes in.
     shared = max(1, heads // value.shape[1])
     return call.weights @ value.repeat_interleave(shared, 1).to(call.weights)

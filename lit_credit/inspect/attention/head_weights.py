@@ -1,4 +1,4 @@
-"""The head weights and the embedding of any net."""
+"""Reading the weights of attention heads and the embedding of any net."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -33,45 +33,45 @@ __all__ = [
 
 _NO_SYMBOLS = re.compile(r"pos|wpe|type|segment|relative|bias")
 _CROSS = {"multihead_attn", "encdecattention", "crossattention", "cross_attn", "encoder_attn"}
-"""Last parts of names of attention that reads keys and values from another stream."""
+"""Last parts of the names of cross-attention, which reads keys and values from another stream."""
 _MOST_LINES = 10
 
 
 def read_heads(
     module: nn.Module, units: Sequence[str] | None = None, *, proved_later: bool = False
 ) -> list[AttentionHeads]:
-    """The weights of every head of every attention in a net, as they are now.
+    """Read the current weights of every head of every attention in a net.
 
-    In this order, an attention is a submodule
+    A submodule is an attention if it is one of these; the first that fits is used:
 
     - with a method ``head_weights()`` that returns its :class:`AttentionHeads`;
     - of class ``nn.MultiheadAttention``, without a ``kdim`` or ``vdim`` of its own;
     - with four Linears of usual names, such as q, k, v, o, or q_proj, k_proj, v_proj, o_proj;
-    - with parameters W_Q, W_K, W_V, W_O of (H, d_model, d_head) and (H, d_head, d_model), as of
-      TransformerLens;
+    - with parameters W_Q, W_K, W_V of shape (H, d_model, d_head) and W_O of (H, d_head, d_model),
+      as in TransformerLens;
     - with a fused Linear (or Hugging Face's Conv1D) and an output, such as c_attn, c_proj, or qkv,
-      proj, whose rows are all of q, then all of k, then all of v.
+      proj; the rows of the fused weight are all of q, then all of k, then all of v.
 
-    The number of heads comes from attributes such as ``num_heads`` or ``head_dim``, of the module
-    or its ``config``. Queries may share keys and values. A rotation is known from a child
-    ``rotary`` with ``frequencies`` and ``layout``, or from Hugging Face's ``rotary_emb``; norms of
-    queries and keys from submodules of usual names, such as ``q_norm``.
+    The number of heads comes from attributes such as ``num_heads`` or ``head_dim`` of the module or
+    its ``config``. Queries may share keys and values. A rotation is read from a child ``rotary``
+    with ``frequencies`` and ``layout``, or from Hugging Face's ``rotary_emb``. Norms of queries and
+    keys are read from submodules of usual names, such as ``q_norm``.
 
     Args:
         module: the net, or a LightningModule around it.
-        units: names or glob patterns of attention submodules, as names of ``module`` or of its
-            ``net``; None takes all but cross-attention of usual names, such as ``multihead_attn``.
-        proved_later: read also what norms or rotates queries and keys in an unknown way, and say so
-            in ``doubt``: :func:`prove_heads` finds by numbers how.
+        units: names or glob patterns of attention submodules, below ``module`` or its ``net``; None
+            takes all but cross-attention of usual names, such as ``multihead_attn``.
+        proved_later: also read attention that norms or rotates queries and keys in an unknown way,
+            with the reason in ``doubt``: :func:`prove_heads` then finds the way numerically.
 
     Returns:
-        One entry an attention, in the order of registration. Tensors are views of the parameters
-        where possible, without a graph: read again after a step.
+        One entry per attention, in the order of registration. Tensors are views of the parameters
+        where possible, without a graph: read them again after a step.
 
     Raises:
-        ValueError: if a pattern matches no attention, or one twice.
-        MisconfigurationException: if there is no attention, or one cannot be read: it seems to norm
-            or rotate queries and keys in an unknown way, or its sizes do not fit.
+        ValueError: if a pattern matches no attention, or an attention is matched twice.
+        MisconfigurationException: if there is no attention, or one cannot be read because it seems
+            to norm or rotate queries and keys in an unknown way, or its sizes do not fit.
 
     Example:
         >>> heads = read_heads(nn.TransformerEncoderLayer(8, nhead=2))
@@ -88,23 +88,23 @@ def read_heads(
 
 
 def attention_names(module: nn.Module) -> list[str]:
-    """Names of all attention that :func:`read_heads` knows, cross-attention too."""
+    """Names of all attention that :func:`read_heads` recognises, including cross-attention."""
     return [name for name, _ in _attentions(module)]
 
 
 def read_embedding(module: nn.Module, name: str | None = None) -> Tensor | None:
-    """The vectors of all symbols.
+    """Read the vectors of all symbols.
 
     Args:
         module: the net, or a LightningModule around it.
-        name: of the embedding, as a name of ``module`` or of its ``net``; None takes the first
-            ``nn.Embedding`` whose name does not speak of positions, types or segments.
+        name: name of the embedding, below ``module`` or its ``net``; None takes the first
+            ``nn.Embedding`` whose name does not mention positions, types, segments or the like.
 
     Returns:
         (V, d_model), the weight itself without a graph; None if there is no such embedding.
 
     Raises:
-        ValueError: if ``name`` is no embedding.
+        ValueError: if ``name`` is not an embedding.
 
     Example:
         >>> net = nn.ModuleDict({"position": nn.Embedding(16, 8), "token": nn.Embedding(65, 8)})
@@ -120,7 +120,7 @@ def read_embedding(module: nn.Module, name: str | None = None) -> Tensor | None:
 
 
 def find_embedding(module: nn.Module) -> str | None:
-    """Name of the submodule that :func:`read_embedding` takes by default, None without any."""
+    """Name of the submodule that :func:`read_embedding` takes by default; None if there is none."""
     names = _embeddings(module)
     return next((n for n in names if not _NO_SYMBOLS.search(n.rpartition(".")[2])), None)
 
@@ -130,7 +130,7 @@ def _embeddings(module: nn.Module) -> dict[str, nn.Embedding]:
 
 
 def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """All attention by name, without what is inside of another one."""
+    """Names and modules of all attention, except attention inside another attention."""
     last: str | None = None
     for name, child in named_submodules(module):
         inside = last is not None and (last == "" or name.startswith(f"{last}."))
@@ -160,10 +160,10 @@ def _read(module: nn.Module, name: str, attention: nn.Module, proved_later: bool
 
 
 def _heads(attention: nn.Module, ancestors: Sequence[nn.Module], name: str) -> AttentionHeads:
-    """The heads with all that is known of their surroundings.
+    """Read the heads, with the norm, rotation and score norm that are known around them.
 
     Raises:
-        ValueError: with the reason, if they cannot be read.
+        ValueError: if the heads cannot be read; the text is the reason.
     """
     if (own := _own(attention)) is not None:
         heads = own()

@@ -1,4 +1,4 @@
-"""The weights of an attention, head by head."""
+"""Containers for the weights of attention heads, their rotation and their score norm."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -17,16 +17,17 @@ RopeLayout = Literal["interleaved", "half"]
 class Rope:
     """Rotary position embedding of queries and keys.
 
-    Pair i of features turns by ``position * frequencies[i]``. Features beyond the pairs do not.
+    Pair i of features turns by ``position * frequencies[i]``. Features beyond the pairs do not
+    turn.
 
     Args:
-        frequencies: (pairs,), radians a position.
+        frequencies: (pairs,), radians per position.
         layout: which features are pair i: (2i, 2i + 1) if ``interleaved``, (i, i + pairs) if
             ``half``.
-        scale: factor on the features that turn, as of YaRN.
+        scale: factor on the features that turn, as in YaRN.
 
     Raises:
-        ValueError: if ``frequencies`` is no vector or the layout none of the two.
+        ValueError: if ``frequencies`` is not a vector, or the layout is neither of the two.
 
     Reference:
         Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021,
@@ -39,7 +40,7 @@ class Rope:
 
     @property
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """The first and the second features of all pairs."""
+        """Indices of the first features, and of the second features, of all pairs."""
         count = len(self.frequencies)
         place = torch.arange(count, device=self.frequencies.device)
         return (place, place + count) if self.layout == "half" else (2 * place, 2 * place + 1)
@@ -58,18 +59,18 @@ class Rope:
 class ScoreNorm:
     """A norm of queries and keys, after their projection and before their rotation.
 
-    Each is divided by its size and multiplied by a gain, so that the matrix between two positions
-    is that of the projections with these gains, but for a positive factor that depends on the two
-    and not on the direction.
+    Queries and keys are each divided by their size and multiplied by a gain. So the bilinear form
+    between two positions is that of the projections with these gains, times a positive factor that
+    depends on the two positions.
 
     Args:
         centred: whether the mean of the features is subtracted first, as LayerNorm does.
         joint: whether the size is that of all heads together, as in OLMo 2.
         query_gain: (H, d_head), or None.
         key_gain: (H, d_head), or None.
-        query_shift: (H, d_head), added behind the gain, or None.
+        query_shift: (H, d_head), added after the gain, or None.
         key_shift: (H, d_head), or None.
-        epsilon: what is added to the mean square.
+        epsilon: number added to the mean square.
     """
 
     centred: bool
@@ -83,15 +84,15 @@ class ScoreNorm:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AttentionHeads:
-    r"""The weights of all heads of one attention, which reads x and adds to the stream.
+    r"""The weights of all heads of one attention, which reads x and adds y to the stream.
 
     .. math::
         q_h = x W_{Q,h} + b_{Q,h} \quad (k, v \text{ alike}), \qquad
         s_h = q_h k_h^\top / \sqrt{d_{head}}, \qquad
         y = \sum_h A_h v_h W_{O,h}^\top + b_O
 
-    Where queries share keys and values, these are repeated, so that every head has its own. Scores
-    that are scaled by something else than :math:`1/\sqrt{d_{head}}` have it in their query.
+    Shared keys and values are repeated, so that every head has its own. If scores are scaled by
+    another number than :math:`1/\sqrt{d_{head}}`, the difference is part of ``query``.
 
     Args:
         query: W_Q, (H, d_model, d_head).
@@ -101,17 +102,17 @@ class AttentionHeads:
         query_bias: (H, d_head), or None.
         key_bias: (H, d_head), or None.
         value_bias: (H, d_head), or None.
-        output_bias: (d_model,), of all heads together, or None.
+        output_bias: (d_model,), the bias of all heads together, or None.
         norm_gain: (d_model,), the gain of the norm through which the attention reads the stream;
-            None where that is not known, or has none.
-        rope: how queries and keys are rotated, None if they are not.
-        score_norm: how queries and keys are normed, None if they are not. ``query`` and ``key`` are
-            in front of it; :meth:`folded` has what it does in them.
-        doubt: why what happens to queries and keys is not known from names; "" if it is.
-        name: of the submodule, as :meth:`torch.nn.Module.get_submodule` takes it.
+            None if the norm is not known, or has no gain.
+        rope: how queries and keys are rotated; None if they are not.
+        score_norm: how queries and keys are normed; None if they are not. ``query`` and ``key`` are
+            the weights before the norm; :meth:`folded` includes the norm in them.
+        doubt: why names do not tell how queries and keys are normed or rotated; "" if they do.
+        name: name of the submodule, as :meth:`torch.nn.Module.get_submodule` takes it.
 
     Raises:
-        ValueError: if the shapes do not belong together.
+        ValueError: if the shapes do not fit together.
     """
 
     query: Tensor
@@ -153,9 +154,10 @@ class AttentionHeads:
             )
 
     def folded(self) -> "AttentionHeads":
-        """The same with gains and centring of the scores' norm in ``query`` and ``key``.
+        """The same heads, with the score norm's gains and centring folded into the weights.
 
-        So is a scale of the rotation. Biases are left out.
+        The scale of the rotation is folded into ``query`` and ``key`` too. The biases of queries
+        and keys are left out.
         """
         if self.score_norm is None and (self.rope is None or self.rope.scale == 1.0):
             return self

@@ -1,4 +1,4 @@
-"""What a norm does, told by its input and output and not by its class."""
+"""Recognising what a norm computes from its input and output, not from its class."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class NormForm(NamedTuple):
     """Whether the gain is 1 + weight, as in Gemma."""
 
     def gain(self, norm: nn.Module) -> Tensor | None:
-        """(d,), None without one."""
+        """The norm's gain, (d,); None if it has none."""
         weight = _own(norm, "weight", "w")
         if weight is None:
             return None
@@ -28,7 +28,7 @@ class NormForm(NamedTuple):
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a submodule may be a norm of the last dimension: by torch, or by its class's name."""
+    """Whether a submodule may be a norm of the last dimension: of torch, or named so by class."""
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         return len(module.normalized_shape) == 1
     weight = getattr(module, "weight", None)
@@ -36,7 +36,7 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def norm_epsilon(norm: nn.Module) -> float:
-    """What is added to the mean square."""
+    """The number that a norm adds to the mean square."""
     for name in ("eps", "variance_epsilon", "epsilon", "norm_eps"):
         if isinstance(value := getattr(norm, name, None), float):
             return value
@@ -44,13 +44,13 @@ def norm_epsilon(norm: nn.Module) -> float:
 
 
 def _own(norm: nn.Module, *names: str) -> Tensor | None:
-    """A parameter by its usual name, or by that of TransformerLens."""
+    """The first of these parameters that the norm has; ``w`` and ``b`` are TransformerLens's."""
     found = (getattr(norm, name, None) for name in names)
     return next((x for x in found if isinstance(x, Tensor)), None)
 
 
 def norm_form(norm: nn.Module, read: Tensor, written: Tensor) -> NormForm | None:
-    """The form that gives a norm's output from its input, None if no known one does.
+    """Find the form that gives a norm's output from its input; None if no known form does.
 
     Args:
         norm: the submodule.

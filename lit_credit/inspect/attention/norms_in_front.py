@@ -1,4 +1,4 @@
-"""The norm through which an attention reads the stream, found by numbers."""
+"""Finding, by comparing numbers, the norm through which an attention reads the stream."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,12 +22,12 @@ class NormInFront(NamedTuple):
     form: NormForm
 
     def gain(self, module: nn.Module) -> Tensor | None:
-        """Its gain as it now is, (d,); None without one."""
+        """The norm's current gain, (d,); None if it has none."""
         return self.form.gain(submodule(module, self.name))
 
 
 def norm_points(module: nn.Module, layers: Sequence[AttentionHeads]) -> list[Point]:
-    """What to record for :func:`find_norms_in_front`."""
+    """The points to record for :func:`find_norms_in_front`."""
     names = {name for layer in layers for name in _candidates(module, layer)}
     return [Point(name, side) for name in sorted(names) for side in ("input", "output")]
 
@@ -38,10 +38,10 @@ def find_norms_in_front(
     runs: Mapping[str, HeadRuns],
     passed: Mapping[Point, Tensor],
 ) -> dict[str, NormInFront]:
-    """By name of the attention the norm whose output its queries, keys and values are made of.
+    """Map the name of an attention to the norm whose output it projects to queries, keys, values.
 
-    A norm stands beside the attention, or inside of it. Of a post-norm layer, the norm in front
-    stands in the layer before, and what it returns is the stream itself.
+    Only norms beside the attention, or inside it, are considered. In a post-norm layer the norm in
+    front belongs to the layer before, and its output is the stream itself.
     """
     found = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""The projections of an attention, by the names that they usually go by."""
+"""Finding the projections of an attention by their usual names."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ _APART = (
     ("q_lin", "k_lin", "v_lin", "out_lin"),
     ("self.query", "self.key", "self.value", "output.dense"),  # Hugging Face's BERT
 )
-# Not `query_key_value`: GPT-NeoX, BLOOM and Falcon put q, k and v of one head beside each other.
+# `query_key_value` is missing: GPT-NeoX, BLOOM and Falcon put q, k and v of one head together.
 _FUSED = (
     ("c_attn", "c_proj"),
     ("qkv", "proj"),
@@ -51,18 +51,19 @@ _HEAD_SIZE = ("head_dim", "d_head", "dim_head", "head_size", "attention_head_siz
 
 
 class _Affine(NamedTuple):
-    """y = x weight^T + bias, as of a Linear."""
+    """y = x weight^T + bias, as in a Linear."""
 
     weight: Tensor  # (out, in)
     bias: Tensor | None
 
 
 class Projections(NamedTuple):
-    """Of an attention; of a fused q, k, v the ``qkv`` has one entry, else three.
+    """The projections of an attention.
 
     Attributes:
         owner: the submodule that has the sizes, most often the attention itself.
-        qkv: rows are q, then k, then v, and the heads one after the other inside of each.
+        qkv: three entries, or one if q, k and v are fused; its rows are then q, k, v in this order.
+            Inside each of q, k and v, the heads follow one after the other.
         output: columns are the heads one after the other.
     """
 
@@ -72,16 +73,16 @@ class Projections(NamedTuple):
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether a module is an attention whose projections go by known names."""
+    """Whether a module is an attention whose projections have known names."""
     return isinstance(module, nn.MultiheadAttention) or _named(module) is not None
 
 
 def find_projections(attention: nn.Module) -> Projections:
-    """The projections of an attention.
+    """Find the projections of an attention.
 
     Raises:
-        ValueError: if it has none that are known, or is an ``nn.MultiheadAttention`` whose keys or
-            values have a width of their own.
+        ValueError: if no projections have known names, or the keys or values of an
+            ``nn.MultiheadAttention`` have a width of their own.
     """
     if isinstance(attention, nn.MultiheadAttention):
         return _of_multihead_attention(attention)
@@ -94,7 +95,7 @@ def find_projections(attention: nn.Module) -> Projections:
 def projection_names(attention: nn.Module) -> tuple[str, ...] | None:
     """Names, below the attention, of the Linears that make q, k and v (one, if fused) and output.
 
-    None where they are not known, or do not run as modules of their own (nn.MultiheadAttention).
+    None if they are not known, or do not run as modules of their own (nn.MultiheadAttention).
     """
     for names in (*_APART, *_FUSED):
         if all(_affine(attention, name) is not None for name in names):
@@ -137,9 +138,9 @@ def _of_multihead_attention(module: nn.MultiheadAttention) -> Projections:
 
 
 def _affine(module: nn.Module, path: str) -> _Affine | None:
-    """A Linear, or Hugging Face's Conv1D, also if it stands with a dropout in a Sequential."""
+    """A Linear or Hugging Face's Conv1D, which may be the first module of a Sequential."""
     child = module
-    for part in path.split("."):  # `get_submodule` takes five times as long
+    for part in path.split("."):  # five times as fast as `get_submodule`
         below = own_submodules(child).get(part)
         if below is None:
             return None
@@ -155,7 +156,7 @@ def _affine(module: nn.Module, path: str) -> _Affine | None:
 
 
 def split_into_heads(projections: Projections) -> AttentionHeads:
-    """Views of the weights (copies where queries share keys), outside of any graph.
+    """Split projections into heads: views of the weights (copies if shared), without a graph.
 
     Raises:
         ValueError: if the sizes of the heads are not known or do not fit the weights.
@@ -185,7 +186,7 @@ def split_into_heads(projections: Projections) -> AttentionHeads:
 
 
 def _sizes(owner: nn.Module, inner: int) -> tuple[int, int]:
-    """H and d_head, with H d_head = inner."""
+    """The numbers H and d_head, with H d_head = inner."""
     heads, size = _whole_number(owner, _HEADS), _whole_number(owner, _HEAD_SIZE)
     if heads is None and size is None:
         names = ", ".join(f"`{name}`" for name in (*_HEADS, *_HEAD_SIZE))
@@ -207,13 +208,13 @@ def _whole_number(owner: nn.Module, names: Sequence[str]) -> int | None:
 
 
 def _scaling(owner: nn.Module, size: int) -> float:
-    """What scores are multiplied by. Others' `scale` may as well be what they are divided by."""
+    """The factor on scores. An attribute `scale` is not read: it may be a divisor in other code."""
     value = getattr(owner, "scaling", None)
     return value if isinstance(value, float) else size**-0.5
 
 
 def _unfused(affine: _Affine, inner: int) -> Iterator[_Affine]:
-    """Rows of q, k and v; the last two have fewer where queries share them."""
+    """Rows of q, k and v; k and v have fewer rows if queries share them."""
     rows = len(affine.weight)
     shared, rest = divmod(rows - inner, 2)
     if rest or shared <= 0:
@@ -226,7 +227,7 @@ def _unfused(affine: _Affine, inner: int) -> Iterator[_Affine]:
 
 
 def _per_head(affine: _Affine, heads: int, size: int) -> tuple[Tensor, Tensor | None]:
-    """(H, d_model, d_head), and (H, d_head) or None."""
+    """Weight (H, d_model, d_head), and bias (H, d_head) or None."""
     rows = len(affine.weight)
     own = rows // size
     if own * size != rows or own == 0 or heads % own:

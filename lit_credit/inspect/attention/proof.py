@@ -1,4 +1,4 @@
-"""Proof by numbers that heads as read are those of the net."""
+"""Proving numerically that heads as read reproduce the attention of the net."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,22 +20,23 @@ from lit_credit.utils.short_text import choice
 __all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance", "writing_points"]
 
 _SPREAD = 12.0
-"""Standard deviation of the scores to which inputs are amplified: what caps scores then shows."""
+"""Inputs are amplified to give scores this standard deviation, at which a cap on scores shows."""
 _LARGEST_FACTOR = 1e3
 _SURE = 0.05
-"""Of the tolerance: with a smaller error no better way is looked for."""
+"""Share of the tolerance: below this error no better way is searched for."""
 
 
 @dataclass(frozen=True)
 class ProvedHeads:
-    """What a forward pass showed of the heads.
+    """What a forward pass showed about the heads.
 
     Attributes:
-        statements: what was proved, to the largest relative error; what was not, to NaN.
+        statements: each proved statement with its largest relative error; each unproved one with
+            NaN.
         runs: what each attention read and wrote, in the order of their first runs.
-        found: by name of the attention, of those that ran.
-        ways: by name of the attention what happens to its queries and keys, where that is another
-            than was read; see :func:`lit_credit.inspect.attention.score_ways.with_ways`.
+        found: name of an attention that ran to the errors of its reproduction.
+        ways: name of an attention to the norm and rotation of its queries and keys, if these differ
+            from what was read; see :func:`lit_credit.inspect.attention.score_ways.with_ways`.
     """
 
     statements: dict[str, float]
@@ -45,7 +46,7 @@ class ProvedHeads:
 
 
 def tolerance(tensor: Tensor) -> float:
-    """The relative error of rounding that a computation in the tensor's dtype may show."""
+    """The relative error that rounding may cause in the tensor's dtype."""
     return 0.05 if tensor.dtype in (torch.float16, torch.bfloat16) else 0.01
 
 
@@ -58,21 +59,21 @@ def prove_heads(
     who: str,
     scores: bool = True,
 ) -> ProvedHeads:
-    """Check that heads as read give the attention and the output that the module computes.
+    """Check that heads as read give the attention scores and output that the module computes.
 
-    With the inputs that each attention really has; for the scores once more with these inputs
-    multiplied, since scores near 0, as before training, hide a cap or a norm. Where the scores are
-    others, norms and rotations of queries and keys are tried that functions may compute.
+    The check uses the real inputs of each attention. It checks scores once more with these inputs
+    multiplied, since scores near 0, as before training, hide a cap or a norm. If the scores differ,
+    norms and rotations of queries and keys that a function may compute are tried.
 
     Args:
         module: the module.
-        layers: its heads, as :func:`lit_credit.inspect.attention.head_weights.read_heads` has them.
+        layers: its heads, from :func:`lit_credit.inspect.attention.head_weights.read_heads`.
         run: one forward pass on few rows, the same each time.
         who: the diagnostic, for the error.
-        scores: check the scores too, and not only what is added given the attention weights.
+        scores: also check the scores, not only the output for given attention weights.
 
     Raises:
-        MisconfigurationException: if an attention differs, or none ran.
+        MisconfigurationException: if an attention differs, or no attention ran.
     """
     with recorded_attention(module) as calls, watched_heads(module, layers) as runs:
         run()
@@ -105,7 +106,7 @@ def prove_heads(
         visible = bool(seen[0].calls)
         worst = max(p.found.output for p in seen)
         output.append(_checked(layer, worst, _OUTPUT, visible, who))
-        if not scores or not visible:  # the output has shown it
+        if not scores or not visible:  # the check of the output covers the scores
             continue
         error, apart = _score_error(layer, [p.found for p in seen])
         if error > tolerance(layer.query):
@@ -123,7 +124,7 @@ def prove_heads(
 
 @dataclass(frozen=True)
 class _Pass:
-    """One attention in one forward pass, and how well its heads as read give it."""
+    """One attention in one forward pass, and the errors of its heads as read."""
 
     runs: HeadRuns
     calls: list[AttentionCall]
@@ -139,7 +140,7 @@ def _score_error(layer: AttentionHeads, found: Sequence[Reproduction]) -> tuple[
 
 
 class _Ways:
-    """What functions do to queries and keys, by name of the attention."""
+    """Searches for the norms and rotations that functions apply to queries and keys."""
 
     def __init__(self) -> None:
         self.found: dict[str, ScoreWay] = {}
@@ -147,7 +148,7 @@ class _Ways:
     def search(
         self, module: nn.Module, layer: AttentionHeads, seen: Sequence[_Pass]
     ) -> tuple[float, bool] | None:
-        """The error with the best way that gives the scores of all passes; None without any."""
+        """Find the best way that gives the scores of all passes; return its error, or None."""
         attention, path = submodule(module, layer.name), layer.name.split(".")
         around = [submodule(module, ".".join(path[:i])) for i in reversed(range(len(path)))]
         one = seen[0]
@@ -168,7 +169,7 @@ class _Ways:
         return best
 
     def described(self) -> dict[str, list[str]]:
-        """What was found, to the attention that it was found of."""
+        """Text of each way found, to the names of its attentions."""
         texts: dict[str, list[str]] = {}
         for name, way in self.found.items():
             texts.setdefault(str(way), []).append(name)
@@ -176,13 +177,13 @@ class _Ways:
 
 
 def calls_of(layer: AttentionHeads, calls: Sequence[AttentionCall]) -> list[AttentionCall]:
-    """Those that ran inside of an attention."""
+    """The calls that ran inside an attention."""
     prefix = f"{layer.name}." if layer.name else ""
     return [c for c in calls if c.module == layer.name or c.module.startswith(prefix)]
 
 
 def writing_points(module: nn.Module, proved: ProvedHeads) -> dict[str, str]:
-    """By name of an attention that ran, the submodule whose output is what its heads write."""
+    """Map the name of each attention that ran to the submodule whose output its heads write."""
     points = {}
     for name, runs in proved.runs.items():
         if name in proved.found and runs.written:
@@ -198,7 +199,7 @@ def _amplified(
     runs: Mapping[str, HeadRuns],
     found: Mapping[str, Reproduction],
 ) -> dict[str, _Pass]:
-    """The same with larger scores, where they were small."""
+    """Repeat the forward pass with larger scores for the attentions whose scores were small."""
     factors = {
         layer.name: min(_LARGEST_FACTOR, math.sqrt(_SPREAD / found[layer.name].spread))
         for layer in layers

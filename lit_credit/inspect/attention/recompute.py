@@ -1,4 +1,4 @@
-"""An attention once more, from its heads as read, beside what the module made of the same input."""
+"""Recomputing an attention from its heads as read, and comparing it with the module's own."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,20 +19,20 @@ __all__ = ["Reproduction", "in_rows", "normed", "projected", "reproduce", "ways"
 # Legend: N samples, H heads, T queries, S keys, k features of a head, d of the stream.
 
 _FAINTEST = 1e-20
-"""Weights below this are left out, since they may be rounded to 0."""
+"""Attention weights below this are left out, since they may be rounded to 0."""
 _NEAR_ONE = 0.99
 
 
 class Reproduction(NamedTuple):
-    """How far an attention as read is from the module's own, as relative errors.
+    """Relative errors of an attention as read, compared with the module's own.
 
     Attributes:
-        scores: of the scores, row by row but for a constant.
-        apart_from_positions: of what differs from sample to sample in them, which a bias by
-            position (T5, ALiBi, Swin) does not; NaN where too little differs.
+        scores: error of the scores, up to a constant per row.
+        apart_from_positions: error of the part of the scores that differs between samples, which a
+            bias by position (T5, ALiBi, Swin) does not change; NaN if too little differs.
         spread: standard deviation of the scores over keys.
-        mixed: of A V, side by side for all heads, where the module shows it; else 0.
-        written: of the sum of A V W_O.
+        mixed: error of A V, side by side for all heads; 0 if the module does not show it.
+        written: error of the sum of A V W_O.
         transposed: whether the module has positions before samples.
     """
 
@@ -45,7 +45,7 @@ class Reproduction(NamedTuple):
 
     @property
     def output(self) -> float:
-        """The larger error of what comes after A."""
+        """The larger error of the results after A: A V, and the output."""
         return max(self.mixed, self.written)
 
 
@@ -55,16 +55,16 @@ _FAILED = Reproduction(math.inf, math.inf, 0.0, math.inf, math.inf, False)
 def reproduce(
     heads: AttentionHeads, runs: HeadRuns, calls: Sequence[AttentionCall]
 ) -> Reproduction:
-    """Compute an attention's first run again.
+    """Recompute the first run of an attention.
 
     Args:
         heads: the weights as read.
         runs: what the attention read and wrote.
-        calls: its attention as recorded; empty where it could not be seen, as in a fused kernel.
-            Then the weights are the softmax of the scores as read, of all keys or those before.
+        calls: the recorded attention; empty if it could not be seen, as in a fused kernel. Then A
+            is the softmax of the recomputed scores, over all keys or causally masked.
 
     Returns:
-        The errors of the best of all ways to take its inputs, infinite where no shapes fit.
+        The errors of the best of all ways to interpret its inputs; infinite if no shapes fit.
     """
     if not runs.read or not runs.written:
         return _FAILED
@@ -85,7 +85,7 @@ def reproduce(
 
 
 def ways(read: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """What queries, keys and values may have been made of."""
+    """The tensors that queries, keys and values may have been projected from."""
     if len(read) == 3:
         yield read[0], read[1], read[2]
     elif len(read) == 2:
@@ -96,7 +96,7 @@ def ways(read: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 def in_rows(x: Tensor, transposed: bool) -> Tensor:
-    """(N, T, d) of (T, d), (N, T, d), (T, N, d), or of more dimensions between."""
+    """Reshape (T, d), (N, T, d), (T, N, d), or more dimensions between N and d, to (N, T, d)."""
     x = x[None] if x.dim() == 2 else x
     return x.transpose(0, 1) if transposed else x.flatten(1, -2)
 
@@ -119,7 +119,7 @@ def _compared(
         return
     q, k = normed(q, k, heads)
     if q.shape[2] != target.shape[1]:
-        q = q[:, :, -target.shape[1] :]  # answers at the last positions alone
+        q = q[:, :, -target.shape[1] :]  # the output has the last positions alone
     scores = _rotated(q, heads.rope, k.shape[2] - q.shape[2]) @ _rotated(k, heads.rope, 0).mT
     scores = scores / math.sqrt(q.shape[-1])
     bias = 0.0 if heads.output_bias is None else heads.output_bias.to(target)
@@ -149,7 +149,7 @@ def _compared(
 
 
 def normed(q: Tensor, k: Tensor, heads: AttentionHeads) -> tuple[Tensor, Tensor]:
-    """Queries and keys (N, H, T, k) behind the norm that heads have for them."""
+    """Queries and keys (N, H, T, k) after the heads' score norm."""
     norm = heads.score_norm
     if norm is None:
         return q, k
@@ -163,7 +163,7 @@ def normed(q: Tensor, k: Tensor, heads: AttentionHeads) -> tuple[Tensor, Tensor]
 
 
 def _fitted(scores: Tensor, a: Tensor) -> Tensor:
-    """The scores times a temperature a head, which of normed queries and keys no weight tells."""
+    """The scores times a fitted temperature per head: no weight tells it if scores are normed."""
     visible = a > _FAINTEST
     ours, theirs = (_centred(x, visible) for x in (scores, a.log()))
     over = (0, 2, 3)
@@ -178,7 +178,7 @@ def _weights(heads: AttentionHeads) -> Iterator[tuple[Tensor, Tensor | None]]:
 
 
 def projected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(N, H, T, k)."""
+    """Project a stream (N, T, d) to the features of all heads, (N, H, T, k)."""
     y = torch.einsum("ntd,hdk->nhtk", x, weight)
     return y if bias is None else y + bias.to(y)[:, None]
 
@@ -191,7 +191,7 @@ def _unseen(scores: Tensor) -> Iterator[Tensor]:
 
 
 def _rotated(x: Tensor, rope: Rope | None, first: int) -> Tensor:
-    """Turned by position, from the first one on."""
+    """Turn features by position; the positions count from ``first``."""
     if rope is None:
         return x
     i, j = (place.to(x.device) for place in rope.pairs)
@@ -207,17 +207,17 @@ def _rotated(x: Tensor, rope: Rope | None, first: int) -> Tensor:
 def _score_errors(
     scores: Tensor, a: Tensor, allowed: Tensor | None, eps: float
 ) -> tuple[float, float, float]:
-    """Of the scores, of what differs between samples in them, and their spread over keys."""
+    """Error of the scores, error of the part that differs between samples, and spread over keys."""
     visible = a > _FAINTEST
     if allowed is not None:
         visible &= allowed.expand(a.shape)
     best = math.inf, math.inf, 0.0
-    # Of a softmax, or of a sigmoid, near 1 of which rounding hides the scores.
+    # A may be a softmax, or a sigmoid, which hides the scores by rounding near 1.
     for theirs, shown in ((a.log(), visible), (a.logit(), visible & (a < _NEAR_ONE))):
         ours, own = _centred(scores, shown), _centred(theirs, shown)
         count = shown.sum().clamp(min=1)
         largest = max(float(x.masked_fill(~shown, 0.0).abs().amax()) for x in (scores, own))
-        noise = 10 * eps * (1.0 + largest) + 1e-5  # of a logarithm in float32
+        noise = 10 * eps * (1.0 + largest) + 1e-5  # the error of a logarithm in float32
         common = shown.all(0, keepdim=True).expand(shown.shape)
         varied = [_centred(x, common) for x in (scores, theirs)]
         varied = [x - x.mean(0, keepdim=True) for x in varied]
@@ -230,13 +230,13 @@ def _score_errors(
 
 
 def _centred(x: Tensor, visible: Tensor) -> Tensor:
-    """Minus the mean over the keys that are visible; 0 at the others."""
+    """``x`` minus its mean over the visible keys; 0 at the other keys."""
     x = x.masked_fill(~visible, 0.0)
     mean = x.sum(-1, keepdim=True) / visible.sum(-1, keepdim=True).clamp(min=1)
     return (x - mean).masked_fill(~visible, 0.0)
 
 
 def _relative(ours: Tensor, theirs: Tensor, noise: float) -> float:
-    """Size of the difference beside the larger of the two, or beside rounding of size ``noise``."""
+    """Norm of the difference, relative to the larger norm plus rounding of size ``noise``."""
     size = float(torch.maximum(ours.norm(), theirs.norm())) + noise * math.sqrt(ours.numel())
     return float((ours - theirs).norm()) / size if size > 0 else 0.0

@@ -1,4 +1,4 @@
-"""The attention weights of any net, read during its forward pass."""
+"""Recording the attention weights of any net during its forward pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,7 +32,7 @@ class AttentionCall:
             ``torch.autograd.grad(loss, call.weights)`` is dL/dA.
         allowed: bool, of A's shape, True where a query may see a key; None without a mask. A key
             is masked by False, by -inf, or by about the lowest number of the dtype.
-        query: (N, H, T, d); it, key and value are None where only A was seen.
+        query: (N, H, T, d); query, key and value are None if only A was seen.
         key: (N, H_kv, S, d), with H_kv < H where ``enable_gqa`` lets heads share keys.
         value: (N, H_kv, S, d_v).
     """
@@ -51,32 +51,36 @@ def recorded_attention(
 ) -> Iterator[list[AttentionCall]]:
     """Record every attention that ``module`` or a submodule of it computes inside the ``with``.
 
-    Seen are torch's ``scaled_dot_product_attention``, under whatever name a file imported it; a
-    softmax over the last of three or more dimensions that runs inside a submodule whose class or
-    attribute is called attention or attn; and a submodule with a true attribute
-    ``returns_attention``, whose ``forward(scores, allowed=None)`` returns A of any kind. A softmax
-    of three dimensions is taken for (N H, T, S) if the submodule, or its ``config``, has
-    ``num_heads``, ``n_heads`` or the like, else for one head. Outputs and gradients stay what they
-    are, to rounding (and to the draw of a dropout inside of a fused CUDA kernel). Where nothing was
+    Three kinds of attention are seen:
+
+    - torch's ``scaled_dot_product_attention``, under whatever name a file imported it;
+    - a softmax over the last of three or more dimensions, inside a submodule whose class or
+      attribute is called attention or attn;
+    - a submodule with a true attribute ``returns_attention``, whose
+      ``forward(scores, allowed=None)`` returns A of any kind.
+
+    A softmax of three dimensions is taken for (N H, T, S) if the submodule, or its ``config``, has
+    ``num_heads``, ``n_heads`` or the like, else for one head. Outputs and gradients do not change,
+    except by rounding (and by the draw of a dropout inside a fused CUDA kernel). If nothing was
     seen, :func:`lit_credit.inspect.attention.unseen.check_recorded` says why.
 
-    A row of which everything is masked has A = 0 and no gradient in
-    ``scaled_dot_product_attention``, and is NaN in a softmax: as torch has it. Where nothing
-    before A requires a gradient, A is a leaf that does, if gradients are enabled.
+    As in torch, a fully masked row has A = 0 and no gradient in ``scaled_dot_product_attention``,
+    and is NaN in a softmax. If nothing before A requires a gradient and gradients are enabled, A is
+    a leaf that requires one.
 
     A block under ``torch.utils.checkpoint`` runs again in the backward pass. That second run is
     not recorded, but it must take the same path: call ``torch.autograd.grad`` inside the ``with``.
-    What other threads compute meanwhile is not recorded, and stays what it is.
+    Computations of other threads are not recorded and do not change.
 
     Args:
         module: the module that will be run inside. It runs without ``torch.compile`` and without
-            the fused inference path of torch's encoders, which show nothing; only that path
-            writes zeros at padded positions.
+            the fused inference path of torch's encoders, because both hide attention; that path
+            alone writes zeros at padded positions.
         replace: ``replace(index, A)`` returns the A that the module goes on with at the call of
-            that index; None leaves it.
+            that index; with None, the module keeps its own A.
 
     Yields:
-        A list that fills as the forward pass runs, in its order.
+        A list of calls that fills as the forward pass runs, in its order.
 
     Example:
         >>> attention = nn.MultiheadAttention(8, num_heads=2)
@@ -90,20 +94,20 @@ def recorded_attention(
     with ExitStack() as undo:
         undo.enter_context(listened_to(recorder))
         for name, child in named_submodules(module):
-            if not isinstance(child, nn.Softmax):  # a part of the submodule that calls it
+            if not isinstance(child, nn.Softmax):  # belongs to the submodule that calls it
                 recorder.attach(_Place(name, child), undo)
         yield recorder.calls
 
 
 def looks_like_attention(name: str, module: nn.Module) -> bool:
     """Whether a submodule's class, or its attribute in its parent, is called attention or attn."""
-    attribute = name.rstrip(".0123456789").rpartition(".")[2]  # of a list's item, the list's name
+    attribute = name.rstrip(".0123456789").rpartition(".")[2]  # a list's item has the list's name
     words = f"{attribute} {type(module).__name__}".lower()
     return "attn" in words or "attention" in words
 
 
 class _Place(NamedTuple):
-    """A submodule, and where it is."""
+    """A submodule and its name."""
 
     name: str
     module: nn.Module
@@ -114,7 +118,7 @@ class _Place(NamedTuple):
 
 
 class _Recorder:
-    """Knows which submodules are running, the innermost last, and keeps the calls."""
+    """Tracks the running submodules, the innermost last, and records the calls."""
 
     def __init__(self, replace: Callable[[int, Tensor], Tensor] | None) -> None:
         self.calls: list[AttentionCall] = []
@@ -131,9 +135,9 @@ class _Recorder:
         return running
 
     def listens(self) -> bool:
-        """Whether this is the thread of the ``with``, or one of its backward pass.
+        """Whether this is the thread of the ``with``, or a thread of a backward pass.
 
-        In the latter, of autograd for CUDA, a block may run again.
+        In a thread of autograd for CUDA, a checkpointed block may run again.
         """
         return get_ident() == self._thread or is_second_run()
 
@@ -145,7 +149,7 @@ class _Recorder:
                 self.running.append(place)
 
         def leave(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            # If the hook of another raised before `enter` ran, there is nothing to leave.
+            # If another hook raised before `enter` ran, there is nothing to leave.
             if self.running and self.running[-1] is place:
                 self.running.pop()
                 if place.returns_attention and output is not None:
@@ -154,7 +158,7 @@ class _Recorder:
             return None
 
         before = place.module.register_forward_pre_hook(enter, prepend=True)
-        # After an exception too, else the names that follow would be wrong.
+        # Called after an exception too, else later calls would have wrong names.
         after = place.module.register_forward_hook(leave, with_kwargs=True, always_call=True)
         undo.callback(before.remove)
         undo.callback(after.remove)
@@ -187,12 +191,12 @@ class _Recorder:
                 shown = self.replace(len(self.calls), shown)
             call = AttentionCall(place.name, shown, allowed, *(_with_heads(x, heads) for x in qkv))
             self.calls.append(call)
-        # A copy: what follows may work in place.
+        # A copy: later code may work in place.
         return shown.clone().reshape(weights.shape)
 
 
 def _checked(place: _Place, args: tuple[Any, ...], output: Any) -> Tensor:
-    """The output, if it can be the A of the scores that came in."""
+    """The output, checked to have the shape of the incoming scores."""
     shapes = [
         tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in (*args, output)
     ]
@@ -207,7 +211,7 @@ def _checked(place: _Place, args: tuple[Any, ...], output: Any) -> Tensor:
 
 
 def number_of_heads(module: nn.Module) -> int | None:
-    """H as an attribute of the submodule or of its ``config`` tells, None if none does."""
+    """H from an attribute of the submodule or of its ``config``; None if there is none."""
     for owner in (module, getattr(module, "config", None)):
         for name in _HEAD_NAMES:
             heads = getattr(owner, name, None)
@@ -217,13 +221,13 @@ def number_of_heads(module: nn.Module) -> int | None:
 
 
 def _folded_heads(module: nn.Module, rows: int) -> int:
-    """H where N and H are folded into one dimension of N H rows."""
+    """H if N and H are folded into one dimension of ``rows`` = N H rows."""
     heads = number_of_heads(module) or 1
     return heads if rows % heads == 0 else 1
 
 
 def _with_heads(x: Tensor, heads: int = 1) -> Tensor:
-    """(N H, T, S), (T, S) or (..., H, T, S) to (N, H, T, S)."""
+    """Reshape (N H, T, S), (T, S) or (..., H, T, S) to (N, H, T, S)."""
     if x.dim() < 4:
         return torch.unflatten(x if x.dim() == 3 else x[None], 0, (-1, heads))
     return x.flatten(0, -4)

@@ -1,4 +1,4 @@
-"""What attention reads and writes in a forward pass, and what it makes of more of the same."""
+"""Recording what attention reads and writes in a forward pass, and amplifying what it reads."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,14 +19,14 @@ _ONE_STREAM = "query", "key", "value"
 
 @dataclass
 class HeadRuns:
-    """Tensors of one attention, an entry for each time that it ran.
+    """Tensors of one attention, with one entry per run except in ``given``.
 
     Attributes:
-        read: what queries, keys and values are made of, or all that may be that.
-        mixed: the input of the output projection, A V of all heads side by side, where it shows.
-        written: the output of that projection, or else of the attention.
+        read: the tensors that queries, keys and values are projected from, or candidates for them.
+        mixed: the input of the output projection, A V of all heads side by side; empty if hidden.
+        written: the output of that projection, else the output of the attention.
         returned: the output of the attention.
-        given: all tensors of numbers that the attention got when it first ran.
+        given: all real or complex tables that the attention was given when it first ran.
     """
 
     read: list[list[Tensor]] = field(default_factory=list)
@@ -40,11 +40,11 @@ class HeadRuns:
 def watched_heads(
     module: nn.Module, layers: Sequence[AttentionHeads]
 ) -> Iterator[dict[str, HeadRuns]]:
-    """Keep what every attention reads and writes while the ``with`` lasts, in order of first runs.
+    """Record what every attention reads and writes inside the ``with``, in order of first runs.
 
     Args:
         module: the module that will be run inside.
-        layers: the attention.
+        layers: the heads of the attentions to watch.
     """
     found: dict[str, HeadRuns] = {}
     with ExitStack() as undo:
@@ -110,7 +110,7 @@ def _is_table(x: Tensor) -> bool:
 
 
 def _streams(args: Any, kwargs: Mapping[str, Any], width: int) -> dict[Any, Tensor]:
-    """By place or name the arguments that may be a stream: (..., width), and no mask."""
+    """Arguments that may be a stream, (..., width) and not a mask, by place or name."""
     given: dict[Any, Any] = dict(enumerate(args))
     given.update(kwargs)
     if all(name in given for name in _ONE_STREAM):
@@ -134,15 +134,15 @@ def amplified(
     factors: Mapping[str, float],
     before: Mapping[str, HeadRuns],
 ) -> Iterator[None]:
-    """Let attention read its real inputs, multiplied, and return what it returned before.
+    """Let attention read its real inputs times a factor, and return what it returned before.
 
-    So every attention meets larger scores while the streams stay what they are.
+    So every attention computes larger scores while the streams do not change.
 
     Args:
         module: the module that will be run inside.
-        layers: the attention.
-        factors: by name of the attention.
-        before: what :func:`watched_heads` kept in a forward pass of the same data.
+        layers: the heads of the attentions.
+        factors: name of an attention to its factor.
+        before: what :func:`watched_heads` recorded in a forward pass of the same data.
     """
     with ExitStack() as undo:
         for layer in layers:
@@ -164,7 +164,7 @@ def amplified(
 def _amplify(attention: nn.Module, width: int, factor: float, undo: ExitStack) -> None:
     def multiplied(_: nn.Module, args: Any, kwargs: Any) -> Any:
         streams = _streams(args, kwargs, width)
-        larger = {id(x): factor * x for x in streams.values()}  # one tensor stays one
+        larger = {id(x): factor * x for x in streams.values()}  # one tensor stays one tensor
         changed = {place: larger[id(x)] for place, x in streams.items()}
         args = tuple(changed.get(place, x) for place, x in enumerate(args))
         return args, {**kwargs, **{n: changed[n] for n in kwargs if n in changed}}

@@ -1,4 +1,4 @@
-"""Norms of queries and keys: submodules that are read by what they do to random numbers."""
+"""Recognising the norms of queries and keys by what they do to random numbers."""
 
 import re
 from collections.abc import Callable
@@ -28,14 +28,15 @@ class _Form(NamedTuple):
 
 
 def find_score_norm(attention: nn.Module, heads: AttentionHeads) -> ScoreNorm | None:
-    """How submodules of usual names, such as ``q_norm``, norm queries and keys; None without any.
+    """Find how submodules such as ``q_norm`` norm queries and keys; None if there are none.
 
     Args:
         attention: the attention.
         heads: its weights.
 
     Raises:
-        ValueError: if they do something else than to divide by a size, times a gain.
+        ValueError: if a submodule does not divide by a size and multiply by a gain, or queries and
+            keys are not both normed in the same way.
     """
     found = {
         name: child
@@ -74,10 +75,10 @@ def find_score_norm(attention: nn.Module, heads: AttentionHeads) -> ScoreNorm | 
 
 
 def per_head(x: Tensor, count: int, size: int) -> Tensor:
-    """(H, d_head) of one for all heads, one a head, or one a head that several queries share.
+    """Expand a vector to (H, d_head) if it serves all heads, each head, or each shared head.
 
     Raises:
-        ValueError: if it has another size.
+        ValueError: if the vector has another size.
     """
     if x.numel() % size or x.numel() > count * size or count % (x.numel() // size):
         raise ValueError(f"a gain of {x.numel()} does not fit {count} heads of {size} features")
@@ -94,7 +95,7 @@ def normalised(x: Tensor, norm: ScoreNorm) -> Tensor:
 
 
 def _form(norm: nn.Module, size: int) -> _Form | None:
-    """What a norm does, on random numbers: c (x - mean) / size * gain + shift."""
+    """Fit c (x - mean) / size * gain + shift to a norm's output on random numbers."""
     own = dict(norm.named_parameters(recurse=False))
     vectors = [p.detach() for p in own.values()]
     shape = vectors[0].shape if vectors else torch.Size([size])
@@ -124,6 +125,6 @@ def _run(norm: nn.Module, x: Tensor) -> Tensor | None:
     with torch.no_grad(), isolated(norm):
         try:
             y = norm.forward(x)
-        except Exception:  # it takes something else
+        except Exception:  # it takes other arguments
             return None
     return y.float() if isinstance(y, Tensor) else None

@@ -1,4 +1,4 @@
-"""What may happen to queries and keys between their projection and their scores."""
+"""Guessing how functions norm and rotate queries and keys before the scores."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ __all__ = ["ScoreWay", "score_ways", "with_ways"]
 
 _LAYOUTS: tuple[RopeLayout, ...] = ("half", "interleaved")
 _BASES = (1e4, 5e5, 1e6)
-"""Of frequencies base^(-2 i / k), where no table shows them."""
+"""Bases of the frequencies base^(-2 i / k) to try if no table shows frequencies."""
 _MOST_GAINS = 2
 _EPSILONS = (0.0, 1e-5)
 _FAINTEST = 1e-20
@@ -37,7 +37,7 @@ class _NormByFunction:
     epsilon: float = 0.0
 
     def read(self, attention: nn.Module, heads: AttentionHeads) -> ScoreNorm:
-        """The norm with its gains as they are now."""
+        """The norm with its current gains."""
         if self.gains is None:
             return ScoreNorm(self.centred, self.joint, epsilon=self.epsilon)
         count, _, size = heads.query.shape
@@ -50,18 +50,18 @@ class _NormByFunction:
 
 @dataclass(frozen=True)
 class ScoreWay:
-    """How queries and keys are normed and rotated, as numbers have shown; weights may change.
+    """A way in which queries and keys may be normed and rotated; it stays valid during training.
 
     Attributes:
-        rope: the rotation, None without one.
-        norm: the norm that a function computes; None leaves what is read from submodules.
+        rope: the rotation; None if there is none.
+        norm: the norm that a function computes; None keeps the norm read from submodules.
     """
 
     rope: Rope | None
     norm: _NormByFunction | None
 
     def applied(self, heads: AttentionHeads, attention: nn.Module) -> AttentionHeads:
-        """The heads with it."""
+        """The heads with this norm and rotation."""
         norm = heads.score_norm if self.norm is None else self.norm.read(attention, heads)
         return replace(heads, rope=self.rope, score_norm=norm, doubt="")
 
@@ -80,7 +80,7 @@ class ScoreWay:
 def with_ways(
     module: nn.Module, layers: Sequence[AttentionHeads], found: Mapping[str, ScoreWay]
 ) -> list[AttentionHeads]:
-    """The heads, with what :func:`lit_credit.inspect.attention.proof.prove_heads` found of some."""
+    """Apply the ways that :func:`lit_credit.inspect.attention.proof.prove_heads` found to heads."""
     return [
         found[layer.name].applied(layer, submodule(module, layer.name))
         if layer.name in found
@@ -96,19 +96,19 @@ def score_ways(
     runs: HeadRuns,
     calls: Sequence[AttentionCall],
 ) -> Iterator[ScoreWay]:
-    """Ways to try, the plainest first, after that of the heads as they are read.
+    """List ways to try: first that of the heads as read, then the others, the plainest first.
 
-    Norms have a gain of the attention's own or none. Rotations come from the queries that
-    ``scaled_dot_product_attention`` was given, from tables of cosines and sines that the attention
-    or a module around it holds or was given, from usual frequencies, and from the attention that a
-    position pays to itself beside that to the one before.
+    Norms have gains among the attention's own parameters, or none. Rotations come from the queries
+    that ``scaled_dot_product_attention`` was given; from tables of cosines and sines that the
+    attention or a module around it holds, or the attention was given; from usual frequencies; and
+    from the attention that a position pays to itself, relative to that to the position before.
 
     Args:
-        heads: as read.
+        heads: the heads as read.
         attention: the module.
         around: the modules around it.
-        runs: what it read.
-        calls: its attention as recorded.
+        runs: what the attention read.
+        calls: the recorded attention.
     """
     norms = [None, *([] if heads.score_norm is not None else _norms(heads, attention))]
     tables = list(_from_tables(heads, attention, around, runs))
@@ -137,7 +137,7 @@ def _norms(heads: AttentionHeads, attention: nn.Module) -> Iterator[_NormByFunct
         if p.is_floating_point()
         and p.ndim <= 2
         and p.numel() % size == 0
-        # Not the projections and their biases.
+        # Exclude the projections and their biases.
         and p.numel() <= count * size
         and not name.endswith(("bias", "b_Q", "b_K", "b_V", "b_O"))
     ]
@@ -154,7 +154,7 @@ def _norms(heads: AttentionHeads, attention: nn.Module) -> Iterator[_NormByFunct
 def _projections(
     heads: AttentionHeads, runs: HeadRuns, shape: tuple[int, ...] | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Queries and keys (N, H, T, k) in front of a rotation, by all ways to take the inputs."""
+    """Queries and keys (N, H, T, k) before a rotation, by every way to interpret the inputs."""
     for x, y, _ in ways(runs.read[0]) if runs.read else ():
         for transposed in (False, True):
             sides = []
@@ -172,7 +172,7 @@ def _projections(
 
 
 def _paired(size: int) -> Iterator[tuple[RopeLayout, Tensor, Tensor]]:
-    """Layouts, with the first and second features of the pairs: of all features, or fewer."""
+    """Layouts with the first and second features of their pairs, for all features or fewer."""
     for layout in _LAYOUTS:
         for features in (size, size // 2, size // 4):
             if features > 1:
@@ -182,7 +182,7 @@ def _paired(size: int) -> Iterator[tuple[RopeLayout, Tensor, Tensor]]:
 def _from_queries(
     heads: AttentionHeads, runs: HeadRuns, calls: Sequence[AttentionCall]
 ) -> Iterator[Rope]:
-    """By what angle queries were turned, from one position to the next."""
+    """Rotations by the angle that queries were turned from one position to the next."""
     if not calls or calls[0].query is None:
         return
     seen = calls[0].query.detach().float()
@@ -196,7 +196,7 @@ def _from_queries(
 def _from_scores(
     heads: AttentionHeads, runs: HeadRuns, calls: Sequence[AttentionCall]
 ) -> Iterator[Rope]:
-    r"""Least squares over what positions pay to themselves beside the ones before.
+    r"""Fit rotations, by least squares, to the attention to a position and to the one before it.
 
     .. math:: \log A_{t,t} - \log A_{t,t-1} = (q_t k_t - \mathrm{Re} \sum_p q_{t,p}
         \bar k_{t-1,p} e^{i f_p}) / \sqrt{d_{head}}
@@ -243,7 +243,7 @@ def _from_tables(
 
 
 def _ropes(heads: AttentionHeads, one: Tensor, two: Tensor) -> Iterator[Rope]:
-    """Of a table of cosines and one of sines, (..., T, pairs or features)."""
+    """Rotations from a table of cosines and a table of sines, (..., T, pairs or features)."""
     if one.shape[-2] < 2:
         return
     one, two = (x.reshape(-1, *x.shape[-2:])[0, :2].float() for x in (one, two))

@@ -1,4 +1,4 @@
-"""Attention that has its heads as one stack of matrices each, as in TransformerLens."""
+"""Reading attention that stacks the matrices of its heads, as in TransformerLens."""
 
 import math
 
@@ -15,7 +15,7 @@ _WEIGHTS = ("W_Q", "W_K", "W_V", "W_O")
 def has_stacked_heads(module: nn.Module) -> bool:
     """Whether a module has W_Q, W_K, W_V of (H, d_model, d_head) and W_O of (H, d_head, d_model).
 
-    Keys and values that heads share may be computed from fewer, by a property.
+    W_K and W_V may be properties that repeat keys and values shared by heads.
     """
     if not {"W_Q", "W_O"} <= own_parameters(module).keys():
         return False
@@ -28,7 +28,7 @@ def has_stacked_heads(module: nn.Module) -> bool:
 
 
 def stacked_heads(attention: nn.Module) -> AttentionHeads:
-    """Views of the weights, outside of any graph; scores are divided by ``attn_scale``."""
+    """Read the weights as views without a graph; a divisor ``attn_scale`` goes into the query."""
     query, key, value, output = (getattr(attention, name).detach() for name in _WEIGHTS)
     size = query.shape[2]
     query_bias, key_bias, value_bias, output_bias = (

@@ -1,4 +1,4 @@
-"""Which attention of a net reads what which other wrote."""
+"""Finding which attention of a net reads what another attention wrote."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,16 +27,16 @@ def streams(
     runs: Mapping[str, HeadRuns],
     cuts: Sequence[str],
 ) -> list[list[str]]:
-    """Groups of attention, so that what one writes reaches others of its group alone.
+    """Group attentions so that the output of each reaches only others of its group.
 
-    The output of one is changed while those of all others are held, also of cross-attention, which
-    reads another stream.
+    To test this, the output of one attention is changed while the outputs of all others, including
+    cross-attention, are held fixed.
 
     Args:
         module: the module.
         run: one forward pass on few rows, the same each time.
-        layers: the attention; what did not run is left out.
-        runs: what each read, of :func:`watched_heads`.
+        layers: the heads of the attentions; those that did not run are left out.
+        runs: what each attention read, from :func:`watched_heads`.
         cuts: names of all attention of the net.
     """
     known = {layer.name for layer in layers}
@@ -44,7 +44,7 @@ def streams(
     groups = []
     while left:
         group = [left.pop(0)]
-        # Along a residual path the first one reaches all others; else they are reached one by one.
+        # Along a residual path the first reaches all others; else each reaches only the next.
         while left and (found := set(left) & _reached(module, run, layers, runs, cuts, group[-1])):
             group += [name for name in left if name in found]
             left = [name for name in left if name not in found]
@@ -60,7 +60,7 @@ def side_by_side(
     runs: Mapping[str, HeadRuns],
     cuts: Sequence[str],
 ) -> tuple[str, str] | None:
-    """Two attentions that read the same, of which the second does not read what the first wrote."""
+    """Find two attentions with equal inputs, where the first does not change the second's input."""
     known = [layer.name for layer in layers if layer.name in runs and runs[layer.name].read]
     for first, second in pairwise(known):
         pair = zip(runs[first].read[0], runs[second].read[0], strict=False)
@@ -78,7 +78,7 @@ def _reached(
     cuts: Sequence[str],
     writer: str,
 ) -> set[str]:
-    """The attention whose input changes with the output of the writer."""
+    """Names of the attentions whose input changes with the output of the writer."""
     with plain_attention_path(), _held(module, cuts) as hold:
         run()
         hold(writer)
@@ -102,9 +102,9 @@ def _differ(before: HeadRuns, after: HeadRuns) -> bool:
 
 @contextmanager
 def _held(module: nn.Module, names: Sequence[str]) -> Iterator[Callable[[str], None]]:
-    """Record outputs until the function that is yielded is called; from then on return these.
+    """Record outputs until the yielded function is called; return the recorded ones after that.
 
-    To that of the submodule that the function is given it adds a tensor of its size.
+    The function takes the name of a submodule, to whose recorded output random numbers are added.
     """
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
     places = dict.fromkeys(names, 0)

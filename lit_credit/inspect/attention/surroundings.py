@@ -1,4 +1,4 @@
-"""What surrounds an attention's projections: the norm in front, and a rotation behind."""
+"""Finding the norm before an attention's projections, and the rotation after them."""
 
 import inspect
 import re
@@ -15,7 +15,7 @@ from lit_credit.utils.private_names import own_buffers, own_submodules
 
 __all__ = ["find_norm_gain", "find_rope"]
 
-# Blocks whose norm multiplies by its weight (Gemma's by 1 + weight): attention to norm.
+# Attention and norm of blocks whose norm multiplies by its weight (Gemma's uses 1 + weight).
 _NORMS = {
     "GPT2Block": ("attn", "ln_1"),
     "LlamaDecoderLayer": ("self_attn", "input_layernorm"),
@@ -26,11 +26,11 @@ _ROTARY = re.compile(r"(^|_)(rope|rotary|freqs?|cos|sin)(_|$)|inv_freq|^position
 
 
 def find_norm_gain(attention: nn.Module, parent: nn.Module | None) -> Tensor | None:
-    """The gain of the norm through which an attention reads, where its parent is of a known kind.
+    """Find the gain of the norm through which an attention reads, if its parent is of a known kind.
 
-    Known are an ``nn.Sequential`` in which a LayerNorm or RMSNorm stands just before it, torch's
-    encoder and decoder layers with ``norm_first``, and the blocks of Hugging Face's GPT-2, Llama,
-    Mistral and Qwen2.
+    Known parents are an ``nn.Sequential`` with a LayerNorm or RMSNorm just before the attention,
+    torch's encoder and decoder layers with ``norm_first``, and the blocks of Hugging Face's GPT-2,
+    Llama, Mistral and Qwen2.
     """
     norm: Any = None
     if isinstance(parent, nn.Sequential):
@@ -47,18 +47,18 @@ def find_norm_gain(attention: nn.Module, parent: nn.Module | None) -> Tensor | N
 
 
 def find_rope(attention: nn.Module, ancestors: Sequence[nn.Module]) -> Rope | None:
-    """How an attention rotates queries and keys.
+    """Find how an attention rotates queries and keys; None if it does not.
 
-    Known are a child ``rotary`` with ``frequencies`` and ``layout``, and Hugging Face's
-    ``rotary_emb`` of the attention or a module around it, whose layout is what the function
-    ``rotate_half`` beside the attention's class does.
+    Known rotations are a child ``rotary`` with ``frequencies`` and ``layout``, and Hugging Face's
+    ``rotary_emb`` of the attention or a module around it. The layout of the latter is found by a
+    call of the function ``rotate_half`` in the module of the attention's class.
 
     Args:
         attention: the attention.
         ancestors: the modules around it.
 
     Raises:
-        ValueError: if the attention seems to rotate, in a way that is not known.
+        ValueError: if the attention seems to rotate queries and keys in an unknown way.
     """
     own = asked(attention, LayerProtocol.rotary, None)
     known = (RotaryProtocol.frequencies, RotaryProtocol.layout)

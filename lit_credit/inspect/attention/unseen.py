@@ -1,4 +1,4 @@
-"""The error about a net whose attention cannot be seen."""
+"""Raising an error about a net whose attention cannot be seen."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -31,9 +31,9 @@ def check_recorded(module: nn.Module, calls: Sequence[AttentionCall]) -> None:
         calls: what it recorded.
 
     Raises:
-        MisconfigurationException: if there is no call. It lists the submodules that look like
-            attention, the fused kernels (flex attention, flash-attn, xformers, ...) that their
-            code names, and what to do.
+        MisconfigurationException: if there is no call. The error lists the submodules that look
+            like attention, the fused kernels (flex attention, flash-attn, xformers, ...) that their
+            code names, and the remedy.
     """
     if calls:
         return
@@ -52,7 +52,7 @@ def check_recorded(module: nn.Module, calls: Sequence[AttentionCall]) -> None:
 
 
 def _described(name: str, module: nn.Module) -> str | None:
-    """One line about a submodule that has to do with attention, None about another."""
+    """One line about a submodule that seems to be attention; None for any other."""
     kernels = sorted({hit for word in _words(module) for hit in _FUSED.findall(word.lower())})
     suspect = looks_like_attention(name, module) and not _BESIDE.search(name.rpartition(".")[2])
     if not kernels and not suspect:
@@ -62,13 +62,13 @@ def _described(name: str, module: nn.Module) -> str | None:
 
 
 def _words(module: nn.Module) -> Iterator[str]:
-    """The names that a submodule's implementation goes by."""
+    """Names of a submodule's classes, and of the functions that its forward calls."""
     kind = type(module)
     yield from (f"{parent.__module__}.{parent.__name__}" for parent in kind.__mro__)
     if looks_like_attention("", module):  # Hugging Face: every submodule has the net's config
         yield attention_implementation(getattr(module, "config", None))
     functions: list[Any] = [kind.forward]
-    for function in functions:  # grows by those of its class and its file that it calls
+    for function in functions:  # grows by the functions of the same file that are called
         function = unwrap(function)
         for name in _used_names(getattr(function, "__code__", None)):
             thing = getattr(kind, name, function.__globals__.get(name))
@@ -79,7 +79,7 @@ def _words(module: nn.Module) -> Iterator[str]:
 
 
 def _used_names(code: CodeType | None) -> Iterator[str]:
-    """Global names and attributes in a function, and in the functions inside of it."""
+    """Global names and attributes in a function, and in the functions inside it."""
     if code is not None:
         yield from code.co_names
         for constant in code.co_consts:

@@ -1,1 +1,1 @@
-"""The fixed rows that a diagnostic looks at, and the loader that they come from."""
+"""Taking the fixed rows (the probe) that diagnostics measure on."""

@@ -1,4 +1,4 @@
-"""What of a batch has one entry a row, where that is known."""
+"""Finding which parts of a batch have one entry per row."""
 
 from collections import UserDict
 from collections.abc import Iterator, Mapping
@@ -26,9 +26,9 @@ __all__ = [
 ]
 
 Layout = Literal["row", "whole", "count"] | dict[Any, Any]
-"""What of a batch has one entry a row: the layouts of a container's parts by key, or, of a part,
-``row`` (the first dimension, or the items of a list), ``whole`` (the same for all rows), or
-``count`` (the number of rows)."""
+"""Which parts of a batch have one entry per row. The layout of a container maps its keys to the
+layouts of its parts. The layout of a part is ``row`` (the first dimension, or the items of a list,
+are rows), ``whole`` (the part belongs to all rows) or ``count`` (the number of rows)."""
 
 
 _PLAIN = (Number, str, bytes, type(None), np.generic, Enum, PurePath, torch.device, torch.dtype)
@@ -38,29 +38,30 @@ _EMPTY = (*_PLAIN, list, tuple, dict)
 
 
 class UnknownRows(ValueError):
-    """A batch does not say what its rows are; the text says why."""
+    """The rows of a batch are not known; the text says why."""
 
 
 def row_layout(batch: Any, other: Any = None, *, fields: bool = False) -> Layout:
-    """What of a batch has one entry a row, if only one answer is possible.
+    """Find which parts of a batch have one entry per row, if only one answer is possible.
 
-    Every tensor that has a dimension must have N entries in its first one. A list of N texts or
-    numbers has one a row too. Lists of tensors alike may be of rows, as sequences are, or of views
-    that all have N rows: another tensor must say so, and their number must not be N. A tuple that
-    is the batch itself is one of fields.
+    The first dimension of every tensor with dimensions must have the same size N. A list of N texts
+    or numbers has one entry per row too. A list of tensors of one form is ambiguous: it may hold
+    one tensor per row, as sequences do, or views that have N rows each. It is taken for views if a
+    tensor outside such lists has N entries, and the list does not have N items. A tuple that is the
+    batch itself is always taken for fields.
 
-    Two batches of a loader tell more. A tensor of another size that is the same in both, while
-    others differ, belongs to all rows: a mask (T, T), the weights of classes. One of N entries that
-    is the same in both could be either, unless its entries are all alike.
+    A second batch of the loader tells more. A tensor that is the same in both, while others differ,
+    belongs to all rows if its size is not N: a mask (T, T), the weights of classes. If its size is
+    N, it may belong to each row or to all, unless its entries are all equal.
 
     Args:
-        batch: of a loader.
-        other: another batch of it, of as many rows or of others; None where there is not one.
-        fields: take a list that is the batch itself, and a list of N tensors, for one of fields.
+        batch: a batch of a loader.
+        other: another batch of the loader, with any number of rows; None if there is no other.
+        fields: take a list that is the batch itself, and a list of N tensors, for fields.
 
     Raises:
-        UnknownRows: if several answers are possible, or a part cannot be cut: sparse, nested and
-            packed tensors, objects that do not show their tensors.
+        UnknownRows: if several answers are possible, or a part cannot be cut, such as sparse,
+            nested and packed tensors, and objects that do not show their tensors.
     """
     twin = batch if other is None or same_content(batch, other) else other
     compared = twin is not batch
@@ -85,14 +86,14 @@ def row_layout(batch: Any, other: Any = None, *, fields: bool = False) -> Layout
 
 
 def proved_layout(two: Any, three: Any) -> Layout:
-    """What of a batch has one entry a row, seen in batches that are made of 2 and 3 samples.
+    """Find which parts of a batch have one entry per row, by batches of 2 and of 3 samples.
 
     Args:
-        two: made of two samples.
-        three: made of the same two and one more.
+        two: a batch made of two samples.
+        three: a batch made of the same two samples and one more.
 
     Raises:
-        UnknownRows: if a part changes otherwise than with the number of samples.
+        UnknownRows: if a part changes in another way than with the number of samples.
     """
     if isinstance(two, Tensor | np.ndarray):
         check_dense(two)
@@ -139,7 +140,7 @@ def same_content(one: Any, other: Any) -> bool:
 
 
 class _Column(NamedTuple):
-    """A tensor of one batch, and what became of it in another."""
+    """A tensor of one batch, compared with the tensor at its place in another batch."""
 
     sizes: tuple[int, int]
     constant: bool
@@ -184,7 +185,7 @@ def _layout(value: Any, twin: Any, rows: tuple[int, int], compared: bool) -> Lay
 
 
 def _has_witness(value: Any, rows: int, fields: bool) -> bool:
-    """Whether a tensor has as many entries as there are rows that is not in a list of its like.
+    """Whether a tensor outside lists of similar tensors has as many entries as there are rows.
 
     Raises:
         UnknownRows: if a list has as many items as there are rows.
@@ -207,16 +208,16 @@ def _form(value: Any) -> Any:
 
 
 def is_record(value: Any) -> bool:
-    """A container that can be taken apart and made again."""
+    """Whether ``value`` is a container that can be taken apart and rebuilt."""
     if isinstance(value, PackedSequence):
         return False
-    if isinstance(value, Mapping):  # others, as tensordict's, know of rows themselves
+    if isinstance(value, Mapping):  # other mappings, as tensordict's, cut rows themselves
         return isinstance(value, dict | UserDict)
     return isinstance(value, tuple | list) or (is_dataclass(value) and not isinstance(value, type))
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value, or all that is in a container, is text, a number or the like."""
+    """Whether a value, or everything in a container, is text, a number or the like."""
     items = items_of(value)
     return all(_is_plain(part) for _, part in items) if items else isinstance(value, _EMPTY)
 

@@ -1,4 +1,4 @@
-"""The fixed rows that diagnostics look at."""
+"""Taking the fixed rows of the data that diagnostics measure on."""
 
 import random
 import zlib
@@ -32,10 +32,9 @@ class Probe:
 
     Attributes:
         chunks: the batches.
-        rows: how many rows each has; 1 of a batch that does not say what its rows are, which is
-            then the only one.
-        layout: what of a batch has one entry a row; None where that is not known.
-        limit: the Trainer's argument that kept the probe smaller than the data are, if one did.
+        rows: how many rows each batch has. If rows are not known, there is one batch, counted as 1.
+        layout: which parts of a batch have one entry per row; None if that is not known.
+        limit: the Trainer's argument that made the probe smaller than the data, if one did.
     """
 
     chunks: list[Any] = field(default_factory=list)
@@ -45,20 +44,20 @@ class Probe:
 
     @property
     def n_rows(self) -> int:
-        """The rows of all chunks; 1 of a batch that does not say what its rows are."""
+        """The number of rows in all chunks; 1 if rows are not known."""
         return sum(self.rows)
 
     def some(self, count: int) -> "Probe":
-        """The first chunks."""
+        """A probe of the first ``count`` chunks."""
         return replace(self, chunks=self.chunks[:count], rows=self.rows[:count])
 
     def first(self, count: int) -> Any:
-        """At most so many rows of the first chunk; all of it where rows are not known."""
+        """At most ``count`` rows of the first chunk; the whole chunk if rows are not known."""
         chunk = self.chunks[0]
         return chunk if self.layout is None else first_rows(chunk, count, self.layout)
 
     def checksum(self) -> int:
-        """A number by which a probe is known that is not the same."""
+        """A number that differs between probes of different data."""
         found = 0
         for tensor in tensors_of(self.chunks):
             if tensor.layout == torch.strided and not tensor.is_nested:
@@ -67,10 +66,10 @@ class Probe:
         return found
 
     def check_size(self, n_samples: int) -> None:
-        """Refuse a probe that is smaller than what was asked for, because the data are.
+        """Refuse a probe that has fewer rows than requested because the data have fewer.
 
         Raises:
-            ValueError: if it has fewer rows than ``n_samples``.
+            ValueError: if it has fewer than ``n_samples`` rows without a limit of the Trainer.
         """
         rows = self.n_rows
         if self.layout is None or rows >= n_samples:
@@ -91,29 +90,29 @@ def take_probe(
     chunk_size: int | None = None,
     source: Literal["val", "train"] = "val",
 ) -> Probe:
-    """The first rows of the validation or training data, as ``module`` receives them.
+    """Take the first rows of the validation or training data, as ``module`` receives them.
 
-    They come in the structure of the batches, in the Trainer's precision and on the module's
-    device, and have passed the hooks of batch transfer; of several validation loaders from the
-    first, of a ``CombinedLoader`` that joins their batches from all. Without validation data they
-    are training data. The limits of batches of the Trainer hold, but for a limit of 0.
+    The rows keep the structure of the batches, have the Trainer's precision and the module's
+    device, and have passed the hooks of batch transfer. Of several validation loaders the first is
+    read; a ``CombinedLoader`` that joins batches is read as a whole. Without validation data, the
+    rows are training data. The Trainer's limits of batches apply, except a limit of 0.
 
-    What a row is, is known or not guessed. A loader that asks its dataset for samples by indices is
-    asked for two and for three of them: what grows with them has one entry a row. Other batches
-    must say it themselves, or in comparison to one another; see
-    :func:`row_layout`. If they do not, the probe is one whole batch, and one
-    line says so. Rows of batches that differ in shape, as padded text does, are not joined.
+    Rows are never guessed. A loader that fetches samples of its dataset by index makes a batch of
+    two and a batch of three samples: a part that grows with the samples has one entry per row. For
+    other loaders, one or two batches must show their rows; see :func:`row_layout`. If rows stay
+    unknown, the probe is one whole batch, and one line says so. Rows of batches that differ in
+    shape, as padded text does, are not joined.
 
-    The loaders, their samplers, workers, datasets and random states are left as they were, see
-    :func:`undisturbed`. Global random numbers are those of the run's
-    seed, and the order is that of the first epoch, so that a resumed run takes the same probe.
+    The loaders, their samplers, workers, datasets and random states stay as they were; see
+    :func:`undisturbed`. Global random numbers come from the run's seed, and the order is that of
+    the first epoch, so that a resumed run takes the same probe.
 
     Args:
         trainer: a Trainer whose fit has started.
-        module: the module that it trains.
+        module: the module that the Trainer trains.
         n_samples: rows to take; fewer if the data have fewer.
-        chunk_size: most rows of a chunk; None takes those of a training batch, or, if its loader
-            does not say how many it has, those of the first batch that is read.
+        chunk_size: largest number of rows of a chunk. None takes the size of a training batch, or
+            that of the first batch read if the training loader does not tell its size.
         source: which data.
 
     Raises:
@@ -157,14 +156,14 @@ def _layout(
     head: list[Any],
     read: Iterator[Any],
 ) -> Layout:
-    """What of the batches has one entry a row.
+    """Find which parts of the batches have one entry per row.
 
     Args:
         trainer: the Trainer.
-        module: that receives the batches.
-        loader: of the batches.
-        head: the first one, to which others are added where they are needed.
-        read: all others.
+        module: the module that receives the batches.
+        loader: the loader of the batches.
+        head: the first batch, to which others are added where they are needed.
+        read: all other batches.
     """
     if loader.holds_rows:
         return row_layout(head[0])
@@ -188,16 +187,16 @@ def _layout(
 
 
 def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
-    """What Lightning's loops do to a batch before the module sees it."""
+    """The batch after all that Lightning's loops do to it before the module sees it."""
     batch = trainer.precision_plugin.convert_input(batch)
     batch = before_batch_transfer(module, batch)
-    # The module's own device: after fit, where a resumed run may look once more, it is the CPU.
+    # The module's own device: after fit, when a resumed run may measure once more, it is the CPU.
     return trainer.strategy.batch_to_device(batch, device=module.device, dataloader_idx=0)
 
 
 @contextmanager
 def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
-    """Hooks of batch transfer ask for the stage, to augment training data only."""
+    """Set the Trainer's stage: hooks of batch transfer ask for it to augment training data only."""
     before = trainer.state.stage
     trainer.state.stage = type(before or stage)(stage)  # of the Trainer's own package
     try:
@@ -207,7 +206,7 @@ def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
 
 
 def _seed(seed: int) -> None:
-    """Seed what :func:`preserved_rng` restores."""
+    """Seed the generators that :func:`preserved_rng` restores."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)

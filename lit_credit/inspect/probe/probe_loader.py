@@ -1,4 +1,4 @@
-"""The loader that a probe is read from, and its batches."""
+"""Choosing the loader that a probe is read from, and reading its batches."""
 
 from collections.abc import Iterable, Iterator
 from copy import copy
@@ -27,12 +27,12 @@ __all__ = ["ProbeLoader", "probe_loader", "training_rows"]
 
 
 class ProbeLoader:
-    """Batches of a loader of the Trainer, read from a copy of it.
+    """Batches of one of the Trainer's loaders, read from a copy of the loader.
 
     Args:
-        loader: what Lightning iterates over, or the first of those that take turns.
-        stage: what its batches are for.
-        limit: how many of its batches the Trainer uses, or which share of them.
+        loader: the loader that Lightning iterates over, or the first of those that take turns.
+        stage: what the batches are for.
+        limit: how many batches the Trainer uses, or which share of them.
     """
 
     def __init__(self, loader: Any, stage: RunningStage, limit: int | float) -> None:
@@ -42,12 +42,12 @@ class ProbeLoader:
 
     @property
     def parts(self) -> list[Any]:
-        """The loader itself, or those whose batches it joins."""
+        """The loader itself, or the loaders whose batches it joins."""
         return _parts(self.loader)
 
     @property
     def holds_rows(self) -> bool:
-        """Whether each tensor of a batch has one entry a row, as the loader says of itself."""
+        """Whether the loader declares that each tensor of a batch has one entry per row."""
         return all(asked(part, LoaderProtocol.rows_first, False) for part in self.parts)
 
     @property
@@ -62,13 +62,13 @@ class ProbeLoader:
 
     @property
     def samples(self) -> int | None:
-        """Of how many samples of a dataset the first batch was made, if the loader knows."""
+        """Number of samples in the first batch, if the loader's indices tell it, else None."""
         counts = [count for indices in self.indices for count in indices.counts[:1]]
         known = len(counts) == len(self.indices) == 1 and not _is_stream(self.loader)
         return counts[0] if known else None
 
     def batches(self) -> Iterator[Any]:
-        """The first epoch's batches as the loader hands them out, each update's by itself."""
+        """The batches of the first epoch, one per update, as the loader hands them out."""
         self.indices = [_Indices(_index_sampler(part)) for part in self.parts]
         again = _copied(self.loader, self.indices)
         for part in _parts(again):
@@ -83,17 +83,17 @@ class ProbeLoader:
         return chain.from_iterable(batches_of(given, 1) for given in islice(source, limit))
 
     def proofs(self) -> list[Any]:
-        """Batches made of two and of three samples; none, if it cannot be.
+        """A batch of two and a batch of three samples; empty if the loader cannot make them.
 
-        Only a loader that collates samples of a dataset can make some: those that were read first,
-        or the first five of a stream.
+        Only a loader that collates samples of a dataset can: it takes the samples that were read
+        first, or the first five of a stream.
         """
         known = [indices.seen for indices in self.indices]
         if not all(len(seen) >= 3 for seen in known):
             return []
         again = _copied(self.loader, [[seen[:2], seen[:3]] for seen in known])
         for part in _parts(again):
-            # One process is enough, if the samples are not to be read in this one.
+            # One worker is enough if the samples are not read in the main process.
             object.__setattr__(part, "num_workers", min(part.num_workers, 1))
             object.__setattr__(part, "persistent_workers", False)
         source = iter(again)
@@ -102,7 +102,7 @@ class ProbeLoader:
 
 
 class _Indices:
-    """The indices of each batch, of which the first are kept."""
+    """A sampler of batches that keeps the first indices it hands out."""
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
@@ -121,14 +121,14 @@ class _Indices:
 
 
 def probe_loader(trainer: Trainer, source: Literal["val", "train"]) -> ProbeLoader:
-    """The first validation loader, or, if there is none or ``source`` says so, the training's.
+    """The first validation loader; the training loader if there is none or ``source`` asks for it.
 
     Raises:
-        MisconfigurationException: if reading training data would take them from the training.
+        MisconfigurationException: if reading training data would take samples from the training.
     """
     loader = _first(_validation_loaders(trainer)) if source == "val" else None
     if loader is not None:
-        # A limit of 0 says when to validate, which is never, and not on which data.
+        # A limit of 0 means never to validate; it does not mean that there are no data.
         limit = trainer.limit_val_batches or 1.0
         return ProbeLoader(loader, RunningStage.VALIDATING, limit)
     return ProbeLoader(
@@ -137,7 +137,7 @@ def probe_loader(trainer: Trainer, source: Literal["val", "train"]) -> ProbeLoad
 
 
 def training_rows(trainer: Trainer) -> int | None:
-    """The rows of a training batch on one process, as its loader says; None if it does not."""
+    """Rows of a training batch on one process; None if the loader does not tell."""
     loader = combined_loader(trainer.fit_loop)
     sizes = []
     for part in [] if loader is None else loader.flattened:
@@ -149,7 +149,7 @@ def training_rows(trainer: Trainer) -> int | None:
 
 
 def _validation_loaders(trainer: Trainer) -> Any:
-    """Those in use, or those that the Trainer would ask for if it were to validate now."""
+    """The validation loaders in use, or those that the Trainer would request to validate now."""
     loop = trainer.fit_loop.epoch_loop.val_loop
     if _first(trainer.val_dataloaders) is not None:
         known = combined_loader(loop)
@@ -188,7 +188,7 @@ def _parts(loader: Any) -> list[Any]:
 
 
 def _index_sampler(loader: Any) -> Any:
-    """What gives the indices of each batch, or None."""
+    """The sampler that gives the indices of each batch, or None."""
     if not isinstance(loader, DataLoader):
         return None
     if loader.batch_sampler is None:
@@ -201,23 +201,23 @@ def _is_stream(loader: Any) -> bool:
 
 
 def _go_to_start(loader: Any) -> None:
-    """Have the order be that of the first epoch, so that a resumed run takes the same probe."""
+    """Set the order of the first epoch, so that a resumed run takes the same probe."""
     batches = getattr(loader, "batch_sampler", None)
     batches = batches.sampler if isinstance(batches, _Indices) else batches
     samplers = (batches, getattr(loader, "sampler", None), getattr(batches, "sampler", None))
     for sampler in {id(sampler): sampler for sampler in samplers}.values():
         go_to = getattr(sampler, "set_epoch", None)
         if callable(go_to):
-            go_to(1)  # so that one that stands in the middle of epoch 0 goes back to its start
+            go_to(1)  # a sampler in the middle of epoch 0 goes back to its start
             go_to(0)
 
 
 def _copied(loader: Any, samplers: list[Any]) -> Any:
-    """A copy, so that a stateful loader stays where it is, and persistent workers draw nothing.
+    """Copy a loader, so that a stateful one stays where it is and persistent workers draw nothing.
 
     Args:
-        loader: of the Trainer.
-        samplers: for each of its parts what takes the place of its sampler of batches.
+        loader: a loader of the Trainer.
+        samplers: for each of its parts, the sampler that replaces its sampler of batches.
     """
     again = copy(loader)
     if is_a(again, CombinedLoader):

@@ -1,4 +1,4 @@
-"""The rows of a batch: counted, cut and joined."""
+"""Counting, cutting and joining the rows of batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,11 +30,11 @@ __all__ = [
 
 
 def count_rows(batch: Any, layout: Layout | None = None) -> int | None:
-    """How many rows a batch has, or None where it does not say.
+    """Count the rows of a batch; None if they are not known.
 
     Args:
         batch: nested tuples, lists, mappings and dataclasses of tensors.
-        layout: of the loader's batches; None takes that of :func:`row_layout`.
+        layout: the layout of the loader's batches; None takes that of :func:`row_layout`.
 
     Example:
         >>> x, y = torch.ones(8, 3), torch.ones(8)
@@ -49,7 +49,7 @@ def count_rows(batch: Any, layout: Layout | None = None) -> int | None:
 
 
 def first_rows(batch: Any, count: int, layout: Layout | None = None) -> Any:
-    """At most ``count`` rows of a batch; all of one that does not say what its rows are.
+    """At most ``count`` rows of a batch; the whole batch if its rows are not known.
 
     Example:
         >>> [len(part) for part in first_rows((torch.ones(9, 2), torch.ones(9)), 4)]
@@ -60,7 +60,7 @@ def first_rows(batch: Any, count: int, layout: Layout | None = None) -> Any:
 
 
 def split_rows(batch: Any, most: int, layout: Layout | None = None) -> list[Any]:
-    """The batch in pieces of at most ``most`` rows; in one, if it does not say what its rows are.
+    """Split a batch into pieces of at most ``most`` rows; into one if its rows are not known.
 
     Example:
         >>> [len(x) for (x,) in split_rows((torch.ones(9),), 4)]
@@ -77,7 +77,7 @@ def cut_rows(batch: Any, start: int, stop: int, layout: Layout | None = None) ->
     """Rows ``start`` to ``stop`` of a batch, as views.
 
     Raises:
-        UnknownRows: if the batch does not say what its rows are.
+        UnknownRows: if the rows of the batch are not known.
     """
     layout = row_layout(batch) if layout is None else layout
     if layout == "row":
@@ -91,9 +91,9 @@ def cut_rows(batch: Any, start: int, stop: int, layout: Layout | None = None) ->
 
 
 def can_join(one: Any, other: Any, layout: Layout) -> bool:
-    """Whether rows of two batches may stand in one.
+    """Whether rows of two batches can be joined in one batch.
 
-    Their rows must have one shape and type, and what is not of rows must be the same.
+    Their rows must have one shape and type, and all other parts must be equal.
     """
     if layout == "count":
         return True
@@ -113,7 +113,7 @@ def can_join(one: Any, other: Any, layout: Layout) -> bool:
 
 
 def join_rows(batches: Sequence[Any], layout: Layout) -> Any:
-    """One batch of the rows of several that :func:`can_join`, in memory of its own."""
+    """Join the rows of batches that :func:`can_join` into one batch, in memory of its own."""
     first = batches[0]
     if layout == "count":
         return sum(batches)
@@ -131,7 +131,7 @@ def join_rows(batches: Sequence[Any], layout: Layout) -> Any:
 
 
 def _sizes(value: Any, layout: Layout) -> set[int]:
-    """The numbers of rows of all parts that have some."""
+    """The numbers of rows of all parts that have rows."""
     if isinstance(layout, dict):
         parts = dict(items_of(value))
         if not is_record(value) or parts.keys() != layout.keys():
@@ -149,10 +149,10 @@ def _sizes(value: Any, layout: Layout) -> set[int]:
 
 
 def known_rows(batch: Any, layout: Layout) -> int:
-    """How many rows a batch of a known layout has.
+    """Count the rows of a batch whose layout is known.
 
     Raises:
-        UnknownRows: if it is of another layout.
+        UnknownRows: if the batch has another layout.
     """
     rows = count_rows(batch, layout)
     if rows is None:
@@ -161,12 +161,13 @@ def known_rows(batch: Any, layout: Layout) -> int:
 
 
 class Chunks:
-    """Batches cut and joined to chunks of one size.
+    """Cuts and joins batches to chunks of one size.
 
     Args:
-        layout: of the batches.
-        n_samples: rows in all.
-        chunk_size: rows of a chunk; the last may have fewer.
+        layout: the layout of the batches.
+        n_samples: number of rows in all.
+        chunk_size: rows per chunk; the last chunk, and one whose rows cannot be joined with those
+            of the next batch, may have fewer.
     """
 
     def __init__(self, layout: Layout, n_samples: int, chunk_size: int) -> None:
@@ -179,10 +180,10 @@ class Chunks:
         self._waiting = 0
 
     def add(self, batch: Any) -> None:
-        """Take what is missing of a batch's rows.
+        """Take as many of a batch's rows as are still missing.
 
         Raises:
-            UnknownRows: if the batch is not of the layout.
+            UnknownRows: if the batch has another layout.
         """
         rows, start = min(known_rows(batch, self.layout), self.missing), 0
         self.missing -= rows
@@ -197,7 +198,7 @@ class Chunks:
             start = stop
 
     def finished(self) -> list[Any]:
-        """All chunks, also the last, smaller one."""
+        """All chunks, including a smaller last one."""
         if self._parts:
             self._finish()
         return self.chunks

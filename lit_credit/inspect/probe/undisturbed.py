@@ -1,4 +1,4 @@
-"""Reading from a loader as if it had not been read."""
+"""Restoring the state of loaders after reading from them."""
 
 import random
 from collections import deque
@@ -21,7 +21,7 @@ __all__ = ["undisturbed"]
 
 _LONGEST = 1000
 _NOT_ENTERED = (Tensor, np.ndarray, type, ModuleType, str, bytes, Trainer, LightningModule)
-# A loader's workers put batches into queues right now, which threads of its iterator pass on.
+# Not entered: a loader's workers and its iterator's threads use these at this very moment.
 _AT_WORK = ("multiprocessing", "threading", "_thread", "queue", "concurrent", "asyncio", "weakref")
 _ITERATORS = ("builtins", "itertools", "torch")
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -29,17 +29,17 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 
 @contextmanager
 def undisturbed(*roots: Any) -> Iterator[None]:
-    """Restore the state of loaders, and of all that they refer to, on exit.
+    """Restore the state of loaders, and of the objects that they refer to, on exit.
 
-    Of what is reachable through attributes, short lists and dicts, closures, partials and bound
-    methods (samplers, datasets, transforms, collate functions) these come back: random generators
-    of torch, numpy and python; attributes, as a counter or a file that is opened at first use; the
+    Objects are found through attributes, short lists and dicts, closures, partials and bound
+    methods: samplers, datasets, transforms, collate functions. Restored are random generators of
+    torch, numpy and python, attributes (such as a counter, or a file opened at first use), and the
     items of lists, dicts and sets. Not entered are tensors and arrays, which a dataset is not
     expected to write to, containers of more than 1000 items, iterators, threads and queues, and the
     Trainer and its module.
 
     Args:
-        *roots: loaders.
+        *roots: the loaders.
 
     Example:
         >>> draws = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def _reachable(roots: Any) -> list[Any]:
 
 
 def _parts(thing: Any) -> list[Any] | None:
-    """What a thing refers to; None if nothing of it can be restored."""
+    """The objects that a thing refers to; None if nothing of the thing can be restored."""
     package = type(thing).__module__.partition(".")[0]
     if package in _AT_WORK or (isinstance(thing, Iterator) and package in _ITERATORS):
         return None

@@ -1,1 +1,1 @@
-"""All that a measurement could change in a module, and how it is put back."""
+"""Finding and restoring all state that a measurement could change in a module."""

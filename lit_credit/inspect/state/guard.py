@@ -1,4 +1,4 @@
-"""A measurement that leaves nothing behind."""
+"""Measuring on a module without changing anything."""
 
 import sys
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _WRITING = {
     "wandb": ("log", "run"),
     "mlflow": ("log_artifact", "log_figure", "log_image", "log_metric", "log_metrics", "log_text"),
 }
-"""What writes points without a logger, by package."""
+"""Functions that write points without a logger, by package."""
 _OPEN: "WeakKeyDictionary[nn.Module, list[HeldState]]" = WeakKeyDictionary()
 
 
@@ -33,30 +33,30 @@ _OPEN: "WeakKeyDictionary[nn.Module, list[HeldState]]" = WeakKeyDictionary()
 def guarded(
     module: nn.Module, trainer: "Trainer | None" = None, *, train: bool = False
 ) -> Iterator[None]:
-    """Measure on ``module`` with gradients, in eval mode, and leave nothing different.
+    """Measure on ``module`` with gradients, in eval mode, and restore everything on exit.
 
-    On exit, also by an error, all is what it was, to the bit and in the same memory: parameters,
-    their gradients and ``requires_grad``, buffers, attributes, containers and objects in
-    attributes, the modes, hooks, generators that the module holds, and the random states of
-    python, numpy, torch and devices. Loggers write no point meanwhile. What cannot be put back, as
-    an iterator or an open file, is refused when it is used, see :class:`HeldState`.
+    On exit, also after an error, these are what they were, to the bit and in the same memory:
+    parameters, their gradients and ``requires_grad``, buffers, attributes, containers and objects
+    in attributes, modes, hooks, generators that the module holds, and the random states of python,
+    numpy, torch and devices. Loggers write no points inside. Objects that cannot be restored, such
+    as an iterator or an open file, raise when they are used; see :class:`HeldState`.
 
-    Inside, autograd records (also where Lightning validates under ``inference_mode``) and ``grad``
-    of every parameter is None. Modes are set without a call of ``eval`` or ``train``, which may do
-    more, as LoRA layers that merge their weights. What is compiled runs eagerly, for compiled code
-    does not see hooks; reentrant checkpoints run as torch's other variant, for
+    Inside, autograd records (even when Lightning validates under ``inference_mode``), and ``grad``
+    of every parameter is None. Modes are set without a call of ``eval`` or ``train``, because these
+    may do more: LoRA layers merge their weights. Compiled modules run eagerly, because compiled
+    code does not see hooks. Reentrant checkpoints run as torch's other variant, because
     ``torch.autograd.grad`` refuses them.
 
-    Costs a copy of all parameters, buffers and other tensors that the module holds, until the exit.
-    Not looked into: datasets, loaders, the Trainer and its callbacks.
+    The cost is a copy, until the exit, of all parameters, buffers and other tensors that the module
+    holds. Datasets, loaders, the Trainer and its callbacks are not entered.
 
     Args:
         module: the module about to be run.
-        trainer: whose loggers fall silent; None takes that of ``module``, if it has one.
+        trainer: the Trainer whose loggers are silenced; None takes that of ``module``, if any.
         train: leave the modes as they are instead of switching to eval mode.
 
     Raises:
-        MisconfigurationException: inside, where what cannot be put back is used.
+        MisconfigurationException: inside, if an object that cannot be restored is used.
 
     Example:
         >>> net = nn.Dropout().train()
@@ -88,15 +88,15 @@ def guarded(
 
 @contextmanager
 def isolated(module: nn.Module) -> Iterator[None]:
-    """Let one run of ``module`` leave no trace for the next, as :func:`guarded` does.
+    """Run ``module`` once and restore its state, random numbers and parameters on exit.
 
-    For runs inside of a measurement, which so start alike: state, random numbers and parameters are
-    those of the entry again, and nothing is logged. Modes, autograd and hooks that are set at the
-    entry count. Compute gradients inside as well: where a run writes to a weight, as one that
-    normalises its prototypes, the graph may need the weight as it was written.
+    Runs of one measurement thus start alike, and log nothing. Unlike :func:`guarded`, this context
+    keeps the modes, autograd and hooks that are set at its entry. Compute gradients inside as well:
+    if a run writes to a weight (say, normalises its prototypes), the graph may need the written
+    weight.
 
-    Costs inside of :func:`guarded` two comparisons of all tensors with its copies, and a copy of
-    those that differ; elsewhere a copy of all.
+    The cost inside :func:`guarded` is two comparisons of all tensors with the copies of the guard,
+    and a copy of those that differ; elsewhere it is a copy of all tensors.
     """
     trainer = trainer_of(module)
     with preserved_rng(), _silent(module, trainer), _held(module, trainer, functions=False):
@@ -108,7 +108,8 @@ def _held(module: nn.Module, trainer: "Trainer | None", *, functions: bool) -> I
     states = _OPEN.setdefault(module, [])
     outer = states[-1] if states else None
     roots, skipped = _roots(module, trainer)
-    # A measurement's hooks record in what they close over; known are those from before a guard.
+    # A measurement's hooks record in variables that they close over, which must not be restored.
+    # Inside a guard, only functions from before the guard are known, so functions may be entered.
     entered = functions or outer is not None
     held = HeldState(roots, skipped=skipped, outer=outer, functions=entered)
     states.append(held)
@@ -120,7 +121,7 @@ def _held(module: nn.Module, trainer: "Trainer | None", *, functions: bool) -> I
 
 
 def _roots(module: nn.Module, trainer: Any) -> tuple[dict[str, Any], list[Any]]:
-    """The module, and what a training step may reach beside it: learning rates and schedules."""
+    """The module, and the optimizers and schedulers that a training step may reach beside it."""
     roots: dict[str, Any] = {"": module}
     optimizers = list(getattr(trainer, "optimizers", None) or ())
     for index, optimizer in enumerate(optimizers):
@@ -132,7 +133,7 @@ def _roots(module: nn.Module, trainer: Any) -> tuple[dict[str, Any], list[Any]]:
 
 @contextmanager
 def _silent(module: nn.Module, trainer: Any) -> Iterator[None]:
-    """No point from ``self.log``, loggers or their experiments; no early end."""
+    """Keep ``self.log``, loggers and experiments from writing, and the run from stopping early."""
     with ExitStack() as stack:
         for child in module.modules():
             if hasattr(type(child), "log_dict"):  # a LightningModule of either package

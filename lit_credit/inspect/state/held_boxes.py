@@ -1,4 +1,4 @@
-"""Things that hold values, as they were when they were found."""
+"""Saving and restoring the contents of containers, objects, closures and parameters."""
 
 import types
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ __all__ = ["Box", "Cell", "Items", "Members", "Names", "Pairs", "Parameter", "sa
 
 
 class Box(ABC):
-    """A container of which nothing is written until :meth:`put`.
+    """A container with its contents at the beginning; nothing is written to it until :meth:`put`.
 
     Attributes:
         held: the container, which stays the same object.
@@ -32,25 +32,25 @@ class Box(ABC):
 
     @abstractmethod
     def put(self, key: Any, value: Any) -> None:
-        """Let another value stand in the place of one."""
+        """Replace the value at a key."""
 
     @abstractmethod
     def restore(self) -> None:
-        """Bring the contents back, in their order."""
+        """Restore the contents, in their order."""
 
 
 class Pairs(Box):
-    """A dict, also that of an object's attributes."""
+    """A dict, such as that of an object's attributes."""
 
     def __init__(self, held: dict[Any, Any]) -> None:
         self.held, self.saved = held, dict(held)
 
     def put(self, key: Any, value: Any) -> None:
-        """Replace a value."""
+        """Replace the value at a key."""
         dict.__setitem__(self.held, key, value)
 
     def restore(self) -> None:
-        """Bring the values back, where they differ."""
+        """Restore the values that differ."""
         now, saved = self.held, self.saved
         if _same(now, saved) and _same(now.values(), saved.values()):
             return
@@ -66,7 +66,7 @@ class Items(Box):
         self.held, self.saved = held, dict(enumerate(held))
 
     def put(self, key: Any, value: Any) -> None:
-        """Replace a value."""
+        """Replace the value at a key."""
         if isinstance(self.held, set):
             self.held.discard(self.saved[key])
             self.held.add(value)
@@ -74,7 +74,7 @@ class Items(Box):
             self.held[key] = value
 
     def restore(self) -> None:
-        """Bring the values back, where they differ."""
+        """Restore the values that differ."""
         if not _same(self.held, self.saved.values()):
             self.held.clear()
             (self.held.update if isinstance(self.held, set) else self.held.extend)(
@@ -99,11 +99,11 @@ class Members(Box):
         return found
 
     def put(self, key: Any, value: Any) -> None:
-        """Replace a value."""
+        """Replace the value at a key."""
         self._slots[key].__set__(self.held, value)
 
     def restore(self) -> None:
-        """Bring the values back, where they differ."""
+        """Restore the values that differ."""
         now = self._now()
         for name, value in self.saved.items():
             if name not in now or now[name] is not value:
@@ -117,7 +117,7 @@ class Names(Box):
 
     Args:
         held: the class, or the dict of the globals.
-        names: those that count.
+        names: the names to save and restore.
     """
 
     def __init__(self, held: Any, names: Iterable[str]) -> None:
@@ -129,14 +129,14 @@ class Names(Box):
         return {name: values[name] for name in self._names if name in values}
 
     def put(self, key: Any, value: Any) -> None:
-        """Replace a value."""
+        """Replace the value at a key."""
         if isinstance(self.held, dict):
             self.held[key] = value
         else:
             type.__setattr__(self.held, key, value)
 
     def restore(self) -> None:
-        """Bring the values back, where they differ."""
+        """Restore the values that differ."""
         now = self._now()
         for name, value in self.saved.items():
             if name not in now or now[name] is not value:
@@ -159,20 +159,20 @@ class Cell(Box):
             self.saved = {}
 
     def put(self, key: Any, value: Any) -> None:
-        """Replace a value."""
+        """Replace the value at a key."""
         self.held.cell_contents = value
 
     def restore(self) -> None:
-        """Bring the values back, where they differ."""
+        """Restore the values that differ."""
         if self.saved:
             self.held.cell_contents = self.saved[""]
 
 
 class Parameter:
-    """A parameter, the same object throughout, whose memory is another meanwhile.
+    """A parameter that stays the same object, but uses other memory until it is restored.
 
     Args:
-        tensor: the parameter, or another leaf that autograd knows.
+        tensor: the parameter, or another leaf tensor that requires a gradient.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -184,7 +184,7 @@ class Parameter:
         self._has_hooks = gradient_hooks(tensor) is not None
 
     def rest_on(self, outer: Mapping[int, Tensor]) -> bool:
-        """Whether an outer state has the values, so that no copy is needed."""
+        """Whether an outer state holds the same values, so that no copy is needed."""
         original = outer.get(id(self.tensor))
         if original is None or not same_values(self.original, original):
             return False
@@ -192,12 +192,12 @@ class Parameter:
         return True
 
     def work_on(self, working: Tensor) -> None:
-        """Take the memory of another tensor, and no gradient."""
+        """Use the memory of another tensor, and drop the gradient."""
         self.tensor.data = working
         self.tensor.grad = None
 
     def restore(self) -> None:
-        """Take back memory, gradient, ``requires_grad``, and hooks added since."""
+        """Restore memory, gradient and ``requires_grad``, and remove hooks added since."""
         tensor = self.tensor
         if self._lent is None:
             tensor.grad = None
@@ -205,7 +205,7 @@ class Parameter:
         elif tensor.data_ptr() != self._lent.data_ptr() or not same_values(
             tensor.data, self.original
         ):
-            # Other memory: what a graph has saved may need the values that were written.
+            # In new memory: a graph may have saved the values that were written.
             tensor.data = self.original.to(self._lent.dtype, copy=True)
         if tensor.grad is not self._gradient:
             tensor.grad = self._gradient

@@ -1,4 +1,4 @@
-"""What kind of state a value is, by its type."""
+"""Classifying values by type: which hold state, and how it is saved."""
 
 import array
 import datetime
@@ -25,7 +25,7 @@ from lit_credit.utils.private_names import PRIVATE_TORCH
 __all__ = ["COMMON", "CONTAINERS", "is_own_code", "kind_of", "names_used", "slots_of"]
 
 COMMON = frozenset({int, float, bool, str, bytes, type(None), torch.dtype, torch.device})
-"""Types of most values; they hold no state."""
+"""The most common types of values. They hold no state."""
 CONTAINERS = frozenset({dict, OrderedDict, list, set, deque})
 
 _ITERABLES: tuple[Any, ...] = ([], (), "", b"", range(0), range(10**30), set(), {}, {}.values())
@@ -78,7 +78,7 @@ _INSTALLED = tuple(
 
 @functools.cache
 def kind_of(kind: Any) -> str:
-    """The kind of a type; "atom" if its values hold no state, or none that a step may change."""
+    """The kind of a type; "atom" if its values hold no state that a training step may change."""
     for name, bases in _KINDS.items():
         if issubclass(kind, bases):
             return name
@@ -87,7 +87,7 @@ def kind_of(kind: Any) -> str:
         return "silent"
     is_python = bool(kind.__dictoffset__) or bool(slots_of(kind))
     lineage = [base for base in kind.__mro__ if base.__module__.startswith(_FRAMEWORKS)]
-    # Of what can be iterated only a class written in Python may be entered, and no loader.
+    # Of iterators, only those of classes written in Python may be entered, and no loaders.
     loads = bool(lineage) or origin.startswith("torch.utils.data")
     if hasattr(kind, "__next__") and (loads or not is_python):
         return "refused"
@@ -116,7 +116,7 @@ def slots_of(kind: Any) -> dict[str, Any]:
 
 @functools.cache
 def is_own_code(module: str | None) -> bool:
-    """Whether a module, by name, is a user's own: installed nowhere, and not of this package."""
+    """Whether a module, by name, is the user's own: not installed, and not part of lit_credit."""
     if module is None or module.partition(".")[0] == "lit_credit":
         return False
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -125,6 +125,6 @@ def is_own_code(module: str | None) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def names_used(code: types.CodeType) -> frozenset[str]:
-    """The global names and attributes that a function mentions, also in functions inside of it."""
+    """The global names and attributes that a function, or a function inside it, mentions."""
     inner = (names_used(part) for part in code.co_consts if isinstance(part, types.CodeType))
     return frozenset(code.co_names).union(*inner)

@@ -1,4 +1,4 @@
-"""Working copies in the place of a module's state, until it is put back."""
+"""Replacing a module's state by working copies until it is restored."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
@@ -18,20 +18,19 @@ __all__ = ["HeldState", "copies_of"]
 class HeldState(ReachableState):
     """Working copies of all state that is reachable from some objects, until :meth:`restore`.
 
-    Containers stay the same objects, and their contents come back: attributes, lists, dicts, sets,
-    deques, slots, what functions close over, and of a user's own code also attributes of classes
-    and the globals that functions name. In them tensors are replaced by copies, so that the
-    originals are never written to; a graph that needs a copy keeps it. Parameters stay the same
-    objects too, with the memory of a copy as their ``data``, and without a gradient. Generators of
-    random numbers and numpy arrays are set back. What cannot be copied is replaced by a stand-in
-    that raises where it is used.
+    Containers stay the same objects, and their contents are restored: attributes, lists, dicts,
+    sets, deques, slots and closures; in a user's own code also class attributes and the globals
+    that functions name. Tensors in containers are replaced by copies, so that the originals are
+    never written to; a graph that needs a copy keeps it. Parameters stay the same objects, with the
+    memory of a copy as their ``data`` and without a gradient. Random generators and numpy arrays
+    are set back. Objects that cannot be copied are replaced by a stand-in that raises when used.
 
     Args:
         roots: objects to begin with, by the names that errors give them.
         skipped: objects that are not entered.
-        outer: a state that holds already. What has come since then, as the hooks of a measurement
-            and what they record, is not entered; tensors that have still the values of its
-            originals are not copied again.
+        outer: the state that is already held. Objects added since then, such as a measurement's
+            hooks and their records, are not entered. Tensors that still equal the originals of
+            ``outer`` are not copied again.
         functions: enter functions.
     """
 
@@ -60,13 +59,13 @@ class HeldState(ReachableState):
             if key in self._outer and same_values(tensor, self._outer[key])
         }
         tensors = [tensor for key, tensor in self._tensors.items() if key not in self._lent]
-        # All copies, for which memory may be short, before anything is replaced.
+        # Make all copies, for which memory may be short, before anything is replaced.
         memory, copies = copies_of([one.original for one in own]), copies_of(tensors)
         for one, working in zip(own, memory, strict=True):
             one.work_on(working)
         self._stand_ins |= dict(zip(map(id, tensors), copies, strict=True))
         self._put(self._stand_ins)
-        # By the id of what works in their places, which stays alive as long as this.
+        # Keyed by the id of the working tensor, which lives as long as this object.
         self.originals = dict(self._outer)
         self.originals |= {id(one.tensor): one.original for one in self._parameters}
         self.originals |= {id(new): old for new, old in zip(copies, tensors, strict=True)}
@@ -91,7 +90,7 @@ class HeldState(ReachableState):
         return made
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for parameter in self._parameters:
             parameter.restore()
         for box in self._boxes:
@@ -104,7 +103,7 @@ class HeldState(ReachableState):
             for key, (tensor, original) in self._lent.items()
             if not same_values(tensor, original)
         }
-        if written:  # others in their places: a graph may need what the run has written
+        if written:  # put copies there: a graph may need the written tensors
             self._put(written)
         for undo in self._undo:
             undo()
@@ -114,13 +113,13 @@ _PLAIN = {Tensor, nn.Parameter, getattr(nn, "Buffer", Tensor)}
 
 
 def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """A copy of each tensor; copies of views of one memory are views of one memory.
+    """Copy each tensor; copies of tensors that share memory share memory too.
 
-    So tied weights stay tied, and what cuDNN wants in one piece stays in one piece. A tensor that
-    alone refers to its memory is cloned without the rest of that memory.
+    So tied weights stay tied, and weights that cuDNN wants in one piece stay in one piece. If only
+    one of the tensors uses a memory, it is cloned without the rest of that memory.
 
     Args:
-        tensors: on any device; those that are not plain and dense are cloned one by one.
+        tensors: tensors on any device; those that are not plain and dense are cloned one by one.
 
     Example:
         >>> whole = torch.zeros(4)
@@ -149,7 +148,7 @@ def copies_of(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _memory(tensor: Tensor) -> tuple[torch.device, int] | None:
-    """What the memory is known by; None if the tensor is to be copied by itself."""
+    """A key for the tensor's memory; None if the tensor must be copied by itself."""
     is_dense = tensor.layout is torch.strided and not tensor.is_quantized
     if type(tensor) not in _PLAIN or not is_dense or tensor.requires_grad or tensor.is_meta:
         return None

@@ -1,4 +1,4 @@
-"""Finding all state that can be reached from a module."""
+"""Finding all state that is reachable from a module."""
 
 import functools
 import sys
@@ -43,7 +43,7 @@ _NOT_IN_A_STEP = frozenset(
 
 
 class _Path(NamedTuple):
-    """Where a value was found; written out only if an error must name it."""
+    """Where a value was found; made into text only if an error must name it."""
 
     parent: "_Path | None"
     key: str
@@ -54,12 +54,12 @@ class _Path(NamedTuple):
 
 
 class ReachableState:
-    """All state that is reachable from some objects, as it was found; nothing is written to.
+    """Collects all state that is reachable from some objects, and writes to none of it.
 
     Args:
         roots: objects to begin with, by the names that errors give them.
         skipped: objects that are not entered.
-        known: by id, the objects that count; None takes all.
+        known: the objects to consider, by id; None considers all.
         functions: enter functions.
     """
 
@@ -106,7 +106,7 @@ class ReachableState:
                     self._slots.append((box, key, value))
 
     def _visit(self, value: Any, path: _Path | None) -> bool:
-        """Note what ``value`` holds; whether another must stand in its place meanwhile."""
+        """Note what ``value`` holds; return whether a stand-in must replace it meanwhile."""
         found: Any = type(value)
         kind = kind_of(found)
         if kind == "atom":
@@ -150,7 +150,7 @@ class ReachableState:
                 self._push(Pairs(hooks), _Path(path, f".{name}"))
 
     def _visit_script(self, value: Any, path: _Path | None) -> None:
-        # Its attributes lie in C++; the tensors are the same ones as there.
+        # Its attributes live in C++; the tensors found here are the same objects.
         for name, tensor in (*value.named_parameters(), *value.named_buffers()):
             if id(tensor) not in self._seen:
                 self._seen[id(tensor)] = tensor
@@ -167,7 +167,7 @@ class ReachableState:
             self._visit(kind, path)
 
     def _visit_class(self, value: Any, path: _Path | None) -> None:
-        """What a user's own class holds for all its objects, and what its functions use."""
+        """Note the attributes of a user's own class, and what its functions use."""
         for kind in value.__mro__:
             if (kind is not value and id(kind) in self._seen) or not is_own_code(kind.__module__):
                 continue
@@ -189,7 +189,7 @@ class ReachableState:
         self._visit_object(value, path)
 
     def _visit_function(self, value: Any, path: _Path | None) -> None:
-        """What a function carries along: what it closes over, defaults, and what it is bound to."""
+        """Note a function's closure, its defaults, and the object that it is bound to."""
         if not self._functions:
             return
         if isinstance(value, functools.partial):
@@ -258,7 +258,7 @@ def _function_in(member: Any) -> Any:
 
 
 def _is_fixed(name: str, member: Any) -> bool:
-    """Whether a member of a class is no state: a function, a descriptor, a name of Python's."""
+    """Whether a member of a class is not state: a function, a descriptor or a special name."""
     if name.startswith("__") or name.startswith("_abc_"):
         return True
     return _function_in(member) is not None or hasattr(type(member), "__get__")

@@ -1,4 +1,4 @@
-"""Stand-ins for what a measurement cannot put back, and for what it must not write to."""
+"""Stand-ins for objects that cannot be restored, and for loggers that must not write."""
 
 from typing import Any, NoReturn
 
@@ -10,7 +10,7 @@ _HARMLESS = ("name", "mode", "closed", "encoding", "newlines", "buffer", "isatty
 
 
 class Refused:
-    """Stands for an object that cannot be copied or compared, and raises where it is used.
+    """Stands for an object that cannot be copied or compared, and raises when it is used.
 
     Args:
         kept: the object.
@@ -21,21 +21,21 @@ class Refused:
         self._kept, self._path = kept, path
 
     def __getattr__(self, name: str) -> Any:
-        """What does not change the object is given; the rest is refused."""
+        """Return attributes that do not change the object; refuse the others."""
         if not name.startswith(("__", *_HARMLESS)):
             self._refuse()
         return getattr(self._kept, name)
 
     def __iter__(self) -> "Refused":
-        """As an iterator's."""
+        """Return itself, as an iterator does."""
         return self
 
     def __next__(self) -> Any:
-        """Nothing can be taken."""
+        """Refuse."""
         self._refuse()
 
     def __call__(self, *_: Any, **__: Any) -> Any:
-        """Nothing can be called."""
+        """Refuse."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:
@@ -51,10 +51,10 @@ class Refused:
 
 
 def silenced(writer: Any) -> Any:
-    """A logger or an experiment that looks like ``writer``, and writes nothing.
+    """Make a logger or experiment that looks like ``writer`` and writes nothing.
 
-    Text, numbers and paths are those of ``writer``; what it calls does nothing, and neither does
-    what that returns.
+    Attributes that are text, numbers or containers are those of ``writer``. Calls do nothing, and
+    neither do the objects that calls return.
     """
     return _Silent(writer)
 
@@ -83,7 +83,7 @@ class _Silent:
 
 
 class _Nothing:
-    """Any attribute of it, item of it, and what it returns is itself."""
+    """Returns itself for every attribute, every item and every call."""
 
     def __call__(self, *_: Any, **__: Any) -> "_Nothing":
         return self
