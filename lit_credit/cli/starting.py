@@ -55,8 +55,8 @@ def checkpoint_of(
     """The checkpoint that ``--ckpt_path`` means; ``last`` is looked up in the run's folders.
 
     Raises:
-        ValueError: if there is no such checkpoint; for ``best``, which only the training process
-            knows; or if ``--on_resume`` is wrong.
+        ValueError: for ``best``, which only the training process knows; for ``last`` without a
+            checkpoint, except in ``fit`` or with ``--init_from``; or if ``--on_resume`` is wrong.
     """
     word, policy = config.get("ckpt_path"), config.get("on_resume")
     if policy is not None and (command != "fit" or policy not in POLICIES):

@@ -31,7 +31,7 @@ class Ensemble(nn.Module):
         compile: compile the forward pass of all members with ``torch.compile``.
 
     Raises:
-        ValueError: if there is no member, or members have buffers of their own.
+        ValueError: if there is no member, or a buffer differs between members.
 
     Example:
         >>> net = Ensemble(lambda: nn.Linear(3, 2), members=8)
