@@ -1,6 +1,6 @@
-"""The command line: one file a command.
+"""The command line: one file per command.
 
-Nothing is imported before a command needs it.
+A module is imported only when a command needs it.
 """
 
 import gc
@@ -33,15 +33,16 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after ``lit-credit``; None takes those of the process.
 
     Returns:
-        The exit code: 0; 1 after an error, which is printed in one line if it came before the first
-        step, see :mod:`lit_credit.cli.boundary`; 130 after Ctrl-C and 143 after SIGTERM.
+        The exit code: 0 after success, 1 after an error, 2 after wrong arguments, 130 after Ctrl-C,
+        143 after SIGTERM. An error before the first step is printed in one line, see
+        :mod:`lit_credit.cli.boundary`.
 
     Raises:
-        Exception: any error as it is, if ``LIT_CREDIT_TRACEBACK`` is set.
+        Exception: any error, unchanged, if ``LIT_CREDIT_TRACEBACK`` is set.
     """
     words = list(sys.argv[1:] if args is None else args)
     try:
-        # Each command loads what it needs, and no other.
+        # Each command loads only the modules that it needs.
         if words[:1] == ["compare"]:
             from lit_credit.cli import compare
 
@@ -57,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
         from lit_credit.cli.fit import run
 
         run(words)
-    except ArgumentsError as error:  # told without loading torch
+    except ArgumentsError as error:  # reported without loading torch
         print(error.line, file=sys.stderr)
         return 2
     except Exception as error:
@@ -70,11 +71,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _load() -> None:
-    """Load what Lightning's commands need. Of an import nothing is garbage to look for."""
+    """Load what Lightning's commands need, without garbage collection: imports leave none."""
     collects = gc.isenabled()
     gc.disable()
     try:
-        # It loads torch and Lightning.
+        # This import loads torch and Lightning.
         from lit_credit.cli.class_rules import exported_classes
 
         exported_classes()
@@ -84,11 +85,11 @@ def _load() -> None:
 
 
 def _stopped(stop: BaseException, words: Sequence[str]) -> int:
-    """The exit code after a signal, and how to go on; any other exit goes its way.
+    """Return the exit code after a signal and print how to continue; re-raise any other exit.
 
-    Lightning turns Ctrl-C into an exit of code 1, and SIGTERM into one without a code, that is 0.
+    Lightning turns Ctrl-C into exit code 1, and SIGTERM into an exit without a code, which is 0.
     """
-    # Lightning has raised it, or is not loaded.
+    # Only Lightning raises this exception: without Lightning there was no SIGTERM to handle.
     module = sys.modules.get("lightning.pytorch.utilities.exceptions")
     terminated = () if module is None else module.SIGTERMException
 

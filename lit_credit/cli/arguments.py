@@ -1,4 +1,4 @@
-"""Words of a command line that cannot be read: one line says what is wrong, and where to look."""
+"""Reporting wrong command-line arguments in one line."""
 
 import argparse
 import sys
@@ -8,12 +8,12 @@ __all__ = ["ArgumentsError", "ShortErrorArguments"]
 
 
 class ArgumentsError(Exception):
-    """A parser has refused the words that it was given.
+    """A parser has refused its arguments.
 
     Args:
         program: name that the line begins with.
         reason: what is wrong, in one line.
-        command: whose ``--help`` lists the options; None takes the program.
+        command: the command whose ``--help`` lists the options; None takes ``program``.
     """
 
     def __init__(self, program: str, reason: str, command: str | None = None) -> None:
@@ -23,7 +23,7 @@ class ArgumentsError(Exception):
 
 
 class ShortErrorArguments(argparse.ArgumentParser):
-    """``ArgumentParser`` without its page of usage before each error."""
+    """``ArgumentParser`` that prints no usage text before an error."""
 
     def error(self, message: str) -> NoReturn:
         """Print the reason in a line, and exit with 2."""

@@ -1,4 +1,4 @@
-"""The argument of a configuration whose class, instance or function raised an error."""
+"""Finding the part of a configuration whose class, instance or function raised an error."""
 
 import traceback
 from argparse import Namespace
@@ -24,19 +24,19 @@ def blamed_part(error: BaseException, cli: LightningCLI) -> str:
     """The innermost part of the configuration that an error passed through.
 
     Args:
-        error: raised while the parts were made or run.
-        cli: that has parsed the configuration.
+        error: raised while the parts were built or run.
+        cli: the CLI that has parsed the configuration.
 
     Returns:
-        Path, class and method, as ``"`model.init_args.net` (MLP.forward)"``; empty if it passed
-        through none.
+        Path, class and method, as ``"`model.init_args.net` (MLP.forward)"``; empty if the error
+        passed through no part.
     """
     parts = list(_parts(cli))
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    # A message of lit_credit's names what is wrong; the method that says it is of no interest.
+    # A message of lit_credit names the fault itself; the method that raised it adds nothing.
     in_our_words = bool(frames) and _package(frames[-1]) == "lit_credit"
     for frame in reversed(frames):
-        if frame.f_code.co_name == "__getattr__":  # somebody else has asked for too much
+        if frame.f_code.co_name == "__getattr__":  # the fault is the caller's
             continue
         paths = [part.path for part in parts if _is_at_work(part.made_by, frame)]
         if paths:
@@ -45,7 +45,7 @@ def blamed_part(error: BaseException, cli: LightningCLI) -> str:
     names = [str(frame.f_globals.get("__name__", "")) for frame in frames]
     if any(name.startswith("torch.utils.data") for name in names):  # a data set, a collate function
         return _either([part.path for part in parts if part.path == "data"])
-    # An argument that a constructor does not take is refused before there is a frame of it.
+    # A constructor that refuses an argument has no frame: only the error's text names its class.
     text = str(error)
     paths = [part.path for part in parts if f"{_name(part.made_by)}.__init__()" in text]
     paths = paths or [part.path for part in parts if text.startswith(f"{_name(part.made_by)}() ")]
@@ -90,13 +90,13 @@ def _parts(cli: LightningCLI) -> Iterator[_Part]:
 
 
 def _paths_of(instance: Any, cli: LightningCLI) -> list[str]:
-    """Where an instance stands that the CLI has made, to tell two of one class apart."""
+    """The paths of an instance that the CLI built; they tell two instances of a class apart."""
     made = _walk(_section(cli, "config_init"))
     return [path for path, value in made if value is instance and value is not None]
 
 
 def _section(cli: LightningCLI, attribute: str) -> Any:
-    """What the CLI has parsed or made so far of its subcommand's configuration."""
+    """The subcommand's configuration as parsed (``config``) or built (``config_init``) so far."""
     config = getattr(cli, attribute, {})
     return config.get(config.get("subcommand"), {})
 

@@ -21,38 +21,38 @@ from lit_credit.utils.short_text import shortened
 __all__ = ["FirstStep", "line_of", "reason", "report"]
 
 _SELF_EXPLAINING = (ValueError, MisconfigurationException, OSError, ImportError)
-"""Types whose text is written for the person who reads it."""
+"""Error types whose message explains itself, without the type's name."""
 _HINT = "LIT_CREDIT_TRACEBACK=1 shows where."
 
 
 class FirstStep(Callback):
-    """Knows whether a first training step, or a first batch of an evaluation, is over."""
+    """Records whether the first training step, or the first batch of an evaluation, is over."""
 
     def __init__(self) -> None:
         self.is_over = False
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """The first step of a fit."""
+        """The first step of a fit is over."""
         self.is_over = True
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """The first batch of ``validate``; a fit validates before its first step."""
+        """Count the first batch of ``validate``, but not the validation at the start of a fit."""
         self.is_over = self.is_over or trainer.state.fn == TrainerFn.VALIDATING
 
     def on_test_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """The first batch of ``test``."""
+        """The first batch of ``test`` is over."""
         self.is_over = True
 
     def on_predict_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """The first batch of ``predict``."""
+        """The first batch of ``predict`` is over."""
         self.is_over = True
 
 
 def report(error: Exception) -> int:
-    """Print one line; after the first step a bug's traceback, and a line that says what to do.
+    """Print an error in one line. For a bug after the first step, print its traceback first.
 
     Args:
-        error: what a command raised.
+        error: the error that a command raised.
 
     Returns:
         The exit code: 2 if a parser has refused the command line, else 1.
@@ -78,19 +78,19 @@ def report(error: Exception) -> int:
             file=sys.stderr,
         )
     else:
-        # What stops a run that is under way is not an argument's fault.
+        # An error that stops a run under way is not the fault of an argument.
         line = _line(error, None if under_way else cli)
         print(f"lit-credit: error: {line}", file=sys.stderr)
     return 1
 
 
 def line_of(error: Exception) -> str:
-    """What :func:`report` prints of an error that came before the first step, as a value."""
+    """Return the line that :func:`report` prints for an error before the first step."""
     return error.reason if isinstance(error, ArgumentsError) else _line(error, _cli_of(error))
 
 
 def reason(error: BaseException) -> str:
-    r"""What an error says, in one line of bounded length.
+    r"""The message of an error in one line of bounded length.
 
     Example:
         >>> reason(ValueError("a\n  b")), reason(KeyError("a")), reason(KeyError())
@@ -125,13 +125,14 @@ def _line(error: Exception, cli: LightningCLI | None) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The error that jsonargparse met, where it raises another in its place."""
+    """The original error, if jsonargparse has replaced it by one of its own."""
     while frames := _frames(error):
         if _package(frames[-1]) != "jsonargparse":
             break
         inner = error.__cause__ or error.__context__
         if inner is None:
-            # It trips over errors that have no text; those that it has met are in its variables.
+            # jsonargparse fails on errors without text, and then chains no error. The original
+            # error is still in its local variables.
             own = [frame.f_locals for frame in frames if _package(frame) == "jsonargparse"]
             met = [x for names in own for value in names.values() for x in _each(value)]
             others = [x for x in met if isinstance(x, Exception) and x is not error]
@@ -152,9 +153,9 @@ def _is_under_way(trainer: Trainer | None) -> bool:
 
 
 def _is_bug(error: Exception) -> bool:
-    """Whether the traceback of an error after the first step is wanted.
+    """Whether to show the traceback of an error after the first step.
 
-    It is not, where a person wrote the message.
+    An error whose message was written for the user needs none.
     """
     if isinstance(error, MisconfigurationException | OSError) or _is_out_of_memory(error):
         return False
@@ -177,7 +178,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _cli_of(error: BaseException) -> LightningCLI | None:
-    """Lightning's CLI that was at work, which is unfinished if a constructor has raised."""
+    """The CLI in the error's frames. It is incomplete if a constructor raised the error."""
     for frame in _frames(error):
         if isinstance(found := frame.f_locals.get("self"), LightningCLI):
             return found
@@ -185,7 +186,7 @@ def _cli_of(error: BaseException) -> LightningCLI | None:
 
 
 def _folder_of(error: OSError, cli: LightningCLI) -> str:
-    """The option whose folder an error of the system lies in; empty if it does not."""
+    """``trainer.default_root_dir`` if the file of the error lies in it, else an empty string."""
     trainer = getattr(cli, "trainer", None)
     place = "" if trainer is None else os.path.abspath(trainer.default_root_dir)
     within = place and os.path.abspath(str(error.filename)).startswith(place)
@@ -193,7 +194,7 @@ def _folder_of(error: OSError, cli: LightningCLI) -> str:
 
 
 def _own_line(error: BaseException) -> str:
-    """File and line of the innermost frame of a person's own code; empty if there is none."""
+    """File and line of the innermost frame of the user's own code; empty if there is none."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if _package(frame) not in _KNOWN and "site-packages" not in frame.f_code.co_filename:
             return f"{os.path.relpath(frame.f_code.co_filename)}, line {line}"

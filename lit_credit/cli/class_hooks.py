@@ -1,7 +1,7 @@
-"""Have jsonargparse ask class rules of our own what a class that YAML names means.
+"""Making jsonargparse resolve the classes that YAML names by rules of our own.
 
-jsonargparse has no public hook for this. What is changed here holds within a parser that has the
-attribute ``own_class_rules``; any other parser of the same process works as before.
+jsonargparse has no public hook for this. The changes affect only parsers that have the attribute
+``own_class_rules``; every other parser of the process works as before.
 """
 
 from collections.abc import Callable
@@ -31,15 +31,15 @@ _Step = Callable[..., Any]
 
 
 class ClassRules(Protocol):
-    """What is asked about the classes and functions that a configuration names."""
+    """Questions about the classes and functions that a configuration names."""
 
     def path_of(self, base: Any, name: str) -> str | None:
-        """The import path of a bare name, or None if jsonargparse is to find it."""
+        """The import path of a bare name; None leaves the search to jsonargparse."""
 
     def check_maker(self, returned: Any, found: Any, path: str) -> type | None:
         """Refuse a ``class_path`` that a callable argument must not have.
 
-        Returns the class in whose place a function stands that makes one; None for any other.
+        Returns the base class of what an annotated function makes; None for a class.
         """
 
     def check_function(self, hint: Any, found: Any, path: str) -> None:
@@ -49,13 +49,13 @@ class ClassRules(Protocol):
         """Refuse a ``class_path`` that an argument without a type must not have."""
 
     def note_change(self, old: str, new: str, kept: list[str], dropped: list[str]) -> None:
-        """Take note that a class replaces one of an earlier source, and of that one's arguments."""
+        """Record that class ``new`` replaces class ``old``, and what becomes of old arguments."""
 
 
 def without_class_defaults(get_defaults: Callable[[], Namespace]) -> Namespace:
     """A parser's defaults, without the arguments of default classes.
 
-    jsonargparse fills them in when all sources are read, for the class that was named last.
+    jsonargparse fills these arguments in after it has read all sources, for the last class named.
     """
     token = _WITHOUT.set(True)
     try:
@@ -69,7 +69,7 @@ def without_class_defaults(get_defaults: Callable[[], Namespace]) -> Namespace:
 
 
 def install(rules: ClassRules) -> None:
-    """Have parsers with ``own_class_rules`` follow the rules."""
+    """Make parsers with ``own_class_rules`` follow the rules."""
     replace_parsing_step("find", lambda original: _find(rules, original))
     replace_parsing_step("replace", lambda original: _replace(rules, original))
     replace_parsing_step("read", lambda original: _read(rules, original))
@@ -95,7 +95,7 @@ def _replace(rules: ClassRules, original: _Step) -> _Step:
         if not _is_ours() or not old or not old.get("init_args") or _same_class(old, new):
             original(parser, old, new)
         elif fills_defaults_in():
-            # While defaults are filled in, the arguments of another class are its defaults.
+            # While defaults are filled in, the old class's arguments are only its defaults.
             for name in _arguments(old):
                 old["init_args"].pop(name)
         else:
@@ -104,8 +104,8 @@ def _replace(rules: ClassRules, original: _Step) -> _Step:
             paths = old["class_path"], new["class_path"]
             was, becomes = map(_defaults, paths)
             after = _arguments(old)
-            # Of values that are the old class's own defaults, only those that would change the new
-            # class are worth a word.
+            # A value that is a default of the old class is reported only if the new class keeps it
+            # and has another default.
             own = {name for name, value in before.items() if was.get(name, before) == value}
             kept = [n for n in after if n in own and becomes.get(n, before) != after[n]]
             dropped = [name for name in before if name not in after and name not in own]
@@ -136,8 +136,9 @@ def _read(rules: ClassRules, original: _Step) -> _Step:
         if not _is_ours() or kwargs.get("serialize") or kwargs.get("instantiate_classes"):
             return original(val, typehint, *args, **kwargs)
         if isinstance(val, list) and not kwargs.get("append"):
-            # A list replaces the earlier one. jsonargparse would fill each item up from the item
-            # that stood at its place, of whatever class, if both lists have the same length.
+            # A list replaces the earlier list. For two lists of the same length jsonargparse would
+            # complete each item with the arguments of the earlier item at the same index, even if
+            # their classes differ.
             kwargs["prev_val"] = None
         if (
             isinstance(val, str)
@@ -154,7 +155,7 @@ def _read(rules: ClassRules, original: _Step) -> _Step:
 
 
 def _found(path: str) -> Any:
-    """What stands at an import path, or None."""
+    """The object at an import path, or None."""
     try:
         return imported_by_jsonargparse(path)
     except Exception:  # a module may raise anything; jsonargparse says what is wrong
@@ -171,7 +172,7 @@ def _make(rules: ClassRules, original: _Step) -> _Step:
         if place is None:
             return original(callable_type, spec)
         # A function that makes an optimizer is called like the optimizer's class: with the
-        # parameters, and the `init_args` as they are given here.
+        # parameters and with its `init_args` as configured.
         stand_in = class_spec(import_path_of(place))
         return spec, *original(callable_type, stand_in)[1:]
 

@@ -1,4 +1,4 @@
-"""Which classes and functions a configuration may name, and which class a bare name means."""
+"""Checking and resolving the classes and functions that a configuration names."""
 
 import inspect
 import sys
@@ -24,10 +24,10 @@ _LINES: ContextVar[dict[str, None] | None] = ContextVar("lines", default=None)
 
 @contextmanager
 def replaced_classes(say: Callable[[str], None]) -> Iterator[None]:
-    """Say which arguments a class that is replaced leaves behind, when the outermost ``with`` ends.
+    """Report the arguments of replaced classes when the outermost ``with`` ends.
 
     Args:
-        say: is given each line, unless the ``with`` ends by an error.
+        say: called with each line, unless the ``with`` ends by an error.
     """
     if _LINES.get() is not None:
         yield
@@ -62,10 +62,10 @@ def exported_classes() -> dict[str, type]:
 
 
 class OwnClassRules:
-    """What ``lit-credit`` makes of the names of classes and functions in a configuration."""
+    """How ``lit-credit`` resolves and checks the names of classes and functions."""
 
     def path_of(self, base: Any, name: str) -> str | None:
-        """The import path of an exported class of that name; any other is named by its path."""
+        """The import path of the exported class of that name; None if there is none."""
         bases = _classes(base)
         for path, found in exported_classes().items():
             if path.endswith(f".{name}") and issubclass(found, bases):
@@ -73,10 +73,10 @@ class OwnClassRules:
         return None
 
     def check_maker(self, returned: Any, found: Any, path: str) -> type | None:
-        """The base class that an annotated function makes one of; None for a class.
+        """The base class of what an annotated function makes; None for a class or callable.
 
         Raises:
-            ValueError: if it is neither a class nor a function of the kind that is ``returned``.
+            ValueError: if ``found`` is neither a class nor a function of the kind ``returned``.
         """
         bases = _classes(returned)
         if bases and not inspect.isclass(found) and _is_kind(_annotation(found), bases):
@@ -91,10 +91,10 @@ class OwnClassRules:
         return None
 
     def check_function(self, hint: Any, found: Any, path: str) -> None:
-        """A function takes what the argument's callable is given, and is of its kind.
+        """Check that a function takes the arguments of the hint and returns its result type.
 
         Raises:
-            ValueError: if it is not.
+            ValueError: if it does not.
         """
         given, returned = get_args(hint) or (..., Any)
         bases = _classes(returned)
@@ -110,7 +110,7 @@ class OwnClassRules:
             raise ValueError(f"`{path}` cannot be called with ({names}): {error}.") from error
 
     def check_untyped(self, found: Any, path: str) -> None:
-        """A class, or a function that is annotated with what it returns.
+        """Check that ``found`` is a class, or a function with an annotated result.
 
         Raises:
             ValueError: if it is neither.
@@ -122,7 +122,7 @@ class OwnClassRules:
         _refuse_standard_library(found, path)
 
     def note_change(self, old: str, new: str, kept: list[str], dropped: list[str]) -> None:
-        """Arguments that were given for the class ``old``, which ``new`` replaces."""
+        """Record which arguments of class ``old`` its replacement ``new`` keeps and drops."""
         lines = _LINES.get()
         if lines is None:
             return
@@ -138,9 +138,9 @@ def _listed(names: list[str]) -> str:
 
 
 def _classes(hint: Any) -> tuple[type, ...]:
-    """The classes of a type hint, without those that say nothing."""
+    """The classes in a type hint, without ``Any``, builtins and callables."""
     if hint is Any or (inspect.isclass(hint) and get_origin(hint) is None):
-        plain = hint is Any or hint.__module__ == "builtins"  # such as float, of no kind to check
+        plain = hint is Any or hint.__module__ == "builtins"  # such as float: nothing to check
         return () if plain else (hint,)
     if get_origin(hint) is Callable or isinstance(get_origin(hint), type):
         return ()
@@ -155,7 +155,7 @@ def _annotation(function: Any) -> Any:
     function = inspect.unwrap(function)
     own = getattr(function, "__annotations__", {}).get("return")
     try:
-        # Of the result alone: another annotation may name what is imported for type checks only.
+        # Resolve the result alone: other annotations may name imports for type checkers only.
         names = getattr(function, "__globals__", None)
         hints = get_type_hints(SimpleNamespace(__annotations__={"return": own}), names)
     except Exception:
@@ -169,7 +169,7 @@ def _is_kind(annotation: Any, bases: tuple[type, ...]) -> bool:
 
 
 def _is_maker(annotation: Any, bases: tuple[type, ...]) -> bool:
-    """Whether that is a callable, which makes one of the bases."""
+    """Whether the annotation is a callable that returns one of the bases."""
     if _is_callable_type(annotation):
         made = (get_args(annotation) or (Any,))[-1]
         return not bases or _is_kind(made, bases)
@@ -191,7 +191,7 @@ def _mismatch(path: str, bases: tuple[type, ...]) -> str:
 
 
 def _refuse_standard_library(found: Any, path: str) -> None:
-    """Next to nothing there is a part of an experiment, and much of it acts on the machine."""
+    """Refuse the standard library: little of it suits an experiment, much acts on the machine."""
     while isinstance(found, partial):
         found = found.func
     named = inspect.isclass(found) or inspect.isroutine(found)

@@ -1,4 +1,4 @@
-"""Runs side by side: ``lit-credit compare RUN... --out DIR``."""
+"""The command ``lit-credit compare RUN... --out DIR``."""
 
 import sys
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def __getattr__(name: str) -> Any:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code, 2 where the runs cannot be compared.
+    """Run the command and return its exit code: 2 if the runs cannot be compared.
 
     Args:
-        args: what follows ``lit-credit compare``; by default the process's arguments.
+        args: the words after ``lit-credit compare``; by default the process's arguments.
     """
     parser = ShortErrorArguments("lit-credit compare", description="Compare runs by rule.")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The configuration that a command line means, as a value: nothing is made, run or printed."""
+"""Reading the configuration of a command line, without building, running or printing anything."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ __all__ = ["configuration_of"]
 
 
 class _Asked(Exception):
-    """Ends the parsing with the configuration, before Lightning makes anything of it."""
+    """Ends the parsing with the configuration, before Lightning builds anything."""
 
     def __init__(self, configuration: dict[str, Any]) -> None:
         self.configuration = configuration
 
 
 class _AskedParser(ShortErrorParser):
-    """Raises what `--print_config` would print."""
+    """Raises the configuration that `--print_config` would print."""
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """Raise the configuration."""
@@ -32,17 +32,17 @@ class _AskedParser(ShortErrorParser):
 
 
 def configuration_of(words: Sequence[str]) -> dict[str, Any]:
-    """The full configuration that ``lit-credit fit`` makes of a command line.
+    """The full configuration that ``lit-credit fit`` reads from a command line.
 
     Args:
-        words: what follows ``lit-credit fit``.
+        words: the words after ``lit-credit fit``.
 
     Returns:
         The configuration, as ``--print_config`` prints it.
 
     Raises:
         ValueError: if ``fit`` refuses the words, with its reason in one line.
-        Exception: any error as it is, if ``LIT_CREDIT_TRACEBACK`` is set.
+        Exception: any error, unchanged, if ``LIT_CREDIT_TRACEBACK`` is set.
     """
     try:
         run(["fit", *words, "--print_config"], parser_class=_AskedParser)

@@ -1,4 +1,4 @@
-"""What the command line answers before it loads Lightning: its help, and wrong first words."""
+"""Answering ``--help``, unknown commands and missing files before Lightning is loaded."""
 
 import os
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ COMMANDS = {
     "predict": "Run inference on your data. This will call the model forward function to compute "
     "predictions. Useful to",
 }
-"""Lightning's commands, and what its help says of them."""
+"""Lightning's commands and their texts in its help."""
 
 
 def answer(words: Sequence[str]) -> None:
-    """Answer ``--help``, and refuse an unknown command or a ``--config`` file that is not there.
+    """Answer ``--help``, and refuse an unknown command or a missing ``--config`` file.
 
     Args:
-        words: those after ``lit-credit``.
+        words: the words after ``lit-credit``.
 
     Raises:
         SystemExit: if help was printed.
@@ -41,7 +41,7 @@ def answer(words: Sequence[str]) -> None:
     if not words or first in ("-h", "--help") or not (first.startswith("-") or first in COMMANDS):
         _parser().parse_args(list(words))
     for file in _configs(words):
-        # Text that is no path is a configuration in itself, for the parser to read.
+        # Text that is not a path is itself a configuration: the parser reads it later.
         if file.endswith((".yaml", ".yml")) and "://" not in file and not _exists(file):
             given = [first] if first in COMMANDS else []
             _parser().parse_args([*given, "--config", file])
@@ -60,7 +60,7 @@ def _exists(file: str) -> bool:
 
 
 def _parser() -> ShortErrors:
-    """A parser with the first words of Lightning's, and none of the options of its commands."""
+    """A parser with Lightning's commands, but without the options of these commands."""
     parser = ShortErrors(prog="lit-credit", description=DESCRIPTION)
     commands = parser.add_subcommands()
     parser.add_argument("-c", "--config", action=ActionConfigFile, help=_CONFIG_HELP)

@@ -1,4 +1,4 @@
-"""Lightning's commands, ``lit-credit fit --config FILE`` and its like."""
+"""Lightning's commands: ``lit-credit fit --config FILE``, ``validate``, ``test``, ``predict``."""
 
 import warnings
 from collections.abc import Sequence
@@ -34,12 +34,12 @@ class LitCreditCLI(LightningCLI):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Run the command; what it holds is given up however that ends."""
+        """Run the command; locks on folders are released however the command ends."""
         with ExitStack() as self._held:
             super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; a call of ``main`` from a process that has arguments of its own is no mistake."""
+        """Parse, without Lightning's warning about processes that have arguments of their own."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
             super().parse_arguments(parser, args)
@@ -48,7 +48,7 @@ class LitCreditCLI(LightningCLI):
             raise ValueError(f"`seed_everything` is {seed}, expected 0 to 4294967295.")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the Trainer, whose checkpoints are whole or not there."""
+        """Build the Trainer; it writes each checkpoint completely or not at all."""
         options = dict(self.config_init[self.subcommand].trainer)
         check_options(options)
         try:
@@ -64,7 +64,7 @@ class LitCreditCLI(LightningCLI):
         starting.add_options(parser)
 
     def before_instantiate_classes(self) -> None:
-        """Name the folder of the run, and make every path local."""
+        """Set the folder of the run, and make every path local."""
         config = self.config[self.subcommand]
         loggers, seed = config.trainer.logger, config.seed_everything
         self._as_written: list[tuple[Any, Any, Any]] = []
@@ -81,25 +81,26 @@ class LitCreditCLI(LightningCLI):
                     self._as_written.append((arguments, name, arguments[name]))
                     arguments[name] = place[name]
                 if self.subcommand != "fit" and "sub_dir" in arguments:
-                    # Beside the curves of the run, which would have a second point at step 0.
+                    # Written into the run's own folder, its curves would get a second point at
+                    # step 0.
                     arguments.sub_dir = self.subcommand
 
     def _restore_spelling(self) -> None:
-        """The configuration is saved as it was written.
+        """Restore the configuration as it was written, because it is saved in this form.
 
-        So the seed and the folder that a later run gives beside it move that run.
+        A later run of the saved file then follows its own seed and its own folder.
         """
         for container, name, value in self._as_written:
             container[name] = value
 
     def _start(self) -> None:
-        """Look up the checkpoint, and take from it what the run takes."""
+        """Look up the checkpoint, and take its configuration or the weights to start from."""
         rule = type(self.model).__name__
         config = self.config[self.subcommand]
         path = starting.checkpoint_of(config, str(self.subcommand), self.trainer, rule)
         self._restore_spelling()
         if path and config.on_resume == "checkpoint" and starting.take_checkpoint(self, path):
-            del self.config_dump  # which modules would save as their hyperparameters
+            del self.config_dump  # modules would save the old values as their hyperparameters
             seed_again(self)
             self.before_instantiate_classes()
             self.instantiate_classes()
@@ -111,7 +112,7 @@ class LitCreditCLI(LightningCLI):
         starting.start_from_weights(config, self.model, path is not None)
 
     def before_fit(self) -> None:
-        """Look up where to start, take the folder, and refuse one that holds another run."""
+        """Find the start, lock the run's folder, and refuse a folder that holds another run."""
         self._start()
         word = self.config[self.subcommand].ckpt_path
         checkpoint = self.config_init[self.subcommand].ckpt_path
@@ -124,27 +125,28 @@ class LitCreditCLI(LightningCLI):
     before_test = before_predict = before_validate
 
 
-# A checkpoint that does not fit the configuration is refused when it is loaded.
+# Lightning would replace the configuration by the checkpoint's. We keep ours: a checkpoint that
+# does not fit is refused when it is loaded.
 keep_configuration(LitCreditCLI)
 
 
 def run(
     words: Sequence[str], *, parser_class: type[ShortErrorParser] = ShortErrorParser
 ) -> LitCreditCLI:
-    """Run a command of Lightning's; raises what :func:`lit_credit.cli.main` reports.
+    """Run a command of Lightning. Its errors are raised, and reported by ``lit_credit.cli.main``.
 
     Args:
         words: the subcommand and its arguments.
-        parser_class: what reads them.
+        parser_class: class of the parser.
 
     Returns:
-        What has run, with its ``trainer``.
+        The CLI after the run, with its ``trainer``.
     """
-    exported_classes()  # imported, so that YAML may call them by their short names
+    exported_classes()  # imports the classes, so that YAML may use their short names
     kwargs: dict[str, Any] = {
         "default_config_files": [str(_DEFAULTS)],
     }
-    # Lightning's own use of a deprecated torch API, on every run.
+    # Lightning itself uses a deprecated torch API in every run.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     cli = _with_parser_of(words[0] if words else "")
     return cli(
@@ -166,7 +168,7 @@ def run(
 
 
 def _with_parser_of(command: str) -> type[LitCreditCLI]:
-    """The CLI with one command's parser; with all of them where the first word is no command."""
+    """The CLI with the parser of one command; with all parsers if the word is not a command."""
     commands = LitCreditCLI.subcommands()
     if command not in commands:
         return LitCreditCLI

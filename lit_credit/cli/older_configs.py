@@ -1,4 +1,4 @@
-"""What configurations that earlier versions wrote say otherwise."""
+"""Reading configurations that earlier versions wrote."""
 
 from inspect import isfunction, signature
 from typing import Any
@@ -10,13 +10,13 @@ from lit_credit.cli.class_rules import exported_classes
 __all__ = ["without_old_arguments"]
 
 _OLD = ("n_samples", "units", "loss")
-"""Every diagnostic had them once, whether it made use of them or not."""
+"""Arguments that every diagnostic once had, whether it used them or not."""
 
 
 def without_old_arguments(config: Any) -> Any:
-    """A configuration without the empty arguments that a diagnostic of ours no longer has.
+    """Remove empty arguments that our diagnostics no longer have.
 
-    A value that is given stays, for the parser to refuse.
+    An argument with a value stays, and the parser refuses it.
 
     Args:
         config: nested mappings and lists, as read from a ``config.yaml``.

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, told in a line."""
+"""The parser of configurations, which reports a mistake in one line."""
 
 import sys
 from inspect import signature
@@ -31,10 +31,10 @@ install(OwnClassRules())
 
 
 class ShortErrorParser(ShortErrors, LightningArgumentParser):
-    """Lightning's parser, which says in a line what is wrong.
+    """Lightning's parser with errors in one line.
 
-    A class that is named starts from its own signature: no default of another class is kept.
-    YAML that says one thing twice, or that grows when it is read, is refused.
+    A named class starts from the defaults of its own signature, not from those of another class.
+    YAML with a repeated key, or with aliases that expand to a huge text, is refused.
     """
 
     own_class_rules = True
@@ -43,18 +43,18 @@ class ShortErrorParser(ShortErrors, LightningArgumentParser):
         super().__init__(*args, parser_mode=parser_mode, **kwargs)
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """Parse; a line on standard error names arguments that a replaced class leaves behind."""
+        """Parse, and print which arguments of a replaced class are kept or dropped."""
         with replaced_classes(lambda line: print(f"lit-credit: {line}", file=sys.stderr)):
             cfg: Namespace = super().parse_args(*args, **kwargs)
         return cfg
 
     def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
-        """Defaults, without the arguments of default classes: another class may be named."""
+        """The defaults, without the arguments of default classes, which may still be replaced."""
         get = super().get_defaults
         return without_class_defaults(lambda: get(*args, **kwargs))
 
     def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add them; a logger that needs a ``save_dir`` and is given none takes the run's folder."""
+        """Add the arguments; a logger that requires ``save_dir`` defaults to the run's folder."""
         added = super().add_class_arguments(theclass, *args, **kwargs)
         if isinstance(theclass, type) and issubclass(theclass, Logger):
             own = signature(theclass).parameters.get("save_dir")

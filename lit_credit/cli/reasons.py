@@ -1,4 +1,4 @@
-"""Why a parser of jsonargparse refuses what it is given, in a line."""
+"""Shortening the errors of jsonargparse to one line."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _LONGEST = 500
 
 
 def _unknown(match: re.Match[str]) -> str:
-    # Loads every class; most reasons name none.
+    # This import loads every class; most reasons do not need it.
     from lit_credit.cli.class_rules import exported_classes
 
     name = match[1]
@@ -50,10 +50,10 @@ _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 class ShortErrors(ArgumentParser):
-    """A parser that says in a line what is wrong."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise :class:`ArgumentsError` with the reason in a line."""
+        """Raise :class:`ArgumentsError` with the reason in one line."""
         if not self.exit_on_error:
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -62,7 +62,7 @@ class ShortErrors(ArgumentParser):
 
 
 def short_reason(message: Any) -> str:
-    """What matters of an error of jsonargparse: key, class, field, what was expected, what came.
+    """Key, class, field, expected type and given value of an error of jsonargparse.
 
     Args:
         message: several lines, or an exception with such a message.

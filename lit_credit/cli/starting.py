@@ -1,4 +1,4 @@
-"""Where a run of the command line starts: anew, from a checkpoint, or from weights."""
+"""The start of a run: from scratch, from a checkpoint, or from weights."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ __all__ = ["add_options", "checkpoint_of", "start_from_weights", "take_checkpoin
 
 
 def add_options(parser: Any) -> None:
-    """The options of a run's start, beside ``--ckpt_path``."""
+    """Add ``--on_resume`` and ``--init_from``, which stand beside ``--ckpt_path``."""
     parser.add_argument(
         "--on_resume",
         type=str | None,
@@ -52,10 +52,11 @@ def add_options(parser: Any) -> None:
 def checkpoint_of(
     config: Namespace, command: str, trainer: Trainer, rule: str
 ) -> Path | str | None:
-    """The checkpoint that ``--ckpt_path`` means, with ``last`` looked up in the run's folders.
+    """The checkpoint that ``--ckpt_path`` means; ``last`` is looked up in the run's folders.
 
     Raises:
-        ValueError: if it means none, or one that no process but that which trained knows.
+        ValueError: for ``best``, which only the training process knows; for ``last`` without a
+            checkpoint, except in ``fit`` or with ``--init_from``; or if ``--on_resume`` is wrong.
     """
     word, policy = config.get("ckpt_path"), config.get("on_resume")
     if policy is not None and (command != "fit" or policy not in POLICIES):
@@ -79,14 +80,14 @@ def checkpoint_of(
 
 
 def take_checkpoint(cli: LightningCLI, path: Path | str) -> bool:
-    """Put a checkpoint's rule, data and seed in place of those configured.
+    """Replace the configured rule, data, seed and Trainer options by those of a checkpoint.
 
     Args:
-        cli: with its parsed ``config``.
-        path: of the checkpoint.
+        cli: the CLI with its parsed ``config``.
+        path: the checkpoint.
 
     Returns:
-        Whether anything has changed, so that all must be made again.
+        Whether the configuration has changed. If so, everything must be built again.
     """
     config = cli.config[cli.subcommand]
     checkpoint = read_checkpoint(path)
@@ -100,7 +101,7 @@ def take_checkpoint(cli: LightningCLI, path: Path | str) -> bool:
     new: dict[str, Any] = {}
     if kind is not None:
         new["model"] = {"class_path": kind, "init_args": arguments}
-    else:  # saved from Python: numbers and names, no objects
+    else:  # saved from Python, without a class: the arguments hold numbers and names, no objects
         own = config.model.init_args
         new["model"] = {"init_args": {k: v for k, v in arguments.items() if k in own}}
     if isinstance(data, Mapping) and config.get("data") is not None:
@@ -139,19 +140,20 @@ def start_from_weights(config: Namespace, model: Any, resumes: bool) -> None:
 def take_folders(
     trainer: Trainer, word: str | None, checkpoint: str | None, held: ExitStack
 ) -> None:
-    """Hold the folders of a run; refuse one that holds a run that is not to be resumed.
+    """Lock the folders of a run, and refuse a folder that holds another run.
 
     Args:
-        trainer: of the run.
-        word: as given for ``--ckpt_path``; what ``last`` means was looked for in these folders.
-        checkpoint: what it means.
-        held: gives the folders up when the run ends.
+        trainer: the Trainer of the run.
+        word: the value of ``--ckpt_path``; ``last`` was looked up in these folders.
+        checkpoint: the checkpoint that ``word`` means.
+        held: releases the folders when the run ends.
 
     Raises:
-        MisconfigurationException: if the run's folder has a ``config.yaml``.
-        ValueError: if nothing can be written there, or another process is writing there.
+        MisconfigurationException: if a folder has the ``config.yaml`` of a run that this run does
+            not resume.
+        ValueError: if a folder is not writable, or another process is writing there.
     """
-    # The first rank holds the folder for the others.
+    # The first rank locks the folder for all ranks.
     if is_fast_dev_run(trainer) or not trainer.is_global_zero:
         return
     for folder in {folder.resolve(): folder for folder in run_folders(trainer)}.values():
@@ -171,14 +173,14 @@ def _resumes(trainer: Trainer, folder: Path, checkpoint: str | None) -> bool:
     if checkpoint is None:
         return False
     if is_remote(checkpoint) or not Path(checkpoint).exists():
-        return True  # a word of Lightning's, or a missing file, which it names
+        return True  # a keyword of Lightning, or a missing file, which Lightning reports
     places: list[str | Path] = [folder, *checkpoint_folders(trainer)]
     own = [Path(local_path(place)).resolve() for place in places]
     return any(place in Path(checkpoint).resolve().parents for place in own)
 
 
 def configured_data(config: Namespace) -> dict[str, Any]:
-    """What the command line tells checkpoints of a run: its seed and its data."""
+    """The configured seed and data, which the checkpoints of the run record."""
     data = config.get("data")
     found: dict[str, Any] = {"seed_everything": config.get("seed_everything")}
     if data is not None:

@@ -1,4 +1,4 @@
-"""Options of the Trainer: those without sense, and the one that an error came from."""
+"""Checking the options of the Trainer, and finding the option that caused an error."""
 
 import logging
 import re
@@ -18,11 +18,11 @@ _LEAST = {
     "log_every_n_steps": (0, "steps between two points of a curve"),
     "num_sanity_val_steps": (-1, "batches to validate on before training; -1 takes all"),
 }
-"""Smallest values that mean something, of options that Lightning takes as they are."""
+"""Smallest valid values of options that Lightning does not check."""
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse values that Lightning takes and that then fail in mid-work, or do nothing.
+    """Refuse values that Lightning accepts, but that later fail or have no effect.
 
     Args:
         options: arguments of the Trainer by name.
@@ -50,11 +50,11 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def blamed_option(error: Exception, options: Mapping[str, Any]) -> str:
-    """What follows "`trainer` cannot be made", naming the options that an error came from.
+    """The text after "`trainer` cannot be made", with the options that caused the error.
 
     Args:
         error: raised by the Trainer.
-        options: its arguments by name.
+        options: arguments of the Trainer by name.
 
     Example:
         >>> blamed_option(ValueError("`devices` is no number."), {"devices": "two"})
@@ -76,7 +76,7 @@ def blamed_option(error: Exception, options: Mapping[str, Any]) -> str:
 
 
 def _fails_alone(name: str, value: Any) -> bool:
-    """Whether a Trainer with nothing but this option cannot be made either."""
+    """Whether building a Trainer with this option alone fails too."""
     if name == "barebones":
         return False
     log = logging.getLogger("lightning.pytorch")
@@ -92,7 +92,7 @@ def _fails_alone(name: str, value: Any) -> bool:
 
 
 def _twins(callbacks: Any) -> str:
-    """Two callbacks whose state in a checkpoint would have one name; empty if there are none."""
+    """Name two callbacks with the same state key in a checkpoint; empty if there are none."""
     numbered = list(enumerate(callbacks if isinstance(callbacks, list) else []))
     for (i, one), (j, other) in combinations(numbered, 2):
         if type(one) is type(other) and _has_state(one) and one.state_key == other.state_key:

@@ -1,4 +1,4 @@
-"""Runs side by side: a table and figures, by what the classes of the runs declare."""
+"""Comparing runs by a table and figures of the quantities that their classes declare."""
 
 from lit_credit.comparison.figure import comparison_figure
 from lit_credit.comparison.known import rule_colors

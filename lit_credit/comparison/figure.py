@@ -1,4 +1,4 @@
-"""Quantities of runs over epochs, under several rules."""
+"""The figure of a comparison: quantities over epochs, one colour per rule."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from lit_credit.runs.series import Curve, Histories, layer_tags, series
 __all__ = ["comparison_figure"]
 
 _WIDTH, _ROW = 12.0, 4.2
-"""Inches of the figure, and of a row of panels."""
+"""Width of the figure and height of a row of panels, in inches."""
 
 
 def comparison_figure(
@@ -40,23 +40,23 @@ def comparison_figure(
     quantities: Sequence[Quantity] | None = None,
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Quantities over epochs, one colour a rule, a panel for each that declares one.
+    """Draw quantities over epochs: one colour per rule, one panel per quantity that declares one.
 
-    Those of lit_credit are the residual stream, the gradient, the credit's cosine, and accuracy;
-    where no run has an accuracy the last one is the error out of distribution, or else the
-    validation loss.
+    The quantities of lit_credit are the norm of the residual stream, the norm of the gradient, the
+    cosine of the credit, and the accuracy. If no run has an accuracy, the last panel shows the
+    error out of distribution, or else the validation loss.
 
-    The thick line is the mean over seeds (of norms the geometric mean), the band goes from the
-    smallest to the largest seed; thin lines are the layers before the last. Labels end with the
-    growth since epoch 0 (norms) or with the last value, both of arithmetic means over seeds, each
-    at its own end. A rule without a quantity is absent from its panel, an undefined value is a
-    gap, a panel with nothing in it says n/a.
+    The thick line is the mean over seeds (for norms, the geometric mean). The band reaches from the
+    smallest to the largest seed. Thin lines are the layers before the last. Labels end with the
+    growth since epoch 0 (norms) or with the last value: arithmetic means over seeds, each seed at
+    its own last epoch. A rule without a quantity is absent from its panel, an undefined value is a
+    gap, and an empty panel says n/a.
 
     Args:
-        runs: label of a rule to the histories of its runs, one run a seed.
-        title: of the figure.
-        quantities: to show; None takes those that classes of lit_credit declare.
-        colors: of the labels; None takes those of lit_credit's rules.
+        runs: label of a rule to the histories of its runs, one run per seed.
+        title: title of the figure.
+        quantities: quantities to show; None takes those that classes of lit_credit declare.
+        colors: colours of the labels; None takes the colours of lit_credit's rules.
 
     Returns:
         The figure, four panels or more.
@@ -91,7 +91,7 @@ def comparison_figure(
 def _panels(
     quantities: Sequence[Quantity], runs: Mapping[str, Sequence[Histories]]
 ) -> list[tuple[Quantity, Panel]]:
-    """The panels in order; of those of one slot the first that was measured, or else the first."""
+    """The panels in order; of panels that share a slot, the first measured one, or the first."""
     declared = [(q, panel) for q in quantities if (panel := q.headline.panel) is not None]
     slots: dict[str, list[tuple[Quantity, Panel]]] = {}
     for index, entry in enumerate(sorted(declared, key=lambda entry: entry[1].order)):

@@ -1,4 +1,4 @@
-"""Runs by experiment, in the order of their rules."""
+"""Grouping runs by experiment, in the order of their rules."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +12,8 @@ def grouped(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, list[Ru
     """Runs by label, in the order of the rules, each group in the order of its seeds.
 
     Args:
-        runs: that differ by seeds only, or by more.
-        looks: of the rules, by name.
+        runs: runs of one or several experiments; runs that differ only by seeds form a group.
+        looks: look of each rule, by the rule's name.
 
     Raises:
         ValueError: if two runs have the same configuration and the same seed.
@@ -37,7 +37,7 @@ def grouped(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, list[Ru
 
 
 def _labels(rule: str, groups: Sequence[Sequence[Run]]) -> list[str]:
-    """The rule's name, with the parts of the path that tell its experiments apart if need be."""
+    """The rule's name; for several experiments, with the parts of the path that differ."""
     if len(groups) == 1:
         return [rule]
     paths = [[run.folder.resolve().parts for run in group] for group in groups]
@@ -52,6 +52,6 @@ def _labels(rule: str, groups: Sequence[Sequence[Run]]) -> list[str]:
         names = ["/".join(part for part in parts if part not in shared) for parts in firsts]
     if len(set(names)) < len(names):
         names = [str(group[0].folder) for group in groups]
-    # A folder's name need not be text.
+    # The name of a folder may hold bytes that are not text.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     return [f"{rule} ({name})" for name in names]

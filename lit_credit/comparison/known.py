@@ -1,6 +1,6 @@
-"""What the classes of lit_credit and of a run declare.
+"""Finding the quantities and figures that classes of lit_credit and of a run declare.
 
-A class is found by its import path, as ``lit-credit fit`` finds it. Nothing is instantiated.
+A class is found by its import path, as in ``lit-credit fit``. Nothing is instantiated.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,25 +35,25 @@ __all__ = [
 
 
 def found_class(path: str) -> type | None:
-    """The class of an import path, also of a former one; None if it cannot be imported."""
+    """The class of a current or former import path; None if it cannot be imported."""
     module, _, name = current_path(path).rpartition(".")
-    if "__main__" in module.split(".")[1:]:  # a command: to import it is to run it
+    if "__main__" in module.split(".")[1:]:  # a command: importing it would run it
         return None
     try:
         with named_by_a_file():
             found = getattr(import_module(module), name)
-    except (Exception, SystemExit):  # whatever the module of another project does
+    except (Exception, SystemExit):  # a module of another project may raise anything
         return None
     return found if isclass(found) else None
 
 
 def kinds_of(run: Run) -> list[type]:
-    """The classes of a run's task and callbacks, of those that are found."""
+    """The classes of a run's task and callbacks, without those that cannot be imported."""
     return [kind for path in (run.task, *run.callbacks) if (kind := found_class(path))]
 
 
 def look_of(run: Run) -> Look:
-    """How the rule of a run is shown."""
+    """The look (colour, order, baseline) of a run's rule."""
     return _own_look(found_class(run.class_path))
 
 
@@ -66,10 +66,10 @@ def rule_colors(labels: Iterable[str]) -> dict[str, str]:
     """The colours of lit_credit's rules, for labels of runs that begin with a rule's name.
 
     Args:
-        labels: ``DFA``, or with more in parentheses, ``DFA (wide)``.
+        labels: labels such as ``DFA``, or ``DFA (wide)`` with more text in parentheses.
 
     Returns:
-        Label to colour, those of other labels among them.
+        A colour for every label, also for labels that do not begin with a rule's name.
 
     Example:
         >>> rule_colors(["BP", "DFA"])
@@ -95,7 +95,7 @@ def declared_quantities(kinds: Iterable[type]) -> list[Quantity]:
 
 
 def declared_figures(kinds: Iterable[type]) -> list[tuple[str, ComparisonFigure]]:
-    """The figures of several runs that classes declare, each with the history that it draws."""
+    """The comparison figures that classes declare, each with the history that it draws."""
     found: list[tuple[str, ComparisonFigure]] = []
     for kind in kinds:
         for figure in _declared(kind, ComparedProtocol.comparison_figures, ComparisonFigure):
@@ -109,7 +109,7 @@ def _declared(kind: type, member: Any, of: type[Any]) -> Sequence[Any]:
     declared = asked(kind, member, ())
     if not isinstance(declared, tuple | list) or not all(isinstance(one, of) for one in declared):
         if not issubclass(kind, callbacks.Diagnostic | tasks.Task):
-            return ()  # it means something else by the name
+            return ()  # a class of another project may use the name for something else
         raise ValueError(
             f"class {kind.__module__}.{kind.__qualname__}: `{member_name(member)}` is "
             f"{declared!r:.80}, expected a tuple of {of.__name__}, such as ({of.__name__}(...),)."
@@ -118,7 +118,7 @@ def _declared(kind: type, member: Any, of: type[Any]) -> Sequence[Any]:
 
 
 def _place(kind: type) -> tuple[str, str]:
-    """The history that has a class's quantities, and what their tags begin with."""
+    """The history with a class's quantities, and the prefix of their tags."""
     if issubclass(kind, tasks.Task):
         return METRICS, VALIDATION
     name = asked(kind, ComparedProtocol.name, None)
@@ -147,7 +147,7 @@ def _our_kinds() -> tuple[type, ...]:
 
 
 def known_histories(run: Run) -> set[str]:
-    """Names of the histories that a class of lit_credit, or one of the run's, writes."""
+    """Names of the histories that classes of lit_credit and of the run write."""
     names = {asked(kind, ComparedProtocol.name, None) for kind in (*_our_classes(), *kinds_of(run))}
     return {name for name in names if isinstance(name, str)}
 
@@ -159,22 +159,22 @@ def _first_panel(kind: type) -> float:
 
 @cache
 def our_quantities() -> tuple[Quantity, ...]:
-    """The quantities that classes of lit_credit declare; each comparison has columns for them."""
+    """The quantities that classes of lit_credit declare; every comparison has their columns."""
     return tuple(declared_quantities(_our_kinds()))
 
 
 def our_figures() -> list[tuple[str, ComparisonFigure]]:
-    """The figures of several runs that classes of lit_credit declare."""
+    """The comparison figures that classes of lit_credit declare."""
     return declared_figures(_our_kinds())
 
 
 def run_curve(histories: Histories, quantity: str) -> Curve:
-    """One of the quantities that classes of lit_credit declare; empty where it was not measured.
+    """The curve of a quantity that a class of lit_credit declares; empty if it was not measured.
 
     Args:
-        histories: of one run.
-        quantity: its name, such as ``accuracy`` or ``h``; of a task's metric also that of a further
-            loader, ``accuracy/ood``.
+        histories: histories of one run.
+        quantity: name of the quantity, such as ``accuracy`` or ``h``; for a metric of a further
+            validation loader, ``accuracy/ood``.
 
     Raises:
         KeyError: if there is no quantity of the name.
@@ -192,4 +192,4 @@ def run_curve(histories: Histories, quantity: str) -> Curve:
 
 
 HISTORIES = tuple(dict.fromkeys(quantity.history for quantity in our_quantities()))
-"""The histories that hold a headline of lit_credit, by the names of their files."""
+"""Histories with a quantity of lit_credit, as stems of their files."""

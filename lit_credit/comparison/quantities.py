@@ -1,4 +1,4 @@
-"""The quantities by which runs are compared, and where in a run's histories they stand."""
+"""The quantities by which runs are compared, and reading them from histories."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,9 +22,9 @@ __all__ = [
 METRICS = "metrics"
 """Stem of the history that holds a task's metrics."""
 VALIDATION = "val"
-"""What their tags begin with."""
+"""Prefix of the tags of a task's metrics."""
 _MOST = 8
-"""So many quantities that nothing declares are shown of a history."""
+"""Largest number of undeclared quantities shown per history."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Quantity:
     """A headline of a class, and the history that holds it.
 
     Attributes:
-        headline: as the class declares it.
-        history: stem of the file.
-        section: what the tags begin with; empty where the headline's tag is the whole tag.
-        prefix: of its columns, where two classes declare one name.
+        headline: the headline that the class declares.
+        history: stem of the history's file.
+        section: prefix of the tags; empty if the headline's tag is the whole tag.
+        prefix: prefix of the columns, if two classes declare the same name.
     """
 
     headline: Headline
@@ -45,11 +45,11 @@ class Quantity:
 
     @property
     def name(self) -> str:
-        """Its column in the CSV."""
+        """Name of its column in the CSV."""
         return f"{self.prefix}{self.headline.name}"
 
     def curve(self, histories: Histories) -> Curve:
-        """Its values by epoch; empty where it was not measured."""
+        """Its values by epoch; empty if it was not measured."""
         rows = histories.get(self.history, [])
         tag = self.tag(histories)
         if tag is None:
@@ -59,7 +59,7 @@ class Quantity:
         return last_layer(rows, f"{tag}/") if self.headline.layers else series(rows, tag)
 
     def tag(self, histories: Histories) -> str | None:
-        """Its tag, or that of its layers without their numbers; None if there is none."""
+        """Its tag; for a quantity of layers, the tag without the layer. None if there is none."""
         tag = self.headline.tag or self.headline.name
         if not isinstance(tag, str):
             found = tag(histories.get(self.history, []), self.section)
@@ -70,19 +70,19 @@ class Quantity:
 
 
 def end_of(runs: Sequence[Run], quantity: Quantity) -> MeanAndSd:
-    """Over the runs that measured it, each at its own last epoch."""
+    """Mean and standard deviation over the runs that measured it, each at its own last epoch."""
     curves = [quantity.curve(run.histories) for run in runs]
     return mean_and_sd([curve[max(curve)] for curve in curves if curve])
 
 
 def start_of(runs: Sequence[Run], quantity: Quantity) -> float:
-    """The mean over the runs that measured it, at epoch 0."""
+    """Mean at epoch 0 over the runs that measured it."""
     curves = [quantity.curve(run.histories) for run in runs]
     return mean_and_sd([curve.get(0, float("nan")) for curve in curves if curve]).mean.item()
 
 
 def named_apart(quantities: Iterable[Quantity]) -> list[Quantity]:
-    """Each quantity once; of two with one name the second has that of its history in front."""
+    """Each quantity once; a name that is taken already gets the history's name as a prefix."""
     found: list[Quantity] = []
     for quantity in quantities:
         if quantity in found:
@@ -97,7 +97,8 @@ def named_apart(quantities: Iterable[Quantity]) -> list[Quantity]:
 def of_loaders(quantities: Sequence[Quantity], runs: Sequence[Run]) -> list[Quantity]:
     """The metrics of further validation loaders (``accuracy/ood``).
 
-    Each loader logs a loss, so the losses tell their names; those of metrics may have slashes too.
+    The names of the loaders are read from the tags of their losses, because every loader logs a
+    loss. Tags of metrics would be ambiguous: names of metrics may contain slashes too.
     """
     loss = f"{VALIDATION}/loss/"
     tags = {
@@ -125,11 +126,11 @@ def _of_loader(headline: Headline, loader: str) -> Headline:
 
 
 def as_they_are(history: str, histories: Histories, known: Sequence[Quantity]) -> list[Quantity]:
-    """The first quantities of a history whose class is not known, by their tags.
+    """The first few tags of a history as quantities; for histories of an unknown class.
 
     Args:
-        history: stem of its file.
-        histories: of the run.
+        history: stem of the history's file.
+        histories: histories of the run.
         known: quantities whose tags are left out.
     """
     taken = {quantity.tag(histories) for quantity in known if quantity.history == history}

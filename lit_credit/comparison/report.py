@@ -1,4 +1,4 @@
-"""Compare runs: a table as text and as CSV, and figures."""
+"""Comparing runs: a table as text and as CSV, and figures."""
 
 import io
 import warnings
@@ -48,25 +48,26 @@ __all__ = ["compare"]
 def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     """Compare runs by rule: figures, a table as CSV, and the same table as text.
 
-    Runs that differ only by seeds and paths are one row. A row's numbers are means over its runs,
-    each at its last epoch; ``growth`` is the mean of |h_L| at the end over its mean at epoch 0.
+    Runs that differ only by seeds and paths form one row. The numbers of a row are means over its
+    runs, each run at its last epoch; ``growth`` is the mean of |h_L| at the end divided by its mean
+    at epoch 0.
 
-    What is compared is what the classes of the runs declare, see docs/compare.md. Of a task or a
-    callback that cannot be imported, and of a run without a configuration, quantities are shown by
+    The classes of the runs declare the quantities that are compared, see docs/compare.md. If a task
+    or a callback cannot be imported, or a run has no configuration, its quantities are shown under
     their tags.
 
     Args:
-        runs: run folders, or folders that contain some at any depth.
-        out: folder for ``comparison.png`` and ``comparison.csv``, and for the figures that
-            diagnostics of these runs have; older ones are replaced.
+        runs: run folders, or folders that contain run folders at any depth.
+        out: folder for ``comparison.png``, ``comparison.csv`` and the figures that diagnostics of
+            these runs declare; older files are replaced.
 
     Returns:
-        The table, mean ± sample standard deviation, and a line for whatever is incomplete.
+        The table, mean ± sample standard deviation, and a line for everything that is incomplete.
 
     Raises:
         ValueError: before anything is written, if there are no runs, a run cannot be read, a row or
-            a configuration is broken, two runs have the same seeds, a declaration is not one, or
-            ``out`` cannot be written.
+            a configuration is broken, two runs of a configuration have the same seed, a declaration
+            has the wrong type, or ``out`` cannot be written.
     """
     folder = Path(local_path(out, "--out"))
     check_folder(folder, "Give another --out.")
@@ -103,7 +104,7 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
 
 
 def _read(paths: Sequence[str | Path]) -> tuple[list[Run], list[Quantity]]:
-    """The runs, with the histories that are compared, and the quantities."""
+    """The runs with the histories that are compared, and the quantities."""
     runs, quantities = [], list(our_quantities())
     for folder in find_runs(paths):
         run = read_run(folder, _histories_of)
@@ -135,7 +136,7 @@ def _histories_of(run: Run) -> list[str]:
 
 
 def _undeclared(run: Run, declared: Sequence[Quantity]) -> list[Quantity]:
-    """Quantities of classes that are not found; their histories become some of the run's."""
+    """Quantities of classes that cannot be imported; adds their histories to the run."""
     found: list[Quantity] = []
     if not run.class_path or any(found_class(path) is None for path in run.callbacks):
         known = known_histories(run)
@@ -159,8 +160,8 @@ def _drawn(
     quantities: Sequence[Quantity],
     figures: Mapping[str, ComparisonFigure],
 ) -> dict[str, bytes]:
-    """The figures as PNG, by the names of their files."""
-    # A dollar sign in a folder's name is no mathematics.
+    """The figures as PNG, by file name."""
+    # A dollar sign in the name of a folder does not begin a formula.
     runs = {verbatim(label): seeds for label, seeds in histories.items()}
     own = {verbatim(label): color for label, color in colors.items()}
     title = verbatim(title)
@@ -175,10 +176,10 @@ def _png(name: str, draw: Callable[[], Figure], dpi: int) -> bytes:
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings():
-            # Of axes that reach from the smallest number to the largest, and of missing glyphs.
+            # matplotlib warns about axes of extreme range and about missing glyphs.
             warnings.simplefilter("ignore")
             draw().savefig(buffer, dpi=dpi)
-    except Exception as error:  # whatever matplotlib makes of numbers that it cannot place
+    except Exception as error:  # matplotlib may raise anything for numbers that it cannot place
         raise ValueError(
             f"{name} cannot be drawn from these histories: {type(error).__name__}: {error}. "
             "Compare fewer runs to find the one."
@@ -187,7 +188,7 @@ def _png(name: str, draw: Callable[[], Figure], dpi: int) -> bytes:
 
 
 def _figures(runs: Sequence[Run]) -> dict[str, ComparisonFigure]:
-    """The figures of diagnostics that some run has the history of, by the names of their files."""
+    """The figures of diagnostics, by file name, if some run has the diagnostic's history."""
     found: dict[str, ComparisonFigure] = {}
     for run in runs:
         for history, figure in _figures_of(run):
@@ -200,7 +201,7 @@ def _figures(runs: Sequence[Run]) -> dict[str, ComparisonFigure]:
 
 
 def _figure_notes(figures: Mapping[str, ComparisonFigure]) -> list[str]:
-    """What each figure shows, and its files."""
+    """One line per text of the figures, with the names of the files."""
     texts = dict.fromkeys(figure.text for figure in figures.values())
     return [
         f"{text}: {', '.join(name for name, figure in figures.items() if figure.text == text)}"
@@ -209,7 +210,7 @@ def _figure_notes(figures: Mapping[str, ComparisonFigure]) -> list[str]:
 
 
 def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
-    """What is incomplete in the runs of one experiment."""
+    """One line for everything that is incomplete in the runs of an experiment."""
     notes = []
     anywhere = {name for run in summary.runs for name in run.histories}
     for run in summary.runs:

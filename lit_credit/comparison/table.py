@@ -17,7 +17,7 @@ __all__ = ["Summary", "csv_bytes", "flag_texts", "summarise", "text_table"]
 
 @dataclass(frozen=True)
 class Summary:
-    """What the runs of one experiment say together; ``values`` has one number a column."""
+    """The runs of one experiment and their summary; ``values`` has one number per column."""
 
     label: str
     runs: list[Run]
@@ -25,7 +25,7 @@ class Summary:
 
 
 class _Cell(NamedTuple):
-    """A cell of the text: its head, the columns of a number and its spread, or "", and a format."""
+    """A cell of the text table: head, column of its number, column of its spread or "", format."""
 
     head: str
     column: str
@@ -34,7 +34,7 @@ class _Cell(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some columns that stand together."""
+    """Columns that belong together."""
 
     order: float
     columns: tuple[str, ...]
@@ -48,8 +48,8 @@ def summarise(
 
     Args:
         groups: label to the runs of one experiment.
-        quantities: that are compared.
-        looks: of the rules, by name.
+        quantities: quantities that are compared.
+        looks: look of each rule, by the rule's name.
     """
     ends = {label: [end_of(runs, q) for q in quantities] for label, runs in groups.items()}
     baselines: dict[str, list[str]] = {}
@@ -58,7 +58,7 @@ def summarise(
             baselines.setdefault(runs[0].setting, []).append(label)
     summaries = []
     for label, runs in groups.items():
-        # Of two baselines for one net neither is the baseline.
+        # With two baselines for the same net, neither is used.
         same = [] if looks[runs[0].rule].baseline else baselines.get(runs[0].setting, [])
         values: dict[str, float] = {}
         for index, quantity in enumerate(quantities):
@@ -82,13 +82,13 @@ def _values(quantity: Quantity, ends: Ends, sd: float) -> dict[str, float]:
 
 
 def _columns(quantity: Quantity) -> tuple[str, str, str]:
-    """Of the start, which may not be shown, of the end, and of its spread."""
+    """The columns of the start (which may not be shown), of the end, and of the end's spread."""
     last = f"{quantity.name}_last" if quantity.headline.start else quantity.name
     return f"{quantity.name}_first", last, f"{last}_sd"
 
 
 def _parts(quantities: Sequence[Quantity]) -> list[_Part]:
-    """The columns in order, without those of flags."""
+    """The columns in order, without the columns of flags."""
     parts = []
     for quantity in quantities:
         headline, prefix = quantity.headline, quantity.prefix
@@ -107,7 +107,7 @@ def _parts(quantities: Sequence[Quantity]) -> list[_Part]:
 
 
 def _flags(quantities: Sequence[Quantity]) -> dict[str, Flag]:
-    """By column, in the order of the columns that they belong to."""
+    """The flags by column, in the order of the quantities that they belong to."""
     found = [
         (q.headline.order if d.order is None else d.order, f"{q.prefix}{d.flag.column}", d.flag)
         for q in quantities
@@ -118,7 +118,7 @@ def _flags(quantities: Sequence[Quantity]) -> dict[str, Flag]:
 
 
 def csv_bytes(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> bytes:
-    """The table as CSV, with a column for every quantity; what is undefined is empty."""
+    """The table as CSV, with columns for every quantity; undefined values are empty."""
     columns = [column for part in _parts(quantities) for column in part.columns]
     columns += _flags(quantities)
     file = io.StringIO(newline="")
@@ -167,7 +167,7 @@ def _raised(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
 def flag_texts(
     summaries: Sequence[Summary], quantities: Sequence[Quantity], looks: Mapping[str, Look]
 ) -> list[str]:
-    """What the flags mean that some experiment raises."""
+    """The meaning of each flag that an experiment raises."""
     rules = {run.rule: None for s in summaries for run in s.runs}
     baseline = " or ".join(rule for rule in rules if looks[rule].baseline)
     return [

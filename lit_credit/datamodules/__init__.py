@@ -1,4 +1,4 @@
-"""Data in memory, handed out in whole batches."""
+"""Datamodules that keep their data in memory and return whole batches."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Augmentation and normalisation of a whole batch of images at once."""
+"""Augmenting and normalising a whole batch of images at once."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ __all__ = ["normalize", "random_crop_flip"]
 
 
 def random_crop_flip(images: Tensor, generator: Generator, padding: int = 4) -> Tensor:
-    """Mirror every second image by chance, and shift each at random within a black border.
+    """Mirror each image with probability 1/2, and shift each at random within a black border.
 
-    Image n is mirrored left to right with probability 1/2, and becomes its H x W window at
-    (dy_n, dx_n) when padded by p zeros on every side, dy_n and dx_n uniform on 0..2p. In
-    distribution that is torchvision's ``RandomCrop(size, padding=p)`` and
+    Image n is mirrored left to right with probability 1/2 and padded by p zeros on every side. The
+    result is its H x W window at (dy_n, dx_n), with dy_n and dx_n uniform on 0..2p. The
+    distribution is that of torchvision's ``RandomCrop(size, padding=p)`` and
     ``RandomHorizontalFlip()``, without a loop over samples.
 
     Args:
-        images: ``(N, C, H, W)``, any dtype; uint8 is the fast one.
-        generator: CPU generator of all draws.
+        images: ``(N, C, H, W)``, any dtype; uint8 is fast.
+        generator: CPU generator for all random numbers.
         padding: p, in pixels.
 
     Returns:
@@ -36,10 +36,11 @@ def random_crop_flip(images: Tensor, generator: Generator, padding: int = 4) -> 
     row = torch.arange(n, device=images.device)
     # Copying rows of a doubled batch is four times as fast as torch.where on bytes.
     images = torch.cat((images, images.flip(-1))).index_select(0, row + n * mirrored)
-    # The image shifted by (dy, dx) begins dy lines and dx pixels into the padded one. So copy whole
-    # padded images out of a view that has one at every pixel (a blank image behind the last keeps
-    # it inside), and cut off what the shift pushed over the edges: one memcpy an image, five times
-    # as fast as indexing all windows of `padded.unfold(2, height, 1).unfold(3, width, 1)`.
+    # The image shifted by (dy, dx) begins dy lines and dx pixels into the padded image. So view the
+    # memory as one padded image starting at every pixel, copy one of them per sample, and cut off
+    # what the shift pushed over the edges. A blank image behind the last keeps the view inside the
+    # memory. This is one memcpy per image, five times as fast as indexing all windows of
+    # `padded.unfold(2, height, 1).unfold(3, width, 1)`.
     padded = pad(images, (padding,) * 4 + (0, 0, 0, 1)).contiguous()
     line, size = padded.shape[-1], padded[0].numel()
     shifted = padded.as_strided((n * size, size), (1, 1)).index_select(
@@ -54,7 +55,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Args:
         images: ``(N, C, H, W)``, any dtype.
         mean: one number per channel, in the units of the pixels (0 to 255 for photographs).
-        std: the same.
+        std: one number per channel, in the same units.
 
     Returns:
         float32 ``(N, C, H, W)``.

@@ -1,4 +1,4 @@
-"""Text as a sequence of characters, in windows."""
+"""Text as windows of characters."""
 
 import pydoc_data.topics
 from functools import cached_property
@@ -19,7 +19,7 @@ from lit_credit.utils.ranges import check_range, check_sizes
 __all__ = ["CharText"]
 
 ASCII = "\n" + "".join(map(chr, range(32, 127)))
-"""The 96 characters of the embedded text, the same under every version of Python."""
+"""The 96 characters of the text that comes with Python, the same for every version of Python."""
 
 
 class _Data(NamedTuple):
@@ -31,21 +31,21 @@ class _Data(NamedTuple):
 class CharText(TensorDataModule):
     """Windows of a text, each with the character that follows every position.
 
-    A batch is (x, y), both int64 (N, T) with T = ``block_size``, y one character ahead of x.
-    Training windows start anywhere in the first part of the text, drawn with replacement.
-    Validation windows are cut from the rest, one after the other without overlap, always the same.
-    Test windows are the validation windows.
+    A batch is (x, y), both int64 (N, T) with T = ``block_size``; y is one character ahead of x.
+    Training windows start anywhere in the first part of the text and are drawn with replacement.
+    Validation windows follow each other in the rest of the text without overlap; they are always
+    the same. Test windows are the validation windows.
 
     Args:
         path: a text file in UTF-8, or a folder whose ``*.txt`` files are read in order of name.
-            None takes the text that Python itself ships, the documentation of the language (465
-            thousand characters), reduced to 96 characters: newline and printable ASCII.
+            None takes a text that comes with Python: the documentation of the language (465,000
+            characters), reduced to newline and printable ASCII (96 different characters).
         block_size: characters T in a window.
         steps_per_epoch: training batches in an epoch.
         batch_size: windows in a training batch, over all devices together.
         val_batch_size: windows in a validation batch, over all devices together.
-        val_fraction: share of the text, from its end, to validate on.
-        val_windows: validate on so many windows, evenly spread; None takes all.
+        val_fraction: share of the text, at its end, for validation.
+        val_windows: number of validation windows, evenly spread; None takes all.
         seed: seed of the training windows; None takes the one given to ``seed_everything``, or 0
             if there was none. A resumed run keeps the one it had.
 
@@ -109,7 +109,7 @@ class CharText(TensorDataModule):
 
     @cached_property
     def data(self) -> _Data:
-        """Vocabulary, and the symbols to train and to validate on."""
+        """The vocabulary, and the symbols for training and validation."""
         text = self.read()
         vocabulary = ASCII if self.path is None else _characters(text)
         symbols = _symbols(text, vocabulary)
@@ -146,9 +146,9 @@ class CharText(TensorDataModule):
         return "".join(self.vocabulary[index] for index in symbols.tolist())
 
     def bigram_loss(self, smoothing: float = 0.01) -> float:
-        """Validation loss of the table of character pairs, in nats per character.
+        """Validation loss of a table of character pairs, in nats per character.
 
-        What a net has to beat to show that it uses more than the last character.
+        A net with a lower loss uses more than the last character.
 
         Args:
             smoothing: added to the count of every pair.
@@ -163,7 +163,7 @@ class CharText(TensorDataModule):
     # Lightning
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the text, check that the net can take its symbols, and say how hard it is."""
+        """Read the text, check that the net has enough symbols, and report the bigram loss."""
         size, most = len(self.vocabulary), asked(self._net, NetProtocol.vocab_size, None)
         if most is not None and most < size:
             raise ValueError(
@@ -194,7 +194,7 @@ class CharText(TensorDataModule):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> TensorLoader:
-        """The first validation windows; what predicting is for here is the sampled text."""
+        """One validation window per process: in prediction only the sampled text is of interest."""
         windows = self.data.val.unfold(0, self.block_size + 1, self.block_size)
         world_size = self.trainer.world_size if self.trainer else 1
         return self.loader([windows[:world_size]], world_size, _shifted)

@@ -12,7 +12,7 @@ __all__ = ["CIFAR10"]
 
 
 class CIFAR10(TorchvisionImages):
-    """50000 colour photographs of 32 x 32 in 10 classes to train on, 10000 to test.
+    """50000 colour photographs of 32 x 32 pixels in 10 classes for training, 10000 for testing.
 
     Read from ``<root>/cifar-10-batches-py``; downloaded if it is not there (170 MB). The validation
     split is the test split.
@@ -74,6 +74,6 @@ class CIFAR10(TorchvisionImages):
             Images, uint8 ``(n, 3, 32, 32)``, and labels, int64 ``(n,)``.
         """
         data = self.open(train)
-        # torchvision turns the file's channels-first rows around for PIL; this turns them back.
+        # torchvision moves the channels of the file to the end for PIL; this moves them back.
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
         return images, torch.tensor(data.targets)

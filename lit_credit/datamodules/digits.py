@@ -11,11 +11,11 @@ _TEST_SAMPLES = 360
 
 
 class Digits(ImageDataModule):
-    """scikit-learn's 8 x 8 digits, the data that need no download: 1437 to train on, 360 to test.
+    """scikit-learn's 8 x 8 digits, 1437 for training and 360 for testing; no download needed.
 
-    The split is stratified by class and always the same; images are standardised by the one mean
-    and the one standard deviation of all pixels of the training split. The validation split is the
-    test split.
+    The split is stratified by class and always the same. Images are standardised by the mean and
+    the standard deviation of all pixels of the training split. The validation split is the test
+    split.
 
     Args:
         batch_size: samples in a training batch, over all devices together.
@@ -56,7 +56,7 @@ class Digits(ImageDataModule):
         Returns:
             Images, uint8 (0 to 16) ``(n, 1, 8, 8)``, and labels, int64 ``(n,)``.
         """
-        # Slow to load, and of use here alone.
+        # scikit-learn is slow to load and needed only here.
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""What all datamodules of labelled images share."""
+"""The base class of datamodules with labelled images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ __all__ = ["ImageDataModule"]
 
 
 class ImageDataModule(TensorDataModule, ABC):
-    """Labelled images as one uint8 tensor per split, handed out in whole batches.
+    """Labelled images as one uint8 tensor per split, returned in whole batches.
 
     A batch is (x, y): x float32 ``(N, C, H, W)``, normalised; y int64 ``(N,)``. The validation
-    split IS the test split: the study reports curves on the test set, and nothing is selected by
-    them. Do not tune on it.
+    split IS the test split: the study reports curves on the test set and selects nothing by them.
+    Do not tune on it.
 
     Every training batch is a function of (seed, epoch, batch index), see :class:`TensorLoader`.
 
@@ -38,7 +38,7 @@ class ImageDataModule(TensorDataModule, ABC):
     shape: ClassVar[tuple[int, int, int]]
     """(channels, height, width) of an image."""
     mean: Sequence[float]
-    """Of each channel, in units of the pixels."""
+    """Mean of each channel, in the units of the pixels."""
     std: Sequence[float]
 
     def __init__(
@@ -65,16 +65,16 @@ class ImageDataModule(TensorDataModule, ABC):
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Read both splits, the first time it is called.
+        """Read both splits at the first call.
 
         Args:
-            stage: Lightning's; every stage needs the same.
+            stage: stage of Lightning; every stage needs the same data.
         """
         _ = self.splits
 
     @cached_property
     def splits(self) -> tuple[Batch, Batch]:
-        """(images, labels) to train on and to test on, as read; the images uint8."""
+        """(images, labels) for training and for testing, as read; the images are uint8."""
         return self.read(train=True), self.read(train=False)
 
     def train_dataloader(self) -> TensorLoader:

@@ -1,4 +1,4 @@
-"""MNIST, and what comes in its format."""
+"""MNIST and Fashion-MNIST."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ __all__ = ["MNIST", "FashionMNIST"]
 
 
 class MNIST(TorchvisionImages):
-    """60000 handwritten digits of 28 x 28 to train on, 10000 to test.
+    """60000 handwritten digits of 28 x 28 pixels for training, 10000 for testing.
 
     Read from ``<root>/MNIST/raw``; downloaded if it is not there (12 MB). The validation split is
     the test split.
@@ -38,11 +38,11 @@ class MNIST(TorchvisionImages):
     dataset = TorchvisionClass("MNIST")
 
     def files(self) -> Files:
-        """Images and labels of both splits, unpacked; torchvision has no md5 of these."""
+        """Unpacked images and labels of both splits; torchvision has no md5 for these files."""
         return {path.with_suffix(""): None for path in self.archives()}
 
     def archives(self) -> Files:
-        """Images and labels of both splits, each an archive of its own."""
+        """Archives with the images and labels of both splits."""
         folder = Path(self.root, self.dataset.__name__, "raw")
         return {folder / name: md5 for name, md5 in self.dataset.resources}
 
@@ -65,10 +65,10 @@ class MNIST(TorchvisionImages):
 
 
 class FashionMNIST(MNIST):
-    """60000 pictures of clothes, 28 x 28 in grey and 10 classes, to train on, 10000 to test.
+    """60000 pictures of clothes for training, 10000 for testing: 28 x 28, grey, 10 classes.
 
-    Read from ``<root>/FashionMNIST/raw``; downloaded if it is not there (30 MB). Arguments as in
-    :class:`MNIST`; the validation split is the test split.
+    Read from ``<root>/FashionMNIST/raw``; downloaded if it is not there (30 MB). The arguments are
+    those of :class:`MNIST`; the validation split is the test split.
 
     Reference:
         H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking

@@ -1,4 +1,4 @@
-"""Whether a download could work, before it is tried."""
+"""Checking whether a host is reachable before a download."""
 
 import socket
 from collections.abc import Sequence
@@ -11,22 +11,21 @@ from urllib.request import getproxies, proxy_bypass
 __all__ = ["any_reachable"]
 
 PATIENCE = 30.0
-"""Seconds in which a slow line has answered; without a network looking up a name fails at once."""
+"""Seconds within which a slow network answers; without a network the look-up fails at once."""
 
 
 def any_reachable(urls: Sequence[str], seconds: float | None = None) -> bool:
-    """Whether the host of any of the URLs, or the proxy that stands for it, accepts a connection.
+    """Whether the host of any URL, or its proxy, accepts a connection.
 
-    All are tried at once, in threads that are left behind when time is up: looking up a name can
-    hang, and takes no timeout.
+    All hosts are tried at once in daemon threads. Threads that hang are abandoned when the time is
+    up, because looking up a name has no timeout.
 
     Args:
         urls: http or https addresses.
-        seconds: how long to wait altogether for one that neither answers nor fails; None takes
-            ``PATIENCE``.
+        seconds: longest time to wait for all hosts together; None takes ``PATIENCE``.
 
     Returns:
-        True as soon as one answers, False when all failed or the time is up.
+        True as soon as a host answers; False when all failed or the time is up.
 
     Example:
         >>> any_reachable(["http://localhost:1/"])

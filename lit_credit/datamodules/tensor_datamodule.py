@@ -1,4 +1,4 @@
-"""What all datamodules share whose data are tensors in memory."""
+"""The base class of datamodules whose data are tensors in memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,10 +47,10 @@ class TensorDataModule(LightningDataModule):
         draws: int | None = None,
         numbered: bool = False,
     ) -> TensorLoader:
-        """A loader with this run's seed, for this process's share of the batches.
+        """A loader with the seed of this run, for this process's share of the batches.
 
-        One that shuffles or draws is for training, and hands out as many batches at a time as the
-        module makes updates in a training step.
+        A loader that shuffles or draws is for training. If the module makes several updates in a
+        training step, the loader returns as many batches at a time.
         """
         training = shuffle or draws is not None
         return TensorLoader(
@@ -67,30 +67,30 @@ class TensorDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed in use, so that a resumed run without one of its own keeps the order."""
+        """The seed in use. A resumed run without a seed argument takes it and keeps the order."""
         return {"seed": self._seed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the seed of the run that is resumed, unless one was given as argument.
+        """Take over the seed of the resumed run, unless a seed was given as an argument.
 
         Args:
-            state_dict: what :meth:`state_dict` returned.
+            state_dict: the result of :meth:`state_dict`.
         """
         self._resumed_seed = state_dict["seed"]
 
     def __str__(self) -> str:
-        # Lightning's own asks every loader for a torch Dataset, and fails without one.
+        # Lightning's own `__str__` asks every loader for a torch Dataset, and fails without one.
         return f"{type(self).__name__}(batch_size={self.batch_size}, seed={self._seed()})"
 
     @property
     def _module(self) -> LightningModule | None:
-        """The module that the data are for; None outside of a Trainer."""
+        """The module that uses the data; None outside of a Trainer."""
         module: LightningModule | None = getattr(self.trainer, "lightning_module", None)
         return module
 
     @property
     def _net(self) -> nn.Module | None:
-        """The net that the data are for, None where there is none."""
+        """The net that uses the data; None if there is no net."""
         return asked(self._module, ModuleProtocol.net, None)
 
     def _seed(self) -> int:

@@ -14,60 +14,62 @@ __all__ = ["Batch", "TensorLoader", "Transform"]
 
 Batch = tuple[Tensor, ...]
 Transform = Callable[..., Batch]
-"""From a batch and its generator, and its number if the loader is numbered, to a batch."""
+"""Maps a batch and its generator (and its number, if the loader is numbered) to a batch."""
 
 _ORDER, _FIRST_BATCH = 0, 1
-"""The last word of a seed: 0 for the order of an epoch, 1 + i for the transform of batch i."""
+"""Last number of a seed: 0 for the order of an epoch, 1 + i for the transform of batch i."""
 
 
 class TensorLoader:
-    """A loader over tensors whose every batch is a function of (seed, epoch, batch index).
+    """A loader over tensors; every batch is a function of (seed, epoch, batch index).
 
-    So its whole state is (epoch, batch), a run resumed in mid-epoch sees exactly what the
-    uninterrupted one would have seen, and the global random state is neither read nor moved.
+    So the whole state of the loader is (epoch, batch), and a run that is resumed in mid-epoch sees
+    exactly the batches of an uninterrupted run. The loader neither reads nor changes the global
+    random state.
 
-    An iteration starts where the loader stands, at ``(epoch, batch)``: after ``load_state_dict``
-    in mid-epoch, otherwise at the start of an epoch. An iteration that handed out anything, left
-    early or not, counts as an epoch; one that handed out nothing does not. Two iterations at once
-    are independent, but share the record of where the loader stands.
+    An iteration starts at the loader's position ``(epoch, batch)``: in mid-epoch after
+    ``load_state_dict``, otherwise at the start of an epoch. An iteration that returned a batch
+    counts as an epoch, even if it was left early; an iteration that returned none does not. Two
+    iterations at once are independent, but share the record of the position.
 
-    Lightning drives it as it is (:attr:`sampler` receives the Trainer's epoch); so does a plain
-    loop::
+    Lightning uses the loader as it is (:attr:`sampler` receives the Trainer's epoch); so does a
+    plain loop::
 
         for _ in range(epochs):
             for x, y in loader:
                 ...
 
     Args:
-        tensors: tensors of the same length n, first dimension the samples.
+        tensors: tensors of the same length n; the first dimension is the samples.
         batch_size: samples in a GLOBAL batch, over all ranks together; a multiple of
             ``world_size``.
         shuffle: draw a new order each epoch.
         seed: seed of all orders and transforms, not negative.
         drop_last: leave out a last batch of fewer than ``batch_size`` samples.
-        draws: batches in an epoch, each of samples drawn at random with replacement, whatever
-            ``shuffle`` says; None goes through the samples once.
+        draws: batches in an epoch, each of samples drawn at random with replacement; ``shuffle``
+            then has no effect. None goes through the samples once.
         transform: called with the tensors of a global batch and the batch's own CPU generator,
-            returns the tensors to hand out, with as many rows. Every rank transforms the whole
+            returns the tensors of the batch with as many rows. Every rank transforms the whole
             global batch and then takes its rows, so that the ranks together see what a single
             process sees; the cost is ``world_size`` times the work.
-        numbered: call the transform with the number of the batch too, a count from 0 over all
-            epochs, each of as many batches as an epoch has.
-        rank: this process, from 0.
-        world_size: number of processes. Rank r has the r-th of equal, contiguous slices of each
-            global batch. A ragged last batch that does not divide loses its last rows, at most
-            ``world_size - 1``.
-        updates: batches to hand out together, as one :class:`lit_credit.inspect.updates.Updates`,
-            for a training step of so many updates; fewer at the end of an epoch. They are the
-            batches that would come one by one, and ``len`` counts what is handed out.
+        numbered: also call the transform with the number of the batch, counted from 0 over all
+            epochs.
+        rank: index of this process, from 0.
+        world_size: number of processes. Each global batch is cut into equal, contiguous slices;
+            rank r takes slice r. If the last batch is not divisible, its last rows are dropped, at
+            most ``world_size - 1``.
+        updates: number of batches to return together, as one
+            :class:`lit_credit.inspect.updates.Updates`, for training steps of several updates;
+            fewer at the end of an epoch. The batches are those that would come one by one. ``len``
+            counts the groups.
 
     Attributes:
-        epoch: the epoch of the batch handed out last, or of the next one if none was.
-        batch: how many batches of that epoch were handed out, each of :class:`Updates` by itself.
+        epoch: epoch of the last returned batch, or of the next one if none was returned.
+        batch: number of returned batches of that epoch; each batch of :class:`Updates` counts.
 
     Raises:
-        ValueError: if an argument is out of its range, the tensors differ in length, or no batch
-            would be left.
+        ValueError: if an argument is out of range, the tensors differ in length, or there is not a
+            single batch.
 
     Example:
         >>> loader = TensorLoader([torch.arange(5)], batch_size=2, shuffle=False)
@@ -78,10 +80,10 @@ class TensorLoader:
         ([[4]], {'epoch': 3, 'batch': 3})
     """
 
-    # Lightning asks whatever has a `sampler` for this one too.
+    # Lightning also asks every loader that has a `sampler` for a `batch_sampler`.
     batch_sampler: ClassVar[None] = None
     rows_first: ClassVar[bool] = True
-    """Every tensor of a batch has one entry a row, as a probe need not find out."""
+    """Every tensor of a batch has one entry per row, so a probe need not find out."""
 
     def __init__(
         self,
@@ -123,48 +125,49 @@ class TensorLoader:
             )
 
     def __len__(self) -> int:
-        """Batches in an epoch, or so many :class:`Updates`."""
+        """Number of batches in an epoch, or of :class:`Updates`."""
         return -(-self._length // self.updates)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: nothing below runs before the first batch is asked for, so that `iter()`
-        # alone moves nothing, and a `set_epoch` between the two is heeded.
+        # A generator: nothing below runs before the first batch is requested. So `iter()` alone
+        # does not move the position, and a `set_epoch` in between takes effect.
         consumed = self.batch > 0 and not self._resumed
         if consumed or self.batch >= self._length:
             self.set_epoch(self.epoch + 1)
         epoch, order = self.epoch, None if self.draws else self._order(self.epoch)
         for batch in range(self.batch, self._length, self.updates):
             stop = min(batch + self.updates, self._length)
-            # Before the yield: a sized loader's iterator is never exhausted by Lightning.
+            # Set before the yield: Lightning never exhausts the iterator of a sized loader.
             self.epoch, self.batch, self._resumed = epoch, stop, False
             batches = [self._read(order, epoch, index) for index in range(batch, stop)]
             yield batches[0] if self.updates == 1 else Updates(batches)
 
     @property
     def sampler(self) -> "TensorLoader":
-        """The loader itself: Lightning calls ``loader.sampler.set_epoch`` as each epoch begins."""
+        """The loader itself: Lightning calls ``loader.sampler.set_epoch`` before each epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of ``epoch``, unless the loader already stands in it.
+        """Go to the start of ``epoch``, unless the loader is already in it.
 
         Args:
-            epoch: epochs completed so far. Lightning's count settles what (epoch, batch) alone
-                cannot tell: whether an epoch cut by ``limit_train_batches`` is over.
+            epoch: number of completed epochs. Lightning's count tells whether an epoch cut short by
+                ``limit_train_batches`` is over; (epoch, batch) alone cannot tell this.
         """
         if epoch != self.epoch:
             self.epoch, self.batch, self._resumed = epoch, 0, False
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: ``{"epoch": int, "batch": int}``."""
+        """The position of the loader: ``{"epoch": int, "batch": int}``."""
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batch at which ``state`` was taken; after an epoch's last, with the next.
+        """Continue after the batch at which ``state`` was taken.
 
         Args:
-            state: what :meth:`state_dict` returned, on a loader of the same arguments (``rank``
-                and ``world_size`` may differ).
+            state: the result of :meth:`state_dict` of a loader with the same arguments (``rank``
+                and ``world_size`` may differ). After the last batch of an epoch, the next epoch
+                follows.
         """
         self.epoch, self.batch, self._resumed = state["epoch"], state["batch"], True
 
@@ -180,7 +183,7 @@ class TensorLoader:
             rows = torch.randint(len(self.tensors[0]), (self.batch_size,), generator=generator)
         else:
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        # Not `tensor[rows]`, which took 15 times as long on uint8 images.
+        # `tensor[rows]` took 15 times as long on uint8 images.
         tensors = tuple(t.index_select(0, rows.to(t.device)) for t in self.tensors)
         if self.transform is not None:
             number = (epoch * self._length + batch,) if self.numbered else ()

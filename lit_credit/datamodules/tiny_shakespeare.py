@@ -26,8 +26,8 @@ class TinyShakespeare(CharText):
         steps_per_epoch: training batches in an epoch.
         batch_size: windows in a training batch, over all devices together.
         val_batch_size: windows in a validation batch, over all devices together.
-        val_fraction: share of the text, from its end, to validate on.
-        val_windows: validate on so many windows, evenly spread; None takes all.
+        val_fraction: share of the text, at its end, for validation.
+        val_windows: number of validation windows, evenly spread; None takes all.
         seed: seed of the training windows; None takes the one given to ``seed_everything``, or 0
             if there was none. A resumed run keeps the one it had.
 
@@ -66,7 +66,7 @@ class TinyShakespeare(CharText):
         """Download the file if it is missing.
 
         Raises:
-            ValueError: if it is missing and cannot be had, or its checksum is wrong.
+            ValueError: if it is missing and cannot be downloaded, or its checksum is wrong.
         """
         if not self.file.is_file():
             if not self.download:
@@ -74,7 +74,7 @@ class TinyShakespeare(CharText):
             if not any_reachable([_URL]):
                 raise self._error(f"no connection to {_URL}")
             try:
-                # Slow to load.
+                # torchvision is slow to load.
                 from torchvision.datasets.utils import download_url
 
                 download_url(_URL, str(self.file.parent), self.file.name)

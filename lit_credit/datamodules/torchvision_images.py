@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads and downloads."""
+"""The base class of data sets that torchvision reads and downloads."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
@@ -18,10 +18,10 @@ Files = dict[Path, str | None]
 class TorchvisionClass:
     """A class attribute that stands for a class of ``torchvision.datasets``.
 
-    torchvision takes seconds to load, and is loaded when the attribute is read.
+    Loading torchvision takes seconds. It is loaded when the attribute is read.
 
     Args:
-        name: of the class.
+        name: name of the class.
 
     Example:
         >>> class Images:
@@ -34,7 +34,7 @@ class TorchvisionClass:
         self._name = name
 
     def __get__(self, instance: object, owner: type) -> Any:
-        # Slow to load.
+        # torchvision is slow to load.
         from torchvision import datasets
 
         return getattr(datasets, self._name)
@@ -43,8 +43,8 @@ class TorchvisionClass:
 class TorchvisionImages(ImageDataModule):
     """A data set that torchvision reads from a folder, and downloads if it is not there.
 
-    Without the data and without a network it fails at once, or after half a minute if the network
-    does not say that it is down, and says where the files belong.
+    Without the data and without a network it fails at once, or after half a minute if no host
+    answers and none refuses. The error names the places of the files.
 
     Args:
         root: folder of all data sets.
@@ -59,7 +59,7 @@ class TorchvisionImages(ImageDataModule):
     """
 
     dataset: ClassVar[Any]
-    """torchvision's class."""
+    """The class of torchvision."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class TorchvisionImages(ImageDataModule):
 
     @abstractmethod
     def urls(self) -> Sequence[str]:
-        """Where the archives come from, one address per mirror."""
+        """The addresses of the archives, one per mirror."""
 
     def prepare_data(self) -> None:
         """Download and unpack what is missing.
@@ -99,17 +99,17 @@ class TorchvisionImages(ImageDataModule):
             return
         if not self.download:
             raise self._error("`download` is False", bad)
-        # Archives that were put there by hand are unpacked without a network.
+        # Archives that the user has put there are unpacked without a network.
         if _bad(self.archives()) and not any_reachable(self.urls()):
             raise self._error(f"no connection to {' or '.join(self.urls())}", bad)
         try:
             self.dataset(self.root, download=True)
-        # What torchvision raises depends on what went wrong, and on what its parser met.
+        # torchvision raises different errors for different faults.
         except Exception as error:
             raise self._error(f"the download failed: {error!r}", _bad(self.files())) from error
 
     def open(self, train: bool) -> Any:
-        """Torchvision's data set of a split, which has the raw arrays.
+        """Open torchvision's data set of a split, which has the raw arrays.
 
         Args:
             train: the training split, or else the test split.
@@ -138,7 +138,7 @@ class TorchvisionImages(ImageDataModule):
 
 
 def _bad(files: Files) -> list[Path]:
-    # Slow to load.
+    # torchvision is slow to load.
     from torchvision.datasets.utils import check_integrity
 
     return [path for path, md5 in files.items() if not check_integrity(path, md5)]

@@ -1,4 +1,4 @@
-"""Causal self-attention, with a choice of what its attention weights do in the backward pass."""
+"""Causal self-attention with a choice of backward passes for its attention weights."""
 
 from typing import Any, Literal, get_args
 
@@ -28,13 +28,13 @@ class AttentionWeights(nn.Module):
     The forward pass does not depend on ``backward``.
 
     Args:
-        kind: ``softmax`` over the keys, or ``sigmoid(s - log n)`` for each score on its own, n the
-            number of keys that the query may see, so that weights start near 1 / n. The reference
-            takes n to be the length of the sequence.
-        backward: what the scores receive; zero everywhere that a query may not see.
+        kind: ``softmax`` over the keys, or ``sigmoid(s - log n)`` for each score separately. Here n
+            is the number of keys that the query may see, so that weights start near 1 / n; the
+            reference takes n to be the length of the sequence.
+        backward: gradient of the scores; it is zero where a query may not see a key.
 
     Raises:
-        ValueError: if an argument is none of its choices.
+        ValueError: if an argument is not one of its choices.
 
     Example:
         >>> scores = torch.zeros(2, 2, requires_grad=True)
@@ -60,14 +60,14 @@ class AttentionWeights(nn.Module):
         self.kind = kind
         self.backward_kind = backward
         if backward != "full":
-            # `lit_credit.inspect.exact_backward` switches it off, for the true gradient.
+            # `lit_credit.inspect.exact_backward` sets it to False for the true gradient.
             self.feedback_backward = True
 
     def forward(self, scores: Tensor, allowed: Tensor) -> Tensor:
         """Map scores (..., T, S) to weights (..., T, S).
 
         Args:
-            scores: of queries (rows) and keys.
+            scores: scores of queries (rows) and keys (columns).
             allowed: bool, broadcastable to the scores; True where a query may see a key.
         """
         if self.kind == "sigmoid":
@@ -88,7 +88,7 @@ def _weights(scores: Tensor, kind: AttentionKind) -> Tensor:
 
 
 class _LocalBackward(torch.autograd.Function):
-    """Each score's gradient from its own weight alone."""
+    """Computes the gradient of each score from its own weight alone."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, kind: AttentionKind, backward: str) -> Tensor:
@@ -105,19 +105,19 @@ class _LocalBackward(torch.autograd.Function):
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head self-attention in which a position sees itself and what came before.
+    """Multi-head self-attention in which a position sees itself and earlier positions.
 
     Args:
         width: features d of a position.
         heads: heads H; must divide ``width``.
         kind: see :class:`AttentionWeights`.
         backward: see :class:`AttentionWeights`.
-        rope_theta: base of the rotary frequencies by which queries and keys are turned, see
-            :class:`lit_credit.models.Rotary`; None leaves them as they are.
+        rope_theta: base of the rotary frequencies that rotate queries and keys, see
+            :class:`lit_credit.models.Rotary`; None does not rotate them.
 
     Raises:
-        ValueError: if ``heads`` does not divide ``width``, or a head is to be turned whose number
-            of features is odd.
+        ValueError: if ``heads`` does not divide ``width``, or if heads with an odd number of
+            features should be rotated.
 
     Reference:
         Vaswani et al., Attention Is All You Need, 2017, arXiv 1706.03762, section 3.2.

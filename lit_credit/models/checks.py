@@ -1,4 +1,4 @@
-"""Checks that name both numbers where data and net do not fit."""
+"""Checking that data fit a net; errors name both sizes."""
 
 from torch import Tensor
 

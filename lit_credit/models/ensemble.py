@@ -1,4 +1,4 @@
-"""Several nets of one kind, trained side by side."""
+"""An ensemble of nets of one architecture, trained together."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,20 +18,20 @@ __all__ = ["Ensemble"]
 class Ensemble(nn.Module):
     """E nets of one architecture and different seeds, run at once on the same batch.
 
-    Parameters are stacked, (E, ...), and the forward pass is mapped over them: for small nets, E
-    of them take little longer than one. Trained on the sum of the members' losses by an optimizer
-    that works entry by entry, such as Adam, each member learns as it would alone, from the batches
-    that all members share. See :class:`lit_credit.tasks.EachMember` for the loss.
+    Parameters are stacked, (E, ...), and the forward pass is mapped over them: E small nets take
+    little longer than one. All members share the batches. If an optimizer works entry by entry, as
+    Adam does, and minimises the sum of the members' losses, each member learns as it would alone.
+    See :class:`lit_credit.tasks.EachMember` for the loss.
 
     Args:
         net: makes a member; in YAML, the class of the net and its arguments.
-        members: E.
-        first_seed: member i is drawn as after ``seed_everything(first_seed + i)``; None takes the
-            seed of the run.
+        members: number E of nets.
+        first_seed: member i is initialised as after ``seed_everything(first_seed + i)``; None takes
+            the seed of the run.
         compile: compile the forward pass of all members with ``torch.compile``.
 
     Raises:
-        ValueError: if there is no member, or members have buffers of their own.
+        ValueError: if there is no member, or a buffer differs between members.
 
     Example:
         >>> net = Ensemble(lambda: nn.Linear(3, 2), members=8)
@@ -54,11 +54,11 @@ class Ensemble(nn.Module):
         check_parts(members=members)
         check_range(first_seed=first_seed)
         first = run_seed() if first_seed is None else first_seed
-        # In the state, so that a loaded ensemble knows whose members it has.
+        # A part of the state, so that a loaded ensemble knows the seeds of its members.
         self.register_buffer("seeds", torch.arange(first, first + members))
         self.make_net = net
         nets = [self._drawn(seed) for seed in self.seeds.tolist()]
-        # One of them holds the stacked parameters, under their names, and the buffers of all.
+        # The first net holds the stacked parameters under their names, and the shared buffers.
         _check_buffers(nets)
         self.stacked = nets[0]
         for name, parameter in list(self.stacked.named_parameters()):
@@ -73,14 +73,14 @@ class Ensemble(nn.Module):
         return outputs
 
     def member(self, index: int) -> nn.Module:
-        """A copy of one member, a net like any other, of the ensemble's device and precision."""
+        """A copy of one member as an ordinary net, with the ensemble's device and precision."""
         own = next(self.stacked.parameters(), torch.empty(0, device=self.seeds.device))
         net = self._drawn(int(self.seeds[index])).to(own)
         net.load_state_dict(self.member_state(index))
         return net
 
     def member_state(self, index: int) -> dict[str, Tensor]:
-        """The state of one member, as its own ``state_dict`` would have it."""
+        """The ``state_dict`` of one member."""
         parameters = dict(self.stacked.named_parameters(remove_duplicate=False))
         return {
             name: (value[index] if name in parameters else value).clone()
@@ -88,12 +88,12 @@ class Ensemble(nn.Module):
         }
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Scale down the gradients of each member whose norm is larger; returns the norms (E,)."""
+        """Clip each member's gradients to a norm of ``max_norm``; returns the norms before (E,)."""
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         norms = (
             torch.stack([g.reshape(len(g), -1).square().sum(1) for g in gradients]).sum(0).sqrt()
         )
-        scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # as torch's own has it
+        scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)  # as in torch's `clip_grad_norm_`
         for gradient in gradients:
             gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
         return norms
@@ -107,8 +107,8 @@ class Ensemble(nn.Module):
         return outputs
 
     def _parameters_by_place(self) -> dict[str, Tensor]:
-        # A parameter of two modules has two entries, a module at two places has one: with
-        # `tie_weights`, functional_call would put back the wrong tensor into such a module.
+        # A parameter shared by two modules has two entries; a module with two names has one. With
+        # `tie_weights`, functional_call would restore the wrong tensor in such a module.
         return {
             f"{name}.{own}".lstrip("."): parameter
             for name, child in self.stacked.named_modules()
@@ -133,7 +133,7 @@ def _check_buffers(nets: Sequence[nn.Module]) -> None:
 
 
 def _replace(net: nn.Module, old: nn.Parameter, new: nn.Parameter) -> None:
-    """Put a parameter in the place of another, wherever it is."""
+    """Replace a parameter by another in all modules that have it."""
     for child in net.modules():
         for name, parameter in own_parameters(child).items():
             if parameter is old:

@@ -15,13 +15,13 @@ _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "identity": n
 
 
 class MLP(nn.Module):
-    """Hidden layers ``h_{k+1} = activation(W_k h_k + b_k)`` and a linear head; one unit a layer.
+    """Hidden layers ``h_{k+1} = activation(W_k h_k + b_k)`` and a linear head; one unit per layer.
 
     Args:
-        in_features: numbers per sample; inputs are flattened to it.
+        in_features: numbers per sample; inputs are flattened to this size.
         hidden: features of each hidden layer, for example ``[512, 512]``.
         num_classes: numbers per output.
-        activation: of the hidden layers; ``identity`` makes a linear net.
+        activation: activation of the hidden layers; ``identity`` makes a linear net.
 
     Example:
         >>> import torch
@@ -56,7 +56,7 @@ class MLP(nn.Module):
 
     @property
     def readout(self) -> list[str]:
-        """The head; it learns from the true gradient."""
+        """The head, which learns from the true gradient."""
         return ["head"]
 
     @property

@@ -9,12 +9,12 @@ __all__ = ["ResidualBlock", "ResidualMLP"]
 
 
 class ResidualBlock(nn.Module):
-    """What one block adds to the stream: ``f(h) = W2 gelu(W1 norm(h))``.
+    """The contribution of one block to the stream: ``f(h) = W2 gelu(W1 norm(h))``.
 
     Args:
         width: features d of the stream.
         hidden_width: features between the two weights.
-        w2_std: standard deviation of the entries of W2 at the start; the biases start at zero.
+        w2_std: standard deviation of the initial entries of W2; biases start at zero.
     """
 
     def __init__(self, width: int, hidden_width: int, w2_std: float) -> None:
@@ -38,14 +38,14 @@ class ResidualMLP(nn.Module):
     h_0 = embed(x); h_{l+1} = h_l + f_l(h_l), l = 0 .. L-1; logits = out_head(out_ln(h_L)).
 
     Args:
-        in_features: numbers per sample; inputs are flattened to it.
+        in_features: numbers per sample; inputs are flattened to this size.
         width: features d of the stream.
         num_classes: numbers per output.
         depth: blocks L.
         hidden_width: hidden features of a block; None takes ``width``.
-        residual_add: add a block's output to the stream; False replaces the stream by it.
-        w2_std: standard deviation of each block's last weight at the start. Without
-            ``residual_add`` 0.05 keeps the signal alive.
+        residual_add: add a block's output to the stream; False replaces the stream by the output.
+        w2_std: initial standard deviation of each block's last weight. Without ``residual_add``,
+            0.05 keeps the signal alive.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Positions as rotations of queries and keys."""
+"""Rotary positions: rotating queries and keys by angles that depend on the position."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ __all__ = ["Rotary"]
 
 
 class Rotary(nn.Module):
-    r"""Turns pairs of features of a query or key by an angle in proportion to its position.
+    r"""Rotates pairs of features of a query or key by an angle proportional to its position.
 
-    Features 2i and 2i + 1 at position p are turned by :math:`p\,\theta^{-2i/d}`, so that the score
-    of a query at m and a key at n depends on n - m alone: :math:`q^\top \mathrm{Rot}(n - m)\,k`.
+    Features 2i and 2i + 1 at position p are rotated by :math:`p\,\theta^{-2i/d}`. So the score of a
+    query at m and a key at n depends on n - m alone: :math:`q^\top \mathrm{Rot}(n - m)\,k`.
 
     Args:
-        features: d of a head, even.
+        features: features d of a head, an even number.
         theta: base of the frequencies.
 
     Raises:
@@ -34,7 +34,7 @@ class Rotary(nn.Module):
     """
 
     layout: Literal["interleaved", "half"] = "interleaved"
-    """Which features are pairs: neighbours, as here, or i and i + d/2."""
+    """Which features form a pair: neighbours, as here, or i and i + d/2."""
 
     def __init__(self, features: int, theta: float = 10_000.0) -> None:
         super().__init__()
@@ -49,12 +49,12 @@ class Rotary(nn.Module):
 
     @property
     def frequencies(self) -> Tensor:
-        """(d / 2,), radians a position, in single precision whatever that of the module."""
+        """(d / 2,), radians per position, in single precision for a module of any precision."""
         return self._frequencies(torch.device("cpu"))
 
     def _frequencies(self, device: torch.device) -> Tensor:
-        # No buffer: `bf16-true` would round it, and 400 and 401 would be one position. Made where
-        # it is needed: a copy to a GPU in every forward pass would wait for it.
+        # Not a buffer: `bf16-true` would round it, and positions 400 and 401 would be the same.
+        # Computed on the device itself: a copy to a GPU in every forward pass would block.
         exponents = torch.arange(0, self.features, 2, device=device) / self.features
         return torch.as_tensor(self.theta**-exponents)
 

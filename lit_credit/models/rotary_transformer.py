@@ -1,4 +1,4 @@
-"""A decoder-only transformer that knows positions by rotation alone."""
+"""A decoder-only transformer with rotary positions only."""
 
 from torch import Tensor, nn
 
@@ -12,8 +12,8 @@ __all__ = ["RotaryTransformer"]
 class RotaryTransformer(nn.Module):
     """Logits for the symbol that follows each position, from attention with rotary positions.
 
-    The stream starts as the symbol's embedding, drawn from N(0, 1), without any position. Blocks
-    are pre-norm; the head reads the stream as it is, with a weight of its own and a bias.
+    The stream starts as the symbol's embedding, initialised from N(0, 1), without a position.
+    Blocks are pre-norm. The head reads the stream without a norm; it has its own weight and a bias.
 
     Args:
         vocab_size: symbols V.
@@ -21,9 +21,9 @@ class RotaryTransformer(nn.Module):
         depth: blocks L.
         heads: attention heads of a block.
         mlp: units of the ReLU MLP in each block; None leaves the MLPs out.
-        dropout: probability of dropping an entry of what a sublayer adds.
+        dropout: probability of dropping an entry of a sublayer's output.
         rope_theta: base of the rotary frequencies.
-        norm_affine: give the norms a gain and a bias to train.
+        norm_affine: give the norms a trainable gain and bias.
 
     Raises:
         ValueError: if ``heads`` does not divide ``width``, or ``width / heads`` is odd.
@@ -78,7 +78,7 @@ class RotaryTransformer(nn.Module):
 
     @property
     def readout(self) -> list[str]:
-        """The submodule after the last unit; it learns from the true gradient."""
+        """The submodule after the last unit, which learns from the true gradient."""
         return ["head"]
 
     @property

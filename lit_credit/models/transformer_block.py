@@ -8,15 +8,15 @@ __all__ = ["TransformerBlock"]
 
 
 class TransformerBlock(nn.Module):
-    """Sublayers that read a normed stream and add to it: attention, then an MLP.
+    """Sublayers that read the normed stream and add to the stream: attention, then an MLP.
 
     Args:
         width: features d of the stream.
         attention: maps (N, T, d) to (N, T, d).
         hidden: units of the MLP; None leaves the MLP out.
-        activation: of the MLP.
-        dropout: probability of dropping an entry of what a sublayer adds.
-        norm_affine: give the norms a gain and a bias to train.
+        activation: activation of the MLP.
+        dropout: probability of dropping an entry of a sublayer's output.
+        norm_affine: give the norms a trainable gain and bias.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Curves of several runs as one: their mean, and the band that they fill."""
+"""Drawing curves of several runs as their mean and a band."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,23 @@ from lit_credit.runs.series import Curve
 from lit_credit.utils.colors import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY
 
 _SPARE = [AMBER, SKY, INK, BLUE, GREEN, PURPLE, ORANGE, GREY]
-"""Those that rules of lit_credit have come last."""
+"""Spare colours; the colours of lit_credit's rules come last."""
 
 
 def over_runs(
     ax: Axes, curves: Sequence[Curve], color: str, log: bool = False, style: str = "-"
 ) -> list[float]:
-    """Draw the mean and the band from the smallest to the largest.
+    """Draw the mean and the band from the smallest to the largest value.
 
     Returns:
-        The mean, NaN where it is not drawn; empty if it is nowhere drawn.
+        The mean, NaN where it is not drawn; an empty list if it is not drawn at all.
     """
     gathered = by_place(curves)
     places = list(gathered)
     mean = drawable((mean_of(values, log) for values in gathered.values()), log=log)
     if all(value != value for value in mean):
         return []
-    # Where one seed has no defined value neither mean nor band is drawn.
+    # Where the value of one seed is undefined, neither mean nor band is drawn.
     band = [v if m == m else [math.nan] for v, m in zip(gathered.values(), mean, strict=True)]
     low, high = [min(v) for v in band], [max(v) for v in band]
     ax.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
@@ -47,7 +47,7 @@ def over_runs(
 
 
 def by_place(curves: Sequence[Curve]) -> dict[int, list[float]]:
-    """The values of all runs that got as far, by epoch or step."""
+    """For each epoch or step, the values of the runs that reached it."""
     places = sorted({place for curve in curves for place in curve})
     return {place: [curve[place] for curve in curves if place in curve] for place in places}
 
@@ -59,11 +59,11 @@ def mean_of(values: Sequence[float], log: bool) -> float:
 def run_colors(
     labels: Sequence[str], own: Mapping[str, str | None] | None = None
 ) -> dict[str, str]:
-    """A colour a label: its own one unless a label before it has that, or a spare one.
+    """One colour per label: its own colour, or a spare one if another label has taken that.
 
     Args:
-        labels: of runs, in order.
-        own: the colours that some of the labels would have.
+        labels: labels of runs, in order.
+        own: preferred colours of some labels.
     """
     colors: dict[str, str] = {}
     for label in labels:

@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes, labels at the ends of curves."""
+"""The style of all figures: colours, axes, labels at the ends of curves."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ class EndLabel(NamedTuple):
 
 
 def dress(ax: Axes, title: str, ylabel: str, xlabel: str = "", *, log: bool = False) -> None:
-    """Set titles and scale, and leave no more frame than is read."""
+    """Set titles and scale, add a grid, and hide the upper and right frame."""
     ax.set_title(title, loc="left", fontsize=LARGE, fontweight="bold", color=INK)
     ax.set_ylabel(ylabel, fontsize=NORMAL, color=INK)
     ax.set_xlabel(xlabel, fontsize=NORMAL, color=INK)
@@ -45,7 +45,7 @@ def dress(ax: Axes, title: str, ylabel: str, xlabel: str = "", *, log: bool = Fa
 
 
 def verbatim(name: str) -> str:
-    r"""A name as it is, in which matplotlib finds no formula between two dollars.
+    r"""A name with escaped dollar signs, which matplotlib would read as a formula.
 
     Example:
         >>> verbatim("x$.y$")
@@ -55,12 +55,12 @@ def verbatim(name: str) -> str:
 
 
 def whole_numbers_across(ax: Axes) -> None:
-    """Epochs and steps are whole, however few there are."""
+    """Allow only whole numbers as ticks of the x axis, for epochs and steps."""
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def not_applicable(ax: Axes) -> None:
-    """Say that a panel has nothing to show."""
+    """Write n/a into a panel that has nothing to show."""
     ax.set_yscale("linear")
     ax.set(xticks=[], yticks=[])
     ax.text(
@@ -69,29 +69,29 @@ def not_applicable(ax: Axes) -> None:
 
 
 def drawable(values: Iterable[float], *, log: bool) -> list[float]:
-    """The values with everything that an axis cannot show turned into NaN, which shows as a gap."""
+    """Replace values that an axis cannot show by NaN, which is drawn as a gap."""
     return [v if math.isfinite(v) and (v > 0 or not log) else math.nan for v in values]
 
 
 def last_finite(values: Sequence[float]) -> float:
-    """Where the label of a curve stands that ends with undefined values; it has some other."""
+    """The last finite value, for the label of a curve; at least one value must be finite."""
     return next(value for value in reversed(values) if math.isfinite(value))
 
 
 def show_place(ax: Axes, place: float, values: Sequence[float]) -> None:
-    """Make the axis of epochs or steps reach a place whose value may be undefined."""
+    """Extend the x axis to an epoch or step, even if its value is undefined."""
     ax.update_datalim([(place, last_finite(values))])
 
 
 def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
-    """Write each label beside the right end of its curve, moved apart where they would overlap.
+    """Write each label beside the right end of its curve; move labels apart that would overlap.
 
     Args:
-        ax: axes that hold all their curves.
-        labels: one a curve.
-        height: of the axes, in points, roughly.
+        ax: axes with all curves drawn.
+        labels: one label per curve.
+        height: approximate height of the axes in points.
     """
-    ax.autoscale_view()  # limits are otherwise only brought up to date when drawn
+    ax.autoscale_view()  # otherwise matplotlib updates the limits only when it draws
     readable_ticks(ax)
     to_axes = ax.transScale + ax.transLimits
     homes = [float(to_axes.transform((0.0, label.y))[1]) for label in labels]
@@ -113,21 +113,22 @@ def mark_ends(ax: Axes, labels: Sequence[EndLabel], height: float) -> None:
                 "color": label.color,
                 "linewidth": 0.8,
                 "shrinkB": 0,
-                "relpos": (0, 0.5),  # to the text's left end; by default the line crosses it
+                "relpos": (0, 0.5),  # the line ends at the text's left end and does not cross it
             },
         )
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move places apart until neighbours are a gap from each other, each as little as it can.
+    """Move places apart as little as possible until neighbours are at least a gap apart.
 
-    All stay between 0 and 0.97, below a title, if there is room for so many.
+    All places stay between 0 and 0.97, below the title, if there is room for all.
 
     Example:
         >>> [round(x, 6) for x in spread([0.5, 0.5, 0.9], gap=0.1)]
         [0.45, 0.55, 0.9]
     """
-    # Labels that touch, from below: each cluster is spaced evenly around its members' mean.
+    # Join labels that touch into clusters, from below. Each cluster is spaced evenly around the
+    # mean of its members' places.
     clusters: list[list[int]] = []
     for index in sorted(range(len(places)), key=lambda i: places[i]):
         cluster = [index]

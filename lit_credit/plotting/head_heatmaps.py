@@ -1,4 +1,4 @@
-"""One number a head, for every layer."""
+"""Heat maps with one number per attention head and layer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,22 +25,22 @@ from lit_credit.plotting.short_names import short_names
 __all__ = ["HeadPanel", "head_heatmaps"]
 
 Layers = Mapping[str, Sequence[float]]
-"""Name of a layer to one number a head."""
+"""Name of a layer to one number per head."""
 
 _CELL = (0.62, 0.42)
-"""Inches that a number of four digits needs."""
+"""Width and height of a number of four digits, in inches."""
 _LETTER = 0.1
-"""Inches of a title's letter."""
+"""Width of a title's letter, in inches."""
 _WIDEST, _LARGEST = 18.0, 40.0
 
 
 class HeadPanel(NamedTuple):
-    """How a quantity is shown: its title, and the colours' range.
+    """Title and colour range of a panel.
 
     Attributes:
         title: the quantity and its unit.
-        signed: colours from -1 to 1, as of a cosine; else from 0 to the largest value.
-        at_least: what the colours reach at least.
+        signed: colours from -1 to 1, as for a cosine; else from 0 to the largest value.
+        at_least: the colours reach at least to this value.
     """
 
     title: str
@@ -51,18 +51,18 @@ class HeadPanel(NamedTuple):
 def head_heatmaps(
     maps: Mapping[HeadPanel, Layers], *, title: str, columns: Sequence[str] | None = None
 ) -> Figure:
-    """Heat maps, layers downwards and heads across, with every number in its cell.
+    """Draw heat maps, layers downwards and heads across, with every number in its cell.
 
-    An undefined value says n/a on grey. Of more heads or layers than fit a figure of 40 inches the
-    numbers are left out.
+    An undefined value is a grey cell with n/a. If heads and layers need a figure larger than 40
+    inches, the numbers are left out.
 
     Args:
-        maps: for each quantity the layers, in forward order, and their heads' numbers.
-        title: of the figure.
-        columns: what the numbers of a row are called; None counts heads.
+        maps: for each quantity the layers in forward order, with the numbers of their heads.
+        title: title of the figure.
+        columns: names of the numbers in a row; None numbers the heads.
 
     Returns:
-        The figure, one panel a quantity; a panel without layers says n/a.
+        The figure, one panel per quantity; a panel without layers says n/a.
 
     Example:
         >>> figure = head_heatmaps({HeadPanel("entropy"): {"attention": [0.5, 1.0]}}, title="")

@@ -1,4 +1,4 @@
-"""A quantity of every layer over training."""
+"""Curves of a quantity over training, one per layer."""
 
 from collections.abc import Sequence
 
@@ -37,25 +37,25 @@ def layer_curves(
     log: bool = True,
     span: float = 0.0,
 ) -> Figure:
-    """One curve a layer over epochs, coloured from the first layer (dark) to the last (light).
+    """Draw one curve per layer over epochs, coloured from the first layer (dark) to the last.
 
-    Rows taken several times in an epoch are drawn over optimizer steps. What is not finite, or not
-    positive on a log axis, is a gap.
+    If an epoch has several rows, the x axis shows optimizer steps. Values that are not finite, or
+    not positive on a log axis, are gaps.
 
     Args:
         rows: rows of a history.
-        prefix: what the tags begin with, for example ``residual/norm/``.
+        prefix: prefix of the tags, for example ``residual/norm/``.
         names: names for the layers, in the order of their tags; by default the rest of the tag.
         ylabel: the quantity and its unit.
-        title: of the figure.
+        title: title of the figure.
         log: draw a logarithmic axis.
-        span: least extent of a linear axis, so that rounding is not magnified.
+        span: smallest extent of a linear axis, so that rounding is not magnified.
 
     Returns:
         The figure; it says n/a if no row has such a tag.
 
     Raises:
-        ValueError: if there are not as many names as layers.
+        ValueError: if the numbers of names and layers differ.
 
     Example:
         >>> rows = [{"step": e, "epoch": e, "name": "", "values": {"a/L00": e}} for e in (1, 2)]
@@ -102,12 +102,12 @@ def _abscissa(rows: Sequence[Row]) -> tuple[str, str]:
 
 
 def _depth_colors(count: int) -> list[str]:
-    # The light end of the map is left out: on white it cannot be seen.
+    # The light end of the map is left out: it is invisible on white.
     return [to_hex(mpl.colormaps["viridis"](x)) for x in np.linspace(0.0, 0.8, max(count, 1))][
         :count
     ]
 
 
 def _dot(values: Sequence[float]) -> float:
-    """Markers where there are few points: a single one has no line."""
+    """Size of markers, drawn if there are few points: a single point has no line."""
     return 4 if len(values) <= 15 else 0

@@ -1,4 +1,4 @@
-"""Names as short as figures want them."""
+"""Shortening names of submodules for figures."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,10 @@ __all__ = ["short_names"]
 
 
 def short_names(names: Iterable[str]) -> list[str]:
-    """Dotted names without the leading parts that all of them have, but not with a bare number.
+    """Dotted names without their shared leading parts; no name begins with a bare number.
 
     Args:
-        names: of submodules.
+        names: names of submodules.
 
     Example:
         >>> short_names(["model.encoder.0.attn", "model.decoder.0.attn"])

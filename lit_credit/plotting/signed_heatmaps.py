@@ -1,4 +1,4 @@
-"""Matrices as images whose colours tell above zero from below."""
+"""Heat maps of matrices with positive and negative entries."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,20 +15,20 @@ __all__ = ["SignedMap", "draw_signed", "signed_heatmaps"]
 
 _LARGEST = 40.0
 _LETTER, _LINE = 0.085, 0.22
-"""Inches of a name's letter, and of a row or column with a name."""
+"""Width of a name's letter, and of a row or column with a name, in inches."""
 _MOST_NAMES = 40
 
 
 class SignedMap(NamedTuple):
-    """A matrix and what its rows and columns are.
+    """A matrix with labels for its rows and columns.
 
     Attributes:
         values: (rows, columns); NaN is grey.
-        xlabel: what the columns are.
-        ylabel: what the rows are.
-        columns: their names, written if there are at most 40; None counts them.
-        rows: their names, likewise.
-        saturation: share of the magnitudes that the colours tell apart; those above look alike.
+        xlabel: label of the columns.
+        ylabel: label of the rows.
+        columns: names of the columns, written if there are at most 40; None numbers them.
+        rows: names of the rows, likewise.
+        saturation: quantile of the magnitudes at which the colours saturate.
     """
 
     values: Tensor
@@ -40,13 +40,13 @@ class SignedMap(NamedTuple):
 
 
 def signed_heatmaps(maps: Mapping[str, SignedMap], *, title: str) -> Figure:
-    """Matrices side by side, blue above zero, red below, white at zero.
+    """Draw matrices side by side, blue above zero, red below, white at zero.
 
-    Each has colours of its own, up to its largest magnitude if nothing else is asked for.
+    Each matrix has its own colour range: up to its largest magnitude, or to its ``saturation``.
 
     Args:
         maps: title of a panel to its matrix.
-        title: of the figure.
+        title: title of the figure.
 
     Returns:
         The figure, a colour bar at each panel; it says n/a without maps.
@@ -102,5 +102,5 @@ def draw_signed(ax: Axes, shown: SignedMap) -> None:
 
 
 def _named(names: Sequence[str] | None) -> Sequence[str]:
-    """Those that are written."""
+    """The names to write: all if there are at most 40, else none."""
     return names if names is not None and len(names) <= _MOST_NAMES else ()

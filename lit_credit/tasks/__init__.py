@@ -1,4 +1,4 @@
-"""What a batch means: inputs, loss, metrics."""
+"""Tasks: the inputs, loss and metrics of a batch."""
 
 from typing import TYPE_CHECKING
 

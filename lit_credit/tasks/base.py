@@ -1,4 +1,4 @@
-"""What a batch means."""
+"""The base class of tasks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -47,9 +47,9 @@ _LOSS = Headline(
 
 
 class Task(nn.Module, ABC):
-    """The meaning of a batch: what goes into the net, the loss, and what is measured.
+    """The meaning of a batch: the inputs of the net, the loss, and the metrics.
 
-    A rule knows nothing of labels; it asks its task.
+    A rule knows nothing about labels; it asks its task.
     """
 
     headline: ClassVar[Sequence[Headline]] = (_ACCURACY, _LOSS)
@@ -60,16 +60,16 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def inputs(self, batch: Any) -> tuple[Any, ...]:
-        """The positional arguments of the net's forward."""
+        """The positional arguments of the net's ``forward``."""
 
     @abstractmethod
     def loss(self, output: Tensor, batch: Any) -> Tensor:
-        """The scalar to descend on, a mean over the samples of the batch."""
+        """The scalar to minimise, a mean over the samples of the batch."""
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
-        """Fresh metrics by name, ``accuracy`` for example; the first one compares runs."""
+        """New metrics by name, such as ``accuracy``; runs are compared by the first one."""
 
     @abstractmethod
     def target(self, batch: Any) -> Any:
-        """What the metrics compare the output with."""
+        """The target that the metrics compare the output with."""

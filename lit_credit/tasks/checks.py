@@ -1,4 +1,4 @@
-"""Checks that a batch and a net's output have the form that a task reads."""
+"""Checking that a batch and the output of a net have the form that a task expects."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +14,13 @@ def entry(batch: Any, index: int, task: nn.Module, form: str = "(x, y)") -> Any:
     """An entry of a batch that is a tuple.
 
     Args:
-        batch: what the datamodule hands out.
-        index: of the entry.
-        task: that reads it, for the error.
-        form: what the task expects, for the error.
+        batch: batch of the datamodule.
+        index: index of the entry.
+        task: task that reads the batch, for the error.
+        form: form that the task expects, for the error.
 
     Raises:
-        ValueError: if the batch is a mapping, a tensor or a text, or has no such entry.
+        ValueError: if the batch has no such entry, or is a tensor or a text.
     """
     if isinstance(batch, Mapping):
         unreadable = index not in batch
@@ -40,7 +40,7 @@ def tensor_output(output: Any, task: nn.Module) -> Tensor:
     """The net's output, which must be a tensor.
 
     Raises:
-        ValueError: if it is a tuple, a mapping, or nothing.
+        ValueError: if it is not a tensor, such as a tuple, a mapping or None.
     """
     if not isinstance(output, Tensor):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One class per sample."""
+"""Classification with one class per sample."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +18,10 @@ _MAIN = ("logits", "out")
 
 
 class _MainAccuracy(MulticlassAccuracy):
-    """Of the first head of a net that has several."""
+    """Accuracy of the main head of a net with auxiliary heads."""
 
     def update(self, output: Any, target: Tensor) -> None:
-        """Add outputs (N, C), alone or with those of auxiliary heads."""
+        """Add outputs (N, C), alone or with outputs of auxiliary heads."""
         super().update(_heads(output)[0], target)
 
 
@@ -32,13 +32,13 @@ class Classification(Task):
         num_classes: classes C; the net's outputs are (N, C).
         loss: any module ``loss(output, target) -> scalar`` that averages over samples; None is
             cross-entropy.
-        one_hot: hand the loss one-hot rows (N, C) in the output's dtype instead of class indices,
-            as ``torch.nn.MSELoss`` wants.
-        aux_weight: weight w of auxiliary heads, for nets that return their outputs beside the main
-            one, all (N, C), in training or always: a tuple ``(output, aux, ...)``, as torchvision's
-            GoogLeNet and Inception, or a mapping ``{"out": output, "aux": aux}``. The loss is
-            ``loss(output) + w * sum of loss(aux)``; metrics look at the main output. None refuses
-            such outputs.
+        one_hot: pass one-hot rows (N, C) in the output's dtype to the loss instead of class
+            indices; ``torch.nn.MSELoss`` needs them.
+        aux_weight: weight w of auxiliary heads. For nets that return the outputs of auxiliary heads
+            beside the main output, all (N, C), in training or always: as a tuple
+            ``(output, aux, ...)``, like torchvision's GoogLeNet and Inception, or as a mapping
+            ``{"out": output, "aux": aux}``. The loss is ``loss(output) + w * sum of loss(aux)``;
+            metrics use the main output. None refuses such outputs.
 
     Raises:
         ValueError: if ``num_classes`` is below 1 or ``aux_weight`` below 0.
@@ -117,7 +117,7 @@ class Classification(Task):
 
 
 def _heads(output: Any) -> list[Tensor]:
-    """The main output and those of auxiliary heads, of a net that has some."""
+    """The main output, followed by the outputs of auxiliary heads if there are any."""
     if isinstance(output, Mapping):
         aux = [name for name in output if "aux" in str(name)]
         main = [name for name in (*_MAIN, *output) if name in output and name not in aux]

@@ -1,4 +1,4 @@
-"""A task that every member of an ensemble has."""
+"""The task of an ensemble: the same task for every member."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ class MemberMetric(Metric):
     """A metric of one member's output.
 
     Args:
-        metric: compares an output with a target.
-        index: of the member.
+        metric: metric that compares an output with a target.
+        index: index of the member.
     """
 
     full_state_update = False
@@ -33,11 +33,11 @@ class MemberMetric(Metric):
         self.metric.update(output[self.index], target)
 
     def compute(self) -> Any:
-        """What the metric computes."""
+        """The value of the metric."""
         return self.metric.compute()
 
     def reset(self) -> None:
-        """Forget the metric's state too."""
+        """Reset the inner metric too."""
         super().reset()
         self.metric.reset()
 
@@ -45,13 +45,13 @@ class MemberMetric(Metric):
 class EachMember(Task):
     """The task of each net of a :class:`lit_credit.models.Ensemble`.
 
-    The loss is the SUM of the members' losses, so that the gradient of a member's parameters is
-    what it would be alone. The metric ``exact`` of member 3 is ``exact/M03``.
+    The loss is the SUM of the members' losses, so that the gradient of a member's parameters is the
+    same as for that member alone. The metric ``exact`` of member 3 is ``exact/M03``.
 
     Args:
-        task: of one member.
-        members: E.
-        metrics: those of the task that are measured of each member; None takes all.
+        task: task of one member.
+        members: number E of members.
+        metrics: names of the task's metrics to measure for each member; None takes all.
 
     Raises:
         ValueError: if the task has no such metric.
@@ -79,7 +79,7 @@ class EachMember(Task):
         self.measured = known if metrics is None else metrics
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
-        """Those of the task, the same for all members."""
+        """The inputs of the task, the same for all members."""
         return self.task.inputs(batch)
 
     def loss(self, output: Tensor, batch: Any) -> Tensor:
@@ -97,7 +97,7 @@ class EachMember(Task):
         return losses.sum()
 
     def metrics(self) -> dict[str, Metric]:
-        """One of each kind a member."""
+        """Every measured metric, once per member."""
         return {
             f"{name}/M{index:02d}": MemberMetric(self.task.metrics()[name], index)
             for name in self.measured
@@ -105,5 +105,5 @@ class EachMember(Task):
         }
 
     def target(self, batch: Any) -> Any:
-        """That of the task."""
+        """The target of the task."""
         return self.task.target(batch)

@@ -1,4 +1,4 @@
-"""The symbol that follows each position of a sequence."""
+"""Predicting the symbol that follows each position of a sequence."""
 
 import math
 from typing import Any
@@ -67,10 +67,10 @@ class BitsPerCharacter(_MeanLoss):
 
 
 class NextToken(Task):
-    """Batches ``(x, y)`` of symbols (N, T) and of what follows each; cross-entropy in nats.
+    """Batches ``(x, y)`` of symbols (N, T) and their following symbols; cross-entropy in nats.
 
-    The loss is a mean over all positions of all samples; perplexity and bits per character are
-    made of it.
+    The loss is a mean over all positions of all samples. Perplexity and bits per character are
+    computed from the same mean.
 
     Example:
         >>> batch = torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.long)
@@ -86,7 +86,7 @@ class NextToken(Task):
         """The loss of logits (N, T, V) on the batch.
 
         Raises:
-            ValueError: if the logits' first dimensions are not those of the symbols.
+            ValueError: if the first dimensions of the logits are not those of the symbols.
         """
         target, output = entry(batch, 1, self), tensor_output(output, self)
         if output.shape[:-1] != target.shape:

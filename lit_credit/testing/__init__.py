@@ -1,4 +1,4 @@
-"""Checks for authors of diagnostics outside of this package; needs no test framework."""
+"""Checks for authors of diagnostics in other packages; they need no test framework."""
 
 from lit_credit.testing.check import SmallNet, check_diagnostic
 from lit_credit.testing.modules import KINDS

@@ -1,4 +1,4 @@
-"""The contract of a diagnostic, for its author: training is not changed by one bit."""
+"""Checking that a diagnostic does not change training by a single bit."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -40,7 +40,7 @@ class SmallNet(nn.Module):
 
 
 class Features(LightningDataModule):
-    """24 rows to train on and 12 to validate."""
+    """24 rows for training and 12 for validation."""
 
     def _loader(self, rows: int, seed: int, shuffle: bool) -> Any:
         generator = torch.Generator().manual_seed(seed)
@@ -56,7 +56,7 @@ class Features(LightningDataModule):
 
 
 class _Setting(NamedTuple):
-    """A training without the diagnostic; hashable, so that it runs once."""
+    """The arguments of a training; hashable, so that each runs once without the diagnostic."""
 
     kind: str
     net: Callable[[], nn.Module]
@@ -77,34 +77,35 @@ def check_diagnostic(
     epochs: int = 1,
     together: bool = True,
 ) -> int:
-    """Train with and without a diagnostic, and compare to the bit.
+    """Train with and without a diagnostic, and compare the results bit by bit.
 
-    The modules are of every kind: foreign ones with automatic and manual optimization, with a
-    ``batch_loss`` of their own, with a ``loss`` that the diagnostic is given, and every rule. Their
-    nets keep state in a buffer, an attribute, containers, a parameter that the forward pass writes
-    to, generators of torch, numpy and python, objects, hooks. Foreign modules also move a momentum
+    There are several kinds of modules: foreign modules with automatic or manual optimization, with
+    their own ``batch_loss``, or with a ``loss`` that the diagnostic is given; and every rule. Their
+    nets keep state in buffers, attributes, containers, parameters that the forward pass writes to,
+    generators of torch, numpy and python, objects and hooks. Foreign modules also move a momentum
     encoder in each step, change the learning rate, and write to their loggers in every way.
-    Compared are weights, buffers, all other state that can be seen, the random states of the
-    process, and the points that the module has logged.
+    The check compares weights, buffers, all other visible state, the random states of the process,
+    and the points that the module has logged.
 
     Args:
-        make_diagnostic: makes a new callback; called with ``loss``, a function, where the module's
-            loss is to be given, so it must take one if the diagnostic has one. Let it measure
-            often: ``partial(MyDiagnostic, every_n_steps=1)``.
-        net: makes the net, with ``credit_units`` and ``readout`` where rules train it.
-        data: makes the datamodule: batches (x, y) with the net's input and classes.
-        kinds: of modules, of :data:`lit_credit.testing.KINDS`.
-        states: where nets keep state, of :data:`lit_credit.testing.STATES`.
-        classes: of the data.
-        epochs: to train.
-        together: one net with all states for each kind of module; False trains one net for each
-            state, which takes that many times as long and shows a state that hides another.
+        make_diagnostic: makes a new callback. If the diagnostic has a ``loss``, it must accept one:
+            for some kinds of modules it is called with ``loss``, a function. Let it measure often:
+            ``partial(MyDiagnostic, every_n_steps=1)``.
+        net: makes the net, with ``credit_units`` and ``readout`` if rules train it.
+        data: makes the datamodule: batches (x, y) that fit the net's input and classes.
+        kinds: kinds of modules, from :data:`lit_credit.testing.KINDS`.
+        states: places where nets keep state, from :data:`lit_credit.testing.STATES`.
+        classes: number of classes in the data.
+        epochs: number of epochs to train.
+        together: train one net with all states for each kind of module. False trains one net for
+            each state: slower in proportion, but no state can hide another.
 
     Returns:
-        How many combinations of a kind of module and a state were compared.
+        Number of compared combinations of a kind of module and a state.
 
     Raises:
-        AssertionError: naming the diagnostic, the kind of module, and what differs.
+        AssertionError: if anything differs; names the diagnostic, the kind of module and the
+            difference.
 
     Example:
         >>> from functools import partial
@@ -125,7 +126,7 @@ def check_diagnostic(
 
 
 def _made(make: Callable[..., Callback], kind: str) -> Callback:
-    """With a loss, where the kind of module wants one and the diagnostic has one."""
+    """Make the diagnostic, with a loss if the kind of module needs one and it accepts one."""
     made = make()
     takes_loss = offers(made, DiagnosticProtocol.loss)
     if kind == "given_loss" or (kind == "manual" and takes_loss):
@@ -139,7 +140,7 @@ def _bare(setting: _Setting) -> dict[str, str]:
 
 
 def _fit(setting: _Setting, *callbacks: Callback) -> dict[str, str]:
-    """Everything that there is to see after a training."""
+    """Train, and return all visible state afterwards."""
     logger = RecordingLogger()
     with preserved_rng(), TemporaryDirectory() as folder:
         module = _module(setting)

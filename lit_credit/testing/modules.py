@@ -18,12 +18,12 @@ __all__ = ["KINDS", "RecordingLogger", "given_loss"]
 
 
 class _Foreign(LightningModule):
-    """A project that knows nothing of lit_credit, and does in a step what such projects do."""
+    """A module of a project without lit_credit, with the usual side effects of a training step."""
 
     def __init__(self, net: nn.Module, classes: int) -> None:
         super().__init__()
         self.net = net
-        # A momentum encoder of the whole net, which each step moves before it computes the loss.
+        # A momentum encoder of the whole net. Each step moves it before it computes the loss.
         self.target = nn.ParameterList(
             [nn.Parameter(p.detach().clone(), requires_grad=False) for p in net.parameters()]
         )
@@ -38,7 +38,7 @@ class _Foreign(LightningModule):
         return self.net(x)
 
     def loss_of(self, batch: Any) -> Tensor:
-        """Move the target, compute the loss, and say so to every logger in every way."""
+        """Move the target, compute the loss, and log it to every logger in every way."""
         for kept, parameter in zip(self.target, self.net.parameters(), strict=True):
             kept.data.mul_(0.9).add_(parameter.data, alpha=0.1)
         x, y = batch
@@ -116,18 +116,19 @@ KINDS: Mapping[str, Callable[[nn.Module, int], LightningModule]] = {
     "BlockFA": partial(_rule, BlockFA),
     "FrozenUnits": partial(_rule, FrozenUnits),
 }
-"""How a module is trained, and what makes one from a net and a number of classes.
+"""Kinds of modules; each value makes a module from a net and a number of classes.
 
-``automatic`` and ``manual`` optimization of foreign modules, a manual one with a ``batch_loss`` of
-its own (``own_loss``), one whose diagnostic is given a ``loss``, and the rules.
+Foreign modules with ``automatic`` and ``manual`` optimization, a manual one with its own
+``batch_loss`` (``own_loss``), one whose diagnostic is given a ``loss`` (``given_loss``), and the
+rules.
 """
 
 
 class RecordingLogger(Logger):
-    """Keeps the points that it is given.
+    """A logger that keeps its points in memory.
 
     Attributes:
-        points: of each point the name and the value.
+        points: name and value of each point.
     """
 
     def __init__(self) -> None:
@@ -136,25 +137,25 @@ class RecordingLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Of the logger."""
+        """Name of the logger."""
         return "recorded"
 
     @property
     def version(self) -> str:
-        """Of the run."""
+        """Version of the run."""
         return "0"
 
     @property
     def experiment(self) -> Any:
-        """What users write to directly."""
+        """The object that users write to directly: the logger itself."""
         return self
 
     def add_scalar(self, tag: str, value: float, step: int = 0) -> None:
-        """As TensorBoard's."""
+        """Keep a point, as TensorBoard's writer does."""
         self.points.append((tag, float(value)))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Keep each as a point."""
+        """Keep each metric as a point."""
         self.points += [(name, float(value)) for name, value in metrics.items()]
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""All that can be seen of a module, by name."""
+"""Recording all visible state of a module by name, for comparisons bit by bit."""
 
 import random
 import types
@@ -19,11 +19,11 @@ _NUMBERS = (int, float, complex, str, bytes, type(None), torch.dtype, torch.devi
 
 
 def seen_state(module: nn.Module) -> dict[str, str]:
-    """A text for each thing that a module holds, equal only where the bits are.
+    """A text for each object that a module holds; two texts are equal only if the bits are.
 
-    Parameters, their gradients and ``requires_grad``, buffers, modes, hooks and what they close
-    over, attributes and what they refer to: numbers, tensors, arrays, containers, generators of
-    random numbers, and other objects by their attributes.
+    Includes parameters, their gradients and ``requires_grad``, buffers, modes, hooks with their
+    closures, and attributes with the objects that they refer to: numbers, tensors, arrays,
+    containers, generators of random numbers, and other objects by their attributes.
     """
     found: dict[str, str] = {}
     _look(module, "", found, {})
@@ -31,7 +31,7 @@ def seen_state(module: nn.Module) -> dict[str, str]:
 
 
 def random_states() -> dict[str, str]:
-    """Those of the process."""
+    """The random states of the process."""
     return {
         "random": repr(random.getstate()),
         "numpy.random": _bits_of(np.random.get_state()),  # noqa: NPY002
@@ -43,7 +43,7 @@ def _look(value: Any, name: str, found: dict[str, str], entered: dict[int, Any])
     if isinstance(value, _NUMBERS):
         found[name] = repr(value)
     elif id(value) not in entered:
-        entered[id(value)] = value  # which keeps the id its own
+        entered[id(value)] = value  # the reference keeps the id from being reused
         if isinstance(value, Tensor):
             found[name] = f"{_text(value)} {value.requires_grad}"
             if value.is_leaf and value.grad is not None:
@@ -54,7 +54,7 @@ def _look(value: Any, name: str, found: dict[str, str], entered: dict[int, Any])
             found[name] = state
         else:
             if name.endswith("_hooks") and isinstance(value, dict):
-                value = list(value.values())  # keys count all hooks of the process
+                value = list(value.values())  # the keys number all hooks of the process
             parts = _parts(value)
             if not parts:
                 found[name] = f"{type(value).__module__}.{type(value).__qualname__}"
@@ -85,7 +85,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
     parts = [
         (f".{name}", part)
         for name, part in members.items()
-        # What a cached property has computed is no state.
+        # The value of a cached property is not state.
         if name not in _SKIPPED
         and not isinstance(getattr(type(value), name, None), cached_property)
     ]

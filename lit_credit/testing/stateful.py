@@ -1,4 +1,4 @@
-"""Parts of nets that keep state in every place where nets keep state."""
+"""Nets that keep state in every place where nets can keep state."""
 
 import random
 from collections import deque
@@ -17,14 +17,14 @@ __all__ = ["STATES", "StatefulNet"]
 
 
 class _Part(nn.Module):
-    """Multiplies features by a number that depends on how often it has run, in any mode."""
+    """Multiplies features by a number that depends on the number of earlier runs, in any mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         number = self.advance(x.detach().float())
         return x * (1 + 0.1 * number) if x.is_floating_point() else x
 
     def advance(self, x: Tensor) -> Any:
-        """Change the state, and return a number of it."""
+        """Change the state, and return a number that depends on it."""
         raise NotImplementedError
 
 
@@ -84,7 +84,7 @@ class _Containers(_Part):
 
 
 class _Written(_Part):
-    """A parameter that each run writes to, past the version counter, and one that it replaces."""
+    """A parameter that each run writes to without a version count, and one that it replaces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class _Slotted:
 
 
 class _Object(_Part):
-    """A schedule that is stepped, as a dataclass, and an object with slots."""
+    """A schedule (a dataclass) that each run advances, and an object with slots."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _Object(_Part):
 
 
 class _Observer(_Part):
-    """The range of what has passed, as that of fake quantization."""
+    """A running range of the inputs, as in fake quantization."""
 
     low: Tensor
     high: Tensor
@@ -177,7 +177,7 @@ class _Observer(_Part):
 
 
 class _Membrane(_Part):
-    """A spiking neuron, whose membrane is None before the first run."""
+    """A spiking neuron; its membrane is None before the first run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ class _Membrane(_Part):
 
 
 class _Carry(_Part):
-    """Hidden state that goes on from one batch to the next."""
+    """Hidden state that is carried from one batch to the next."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class _Carry(_Part):
 
 
 class _Hooked(_Part):
-    """Hooks that count: in what one closes over, and in an object that one is bound to."""
+    """Two hooks that count their calls, one in its closure and one in the object of its method."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ class _Counter:
 
 
 class _SpectralNorm(_Part):
-    """A weight whose norm torch iterates at each access in training mode."""
+    """A weight whose norm torch refines at each access in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,15 +261,15 @@ STATES: dict[str, Callable[[], nn.Module]] = {
     "torch_generator": _TorchGenerator,
     "written_parameter": _Written,
 }
-"""Where a part of a net keeps state, and what makes the part. Each changes what the net returns."""
+"""Place of the state to the part that keeps it. Every state changes the output of the net."""
 
 
 class StatefulNet(nn.Module):
     """A net behind parts that change with every forward pass, in training and in eval mode.
 
     Args:
-        net: takes features (N, ...), or whole numbers, which the parts hand on as they are.
-        states: names of parts, of :data:`STATES`.
+        net: takes features (N, ...), or whole numbers, which the parts pass on unchanged.
+        states: names of parts, from :data:`STATES`.
     """
 
     def __init__(self, net: nn.Module, states: Sequence[str]) -> None:
@@ -278,24 +278,24 @@ class StatefulNet(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Any:
-        """What the net makes of what the parts make of x."""
+        """Pass x through the parts, then through the net."""
         for part in self.states.values():
             x = part(x)
         return self.net(x)
 
     @property
     def credit_units(self) -> list[str]:
-        """Those of the net."""
+        """The credit units of the net."""
         return self._names(NetProtocol.credit_units)
 
     @property
     def readout(self) -> list[str]:
-        """That of the net."""
+        """The readout of the net."""
         return self._names(NetProtocol.readout)
 
     @property
     def residual_stream(self) -> list[str] | None:
-        """That of the net, if it declares one."""
+        """The residual stream of the net, if it declares one."""
         return self._names(NetProtocol.residual_stream) or None
 
     def _names(self, member: Any) -> list[str]:

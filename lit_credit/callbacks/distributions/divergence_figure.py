@@ -1,4 +1,4 @@
-"""How a known distribution is learned."""
+"""The figure of ``ExactDivergence``: how a known distribution is learned."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class _Panel(NamedTuple):
     title: str
     ylabel: str
     levels: Sequence[tuple[str, str]]
-    """Tags of constants, and what stands beside their lines."""
+    """Tags of constants, and the texts beside their lines."""
 
 
 _PANELS = (
@@ -56,16 +56,17 @@ def divergence_figure(
     section: str = "divergence",
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Divergence, accuracy and memorized contexts over steps, with what bounds them as dashes.
+    """Draw divergence, accuracy and memorized contexts over steps, with dashed bounds.
 
-    Lines are means over seeds, bands go from the smallest to the largest; of the divergence, on a
-    logarithmic axis, the mean is geometric.
+    Lines are means over seeds, bands reach from the smallest to the largest seed. The divergence
+    has a logarithmic axis and a geometric mean.
 
     Args:
-        runs: label of an experiment to the histories ``exact_divergence`` of its runs, one a seed.
-        title: of the figure.
-        section: what the tags begin with.
-        colors: of some of the labels; the others have spare ones.
+        runs: label of an experiment to the histories ``exact_divergence`` of its runs, one per
+            seed.
+        title: title of the figure.
+        section: prefix of the tags.
+        colors: colours of some labels; the other labels get spare colours.
 
     Returns:
         The figure, three panels; one says n/a if no run has measured it.
@@ -118,5 +119,5 @@ def _draw_levels(ax: Axes, panel: _Panel, section: str, runs: Sequence[Sequence[
 
 
 def _short(value: float) -> str:
-    """Three digits, but of counts all that they have."""
+    """A number with three digits; from 1000 on with all digits, for counts."""
     return f"{value:,.0f}" if value >= 1000 else number_text(value)

@@ -1,4 +1,4 @@
-"""How well a known distribution is learned, without sampling."""
+"""The diagnostic ``ExactDivergence``: distance from a known distribution, without sampling."""
 
 import math
 from collections.abc import Sequence
@@ -23,24 +23,26 @@ __all__ = ["ExactDivergence"]
 
 
 class ExactDivergence(ContextDiagnostic):
-    r"""What the module makes of all contexts of a distribution that is known.
+    r"""Predictions of the module on all contexts of a known distribution.
 
-    The datamodule offers them by ``contexts()``, which returns (x, prior, rows): see
-    :class:`lit_credit.inspect.contexts.Contexts`. With q the module's softmax after each context:
+    The datamodule offers the contexts by ``contexts()``, which returns (x, prior, rows): see
+    :class:`lit_credit.inspect.contexts.Contexts`. Let q be the module's softmax after each context.
+    Logs
 
     - ``divergence/kl``: :math:`\mathrm{KL}(p \,\|\, q)` in nats, the mean over contexts by their
-      prior: by what the cross-entropy exceeds the entropy; ``divergence/kl_max``, the worst;
-    - ``divergence/kl_uniform``: the same of a q that knows nothing, log N - H;
-    - ``divergence/accuracy``: the expected top-1 accuracy, ``accuracy_max``, the best there is;
-    - ``divergence/margin``: logit of the likeliest symbol minus the best other one, mean by prior,
-      and ``margin_min``;
-    - ``divergence/memorized``: contexts whose likeliest symbol has the largest logit, of
-      ``contexts`` that there are;
-    - ``divergence/memorized_bound``, ``accuracy_bound``: what one layer of attention can at least,
-      :math:`H d_h + d` contexts; only of a module with one attention whose heads can be read
-      (:func:`read_heads`), or with several, all directly below one
-      submodule with a true attribute ``heads_in_parallel``, whose heads are then counted together;
-      meant for contexts that are equally likely and followed by one symbol.
+      prior. It is the excess of the cross-entropy over the entropy; ``divergence/kl_max`` is the
+      worst context;
+    - ``divergence/kl_uniform``: the same for a uniform q, log N - H;
+    - ``divergence/accuracy``: the expected top-1 accuracy; ``accuracy_max``: the best possible one;
+    - ``divergence/margin``: logit of the likeliest symbol minus the best other logit, mean by
+      prior; ``margin_min``: the smallest;
+    - ``divergence/memorized``: number of contexts whose likeliest symbol has the largest logit;
+      ``contexts``: the number of all contexts;
+    - ``divergence/memorized_bound``, ``accuracy_bound``: what one layer of attention can reach at
+      least, :math:`H d_h + d` contexts. Only for a module with one attention whose heads can be
+      read (:func:`read_heads`), or with several, all directly below one submodule with a true
+      attribute ``heads_in_parallel``; their heads are then counted together. The bound is meant for
+      equally likely contexts that are followed by one symbol.
 
     At the end of fit it draws divergence, accuracy and memorized contexts over training.
 
@@ -49,7 +51,7 @@ class ExactDivergence(ContextDiagnostic):
     See :class:`lit_credit.callbacks.ContextDiagnostic` for the other arguments.
 
     Args:
-        units: name of the attention that the bound is of; None takes the only one.
+        units: name of the attention for the bound; None takes the only one.
 
     Raises:
         ValueError: if one of ``units`` matches nothing.
@@ -70,12 +72,12 @@ class ExactDivergence(ContextDiagnostic):
     _associations: int | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Check that there are contexts, and find what the bound is of."""
+        """Check that there are contexts, and find the attention for the bound."""
         super().prepare(trainer, module)
         self._associations = self._bound(module)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """Check that the heads that the bound counts are those of the net; else leave it out."""
+        """Check that the heads in the bound are those of the net; otherwise leave the bound out."""
         few = chunk.few()
         if self._associations is None:
             return {}
@@ -90,7 +92,7 @@ class ExactDivergence(ContextDiagnostic):
             return {f"not proved, so there is no bound: {error}": math.nan}
 
     def update(self, chunk: Chunk) -> None:
-        """What the softmax makes of some contexts."""
+        """Add the quantities of some contexts."""
         logits, _ = chunk.logits()
         prior, rows = (part.to(logits.device).double() for part in chunk.contexts[1:])
         self._symbols = rows.shape[1]
@@ -98,7 +100,7 @@ class ExactDivergence(ContextDiagnostic):
             self.gathered.add(name, values)
 
     def compute(self) -> dict[str, float]:
-        """All of it."""
+        """All quantities over all contexts, and the bounds."""
         of = dict(self.gathered.items())
         prior = of["prior"]
         values = self._bounds(len(prior), self._symbols)
@@ -114,7 +116,7 @@ class ExactDivergence(ContextDiagnostic):
         except MisconfigurationException:
             if self.units is not None:
                 raise
-            return None  # no attention, or none that can be read
+            return None  # no attention whose heads can be read
         parent = layers[0].name.rpartition(".")[0]
         below = {layer.name.rpartition(".")[0] for layer in layers}
         together = asked(module.get_submodule(parent), LayerProtocol.heads_in_parallel, False)
@@ -137,7 +139,7 @@ class ExactDivergence(ContextDiagnostic):
 
 
 def _measured(logits: Tensor, prior: Tensor, rows: Tensor) -> dict[str, Tensor]:
-    """Every quantity, (M,), of contexts."""
+    """Every quantity of contexts, (M,) each."""
     target = rows.argmax(1)
     top, best = top_probability(logits, rows), rows.amax(1)
     return {

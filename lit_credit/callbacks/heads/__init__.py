@@ -1,4 +1,4 @@
-"""What the heads of an attention do: maps, scores, circuits, the gradient of their softmax."""
+"""Diagnostics of attention heads: maps, scores, circuits, the gradient of the softmax."""
 
 from lit_credit.callbacks.heads.attention_grid import attention_grid
 from lit_credit.callbacks.heads.attention_maps import AttentionMaps

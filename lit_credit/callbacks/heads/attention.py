@@ -1,4 +1,4 @@
-"""Which attention a diagnostic looks at, and what it is called."""
+"""Selecting and naming the attention that a diagnostic measures."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _MOST_ENTRIES = 2**22
-"""Of A that are measured at once: 32 MB in float64, and several times that in between."""
+"""Entries of A that are measured at once: 32 MB in float64, and several times that temporarily."""
 
 
 def head_tag(index: int) -> str:
@@ -33,20 +33,21 @@ def head_tag(index: int) -> str:
 def attention_by_label(
     module: LightningModule, calls: Sequence[AttentionCall], units: Sequence[str] | None
 ) -> dict[str, AttentionCall]:
-    """The recorded attention that a diagnostic is about, by what it is called in tags.
+    """The recorded attention that a diagnostic measures, by its label in tags.
 
-    That is the name of the submodule, below ``net`` if all are. One with ``returns_attention`` goes
-    by the name of the submodule that it is a part of, so that kinds of attention share their tags;
-    the second call under one name has a number, ``attention-1``.
+    The label is the name of the submodule, without ``net.`` if all names begin with it. A submodule
+    with ``returns_attention`` has the name of its parent as label, so that all kinds of attention
+    share their tags. A second call of a submodule has a number: ``attention-1``.
 
     Args:
         module: the module that ran.
-        calls: what was recorded.
-        units: names or glob patterns of the submodules to look at; None takes all.
+        calls: the recorded calls.
+        units: names or glob patterns of the submodules to measure; None takes all.
 
     Raises:
-        ValueError: if a pattern matches no submodule whose attention was seen, or one twice.
-        MisconfigurationException: if none was seen.
+        ValueError: if a pattern matches no submodule whose attention was seen, or a submodule is
+            matched twice.
+        MisconfigurationException: if no attention was seen.
     """
     check_recorded(module, calls)
     places = [_place(module, call.module) for call in calls]
@@ -69,35 +70,36 @@ def _place(module: LightningModule, name: str) -> str:
 
 
 def blocks_of(attention: Tensor) -> list[slice]:
-    """Samples of A (N, H, T, S) that are measured at once, so that float64 copies stay small."""
+    """Slices of the samples of A (N, H, T, S), so that float64 copies of a slice stay small."""
     rows = max(1, _MOST_ENTRIES // max(1, attention[:1].numel()))
     return [slice(start, start + rows) for start in range(0, len(attention), rows)]
 
 
 def softmax_or_nan(attention: Tensor, allowed: Tensor | None) -> Tensor:
-    """A (N, H, T, S), NaN throughout the heads of which a single row is no softmax.
+    """A (N, H, T, S), all NaN in every head that has a row which is not a softmax.
 
-    A row of another attention may sum to 1 by chance, and must not stand for its head; where the
-    samples pass in chunks, :func:`seen_as_softmax` of each tells about the others.
+    In attention that is not a softmax, single rows may sum to 1 by chance; they must not represent
+    their head. If the samples pass in chunks, combine :func:`seen_as_softmax` of all chunks.
     """
     heads = is_softmax(attention, allowed).all(0)
     return attention.detach().masked_fill(~heads[:, None, None].to(attention.device), torch.nan)
 
 
 def seen_as_softmax(attention: Tensor) -> Tensor:
-    """Which heads :func:`softmax_or_nan` has left, bool (1, H)."""
+    """Which heads :func:`softmax_or_nan` has not set to NaN, bool (1, H)."""
     return ~attention.isnan().flatten(2).any(-1).any(0, keepdim=True)
 
 
 def without_sinks(attention: Tensor, length: int, sinks: set[int]) -> Tensor:
-    """A (N, H, T, S) of the ``length`` keys that are positions, where all others are sinks.
+    """Remove the sinks of A (N, H, T, S), leaving the ``length`` keys that are positions.
 
-    These stand behind the positions, or before them; A is returned as it is otherwise.
+    The sinks must be all further keys, and lie behind the positions or before them. Otherwise A is
+    returned unchanged.
 
     Args:
         attention: A.
-        length: how many keys are positions.
-        sinks: keys that bring nothing of the input.
+        length: number of keys that are positions.
+        sinks: keys that carry nothing of the input.
     """
     more = attention.shape[-1] - length
     if more > 0 and sinks >= set(range(length, length + more)):

@@ -1,4 +1,4 @@
-"""Maps of attention, one a head."""
+"""The figure of attention maps, one per head."""
 
 from collections.abc import Mapping
 from textwrap import fill
@@ -17,19 +17,20 @@ __all__ = ["attention_grid"]
 
 _PANEL, _LARGEST = 1.9, 40.0
 _LETTER = 0.125
-"""Inches of a title's letter, and more than one of a label's."""
+"""Width of a title's letter in inches; letters of labels are narrower."""
 
 
 def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
-    r"""Attention as images, layers downwards and heads across.
+    r"""Draw attention as images, layers downwards and heads across.
 
-    Queries go down and keys to the right, in each image. Colours go from 0 (white) to the largest
-    weight of the head, which stands above it, by the square root, since the first queries of causal
-    attention have few keys to share among; what a query may not see is grey.
+    In each image, queries go down and keys to the right. Colours go from 0 (white) to the largest
+    weight of the head, which stands above the image. They follow the square root of the weight,
+    because the first queries of causal attention have few keys and so large weights. Keys that a
+    query may not see are grey.
 
     Args:
         maps: name of a layer to A (H, T, S), NaN where a query may not see a key.
-        title: of the figure.
+        title: title of the figure.
 
     Returns:
         The figure; it says n/a without maps.
@@ -63,7 +64,7 @@ def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
 
 
 def _wrapped(name: str) -> str:
-    """A dotted name in lines no longer than a panel is high."""
+    """A dotted name, broken into lines that are no longer than the height of a panel."""
     return fill(name.replace(".", ". "), int(_PANEL / _LETTER) + 3).replace(". ", ".")
 
 

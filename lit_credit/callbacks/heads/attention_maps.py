@@ -1,4 +1,4 @@
-"""Where every head looks."""
+"""The diagnostic ``AttentionMaps``: maps and entropies of attention heads."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -30,28 +30,28 @@ __all__ = ["AttentionMaps"]
 class AttentionMaps(ProbeDiagnostic):
     """The attention of every module and head: images of the probe's first sample, and entropies.
 
-    Logs ``attention/entropy/<module>/H00`` ..: nats, the mean over the samples and queries of the
-    probe, without queries that may see no key; NaN where attention is no softmax. Keys that bring
-    nothing of the input, as learned sinks, are keys; where the first or last ones are,
-    ``attention/sink/<module>/H00`` .. is their share of the attention. The figure shows the first
-    sample of the last measurement, one map a head, coloured from 0 to the head's own largest
-    weight, by the square root.
+    Logs ``attention/entropy/<module>/H00`` ..: the entropy in nats, the mean over the samples and
+    queries of the probe, without queries that may see no key; NaN if the attention is not a
+    softmax. Keys that carry nothing of the input, such as learned sinks, count as keys. If they are
+    the first or last keys, ``attention/sink/<module>/H00`` .. is their share of the attention. The
+    figure shows the first sample of the last measurement, one map per head. Colours go from 0 to
+    the head's own largest weight and follow the square root of the weight.
 
     Costs one forward on ``n_samples`` rows, and holds A of all modules for the rows of a chunk: 4 n
     H T S bytes each in float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other
     arguments.
 
     Args:
-        draw_each: draw the figure at every measurement, and not only at the end; TensorBoard keeps
-            them by step, the folder the last one.
-        n_samples: rows of the probe, the first ones of the data; None takes 16, or all if there are
+        draw_each: draw the figure at every measurement, not only at the end. TensorBoard keeps the
+            figure of every step, the folder keeps the last one.
+        n_samples: rows of the probe, the first rows of the data; None takes 16, or all if there are
             fewer.
         units: names or patterns of the attention modules; None takes all that are seen.
 
     Raises:
         ValueError: if one of ``units`` matches no attention that was seen.
-        MisconfigurationException: before the first step, if no attention is seen, or what was seen
-            has other axes than heads, queries and keys.
+        MisconfigurationException: before the first step, if no attention is seen, or if its axes
+            are not heads, queries and keys.
 
     Example::
 
@@ -94,20 +94,20 @@ class AttentionMaps(ProbeDiagnostic):
         self._sinks: dict[str, list[int]] = {}
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """That A is heads, queries, keys, and which keys are sinks."""
+        """Check that the axes of A are heads, queries and keys; find the keys that are sinks."""
         with torch.no_grad():
             proof = prove_attention(self, chunk.module, chunk.few().loss, self.units)
         self._sinks = {label: sorted(keys) for label, keys in proof.sinks.items() if keys}
         return proof.proved
 
     def reset(self) -> None:
-        """Forget the chunks; the maps of the measurement before stay until there are new ones."""
+        """Forget the chunks; the maps of the last measurement stay until there are new maps."""
         super().reset()
         self._is_first = True
         self._sound: dict[str, Tensor] = {}
 
     def update(self, chunk: Chunk) -> None:
-        """Entropies and shares (N, H, T) of a chunk; keeps the maps of the probe's first sample."""
+        """Add entropies and shares (N, H, T) of a chunk; keep the maps of the first sample."""
         module = chunk.module
         with torch.no_grad(), recorded_attention(module) as calls:
             chunk.loss()
@@ -126,10 +126,10 @@ class AttentionMaps(ProbeDiagnostic):
             self._is_first = False
 
     def compute(self) -> dict[str, float]:
-        """``entropy/<module>/H..``, and ``sink/<module>/H..`` where there are sinks."""
+        """``entropy/<module>/H..``, and ``sink/<module>/H..`` if there are sinks."""
         found = {}
         for tag, values in self.gathered.items():
-            # Of a head that is no softmax in one chunk nothing is known in another.
+            # A head that is not a softmax in one chunk is undefined in all chunks.
             sound = self._sound[tag.partition("/")[2]]
             known = values.masked_fill(~sound[..., None], torch.nan)
             for index, head in enumerate(known.unbind(1)):

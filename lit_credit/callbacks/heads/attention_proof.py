@@ -1,4 +1,4 @@
-"""Whether what was seen as attention has the axes heads, queries and keys."""
+"""Checking that recorded attention has the axes heads, queries and keys."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,11 +32,11 @@ _MOST_SINKS = 4
 
 
 class AttentionProof(NamedTuple):
-    """What :func:`prove_attention` found.
+    """The result of :func:`prove_attention`.
 
     Attributes:
         proved: statement to number, for the first row of the history.
-        sinks: by label, the first or last keys that bring nothing of the input: sinks, or keys and
+        sinks: by label, the first or last keys that carry nothing of the input: sinks, or keys and
             values that are parameters.
     """
 
@@ -51,30 +51,31 @@ def prove_attention(
     units: Sequence[str] | None,
     keys: int | None = None,
 ) -> AttentionProof:
-    """Check by numbers that the attention that a diagnostic looks at is (N, H, T, S).
+    """Check numerically that the attention that a diagnostic measures is (N, H, T, S).
 
-    - H is the number of heads that the submodule, one around it, or its ``config`` tells;
-    - a position of the submodule's output depends on one sample and query of A alone, and another
-      position on another one;
-    - where every query looks at key s alone, two queries see the same part of the submodule's
-      input, and another part where they look at another key.
+    - H is the number of heads that an attribute of the submodule, of a module around it, or of its
+      ``config`` states.
+    - A position of the submodule's output depends on a single sample and query of A, and another
+      position on another one.
+    - If every query looks at key s alone, two queries see the same part of the submodule's input;
+      if they look at another key, they see another part.
 
-    Where this cannot be decided, because a whole net is one submodule, attention is believed that
-    ``scaled_dot_product_attention`` or a submodule with ``returns_attention`` computes. Costs
-    three or four forward passes, and small backward passes inside each attention.
+    If a whole net is one submodule, this cannot be decided. Then attention from
+    ``scaled_dot_product_attention`` or from a submodule with ``returns_attention`` is accepted.
+    Costs three or four forward passes, and small backward passes inside each attention.
 
     Args:
         callback: the diagnostic, for errors.
         module: the module.
-        run: runs it on the probe.
-        units: of the diagnostic, see :func:`attention_by_label`.
-        keys: how many keys are positions, None takes the number of queries; where S is larger, the
-            keys at both ends are asked too.
+        run: runs the module on the probe.
+        units: units of the diagnostic, see :func:`attention_by_label`.
+        keys: number of keys that are positions; None takes the number of queries. If S is larger,
+            the keys at both ends are checked too.
 
     Raises:
         ValueError: see :func:`lit_credit.callbacks.heads.attention.attention_by_label`.
-        MisconfigurationException: if no attention is seen, or one has other axes. It names the
-            submodule, the shape, what is wrong, and the ``units`` that passed.
+        MisconfigurationException: if no attention is seen, or an attention has other axes. The
+            error names the submodule, the shape, the fault, and the ``units`` that passed.
     """
     with recorded_attention(module) as calls:
         run()
@@ -106,7 +107,7 @@ def prove_attention(
 
 @dataclass(eq=False)
 class _Case:
-    """An attention on trial."""
+    """An attention that is being checked."""
 
     label: str
     call: AttentionCall
@@ -130,7 +131,7 @@ class _Case:
             self.keys = sorted({*self.keys, *ends})
 
     def hear(self, answer: Answer | None) -> None:
-        """Take the answer for the first of ``keys``; where there is none, ask a module around."""
+        """Take the answer for the first of ``keys``; without one, ask the enclosing module next."""
         if answer is None or answer.problem == NO_OUTPUT:
             self.unseen = not self.place
             self.place = self.place.rpartition(".")[0]
@@ -154,11 +155,11 @@ class _Case:
 
     @property
     def is_believed(self) -> bool:
-        """Whether numbers left open what the axes are."""
+        """Whether the numerical check could not decide what the axes are."""
         return self.unseen or any(answer.problem for answer in self.answers.values())
 
     def heads(self, module: LightningModule) -> tuple[str, int] | None:
-        """H as a submodule tells, the innermost one that does, and its name."""
+        """Name and number of heads of the innermost module that states this number."""
         name = self.call.module
         while True:
             heads = number_of_heads(module.get_submodule(name))
@@ -169,7 +170,7 @@ class _Case:
             name = name.rpartition(".")[0]
 
     def problem(self, module: LightningModule) -> str | None:
-        """Why A is something else than (N, H, T, S), None if it is not."""
+        """Why A is not (N, H, T, S); None if it is."""
         heads, seen = self.heads(module), self.call.weights.shape[1]
         if heads is not None and heads[1] != seen:
             return f"its second dimension is {seen}, and {heads[0]!r} has {heads[1]} heads"

@@ -1,4 +1,4 @@
-"""How heads share samples."""
+"""The figure of head attribution: margins by sample, and accuracies."""
 
 import math
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ _WHOLE = ("heads", "rest", "group")
 
 
 def attribution_figure(margins: Tensor, accuracy: Mapping[str, float], *, title: str) -> Figure:
-    """Margins of every part on every sample, and beside them how often each part is right.
+    """Draw the margin of every part on every sample, and beside it the accuracy of every part.
 
     Args:
-        margins: (parts, samples), above 0 where a part by itself is right.
-        accuracy: name of a part to its accuracy, in the order of ``margins``; those of ``heads``,
-            ``rest`` and ``group``, which are no single heads, are grey.
-        title: of the figure.
+        margins: (parts, samples), above 0 where the part alone is right.
+        accuracy: name of a part to its accuracy, in the order of ``margins``. The parts ``heads``,
+            ``rest`` and ``group``, which are not single heads, are grey.
+        title: title of the figure.
 
     Returns:
         The figure: an image, and bars in line with its rows.
 
     Raises:
-        ValueError: if there are not as many names as rows.
+        ValueError: if the numbers of names and rows differ.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Proof that what heads are said to add to the logits is what they add."""
+"""Proving that heads add to the logits what ``HeadAttribution`` says."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,22 +24,22 @@ def prove_attribution(
     unembedding: str,
     position: int,
 ) -> dict[str, float]:
-    """Check on few rows all that :func:`head_logits` assumes.
+    """Check on a few rows all assumptions of :func:`head_logits`.
 
-    That heads as read give the output of their attention, that this output arrives, as it is, in
-    front of the final norm, and that the loss asks the unembedding for the targets.
+    The heads as read give the output of their attention; this output arrives unchanged in front of
+    the final norm; and the loss asks the unembedding for the targets.
 
     Args:
         chunk: rows of the probe.
-        units: attention modules, None takes all.
+        units: attention modules; None takes all.
         unembedding: name of the ``nn.Linear`` that makes the logits.
-        position: the one that predicts, where there is one target a sample.
+        position: the position that predicts, if there is one target per sample.
 
     Returns:
-        What was proved, to its largest relative error.
+        Each proved statement, with its largest relative error.
 
     Raises:
-        MisconfigurationException: if one of these is not so.
+        MisconfigurationException: if one of the assumptions fails.
     """
     module, few = chunk.module, chunk.few()
     if not (targets_of(module, few.batch) >= 0).any():
@@ -60,9 +60,10 @@ def prove_attribution(
 
 
 def _alone(few: Chunk, unembedding: str, proved: ProvedHeads) -> dict[str, float]:
-    """That the loss joins these logits with no others, as the mean over two heads does.
+    """Check that the loss uses these logits alone; a mean over two output heads would not.
 
-    With the logits held, all attention is disturbed: the slope of the loss at them must stay.
+    The logits are held and all attention is disturbed. The slope of the loss at the logits must
+    not change.
     """
     module, generator = few.module, torch.Generator().manual_seed(0)
     noise = {}
@@ -86,7 +87,7 @@ def _alone(few: Chunk, unembedding: str, proved: ProvedHeads) -> dict[str, float
 
 
 def _arrival(few: Chunk, reading: Reading, proved: ProvedHeads) -> dict[str, float]:
-    """That the outputs of all attention arrive at the stream."""
+    """Check that the outputs of all attention arrive at the stream."""
     module = few.module
     points = writing_points(module, proved)
     attention = {point: name for name, point in points.items()}

@@ -1,4 +1,4 @@
-"""When copying is learned, and when the circuits of two layers meet."""
+"""The figure of ``CircuitMatching``: copying errors and matches of circuits over steps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ _SIZE = (16.0, 8.6)
 
 
 class _Curve(NamedTuple):
-    """One curve of a panel: over one run or several of one experiment."""
+    """One curve of a panel, from one or several runs of an experiment."""
 
     seeds: Sequence[Histories]
     tag: str
@@ -50,7 +50,7 @@ class _Panel(NamedTuple):
     curves: Sequence[_Curve]
     limits: tuple[float, float] | None = None
     null: Sequence[tuple[str, str, str]] = ()
-    """Tags of a null's level and spread, and the colour of the curve that it is for."""
+    """Tags of the level and spread of a null model, and the colour of its curve."""
 
 
 def circuit_figure(
@@ -62,24 +62,24 @@ def circuit_figure(
     section: str = "circuits",
     colors: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Errors, and how the QK circuits of a layer match the OV circuits of earlier ones, over steps.
+    """Draw errors, and the match of QK circuits with earlier OV circuits, over steps.
 
-    Five panels: errors in and out of distribution, where a run has copied; the diagonal score z of
-    the best pair of heads; the match of their subspaces; the token mismatch; the match of the
-    embedding's subspace with that of the first layer's OV circuits. Lines are means over seeds,
-    bands go from the smallest to the largest. Dashed lines are what unrelated circuits would have,
-    and grey bands two of their standard deviations to each side. A quantity that no run has
-    measured says n/a.
+    There are five panels: errors in and out of distribution, if a run has copied; the diagonal
+    score z of the best pair of heads; the match of their subspaces; the token mismatch; the match
+    of the embedding's subspace with that of the first layer's OV circuits. Lines are means over
+    seeds, bands reach from the smallest to the largest seed. Dashed lines are the level of
+    unrelated circuits; bands around them reach two of their standard deviations to each side. A
+    quantity that no run has measured says n/a.
 
     Args:
-        runs: label of an experiment to the histories of its runs, one run a seed: ``metrics`` and
+        runs: label of an experiment to the histories of its runs, one run per seed: ``metrics`` and
             ``circuit_matching``.
-        rank: rank of the subspaces; None draws all ranks of a single experiment, and of several
-            the one that is nearest to 10.
+        rank: rank of the subspaces. None draws all ranks of a single experiment; for several
+            experiments it takes the rank nearest to 10.
         log_steps: draw steps on a logarithmic axis.
-        title: of the figure.
-        section: what the tags of ``circuit_matching`` begin with.
-        colors: of some of the labels; the others have spare ones.
+        title: title of the figure.
+        section: prefix of the tags of ``circuit_matching``.
+        colors: colours of some labels; the other labels get spare colours.
 
     Returns:
         The figure: the panels, and a legend.
@@ -96,7 +96,7 @@ def circuit_figure(
     panels = _panels(runs, rank, section, color)
     rows = [row for seeds in runs.values() for s in seeds for row in s.get("metrics", [])]
     if not any("val/ood_error" in row["values"] for row in rows):
-        panels = panels[1:]  # of another task than copying
+        panels = panels[1:]  # the task is not copying
     for ax, panel in zip(axes, panels, strict=False):
         _draw(ax, panel, log_steps)
     _legend(axes[len(panels)], runs, color)
@@ -191,7 +191,7 @@ def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:
 
 
 def _draw_null(ax: Axes, seeds: Sequence[Histories], mean: str, sd: str, color: str) -> None:
-    """The level of unrelated circuits, and two standard deviations to each side."""
+    """Draw the level of unrelated circuits, and two standard deviations to each side."""
     sds = [v for seed in seeds for v in _series(seed, sd).values()]
     means = [v for seed in seeds for v in _series(seed, mean).values()]
     if means and math.isfinite(means[0]):
@@ -207,7 +207,7 @@ def _series(histories: Histories, tag: str) -> dict[int, float]:
 
 
 def _logarithmic(ax: Axes, panel: _Panel) -> None:
-    """A logarithmic axis of steps, but for the stretch from 0 to the first measurement."""
+    """Make the axis of steps logarithmic, except from 0 to the first measurement."""
     steps = [s for c in panel.curves for seed in c.seeds for s in _series(seed, c.tag) if s > 0]
     first, last = min(steps, default=1), max(steps, default=1)
     ax.set_xscale("symlog", linthresh=first, linscale=0.4)

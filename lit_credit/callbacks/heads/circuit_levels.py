@@ -1,4 +1,4 @@
-"""What is logged of the scores of all pairs: the best, the named, and what unrelated ones have."""
+"""Selecting the best and the named pairs of heads, and comparing them with unrelated circuits."""
 
 import math
 import re
@@ -17,12 +17,12 @@ __all__ = ["against_nulls", "chosen_pairs", "match_ranks"]
 def chosen_pairs(
     scores: Mapping[str, Tensor], distances: Sequence[int], named: Mapping[str, tuple[int, int]]
 ) -> dict[str, float]:
-    """Of every score the best pair and the named ones.
+    """For every score, the values of the best pair and of the named pairs.
 
     Args:
-        scores: by tag (D, readers, writers), or (1, readers, writers), NaN for a pair that is none.
-        distances: the D positions of the key before the query.
-        named: places of pairs.
+        scores: by tag (D, readers, writers) or (1, readers, writers); NaN where there is no pair.
+        distances: the D distances of the key before the query.
+        named: places of the named pairs.
 
     Returns:
         ``z/best`` and so on, ``D+05/z/best`` at a distance.
@@ -41,7 +41,7 @@ def chosen_pairs(
 
 
 def _best(tags: Sequence[str], matrices: Tensor) -> list[float]:
-    """The largest of each matrix's defined entries, of a mismatch the smallest; NaN of none."""
+    """The largest defined entry of each matrix, or the smallest of a mismatch; NaN without any."""
     sign = matrices.new_tensor([-1.0 if tag == "mismatch" else 1.0 for tag in tags])
     best = (matrices.flatten(1) * sign[:, None]).nan_to_num(nan=-math.inf).amax(1)
     return torch.where(best.isfinite(), best * sign, torch.nan).tolist()
@@ -50,14 +50,14 @@ def _best(tags: Sequence[str], matrices: Tensor) -> list[float]:
 def against_nulls(
     values: Mapping[str, float], named: Sequence[str], ranks: Sequence[int], width: int, count: int
 ) -> dict[str, float]:
-    """Where the best pair and the named ones stand beside unrelated circuits.
+    """Compare the best pair and the named pairs with unrelated circuits.
 
     Args:
-        values: of :func:`chosen_pairs`.
+        values: result of :func:`chosen_pairs`.
         named: names of pairs.
-        ranks: of the subspaces.
-        width: of the stream.
-        count: how many pairs there are.
+        ranks: ranks of the subspaces.
+        width: features of the stream.
+        count: number of pairs.
     """
     found = {}
     luck = expected_best(count)
@@ -75,11 +75,11 @@ def against_nulls(
 
 
 def match_ranks(rows: Sequence[Row], section: str = "circuits") -> list[int]:
-    """The ranks at which subspaces were matched, those nearest to 10 first.
+    """The ranks at which subspaces were matched, in order of their distance from 10.
 
     Args:
         rows: rows of the history ``circuit_matching``.
-        section: what the tags begin with.
+        section: prefix of the tags.
 
     Example:
         >>> values = {"circuits/match_rms/R05/best": 0.3, "circuits/match_rms/R10/best": 0.4}
@@ -93,12 +93,12 @@ def match_ranks(rows: Sequence[Row], section: str = "circuits") -> list[int]:
 
 
 def expected_best(count: int) -> float:
-    """Expected largest of so many standard normal numbers, by Blom's approximation."""
+    """Expected largest of ``count`` standard normal numbers, by Blom's approximation."""
     return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
 
 
 def null_levels(ranks: Sequence[int], width: int) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of what unrelated circuits have, by tag."""
+    """Mean and standard deviation of each score for unrelated circuits, by tag."""
     found = {"z": (0.0, diagonal_score_null_sd(width))}
     for rank in ranks:
         null = match_baseline(width, rank)

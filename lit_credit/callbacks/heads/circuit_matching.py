@@ -1,4 +1,4 @@
-"""Do the circuits of two layers meet in one subspace?"""
+"""The diagnostic ``CircuitMatching``: do circuits of two layers share a subspace?"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,81 +41,83 @@ _FIGURE = "circuits over steps"
 
 _RANKS = (5, 10, 15, 20)
 _MOST_PAIRS = 20_000
-"""Twice those of GPT-2's 144 heads, which take about as long as two training steps."""
+"""Twice the pairs of GPT-2's 144 heads, which take about as long as two training steps."""
 
 
 class CircuitMatching(Diagnostic):
-    r"""Does what a head writes meet what a head of a later layer looks for?
+    r"""Does a head write what a head of a later layer reads?
 
-    From the weights alone, whatever rule trained them: with
-    :math:`W_{QK} = W_Q R W_K^\top / \sqrt{d_{head}}` of a reading head, :math:`W_{OV} = W_O
-    W_V^\top` of a writing head in an earlier layer, and Z = W_QK W_OV in the stream's d features,
-    it logs for the best pair of heads (``<pair>`` is ``best``: the largest value, of a mismatch the
-    smallest) and for the ``pairs`` that are named (``L00H00-L01H03``: writing, reading):
+    The answer comes from the weights alone, so any rule may have trained them. Let
+    :math:`W_{QK} = W_Q R W_K^\top / \sqrt{d_{head}}` belong to a reading head, :math:`W_{OV} = W_O
+    W_V^\top` to a writing head in an earlier layer, and Z = W_QK W_OV in the stream's d features.
+    Logs values for the best pair of heads (``<pair>`` is ``best``: the largest value, for a
+    mismatch the smallest) and for the named ``pairs`` (``L00H00-L01H03``: writing, reading):
 
-    - ``circuits/z/<pair>``: the diagonal score of Z, and ``circuits/z_sqrt_d/<pair>``, the score in
-      standard deviations of unrelated circuits, which compares across widths;
-    - ``circuits/mismatch/<pair>``: the share of symbols whose embedding, read by Z, is not matched
-      by itself best;
-    - ``circuits/match_rms/R10/<pair>``, ``match_largest/R10/..``: how the subspace of rank 10 of
-      the keys that W_QK reads meets that which W_OV writes: rms and largest of the cosines of
-      their principal angles; ``match_rms_sds/..`` and ``match_largest_sds/..``: the distance from
-      unrelated subspaces, in their standard deviations, ``circuits/null_sd/..``;
-    - ``circuits/z/null``, ``match_rms/R10/null``: what the best of as many unrelated pairs has, the
-      expected largest of so many normal numbers; of one pair, or a named one, it is their mean;
-    - ``circuits/rank/qk``, ``rank/ov``: the rank that ScreeNOT estimates, mean over heads, at most
-      3/8 of a head's features and some ranks too many where a head is as wide as the stream; and
-      ``match_rms/estimated/<pair>``, the match at the smaller one of a pair's;
+    - ``circuits/z/<pair>``: the diagonal score of Z; ``circuits/z_sqrt_d/<pair>``: the score in
+      standard deviations of unrelated circuits, comparable across widths;
+    - ``circuits/mismatch/<pair>``: the share of symbols whose embedding, read by Z, matches the
+      embedding of another symbol best;
+    - ``circuits/match_rms/R10/<pair>``, ``match_largest/R10/..``: the match, at rank 10, of the
+      subspace of keys that W_QK reads with the subspace that W_OV writes: rms and largest of the
+      cosines of their principal angles; ``match_rms_sds/..`` and ``match_largest_sds/..``: the
+      distance from unrelated subspaces, in their standard deviations, ``circuits/null_sd/..``;
+    - ``circuits/z/null``, ``match_rms/R10/null``: the level of the best of as many unrelated pairs
+      (the expected largest of as many normal numbers). A single or named pair is compared with the
+      mean of unrelated pairs;
+    - ``circuits/rank/qk``, ``rank/ov``: the rank that ScreeNOT estimates, mean over heads. It is at
+      most 3/8 of a head's features, and somewhat too large if a head is as wide as the stream.
+      ``match_rms/estimated/<pair>``: the match at the smaller of a pair's two estimated ranks;
     - ``circuits/composition/query/<pair>``, ``key``, ``value``: composition scores;
-    - ``circuits/embedding_rms/R10/mean``, ``embedding_largest/R10/mean``: the same match of the
+    - ``circuits/embedding_rms/R10/mean``, ``embedding_largest/R10/mean``: the same match, of the
       embedding's leading directions with W_OV of the first layer, mean over heads;
-    - ``circuits/read_q/R10/token``, ``.../mean``, ``read_k/..``: how much of a single embedding's
-      deviation from the mean, and of the mean, the first layer's W_Q and W_K read, mean over heads.
+    - ``circuits/read_q/R10/token``, ``.../mean``, ``read_k/..``: which share of a single
+      embedding's deviation from the mean, and of the mean, the first layer's W_Q and W_K read,
+      mean over heads.
 
-    Of a vocabulary larger than 4 d, so many rows stand for the embedding, evenly spread.
+    If the vocabulary is larger than 4 d, 4 d evenly spread rows represent the embedding.
 
-    R turns keys by the distance of their position, if the heads know positions by rotation. The
-    above is at distance 0, R = 1; ``distances`` adds the pairs' z, mismatch and match at others, as
-    ``circuits/D+05/z/<pair>``.
+    If the heads use rotary positions, R rotates keys by the distance between positions. The values
+    above are at distance 0, R = 1; ``distances`` adds z, mismatch and match of the pairs at other
+    distances, as ``circuits/D+05/z/<pair>``.
 
-    At the end of fit it draws all of it over steps (with ``val/id_error`` and ``val/ood_error`` if
+    At the end of fit it draws all values over steps (with ``val/id_error`` and ``val/ood_error`` if
     ``MetricHistory`` recorded them), and a matrix of all pairs of the last measurement.
 
     Costs no forward pass: 5 ms for two heads of 64 features in a stream of 64, and 0.6 ms more for
     each distance; for the 9504 pairs of GPT-2 about two training steps. Heads are found in any net
-    with attention of a common form, see :func:`read_heads`; one that
-    is not can define ``head_weights()``. Biases play no part.
+    with attention of a common form, see :func:`read_heads`; other attention can define
+    ``head_weights()``. Biases are not used.
 
     Before the first measurement it proves on four rows of the data that the heads as read give the
-    scores and the output of their attention, and that all of them lie one after the other in one
-    stream; the first row of the history says so, names the norms whose gain is folded, or says that
-    nothing is proved, where the module's loss cannot be run on a probe. A net where that fails is
-    refused: another order in a fused projection, capped scores, heads that mix, attention over
-    features, two towers. Norms and rotations of queries and keys are found by numbers where no name
-    tells of them: an RMS, L2 or layer norm of each head or of all together, with gains of the
-    attention's own or none, and then a rotation by position. What is found stands in the first row
-    too. Gains are a part of W_Q and W_K; the size by which a norm divides, and a temperature, are
-    positive factors that no score here depends on.
+    scores and the output of their attention, and that all attention lies one after the other in one
+    stream. The first row of the history states this, and names the norms whose gain is folded. If
+    the module's loss cannot be run on a probe, the row states that nothing is proved. A net that
+    fails the proof is refused: another order in a fused projection, capped scores, heads that mix,
+    attention over features, two towers. Norms and rotations of queries and keys that no name tells
+    are found numerically: an RMS, L2 or layer norm of each head or of all heads together, with or
+    without gains of its own, followed by a rotation by position. The first row states them too.
+    Gains are a part of W_Q and W_K. The size by which a norm divides, and a temperature, are
+    positive factors; no score here depends on them.
 
     See :class:`lit_credit.callbacks.Diagnostic` for the other arguments.
 
     Args:
-        ranks: of the subspaces; None takes those of 5, 10, 15 and 20 that no head's size forbids
-            and that force no match (2 r <= d).
-        distances: positions of the key before the query, besides 0; below 0 the key comes after
-            the query, which a causal mask forbids.
-        pairs: of heads, writing before reading, besides the best.
+        ranks: ranks of the subspaces; None takes those of 5, 10, 15 and 20 that are at most the
+            size of a head and do not force a match (2 r <= d).
+        distances: further distances of the key before the query, besides 0; below 0 the key comes
+            after the query, which a causal mask forbids.
+        pairs: further pairs of heads besides the best, writing before reading.
         embedding: name of the embedding's submodule; None takes the module's token embedding.
-        n_tokens: symbols, evenly spread over the vocabulary, among which the mismatch is taken.
-        fold_norm: let the gain of the norm that a head reads through be a part of its weights,
-            which is the one whose output the attention reads.
-        reach: how many layers a writing head may lie before the reading one. None takes all, or in
-            nets of more than 20,000 pairs so many that there are not more, and says so.
+        n_tokens: number of symbols, evenly spread over the vocabulary, for the mismatch.
+        fold_norm: multiply a head's weights by the gain of the norm whose output its attention
+            reads.
+        reach: largest number of layers between a writing and a reading head. None takes all layers;
+            in nets of more than 20,000 pairs it takes fewer layers, and a line says so.
         units: names or patterns of the attention modules, in forward order; None takes all.
 
     Raises:
-        ValueError: if a rank is above what a head has, a pair, a unit or the embedding is unknown,
-            or the embedding is not as wide as the stream.
+        ValueError: if a rank is above the size of a head, a pair, a unit or the embedding is
+            unknown, or the embedding is not as wide as the stream.
         MisconfigurationException: if there are not two layers with attention that can be read, or
             there are an encoder and a decoder and no ``units``; before the first step, if heads as
             read are not those of the net, or lie in several streams.
@@ -126,9 +128,9 @@ class CircuitMatching(Diagnostic):
 
     Reference:
         Song, Xu, Zhong, Out-of-distribution generalization via composition: a lens through
-        induction heads in Transformers, 2024, arXiv 2408.09503; its measurement turns keys the
-        other way, as if they came after the query. Elhage et al., A Mathematical Framework for
-        Transformer Circuits, 2021.
+        induction heads in Transformers, 2024, arXiv 2408.09503; its measurement rotates keys in the
+        other direction, as if they came after the query. Elhage et al., A Mathematical Framework
+        for Transformer Circuits, 2021.
     """
 
     name = "circuit_matching"
@@ -195,7 +197,7 @@ class CircuitMatching(Diagnostic):
         self._proof: ProvedCircuits | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Read the heads once, so that what does not fit is known before training."""
+        """Read the heads once, so that errors come before training."""
         self._proof = None
         pairs = self._read(module)
         if unknown := [pair for pair in self.pairs if pair not in pairs.names]:
@@ -225,11 +227,11 @@ class CircuitMatching(Diagnostic):
             )
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Take a few rows for the proof, which is left out where there are none."""
+        """Take a few rows for the proof; without rows there is no proof."""
         self._few, self._no_rows = None, ""
         try:
             self._few = take_probe(trainer, module, PROVED_ON).chunks[0]
-        except Exception as error:  # of the person's own data
+        except Exception as error:  # the user's data may raise anything
             self._no_rows = f"{type(error).__name__}: {error}"
 
     def chunks(self, module: LightningModule) -> Iterable[Chunk]:
@@ -244,14 +246,14 @@ class CircuitMatching(Diagnostic):
         return self._proof.statements
 
     def update(self, chunk: Chunk) -> None:
-        """All pairs of the weights as they are now."""
+        """Measure all pairs with the present weights."""
         with torch.inference_mode():
             pairs = self._read(chunk.module)
             width = pairs.layers[0].query.shape[1]
             self._values = self._of_pairs(pairs, self._embedding(chunk.module, width))
 
     def compute(self) -> dict[str, float]:
-        """``<quantity>/<pair>`` at distance 0, ``D+05/<quantity>/<pair>`` at others."""
+        """``<quantity>/<pair>`` at distance 0, ``D+05/<quantity>/<pair>`` at other distances."""
         return self._values
 
     def _of_pairs(self, pairs: CircuitPairs, embedding: Tensor | None) -> dict[str, float]:
@@ -275,7 +277,7 @@ class CircuitMatching(Diagnostic):
         if errors is not None and errors.is_file():
             histories["metrics"] = read_history(errors)
         curves = circuit_figure({"this run": [histories]}, section=section)
-        # Nothing was measured in a resumed run that had ended; one pair has no matrix to show.
+        # A resumed run that had ended has measured nothing; a single pair needs no matrix.
         if not self._matrices or self._matrices["z"].numel() == 1:
             return {"figure": curves}
         maps = {
@@ -291,7 +293,7 @@ class CircuitMatching(Diagnostic):
         return {"figure": curves, "pairs": head_heatmaps(maps, title=title, columns=self._writers)}
 
     def reading(self, rows: Sequence[Row], section: str) -> str:
-        """The best pairs at the last measurement, beside what unrelated circuits have."""
+        """The best pairs at the last measurement, compared with unrelated circuits."""
         values = {tag.removeprefix(f"{section}/"): v for tag, v in rows[-1]["values"].items()}
         rank = match_ranks(rows, section)[0]
         quantities = {"z": "z", f"match at rank {rank}": f"match_rms/R{rank:02d}"}
@@ -325,7 +327,7 @@ class CircuitMatching(Diagnostic):
     def _embedding(self, module: LightningModule, width: int) -> Tensor | None:
         found = read_embedding(module, self.embedding)
         if found is not None and found.shape[1] != width:
-            if self.embedding is None:  # not the stream's own
+            if self.embedding is None:  # the embedding found is not that of the stream
                 return None
             raise ValueError(
                 f"`embedding` is {self.embedding!r}, {found.shape[1]} features a symbol, but the "
@@ -342,7 +344,7 @@ class CircuitMatching(Diagnostic):
     def _keep(
         self, scores: Mapping[str, Tensor], pairs: CircuitPairs, ranks: Sequence[int]
     ) -> None:
-        """Keep what the matrices of pairs show, at distance 0."""
+        """Keep the matrices of pairs for the figure, at distance 0."""
         self._rank = min(ranks, key=lambda rank: abs(rank - 10))
         shown = {"z": "z", "match": f"match_rms/R{self._rank:02d}", "mismatch": "mismatch"}
         self._matrices = {name: scores[tag][0] for name, tag in shown.items() if tag in scores}
@@ -351,7 +353,7 @@ class CircuitMatching(Diagnostic):
 
 
 def _spread(embedding: Tensor, count: int) -> Tensor:
-    """At most so many rows, from the first to the last."""
+    """At most ``count`` rows, evenly spread from the first to the last."""
     if len(embedding) <= count:
         return embedding
     return embedding[torch.linspace(0, len(embedding) - 1, count, device=embedding.device).long()]

@@ -1,4 +1,4 @@
-"""All heads of a net, and the scores of every pair of them in which one can read the other."""
+"""Scores of all pairs of heads in which one head can read the other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ from lit_credit.utils.short_text import choice
 __all__ = ["CircuitPairs", "float64", "reach_for"]
 
 _FEWEST_VALUES = 4
-"""Singular values that ScreeNOT needs."""
+"""Smallest number of singular values that ScreeNOT needs."""
 
 
 _MOST_ENTRIES = 2**24
-"""Of products of circuits, d_head^2 a pair, that are held at once: 128 MB in float64."""
+"""Entries of products of circuits (d_head^2 per pair) held at once: 128 MB in float64."""
 
 
 class Block(NamedTuple):
-    """Places of heads among the readers, and among the writers, of which every pair is allowed."""
+    """Slices of readers and of writers; every pair of them is allowed."""
 
     readers: slice
     writers: slice
@@ -45,13 +45,13 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CircuitPairs:
-    """The stacked weights of n heads in float64, (n, d_model, d_head), and what they are called.
+    """The stacked weights of n heads in float64, (n, d_model, d_head), and their labels.
 
     Args:
         layers: the heads of each layer, in forward order, all of one d_model and d_head.
-        fold_norm: multiply what a head reads by the gain of its norm, where that is known.
-        distances: D positions of the key before the query.
-        reach: how many layers a writer may lie before its reader; None for all.
+        fold_norm: multiply the reading weights of a head by the gain of its norm, if it is known.
+        distances: D distances of the key before the query.
+        reach: largest number of layers between a writer and its reader; None for all.
 
     Raises:
         MisconfigurationException: if there are fewer than two layers, or heads differ in size.
@@ -93,7 +93,7 @@ class CircuitPairs:
 
     @cached_property
     def layer(self) -> Tensor:
-        """(n,), the layer of each head."""
+        """The layer of each head, (n,)."""
         return torch.tensor([i for i, heads in enumerate(self.layers) for _ in heads.query])
 
     @property
@@ -118,7 +118,7 @@ class CircuitPairs:
 
     @cached_property
     def _weights(self) -> dict[str, Tensor]:
-        """Of all heads, what is read multiplied by the gain of its norm, and that of its scores."""
+        """Weights of all heads; reading weights include the gains of the norm and of the scores."""
         stacked = {
             kind: float64(torch.cat([getattr(layer.folded(), kind) for layer in self.layers]))
             for kind in ("query", "key", "value", "output")
@@ -135,7 +135,7 @@ class CircuitPairs:
     def qk(self) -> FactoredMatrix:
         """W_QK of the readers at all distances, (D, readers, d_model, d_model)."""
         query, key = (self.weight(kind, self.readers) for kind in ("query", "key"))
-        # Expanded, so that both factors have all the leading dimensions.
+        # Expanded, so that both factors have the same leading dimensions.
         keys = key.expand(len(self.distances), *key.shape)
         turned = any(self.distances) and any(layer.rope is not None for layer in self.layers)
         query = query.expand(len(self.distances), *query.shape)
@@ -155,7 +155,7 @@ class CircuitPairs:
         return ov_circuit(self.weight("output", heads), self.weight("value", heads))
 
     def _rotations(self) -> Tensor:
-        """(D, n, d_head, d_head); no rotation where heads do not know positions by it."""
+        """Rotations (D, n, d_head, d_head); the identity for heads without rotary positions."""
         rotations = []
         for heads in self.layers:
             count, _, size = heads.query.shape
@@ -180,19 +180,19 @@ class CircuitPairs:
 
     @cached_property
     def _ranks(self) -> tuple[Tensor, Tensor] | None:
-        """What ScreeNOT makes of the ranks of W_QK (readers,) and of W_OV (writers,), if it can."""
+        """ScreeNOT's estimates of the ranks of W_QK (readers,) and W_OV (writers,), or None."""
         width, size = self.layers[0].query.shape[1:]
         if size < _FEWEST_VALUES:
             return None
         shape = width, width
         read, written = self._read.s[0], self._written.s
-        most = 3 * size // 8  # beyond it too few values are left to tell noise by
+        most = 3 * size // 8  # for higher ranks too few values are left to estimate the noise
         return screenot_rank(read, shape, most), screenot_rank(written, shape, most)
 
     def estimated_ranks(self) -> dict[str, float]:
-        """``rank/qk`` and ``rank/ov``, means over the heads that read and that write.
+        """``rank/qk`` and ``rank/ov``, means over the reading and over the writing heads.
 
-        NaN where a head has a weight that is not finite.
+        NaN if a head has a weight that is not finite.
         """
         values = self._read.s[0], self._written.s
         means = {}
@@ -202,7 +202,7 @@ class CircuitPairs:
         return means
 
     def match(self, ranks: Sequence[int], block: Block) -> dict[str, Tensor]:
-        """Match of the subspaces at each rank, and at the smaller one of a pair's estimated ranks.
+        """Match of the subspaces at each rank, and at the smaller of a pair's estimated ranks.
 
         Returns:
             ``match_rms/R10`` and so on, (D, readers, writers) of a block.
@@ -210,7 +210,7 @@ class CircuitPairs:
         own, tags = None, [f"R{rank:02d}" for rank in ranks]
         if self._ranks is not None:
             qk, ov = (rank[some] for rank, some in zip(self._ranks, block, strict=True))
-            own = torch.minimum(qk[:, None], ov).clamp(min=1)  # 1 where nothing stands out
+            own = torch.minimum(qk[:, None], ov).clamp(min=1)  # 1 if the estimate is 0
             tags.append("estimated")
         read, written = self._read.v[:, block.readers], self._written.u[block.writers]
         found = subspace_match(read[:, :, None], written, ranks, own)
@@ -221,7 +221,7 @@ class CircuitPairs:
         }
 
     def first_layer(self, embedding: Tensor, ranks: Sequence[int]) -> dict[str, float]:
-        """How the first layer meets the embedding (V, d_model), in float64; means over its heads.
+        """How the first layer reads and writes the embedding (V, d_model) in float64; head means.
 
         Returns:
             ``embedding_rms/R10/mean``, ``read_q/R10/token`` and so on.
@@ -243,16 +243,15 @@ class CircuitPairs:
         return values
 
     def scores(self, ranks: Sequence[int], symbols: Tensor | None) -> dict[str, Tensor]:
-        """All that is measured of a pair, NaN where the reader comes too early.
+        """All scores of the pairs; NaN where the writer is not in an earlier layer within reach.
 
         Args:
-            ranks: of the subspaces.
-            symbols: (V, d_model) in float64, embeddings that look for themselves; None leaves the
-                mismatch out.
+            ranks: ranks of the subspaces.
+            symbols: (V, d_model) in float64, embeddings for the mismatch; None leaves the mismatch
+                out.
 
         Returns:
-            By tag, (D, readers, writers), or (1, readers, writers) of what is taken without any
-            rotation.
+            By tag, (D, readers, writers), or (1, readers, writers) for scores without a rotation.
         """
         readers, writers = self.allowed.shape
         found: dict[str, Tensor] = {}
@@ -276,7 +275,7 @@ class CircuitPairs:
         return found
 
     def _blocks(self) -> Iterator[Block]:
-        """The heads of each reading layer, with some of the writers that they can read."""
+        """Blocks of the heads of a reading layer with some of the writers that they can read."""
         first = len(self.layers[0].query)
         size = self.layers[0].query.shape[2]
         starts = [0]
@@ -292,10 +291,10 @@ class CircuitPairs:
 
 
 def reach_for(layers: Sequence[AttentionHeads], most: int) -> int | None:
-    """How many layers back heads can be read without making more than ``most`` pairs.
+    """Largest number of layers between writers and readers that gives at most ``most`` pairs.
 
     Returns:
-        At least 1; None where all layers before are not too many.
+        At least 1; None if all earlier layers can be read.
     """
     counts = [len(heads.query) for heads in layers]
     pairs = 0
@@ -307,5 +306,5 @@ def reach_for(layers: Sequence[AttentionHeads], most: int) -> int | None:
 
 
 def float64(x: Tensor) -> Tensor:
-    """In double precision, on the CPU if the device (Apple's ``mps``) has none."""
+    """Convert to float64; on the CPU if the device (Apple's ``mps``) has no float64."""
     return (x.cpu() if x.device.type == "mps" else x).double()

@@ -1,4 +1,4 @@
-"""Proof that the circuits of heads as read are those of the net."""
+"""Proving that circuits of heads as read are circuits of the net."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,18 +29,18 @@ __all__ = ["PROVED_ON", "ProvedCircuits", "prove_circuits"]
 _WHO = "CircuitMatching"
 PROVED_ON = 4
 _LEAST = 1e-2
-"""Of a factor by which what heads write arrives."""
+"""Smallest factor with which an output may arrive and still count as arrived."""
 
 
 @dataclass(frozen=True)
 class ProvedCircuits:
-    """What was proved, and the norms that were found by it.
+    """The proved statements, and the norms and rotations that were found.
 
     Attributes:
-        statements: what was proved, to the largest relative error; what was not, to NaN.
-        norms: by name of the attention the norm in front of it; None where no forward pass ran.
-        ways: by name of the attention how its queries and keys are normed and rotated, where that
-            is another way than was read.
+        statements: proved statements with their largest relative error; unproved ones with NaN.
+        norms: name of an attention to the norm in front of it; None if no forward pass ran.
+        ways: name of an attention to the norms and rotation of its queries and keys, if they differ
+            from those that were read.
     """
 
     statements: dict[str, float]
@@ -50,7 +50,7 @@ class ProvedCircuits:
     def with_gains(
         self, module: LightningModule, layers: Sequence[AttentionHeads]
     ) -> list[AttentionHeads]:
-        """The heads, with the norms and rotations that were found; as they are without any run."""
+        """The heads with the norms and rotations that were found, unchanged if no pass ran."""
         layers = with_ways(module, layers, self.ways)
         if self.norms is None:
             return layers
@@ -67,18 +67,18 @@ def prove_circuits(
 ) -> ProvedCircuits:
     """Check on a few rows that pairs of heads as read are pairs of the net.
 
-    Heads give the scores and the output of their attention, all attention lies one after the other
-    in one stream, and the norm in front of each is found. A module whose loss cannot be run on a
-    probe has nothing proved, which a warning and the statement say.
+    The heads give the scores and the output of their attention; all attention lies one after the
+    other in one stream; the norm in front of each attention is found. If the module's loss cannot
+    be run on a probe, nothing is proved; a warning and the statement say so.
 
     Args:
         chunk: rows of the data, of which a few are taken.
-        layers: the module's heads.
+        layers: the heads of the module.
         fold_norm: whether gains are folded, for the statement.
-        no_rows: why there are none.
+        no_rows: why there are no rows; empty if there are rows.
 
     Raises:
-        MisconfigurationException: if it is not so.
+        MisconfigurationException: if one of these statements fails.
     """
     module, few = chunk.module, chunk.few(PROVED_ON)
     try:
@@ -86,7 +86,7 @@ def prove_circuits(
             raise MisconfigurationException(no_rows)
         with torch.no_grad():
             few.loss()
-    except Exception as error:  # of the person's own code, or the data
+    except Exception as error:  # the user's code or data may raise anything
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if doubtful := next((layer for layer in layers if layer.doubt), None):
             raise MisconfigurationException(
@@ -139,7 +139,7 @@ def _arrival(
     proved: ProvedHeads,
     norms: Mapping[str, NormInFront],
 ) -> dict[str, float]:
-    """Whether the last attention finds in its stream what all before it wrote, but for a factor."""
+    """Check that the outputs of earlier attention reach the last attention, up to a factor."""
     *writers, reader = proved.runs
     points = {n: p for n, p in writing_points(module, proved).items() if n in writers}
     if not points:
@@ -150,7 +150,7 @@ def _arrival(
         run()
 
     def of_added(_: str, added: Tensor) -> Tensor:
-        """As the stream has samples and positions."""
+        """Bring samples and positions into the order of the stream."""
         turned = added.transpose(0, 1) if added.dim() == 3 else added
         stream = passed[point].shape if point in passed else added.shape
         fits = added.shape == stream or turned.shape != stream
@@ -167,12 +167,12 @@ def _arrival(
             of_added,
             lambda x: x,
         )
-    except (MisconfigurationException, KeyError):  # no two passes alike, or nothing at the point
+    except (MisconfigurationException, KeyError):  # passes differ, or nothing passed the point
         errors = {"": (math.nan, math.nan)}
     largest = 0.0
     for name, written in points.items():
         error, factor = errors.get(written, errors[""])
-        # Of the error, what no factor explains.
+        # The part of the error that a factor does not explain.
         left = math.sqrt(max(error**2 - (factor - 1) ** 2, 0.0)) / max(abs(factor), 1e-12)
         if abs(factor) > _LEAST and left <= tolerance(proved.runs[name].written[0]):
             largest = max(largest, left)
@@ -214,7 +214,7 @@ def _several(
 def _folded(
     layers: Sequence[AttentionHeads], norms: dict[str, NormInFront], fold_norm: bool
 ) -> dict[str, float]:
-    """By name which gains are a part of the weights."""
+    """Statements about which gains are folded into the weights, by name."""
     if not fold_norm:
         return {"gains of norms are not folded, as `fold_norm` says": 0.0}
     found = {}

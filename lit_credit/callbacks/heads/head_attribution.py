@@ -1,4 +1,4 @@
-"""How heads share the work of predicting."""
+"""The diagnostic ``HeadAttribution``: how heads share the work of predicting."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -33,35 +33,35 @@ __all__ = ["HeadAttribution"]
 _TARGET = "target"
 _MOST_EXAMPLES, _MOST_SYMBOLS = 200, 30
 _MOST_LOGITS = 2**31
-"""Of heads, in one measurement: about 5 training steps of GPT-2."""
+"""Largest number of head logits in one measurement: about 5 training steps of GPT-2."""
 _MOST_ENTRIES = 2**23
-"""Logits of the heads of an attention that are held at once: 32 MB in float32."""
+"""Largest number of an attention's head logits held at once: 32 MB in float32."""
 
 
 class HeadAttribution(ProbeDiagnostic):
     r"""What does each head add to the logits, and is it right by itself?
 
     Direct logit attribution: a head adds :math:`y_h = A_h V_h W_{O,h}^\top` to the stream, and so
-    :math:`W_U y_h` to the logits; a norm before the unembedding keeps the scale that the whole
-    stream gives it. With the margin of a part the logit that it adds to the correct symbol minus
-    the most that it adds to another one, and a part right where its margin is above 0, it logs for
-    every attention and head, for ``heads`` (the sum of them), ``rest`` (what is left of the logits:
-    the embedding, MLPs, biases) and ``group`` (the logits themselves):
+    :math:`W_U y_h` to the logits. A norm before the unembedding keeps the scale that the whole
+    stream gives it. The margin of a part is the logit that it adds to the correct symbol minus the
+    largest logit that it adds to another symbol; a part is right where its margin is above 0. Logs
+    for every attention and head, for ``heads`` (their sum), ``rest`` (the remaining logits, from
+    the embedding, MLPs and biases) and ``group`` (the logits themselves):
 
     - ``attribution/margin/<module>/H00``, ``margin/heads``, ..: mean over the probe;
     - ``attribution/accuracy/<module>/H00`` ..: how often the part is right by itself;
     - ``attribution/all_right`` and ``attribution/none_right``: how often every head is right by
-      itself, and how often none is. Heads that partition the samples have neither.
+      itself, and how often none is. Both are 0 if the heads partition the samples.
 
-    Heads act on each other, and through later layers, which is in ``rest`` or in those later heads;
-    what is shown is the direct path. At the end of fit it draws margins sample by sample with the
-    accuracies, and the first sample's logits symbol by symbol.
+    Only the direct path is shown. Effects of heads on later layers count in ``rest`` or in those
+    later heads. At the end of fit it draws the margins of samples with the accuracies, and the
+    first sample's logits symbol by symbol.
 
     Before the first measurement it proves on four rows that the heads as read give the output of
-    their attention, that this arrives unchanged in front of the final norm, all else frozen, and
-    that the loss asks these logits for the targets; the first row of the history says so. A net
-    where that fails is refused: post-norm layers, LayerScale, residual multipliers and gates,
-    pooling, an encoder beside the decoder, a second output head.
+    their attention, that this output arrives unchanged in front of the final norm while all else is
+    frozen, and that the loss asks these logits for the targets. The first row of the history states
+    this. A net that fails the proof is refused: post-norm layers, LayerScale, residual multipliers
+    and gates, pooling, an encoder beside the decoder, a second output head.
 
     Costs one forward on ``n_samples`` rows, and the logits of every head, which are held block by
     block; once, some forwards on four rows.
@@ -70,19 +70,19 @@ class HeadAttribution(ProbeDiagnostic):
 
     Args:
         unembedding: name of the ``nn.Linear`` that makes the logits; None takes the module's last.
-        position: the one that predicts, where batches have one target a sample: -1, the last, or
-            0 for a class token in front.
-        positions: how many samples, or positions of samples, are taken apart, evenly spread over
-            those of the probe that have a target. None takes all, but makes at most two billion
-            logits of heads, and says so where that is fewer.
+        position: the position that predicts, if batches have one target per sample: -1 for the
+            last, or 0 for a class token in front.
+        positions: number of samples, or positions of samples, to analyse, evenly spread over those
+            of the probe that have a target. None takes all, but computes at most two billion logits
+            of heads; a line says so if this means fewer positions.
         units: names or patterns of the attention modules; None takes all.
 
     Raises:
         ValueError: if ``units`` matches no attention, or ``unembedding`` no ``nn.Linear``.
         MisconfigurationException: if there is no attention whose heads can be read, or no
             ``nn.Linear``; before the first step, if heads add to another stream than the
-            unembedding reads, or to another ``position``, what they add does not arrive there as it
-            is, batches have no targets, or the loss has others.
+            unembedding reads, or to another ``position``, if their output does not arrive there
+            unchanged, if batches have no targets, or if the loss has other targets.
 
     Example::
 
@@ -148,7 +148,7 @@ class HeadAttribution(ProbeDiagnostic):
         self._most = self.positions or max(1, _MOST_LOGITS // self._logits)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """Check that heads add to the stream what they are said to add."""
+        """Check on a chunk with targets that heads add to the stream what is logged."""
         with_targets = (
             some
             for some in chain([chunk], self.chunks(chunk.module))
@@ -158,13 +158,13 @@ class HeadAttribution(ProbeDiagnostic):
         return prove_attribution(shown, self.units, self._point, self.position)
 
     def reset(self) -> None:
-        """Forget the margins; the last picture stays until there is another."""
+        """Forget the margins; the last example stays until there is a new one."""
         super().reset()
         self._is_first = True
         self._n_targets = 0
 
     def update(self, chunk: Chunk) -> None:
-        """Margins (M,) of each part; keeps the logits of the probe's first sample."""
+        """Add the margins (M,) of each part; keep the logits of the probe's first sample."""
         most = max(1, round(self._most * chunk.share))
         found = head_logits(chunk, self.units, self._point, self.position, most)
         self._n_targets += found.n_targets
@@ -181,7 +181,7 @@ class HeadAttribution(ProbeDiagnostic):
             self._example = _example(first, found.target)
 
     def compute(self) -> dict[str, float]:
-        """``margin/<part>``, ``accuracy/<part>`` and how samples are shared."""
+        """``margin/<part>``, ``accuracy/<part>``, ``all_right`` and ``none_right``."""
         if not self._n_targets:
             raise MisconfigurationException("HeadAttribution: no row of the probe has a target.")
         margins = dict(self.gathered.items())
@@ -206,7 +206,7 @@ class HeadAttribution(ProbeDiagnostic):
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Mapping[str, Figure]:
-        """Margins and accuracies, and one example, of the last measurement."""
+        """Margins, accuracies and one example of the last measurement."""
         if self._example is None:  # a resumed run that had ended: nothing was measured
             return {}
         last = rows[-1]
@@ -223,7 +223,7 @@ class HeadAttribution(ProbeDiagnostic):
 
 
 def _example(parts: Mapping[str, Tensor], target: Tensor) -> SignedMap:
-    """The logits that each part adds for the first sample, of the symbols with the largest ones."""
+    """Logits of each part for the first sample, for the symbols with the largest logits."""
     first = torch.stack(list(parts.values()), 1).cpu()  # (N, parts)
     shown = first[:, -1].clone()
     shown[int(target[0])] = torch.inf  # the correct symbol is always among those shown
@@ -233,7 +233,7 @@ def _example(parts: Mapping[str, Tensor], target: Tensor) -> SignedMap:
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Without what the names of all attention share; without the name, if there is only one."""
+    """Names without the parts that all share; without the module if there is only one."""
     places = dict.fromkeys(
         place for place, _, _ in (name.rpartition("/") for name in names) if place
     )
@@ -243,7 +243,7 @@ def _short(names: Sequence[str]) -> list[str]:
 
 
 def _parts(found: HeadLogits) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Of every head, of the heads, the rest and the whole: margins (M,), the first logits (N,)."""
+    """Name, margins (M,) and first logits (N,) of every head, the heads, the rest, the group."""
     names = [layer.name for layer in found.layers]
     below_net = all(name.startswith("net.") for name in names)
     total: Tensor | None = None
@@ -255,7 +255,7 @@ def _parts(found: HeadLogits) -> Iterator[tuple[str, Tensor, Tensor]]:
             yield f"{label}/{head_tag(index)}", margins[index], first[index]
     heads = found.logits if total is None else total
     rest = found.logits - heads
-    # Where nothing is left, as without a residual path, rounding must not look like a choice.
+    # If nothing is left, as without a residual path, rounding errors must not look like logits.
     size = found.logits.abs().amax() + heads.abs().amax()
     rest = rest.masked_fill_(rest.abs() <= 32 * torch.finfo(rest.dtype).eps * size, 0.0)
     for name, part in {"heads": heads, "rest": rest, "group": found.logits}.items():
@@ -263,7 +263,7 @@ def _parts(found: HeadLogits) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _in_blocks(found: HeadLogits, added: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Margins (H, M) of heads, logits (H, N) of the first sample, and their sum (M, N)."""
+    """Margins (H, M) of heads, their logits (H, N) for the first sample, the heads' sum (M, N)."""
     margins, totals, first = [], [], None
     rows = max(1, _MOST_ENTRIES // (len(added) * found.logits.shape[-1]))
     for start in range(0, len(found.target), rows):

@@ -1,4 +1,4 @@
-"""What the heads do, whatever their weights look like."""
+"""The diagnostic ``HeadBehaviour``: attention of heads on repeated random tokens."""
 
 import math
 from collections.abc import Sequence
@@ -53,9 +53,9 @@ class HeadBehaviour(Diagnostic):
     - ``behaviour/induction/..``: the token that followed the present one in the block before;
     - ``behaviour/duplicate_token/..``: the present token in the block before;
 
-    and ``behaviour/<score>/best``, the largest over all heads. NaN where attention is no softmax.
-    Keys before or after those of the tokens that bring nothing of them, attention sinks and keys
-    that are parameters, have their share of A and no score.
+    and ``behaviour/<score>/best``, the largest over all heads. NaN if the attention is not a
+    softmax. Further keys before or after the tokens that carry nothing of them (attention sinks,
+    keys that are parameters) have their share of A, but no score.
 
     Needs no data: the sequences are the same at every measurement and in every run. At the end of
     fit it draws heat maps of the last measurement.
@@ -68,20 +68,20 @@ class HeadBehaviour(Diagnostic):
     Args:
         period: tokens of a block, at least 2 and at most the size of the vocabulary.
         repeats: how often the block is written, at least twice.
-        n_samples: sequences.
-        seed: of the sequences.
+        n_samples: number of sequences.
+        seed: seed of the sequences.
         vocab_size: tokens are drawn from 0 .. ``vocab_size`` - 1; None takes the number of vectors
             in the module's first ``nn.Embedding`` of tokens.
         input_name: the module is called as ``module(tokens)``, or as
             ``module(**{input_name: tokens})`` if this is given, such as ``input_ids``.
-        units: names or patterns of the attention modules to look at; None takes all that are seen.
+        units: names or patterns of the attention modules; None takes all that are seen.
 
     Raises:
         ValueError: if an argument is out of range, or one of ``units`` matches no attention that
             was seen.
-        MisconfigurationException: if there is no embedding to know the vocabulary from, or, before
-            the first step, if the module cannot be called with tokens, or shows no attention of
-            every token to every token.
+        MisconfigurationException: if no embedding tells the size of the vocabulary; before the
+            first step, if the module cannot be called with tokens, or has no attention of every
+            token to every token.
 
     Example::
 
@@ -145,7 +145,7 @@ class HeadBehaviour(Diagnostic):
         )
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """That A is heads, queries, keys, and which keys are no tokens."""
+        """Check that the axes of A are heads, queries and keys; find keys that are not tokens."""
         with torch.no_grad():
             run, length = partial(self._run, chunk.module), self._tokens.shape[1]
             proof = prove_attention(self, chunk.module, run, self.units, keys=length)
@@ -153,7 +153,7 @@ class HeadBehaviour(Diagnostic):
         return proof.proved
 
     def update(self, chunk: Chunk) -> None:
-        """The scores (H,) of each module on the sequences."""
+        """Add the scores (H,) of each module on the sequences."""
         with torch.no_grad(), recorded_attention(chunk.module) as calls:
             self._run(chunk.module)
         for label, call in attention_by_label(chunk.module, calls, self.units).items():
@@ -172,7 +172,7 @@ class HeadBehaviour(Diagnostic):
         return values
 
     def smaller(self) -> str:
-        """Half of the sequences."""
+        """Remedy for a lack of memory: half of the sequences."""
         if self.n_samples == 1:
             return super().smaller()
         return f"set `n_samples={self.n_samples // 2}`, half of its sequences"
@@ -193,7 +193,7 @@ class HeadBehaviour(Diagnostic):
             ) from error
 
     def _scores(self, label: str, call: AttentionCall) -> dict[str, Tensor]:
-        """Each (H,)."""
+        """The scores by name, each (H,)."""
         length = self._tokens.shape[1]
         attention = softmax_or_nan(call.weights, call.allowed)
         attention = without_sinks(attention, length, self._sinks.get(label, set()))
@@ -215,8 +215,8 @@ class HeadBehaviour(Diagnostic):
         maps: dict[HeadPanel, dict[str, list[float]]] = {p: {} for p in _PANELS.values()}
         for tag, value in last["values"].items():
             score, _, place = tag.removeprefix(f"{section}/").partition("/")
-            label, _, _ = place.rpartition("/")  # a module's name may hold a slash
-            if label:  # else the best of all
+            label, _, _ = place.rpartition("/")  # the name of a module may contain a slash
+            if label:  # without a label it is the best of all heads
                 maps[_PANELS[score]].setdefault(label, []).append(value)
         return head_heatmaps(
             maps, title=f"Attention on repeated random tokens, step {last['step']}"

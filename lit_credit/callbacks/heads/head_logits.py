@@ -1,4 +1,4 @@
-"""What each head adds to the logits of a batch."""
+"""Computing what each head adds to the logits of a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +31,16 @@ _SIDES: tuple[Literal["input"], Literal["output"]] = ("input", "output")
 
 @dataclass(frozen=True, eq=False)
 class HeadLogits:
-    """What heads add on one chunk, and the logits of the whole net.
+    """The contributions of heads on one chunk, and the logits of the whole net.
 
     Attributes:
-        layers: the attention.
-        logits: (M, N), of the samples that have a target.
-        target: (M,).
+        layers: the heads of each attention.
+        logits: (M, N), logits of the chosen samples, which have a target.
+        target: (M,), their targets.
         rows: (M,), their places among all samples and positions.
-        n_targets: how many had a target, before some were chosen.
+        n_targets: number of samples and positions with a target, before the choice.
         reading: how logits are read off the stream.
-        calls: the attention that was recorded.
+        calls: the recorded attention.
     """
 
     layers: list[AttentionHeads]
@@ -52,14 +52,14 @@ class HeadLogits:
     calls: list[AttentionCall]
 
     def added(self) -> Iterator[tuple[str, Tensor]]:
-        """By name of each attention what its heads add to the stream, (H, M, d), one by one."""
+        """For each attention in turn, its name and what its heads add to the stream, (H, M, d)."""
         for layer in self.layers:
             reading = self.reading
             outputs = head_outputs(reading.module, layer, self.calls, reading.passed)
             yield layer.name, reading.of_heads(layer, outputs)[:, self.rows]
 
     def read(self, added: Tensor, some: slice = slice(None)) -> Tensor:
-        """The logits (H, m, N) that (H, M, d) of some of the samples are worth."""
+        """The logits (H, m, N) of the contributions ``added`` (H, M, d), for some samples."""
         return self.reading.logits(added[:, some], self.rows[some])
 
 
@@ -71,17 +71,17 @@ def head_logits(
     position: int,
     most: int | None = None,
 ) -> HeadLogits:
-    """Run the module's loss on a chunk, and take the logits apart.
+    """Run the module's loss on a chunk, and split the logits by heads.
 
     Args:
         chunk: rows of the probe.
-        units: attention modules, None takes all.
+        units: attention modules; None takes all.
         unembedding: name of the ``nn.Linear`` that makes the logits.
-        position: the one that predicts, where there is one target a sample.
-        most: how many samples and positions to keep, evenly spread; None keeps all.
+        position: the position that predicts, if there is one target per sample.
+        most: number of samples and positions to keep, evenly spread; None keeps all.
 
     Raises:
-        MisconfigurationException: if the unembedding did not run, or shapes do not belong together.
+        MisconfigurationException: if the unembedding did not run, or shapes do not match.
     """
     module = chunk.module
     layers, norms = read_heads(module, units, proved_later=True), norm_names(module)
@@ -131,7 +131,7 @@ class Reading:
         return x[..., self.position, :] if self.per_sample else x.flatten(-3, -2)
 
     def of_heads(self, layer: AttentionHeads, added: Tensor) -> Tensor:
-        """What heads add, (H, N, T, d), where it is read: (H, M, d)."""
+        """Contributions of heads (H, N, T, d) at the positions that are read: (H, M, d)."""
         read = self.passed[Point(self.unembedding, "input")]
         parts = self.picked(added)
         whole = self.picked(read)
@@ -144,7 +144,7 @@ class Reading:
         return parts
 
     def logits(self, parts: Tensor, rows: Tensor) -> Tensor:
-        """Logits (H, m, N) of parts of the stream (H, m, d), at some places."""
+        """Logits (H, m, N) of parts of the stream (H, m, d), at the places ``rows``."""
         weight = self.module.get_submodule(self.unembedding).weight
         if not isinstance(weight, Tensor):
             raise MisconfigurationException(f"{self.unembedding!r} has no weight.")
@@ -152,7 +152,7 @@ class Reading:
 
     @property
     def stream(self) -> Point:
-        """What heads are said to add to: the input of the final norm, or of the unembedding."""
+        """The stream that heads add to: the input of the final norm, or of the unembedding."""
         return Point(self._norm or self.unembedding, "input")
 
     @cached_property
@@ -162,7 +162,7 @@ class Reading:
 
     @cached_property
     def _form(self) -> NormForm:
-        """Of the final norm."""
+        """The form of the final norm."""
         norm = submodule(self.module, self._norm or "")
         stream, normed = (self.picked(self.passed[Point(self._norm or "", s)]) for s in _SIDES)
         form = norm_form(norm, stream, normed)

@@ -1,4 +1,4 @@
-"""The correct symbols of a batch, and the proof that the loss means these."""
+"""Finding the targets of a batch, and proving that the loss asks for them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +20,19 @@ from lit_credit.utils.nested import first_tensor, map_tensors
 __all__ = ["HeldSlope", "prove_targets", "slope_at_held_logits", "targets_of"]
 
 _MOST = 0.9
-"""Share of rows that must agree; a loss with smoothed labels may name another symbol in a few."""
+"""Share of rows that must agree; with smoothed labels a few rows may name another symbol."""
 
 
 def targets_of(module: LightningModule, batch: Any) -> Tensor:
     """The correct symbols of a batch, (N,) or (N, T), below 0 where there is none.
 
-    That is ``module.task.target(batch)`` of a rule; else of a mapping its ``target``, ``labels``,
-    ``label`` or ``y``, and of a sequence the second item. Of distributions it is the likeliest.
-    Labels that repeat the mapping's ``input_ids`` are those of Hugging Face's causal models, which
-    shift them themselves: correct is the next one.
+    For a rule these are ``module.task.target(batch)``. Otherwise they are ``target``, ``labels``,
+    ``label`` or ``y`` of a mapping, or the second item of a sequence. For distributions, the
+    likeliest symbol is correct. Labels that repeat the mapping's ``input_ids`` belong to a causal
+    model of Hugging Face, which shifts them itself: then the next label is correct.
 
     Raises:
-        MisconfigurationException: if there is nothing of this kind.
+        MisconfigurationException: if the batch has no targets of these kinds.
     """
     target = _given(module, batch)
     if target is None:
@@ -48,7 +48,7 @@ def targets_of(module: LightningModule, batch: Any) -> Tensor:
 
 
 def _given(module: LightningModule, batch: Any) -> Tensor | None:
-    """Targets as the batch has them."""
+    """The targets as they are in the batch, or None."""
     target = method(asked(module, ModuleProtocol.task, None), TaskProtocol.target)
     found: Any = None
     if target is not None:
@@ -62,7 +62,7 @@ def _given(module: LightningModule, batch: Any) -> Tensor | None:
 
 
 def _repeats(labels: Tensor, tokens: Any) -> bool:
-    """Whether labels (N, T) are the tokens themselves, wherever there is a label."""
+    """Whether every label of (N, T) that is not negative equals the token at its place."""
     if not isinstance(tokens, Tensor) or labels.ndim != 2 or labels.shape != tokens.shape:
         return False
     return bool(((labels == tokens) | (labels < 0)).all())
@@ -77,17 +77,17 @@ def prove_targets(
 ) -> dict[str, float]:
     """Check that the loss asks the logits of an unembedding for the targets of the batch.
 
-    Its gradient at these logits raises the target's: for the cross-entropy it is softmax minus
-    one-hot. Where that does not show in the sign, as with smoothed labels, the targets of the rows
-    are exchanged: the gradient must change in favour of the new ones.
+    A step along the negative gradient raises the target's logit: for the cross-entropy the gradient
+    is softmax minus one-hot. If the sign does not show this, as with smoothed labels, the rows
+    exchange their targets: the gradient must change in favour of the new targets.
 
     Args:
-        chunk: few rows.
+        chunk: a few rows.
         unembedding: name of the ``nn.Linear`` that makes the logits.
-        picked: logits (..., V) to (M, V), of those that have a target.
+        picked: maps logits (..., V) to (M, V), the logits that belong to targets.
 
     Returns:
-        What was proved, to its error.
+        Each proved statement, with its error.
 
     Raises:
         MisconfigurationException: if the loss does not depend on these logits, or has other
@@ -130,19 +130,19 @@ def prove_targets(
 
 
 class HeldSlope(NamedTuple):
-    """The slope of the loss at logits that are held, and these logits."""
+    """The slope of the loss at held logits, and these logits."""
 
     slope: Tensor
     logits: Tensor
 
 
 def slope_at_held_logits(chunk: Chunk, unembedding: str, logits: Tensor | None = None) -> HeldSlope:
-    """The slope dL / d logits with the output of an unembedding held at what it is, or was.
+    """The slope dL / d logits, with the output of an unembedding held at given logits.
 
     Args:
-        chunk: few rows.
+        chunk: a few rows.
         unembedding: name of the ``nn.Linear`` that makes the logits.
-        logits: what it is held at; None takes what it returns.
+        logits: the given logits; None takes the output itself.
     """
     held: list[Tensor] = []
 
@@ -177,12 +177,12 @@ def _slope(
 
 
 def _like_cross_entropy(slope: Tensor) -> bool:
-    """Whether just one logit of each row is to rise."""
+    """Whether exactly one logit of each row has a negative slope, so that it should rise."""
     return bool(((slope < 0).sum(-1) == 1).all())
 
 
 def _exchanged(module: LightningModule, batch: Any) -> Any:
-    """The batch with the targets of other rows, None where these are no part of it."""
+    """The batch with the targets of other rows; None if the targets are not part of the batch."""
     given, replaced = _given(module, batch), []
 
     def exchange(x: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def _exchanged(module: LightningModule, batch: Any) -> Any:
 
 
 def _scale(slope: Tensor, logits: Tensor) -> dict[str, float]:
-    """By what the loss multiplies logits before their softmax, where it is a cross-entropy."""
+    """Statement about the factor of logits before the softmax, if the loss is a cross-entropy."""
     if not _like_cross_entropy(slope) or slope.shape[-1] < 3:
         return {}
     others = slope > 1e-6 * slope.abs().amax(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How much of the softmax's backward is local, head by head."""
+"""The diagnostic ``SoftmaxJacobian``: how much of the softmax's backward pass is local."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ class _Head(NamedTuple):
     allowed: Tensor | None
 
     def some(self, rows: slice) -> "_Head":
-        """Some of the samples."""
+        """The same for some of the samples."""
         allowed = None if self.allowed is None else self.allowed[rows]
         return _Head(self.attention[rows], self.credit[rows], allowed)
 
@@ -70,35 +70,36 @@ class SoftmaxJacobian(ProbeDiagnostic):
 
     The gradient at the scores is J g with J = diag(A) - A A^T for every query's attention A and
     the credit g = dL/dA. It is split into the diagonal (local) part A (1 - A) g and the rest, the
-    lateral sum; see :func:`lit_credit.functional.softmax_gradients`. g is what the rule itself
-    delivers at A: the gradient of the module's ``surrogate(batch)``, or of its loss where it has
-    none, with feedback layers at work. Logs for every attention module and head:
+    lateral sum; see :func:`lit_credit.functional.softmax_gradients`. g is the credit that the rule
+    itself delivers at A: the gradient of the module's ``surrogate(batch)``, or of its loss if it
+    has no surrogate, with active feedback layers. Logs for every attention module and head:
 
     - ``jacobian/r_diag/<module>/H00``, ``r_off``, ``r_cross``: energies of the two parts and their
-      product over that of J g, summed over the probe before they are divided; they sum to 1;
+      product, divided by the energy of J g; each is summed over the probe before the division. The
+      three sum to 1;
     - ``jacobian/cosine_diag/..``, ``cosine_ste``: cosine of J g with its diagonal part and with g
       itself (straight-through, on allowed positions), mean over samples; ``.._sd`` is their spread;
     - ``jacobian/entropy/..`` (nats), ``effective_keys`` (exp of the entropy, query by query),
       ``mean_attention`` (over allowed positions): means over samples and queries;
-    - ``jacobian/exact_r_diag/..`` and so on, the first seven under the exact gradient, and
-      ``jacobian/credit_cosine/..``, that of the two credits g, mean over samples; not where the
-      module's own credit is the exact one: under backpropagation without feedback layers.
+    - ``jacobian/exact_r_diag/..`` and so on: the first seven under the exact gradient;
+      ``jacobian/credit_cosine/..``: the cosine of the two credits g, mean over samples. They are
+      left out if the module's own credit is exact, as in backpropagation without feedback layers.
 
     At the end of fit it writes all measurements to ``<log_dir>/softmax_jacobian.csv``, a heat map
-    of the last one, and a reading of it in two sentences.
+    of the last measurement, and a reading of it in two sentences.
 
-    Masked positions and queries without a key count nowhere. Where attention is no softmax (its
-    rows do not sum to 1, as those of sigmoid attention) everything is NaN, and so is what has no
-    gradient. Costs one forward and backward on ``n_samples`` rows, twice where there is an exact
-    gradient apart, and holds A and dL/dA of all modules for the rows of a chunk: 8 n H T S bytes
-    each in float32; what is taken in float64 is taken of some samples of one module at a time. See
+    Masked positions and queries without a key are not counted. If the attention is not a softmax
+    (its rows do not sum to 1, as in sigmoid attention), all values are NaN; values without a
+    gradient are NaN too. Costs one forward and backward on ``n_samples`` rows, twice if the exact
+    gradient differs, and holds A and dL/dA of all modules for the rows of a chunk: 8 n H T S bytes
+    each in float32. Copies in float64 are made for some samples of one module at a time. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments; ``units`` are the attention
-    modules to look at, None takes all that are seen, and ``n_samples`` is 16 unless given.
+    modules, None takes all that are seen; ``n_samples`` is 16 by default.
 
     Raises:
         ValueError: if one of ``units`` matches no attention that was seen.
-        MisconfigurationException: before the first step, if no attention is seen, or what was seen
-            has other axes than heads, queries and keys.
+        MisconfigurationException: before the first step, if no attention is seen, or if its axes
+            are not heads, queries and keys.
 
     Example::
 
@@ -112,11 +113,11 @@ class SoftmaxJacobian(ProbeDiagnostic):
     default_n_samples = 16
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """That A is heads, queries, keys."""
+        """Check that the axes of A are heads, queries and keys."""
         return prove_attention(self, chunk.module, chunk.few().loss, self.units).proved
 
     def update(self, chunk: Chunk) -> None:
-        """Attention and credit of a chunk, own and exact, reduced block by block."""
+        """Add the quantities of a chunk under its own and the exact credit, block by block."""
         module = chunk.module
         own, exact = self._captured(module, chunk.surrogate), {}
         if _differs_from_exact(module):
@@ -144,7 +145,8 @@ class SoftmaxJacobian(ProbeDiagnostic):
         return values
 
     def _captured(self, module: LightningModule, scalar: Callable[[], Tensor]) -> dict[str, _Head]:
-        # A unit that is recomputed runs again in the backward pass, and must run in the same way.
+        # A checkpointed unit runs again in the backward pass, and must run in the same way as in
+        # the forward pass. So the recording stays active.
         with recorded_attention(module) as calls:
             loss = scalar()
             seen = attention_by_label(module, calls, self.units)
@@ -182,7 +184,7 @@ class SoftmaxJacobian(ProbeDiagnostic):
 
 
 def _differs_from_exact(module: LightningModule) -> bool:
-    """Whether the module's own credit may be another than the exact gradient."""
+    """Whether the module's own credit may differ from the exact gradient."""
     inexact = is_rule(module) and not asked(module, RuleProtocol.exact_credit, False)
     return inexact or any(offers(c, LayerProtocol.feedback_backward) for c in module.modules())
 
@@ -191,7 +193,7 @@ def _measured(head: _Head, exact: _Head | None) -> dict[str, Tensor]:
     """All quantities of some samples of one attention module, (N, H, ...); sums are (1, H, 5)."""
     parts = softmax_gradients(*head)
     values = _decomposed(parts)
-    # With it the number of keys, query by query; see `lit_credit.functional.effective_keys`.
+    # It also gives the number of keys of each query; see `lit_credit.functional.effective_keys`.
     values["entropy"] = attention_entropy(head.attention, head.allowed)
     values["mean_attention"] = mean_attention(head.attention, head.allowed)
     if exact is not None:
@@ -209,7 +211,7 @@ def _decomposed(parts: SoftmaxGradients) -> dict[str, Tensor]:
 
 
 def _reduced(quantity: str, samples: Tensor) -> dict[str, list[float]]:
-    """Over all samples, a number a head."""
+    """Reduce a quantity over all samples to one number per head."""
     if quantity.endswith(_ENERGIES):
         prefix = quantity.removesuffix(_ENERGIES)
         shares = energy_shares([EnergySums(*sums.unbind(-1)) for sums in samples])
@@ -223,5 +225,5 @@ def _reduced(quantity: str, samples: Tensor) -> dict[str, list[float]]:
 
 
 def _means(values: Tensor) -> list[float]:
-    """Per head the mean of (N, H, ...) over all that is defined."""
+    """Mean of (N, H, ...) for each head, over all defined values."""
     return [over_samples(head.flatten()).mean for head in values.transpose(0, 1)]

@@ -1,4 +1,4 @@
-"""The heads of a measurement, and what they say together."""
+"""Summarising a measurement of ``SoftmaxJacobian`` in words."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ __all__ = ["by_head", "softmax_reading"]
 Heads = dict[tuple[str, str], dict[str, float]]
 """``(module, head)`` to quantity to number."""
 
-# A lateral part of less than this share of the energy is called small.
+# A lateral part with less than this share of the energy is called small.
 _SMALL = 0.1
 
 
@@ -19,8 +19,8 @@ def by_head(row: Row, section: str) -> Heads:
     """Sort the values of a row by module and head.
 
     Args:
-        row: of a history with tags ``<section>/<quantity>/<module>/<head>``.
-        section: of the tags.
+        row: row of a history with tags ``<section>/<quantity>/<module>/<head>``.
+        section: first part of the tags.
 
     Example:
         >>> by_head({"step": 0, "values": {"jacobian/r_off/attention/H00": 0.5}}, "jacobian")
@@ -30,7 +30,7 @@ def by_head(row: Row, section: str) -> Heads:
     """
     heads: Heads = {}
     for tag, value in row["values"].items():
-        # A module's name may hold a slash, as a key of a ModuleDict.
+        # The name of a module may contain a slash, as a key of a ModuleDict.
         quantity, _, place = tag.removeprefix(f"{section}/").partition("/")
         label, _, head = place.rpartition("/")
         heads.setdefault((label, head), {})[quantity] = value
@@ -38,11 +38,11 @@ def by_head(row: Row, section: str) -> Heads:
 
 
 def softmax_reading(row: Row, section: str) -> str:
-    """Two sentences on the ranges over heads, and how many heads are of which kind.
+    """Two sentences on the ranges over heads, and on how many heads are of which kind.
 
     Args:
-        row: of the history of :class:`lit_credit.callbacks.SoftmaxJacobian`.
-        section: of its tags.
+        row: row of the history of :class:`lit_credit.callbacks.SoftmaxJacobian`.
+        section: first part of its tags.
     """
     every = list(by_head(row, section).values())
     heads = [head for head in every if math.isfinite(head["r_diag"])]

@@ -1,4 +1,4 @@
-"""What of two symbols decides how much a head looks back."""
+"""The diagnostic ``SymbolAttention``: attention as a function of two symbols."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,7 +35,7 @@ _PROVED_ON = 16
 
 
 class _Head(NamedTuple):
-    """A head's map and what is said of it."""
+    """A head's map and the numbers that describe it."""
 
     map: Tensor
     """(N, N): symbol at the key by last symbol."""
@@ -46,25 +46,25 @@ class _Head(NamedTuple):
 
 
 class SymbolAttention(ContextDiagnostic):
-    r"""How much the last position attends to a position, by the symbols that stand in both.
+    r"""How much the last position attends to another position, by the symbols at both positions.
 
     .. math:: P_{ab} = \mathbb{E}[A_{\text{last}, \text{key}} \,|\,
         x_{\text{key}} = a, x_{\text{last}} = b]
 
-    over the datamodule's ``contexts()`` (see :class:`Contexts`), by their
-    prior, whose x are whole numbers (M, T) with T >= 2: of two symbols, P is A itself. For every
-    attention module and head, of the pairs that occur:
+    The mean is over the datamodule's ``contexts()`` (see :class:`Contexts`) with their prior; their
+    x are whole numbers (M, T) with T >= 2. For contexts of two symbols, P is A itself. Logs for
+    every attention module and head, over the pairs that occur:
 
     - ``symbol_attention/mean/<module>/H00``, ``std/..``: mean and standard deviation over pairs; a
-      head whose attention no symbol changes has a deviation of 0;
+      head whose attention does not depend on the symbols has a deviation of 0;
     - ``symbol_attention/rank/..``: effective rank of P, by
       :func:`lit_credit.functional.participation_ratio`.
 
     At the end of fit it writes these numbers of the last measurement, and the largest five singular
     values s1, .. of P, to ``<log_dir>/symbol_attention.csv``, and draws the maps of the twelve
-    heads with the largest deviation. A pair that does not occur is grey. Symbols that never stand
-    in a place are no row (column) of the P that is decomposed; if a pair still does not occur, rank
-    and singular values are NaN, as all is where attention is no softmax.
+    heads with the largest deviation. A pair that does not occur is grey. Rows and columns of
+    symbols that never occur at their position are left out of the decomposed P. If a pair is still
+    missing, rank and singular values are NaN. All values are NaN if the attention is not a softmax.
 
     Costs one forward on all contexts, some thousands at once, with their A in memory.
 
@@ -72,16 +72,16 @@ class SymbolAttention(ContextDiagnostic):
 
     Args:
         key: position that is attended to, from 0.
-        all_pairs: run the module on every pair of symbols, whether or not it occurs, so that no
-            pair is missing; of contexts of two symbols.
+        all_pairs: run the module on all pairs of symbols, even on those that do not occur, so that
+            no pair is missing; only for contexts of two symbols.
         units: names or patterns of the attention modules; None takes all that are seen.
 
     Raises:
-        ValueError: if ``key`` is no position before the last, ``all_pairs`` is asked for of longer
+        ValueError: if ``key`` is not a position before the last, ``all_pairs`` is true for longer
             contexts, or one of ``units`` matches no attention that was seen.
-        MisconfigurationException: if the datamodule offers no contexts, or none of two symbols or
-            more; before the first step, if no attention is seen, or one that is not over the
-            context's positions.
+        MisconfigurationException: if the datamodule offers no contexts of two or more symbols;
+            before the first step, if no attention is seen, or an attention is not over the
+            positions of the context.
 
     Example::
 
@@ -130,7 +130,7 @@ class SymbolAttention(ContextDiagnostic):
             self.contexts = _of_all_pairs(self.contexts)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
-        """That A is heads, queries, keys, and which keys are no positions of the context."""
+        """Check that the axes of A are heads, queries, keys; find keys that are not positions."""
         some, length = chunk.few(_PROVED_ON), chunk.contexts.x.shape[1]
         with torch.no_grad():
             proof = prove_attention(self, chunk.module, some.logits, self.units, keys=length)
@@ -138,7 +138,7 @@ class SymbolAttention(ContextDiagnostic):
         return proof.proved
 
     def update(self, chunk: Chunk) -> None:
-        """Attention from the last position to the key, (M, H) float64 of each module."""
+        """Add the attention from the last position to the key, (M, H) float64 for each module."""
         with recorded_attention(chunk.module) as calls:
             chunk.logits()
         for label, call in attention_by_label(chunk.module, calls, self.units).items():
@@ -159,7 +159,7 @@ class SymbolAttention(ContextDiagnostic):
         }
 
     def check(self, module: LightningModule, contexts: Contexts) -> None:
-        """Refuse contexts that are not symbols, or have no such ``key``."""
+        """Refuse contexts that are not symbols, or do not have the position ``key``."""
         x = contexts.x
         whole = not (x.is_floating_point() or x.is_complex()) and x.numel() > 0
         if x.ndim != 2 or x.shape[1] < 2 or not whole or int(x.min()) < 0:
@@ -206,7 +206,7 @@ class SymbolAttention(ContextDiagnostic):
         return symbol_maps(maps, title=title, xlabel="last symbol", ylabel=ylabel)
 
     def table(self, rows: Sequence[Row], section: str) -> list[TableRow]:
-        """A line for every module and head, of the last measurement."""
+        """One line per module and head, for the last measurement."""
         return [
             {"module": label, "head": tag, "step": rows[-1]["step"]}
             | {quantity: getattr(head, quantity) for quantity in ("mean", "std", "rank")}
@@ -219,8 +219,8 @@ class _Pairs:
     """Means over the contexts of each pair of symbols.
 
     Args:
-        contexts: all of them with a prior above zero.
-        key: the position of the first of the pair.
+        contexts: all contexts with a prior above zero.
+        key: position of the first symbol of the pair.
     """
 
     def __init__(self, contexts: Contexts, key: int) -> None:
@@ -246,13 +246,13 @@ class _Pairs:
         )
 
     def _summed(self, values: Tensor) -> Tensor:
-        """(M,) to (N, N)."""
+        """Sum (M,) for each pair of symbols, (N, N)."""
         zeros = torch.zeros(self.size**2, dtype=torch.float64)
         return zeros.index_add(0, self.index, values).reshape(self.size, self.size)
 
 
 def _of_all_pairs(contexts: Contexts) -> Contexts:
-    """All pairs of symbols, alike; what follows is not looked at."""
+    """All pairs of symbols with equal priors; the following symbols are not used."""
     size = contexts.rows.shape[1]
     symbols = torch.arange(size, device=contexts.x.device)
     rows = contexts.rows.new_zeros(1).expand(size**2, size)

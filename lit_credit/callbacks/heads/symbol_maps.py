@@ -1,4 +1,4 @@
-"""A probability for every pair of symbols."""
+"""The figure of maps with a probability for every pair of symbols."""
 
 import math
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ _PANEL, _ACROSS = 3.2, 4
 
 
 def symbol_maps(maps: Mapping[str, Tensor], *, title: str, xlabel: str, ylabel: str) -> Figure:
-    """Probabilities as images, four in a row, all with colours from 0 (white) to 1.
+    """Draw probabilities as images, four in a row, all with colours from 0 (white) to 1.
 
     Args:
         maps: title of a panel to its matrix (rows, columns); NaN is grey.
-        title: of the figure.
-        xlabel: what the columns are.
-        ylabel: what the rows are.
+        title: title of the figure.
+        xlabel: label of the columns.
+        ylabel: label of the rows.
 
     Returns:
         The figure, with one colour bar for all panels; it says n/a without maps.

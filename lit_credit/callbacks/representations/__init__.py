@@ -1,4 +1,4 @@
-"""What the vectors inside a network look like: norms, geometry, subspaces."""
+"""Diagnostics of the vectors inside a network: norms, geometry, subspaces."""
 
 from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
 from lit_credit.callbacks.representations.residual_norms import ResidualNorms

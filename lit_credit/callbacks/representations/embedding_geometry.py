@@ -1,4 +1,4 @@
-"""How embeddings share the dimensions of the stream."""
+"""The diagnostic ``EmbeddingGeometry``: how embeddings share the dimensions of the stream."""
 
 import math
 from collections.abc import Sequence
@@ -32,26 +32,27 @@ _MOST_SHOWN = 128
 class EmbeddingGeometry(ContextDiagnostic):
     r"""How do more vectors than dimensions share the stream? Superposition, weight by weight.
 
-    Of every matrix, whose rows are the vectors (an embedding (V, d), an unembedding (V, d)):
+    Logs for every matrix, whose rows are the vectors (an embedding (V, d), an unembedding (V, d)):
 
     - ``geometry/cos2/<name>``: mean squared cosine over all pairs, and ``geometry/welch/<name>``,
-      the least that so many vectors can have;
+      the smallest value that is possible for as many vectors;
     - ``geometry/dimensionality/<name>``: the share of a dimension that a vector has to itself, mean
       over vectors, and ``dimensionality_min/..``, ``dimensionality_max/..``;
     - ``geometry/norm/<name>``: mean length of a vector.
 
-    Vectors of length zero are left out; all is NaN if one is not finite. If the datamodule offers
-    ``contexts()`` (see :class:`lit_credit.inspect.contexts.Contexts`), the same of the vectors that
-    the unembedding reads after each context, by the name ``contexts``, and
+    Vectors of length zero are left out; all values are NaN if a vector is not finite. If the
+    datamodule offers ``contexts()`` (see :class:`lit_credit.inspect.contexts.Contexts`), it logs
+    the same for the vectors that the unembedding reads after each context, under the name
+    ``contexts``, and
 
     - ``geometry/target_cosine``: their cosine with the unembedding vector of the likeliest symbol,
       mean over contexts by their prior;
     - ``geometry/target_nearest``: how often no other unembedding vector has a larger cosine.
 
-    At the end of fit it draws the Gram matrices of the last measurement, of at most 128 vectors,
-    contexts sorted by their likeliest symbol.
+    At the end of fit it draws the Gram matrices of the last measurement for at most 128 vectors;
+    contexts are sorted by their likeliest symbol.
 
-    Costs O(V d^2) a matrix, and one forward on all contexts.
+    Costs O(V d^2) per matrix, and one forward on all contexts.
 
     See :class:`lit_credit.callbacks.ContextDiagnostic` for the other arguments.
 
@@ -114,7 +115,7 @@ class EmbeddingGeometry(ContextDiagnostic):
         self._weight = torch.empty(0)
 
     def update(self, chunk: Chunk) -> None:
-        """The vectors of some contexts, and the matrices."""
+        """Read the matrices, and add the vectors of some contexts."""
         self._matrices = read_matrices(chunk.module, self._names)
         if self._point is None or not len(chunk.contexts.x):
             return
@@ -136,7 +137,7 @@ class EmbeddingGeometry(ContextDiagnostic):
 
     def _of_vectors(self, name: str, vectors: Tensor, what: str) -> dict[str, float]:
         w = vectors.to(torch.complex128 if vectors.is_complex() else torch.float64)
-        w = w[w.norm(dim=1) != 0]  # with what is not finite, of which nothing is defined
+        w = w[w.norm(dim=1) != 0]  # vectors that are not finite stay: they make all values NaN
         count, width = w.shape
         own = feature_dimensionality(w)
         found = {
@@ -159,7 +160,8 @@ class EmbeddingGeometry(ContextDiagnostic):
         own = cosines.gather(1, target[:, None])[:, 0]
         values = self._of_vectors("contexts", vectors[target.argsort(stable=True)], "context")
         values["target_cosine"] = (prior * own).sum().item()
-        # A symbol without a direction is nearest to nothing; without an own one nothing is known.
+        # Another symbol without a direction is never the nearest. If the target itself has no
+        # direction, the value is NaN.
         nearest = (own >= cosines.nan_to_num(-1.0).amax(1)).double()
         nearest = nearest.masked_fill(own.isnan(), math.nan)
         values["target_nearest"] = (prior * nearest).sum().item()

@@ -1,4 +1,4 @@
-"""Norms of the residual stream."""
+"""The diagnostic ``ResidualNorms``: norms of the residual stream."""
 
 from collections.abc import Sequence
 
@@ -28,11 +28,11 @@ _SCALE = Flag("scale", "scale_unstable", "|h_L| grew more than 50x", _scale_unst
 
 
 class ResidualNorms(ProbeDiagnostic):
-    """How large the residual stream is, layer by layer: ``median_n |h_l(x_n)|_2``.
+    """Size of the residual stream, layer by layer: ``median_n |h_l(x_n)|_2``.
 
-    Logs ``residual/norm/L00`` .. ``L<L>``: h_l is the input of block l, h_L that of the readout.
-    On a module that declares no ``residual_stream`` they are the inputs of the units and the
-    output of the last.
+    Logs ``residual/norm/L00`` .. ``L<L>``: h_l is the input of block l, h_L the input of the
+    readout. If the module declares no ``residual_stream``, they are the inputs of the units and the
+    output of the last unit.
 
     Costs one forward on ``n_samples`` rows. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
@@ -72,7 +72,7 @@ class ResidualNorms(ProbeDiagnostic):
         self.points = stream_points(self, module, self.units)
 
     def update(self, chunk: Chunk) -> None:
-        """The norms of a chunk's samples."""
+        """Add the norms of a chunk's samples."""
         for index, h in enumerate(chunk.values(self.points).values()):
             self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(h))
 
@@ -81,7 +81,7 @@ class ResidualNorms(ProbeDiagnostic):
         return {tag: float(norms.median()) for tag, norms in self.gathered.items()}
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Norms over epochs, one curve a layer."""
+        """Norms over epochs, one curve per layer."""
         return layer_curves(
             rows,
             f"{section}/norm/",

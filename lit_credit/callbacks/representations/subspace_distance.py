@@ -1,4 +1,4 @@
-"""Does a weight span the subspace that it should?"""
+"""The diagnostic ``SubspaceDistance``: does a weight span a reference subspace?"""
 
 import math
 from collections.abc import Sequence
@@ -30,20 +30,19 @@ __all__ = ["SubspaceDistance"]
 
 
 class SubspaceDistance(Diagnostic):
-    r"""How far is what a weight's columns span from a reference?
+    r"""How far is the span of a weight's columns from a reference subspace?
 
-    Of a weight (n, d), such as an unembedding with a row for each of n symbols, and a reference
-    (n, r), both cut to their leading ``rank`` directions U and V among the n:
+    A weight (n, d), such as an unembedding with a row for each of n symbols, and a reference (n, r)
+    are both reduced to their leading ``rank`` directions U and V in the space of n symbols. Logs
 
     - ``subspace/distance/<name>``: :math:`\|U U^\top - V V^\top\|_F`, and ``distance/random``, the
-      root mean square of random subspaces;
+      root mean square of the distance of random subspaces;
     - ``subspace/angle_max/<name>`` and ``subspace/angle_mean/<name>``: their principal angles, in
       degrees.
 
-    The reference is another weight, or a tensor of the datamodule, or, without either, the leading
-    directions of the centred log-probabilities that the datamodule's ``contexts()`` tell (see
-    :class:`Contexts`), which an unembedding of few features does best to
-    span.
+    The reference is another weight or a tensor of the datamodule. Without either it is the leading
+    directions of the centred log-probabilities of the datamodule's ``contexts()`` (see
+    :class:`Contexts`): the best span for an unembedding of few features.
 
     Costs a decomposition of a matrix of n symbols by d or r.
 
@@ -53,16 +52,16 @@ class SubspaceDistance(Diagnostic):
         reference: name of the weight to compare with, below the module or its ``net``.
         data_reference: name of an attribute of the datamodule, a tensor (n, r), or a method that
             returns one.
-        rank: dimensions of the subspaces; None takes as many as the weight and the reference have
-            columns, whichever are fewer.
-        centred: take out the all-ones direction first, in which the softmax sees nothing; give
-            False for weights whose rows are no symbols.
+        rank: dimensions of the subspaces; None takes the number of columns of the weight or of the
+            reference, whichever is smaller.
+        centred: remove the all-ones direction first, because the softmax does not depend on it; set
+            it to False for weights whose rows are not symbols.
         units: names or patterns of weights; None takes the last ``nn.Linear``.
 
     Raises:
-        ValueError: if both references are given, a name matches nothing, or ``rank`` is below 1, or
-            above what there is.
-        MisconfigurationException: if there is no reference, or one of other symbols.
+        ValueError: if both references are given, a name matches nothing, or ``rank`` is below 1 or
+            above the number of shared dimensions.
+        MisconfigurationException: if there is no reference, or it has another number of rows.
 
     Example::
 
@@ -111,18 +110,18 @@ class SubspaceDistance(Diagnostic):
         self._fixed: Tensor | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the weights, and see that the reference fits them."""
+        """Find the weights, and check that the reference fits them."""
         self._trainer = trainer
         default = find_unembedding(module)
         self._names = self.units or ([default] if default is not None else [])
         if not self._names:
             raise missing(self, module, "an nn.Linear", "Set `units` to a weight.")
         self._compare(module)
-        # Once more at the first measurement: a resumed run gives its seed later than this.
+        # Read the reference again at the first measurement: a resumed run gets its seed after this.
         self._fixed = None
 
     def update(self, chunk: Chunk) -> None:
-        """Compare the weights as they are now."""
+        """Compare the present weights with the reference."""
         self._values = self._compare(chunk.module)
 
     def compute(self) -> dict[str, float]:
@@ -138,14 +137,14 @@ class SubspaceDistance(Diagnostic):
             values[f"distance/{name}"] = projector_distance(own, other).item()
             values[f"angle_max/{name}"] = angles.amax().item()
             values[f"angle_mean/{name}"] = angles.mean().item()
-        # Of weights of several shapes there is no one level.
+        # Weights of several shapes have no common level.
         values["distance/random"] = random.pop() if len(random) == 1 else math.nan
         return values
 
     def _subspaces(
         self, module: LightningModule, name: str, weight: Tensor
     ) -> tuple[Tensor, Tensor, float]:
-        """The two bases, (n, rank) each, and the distance of random ones."""
+        """The two bases, (n, rank) each, and the distance of random subspaces."""
         reference = self._reference(module, weight)
         if len(reference) != len(weight):
             raise MisconfigurationException(
@@ -168,7 +167,7 @@ class SubspaceDistance(Diagnostic):
         return own, other, projector_distance_null(space, rank)
 
     def _reference(self, module: LightningModule, weight: Tensor) -> Tensor:
-        """(n, r)."""
+        """The reference (n, r)."""
         if self.reference is not None:
             (found,) = read_matrices(module, [self.reference], "reference").values()
             return found.double()
@@ -181,7 +180,8 @@ class SubspaceDistance(Diagnostic):
         if trainer is None:
             raise RuntimeError("SubspaceDistance was not set up.")
         if self.data_reference is None:
-            # All of them, not an orthonormal basis: cut to a rank, that would lose its order.
+            # The vectors themselves, not an orthonormal basis: a basis would lose their order when
+            # it is reduced to a rank.
             return centred_log_probs(read_contexts(trainer).rows).mT
         data = getattr(trainer, "datamodule", None)
         found = getattr(data, self.data_reference, None)
@@ -195,7 +195,7 @@ class SubspaceDistance(Diagnostic):
         return found.detach().double()
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Distances over training, beside that of random subspaces."""
+        """Distances over training, with the distance of random subspaces."""
         return layer_curves(
             rows,
             f"{section}/distance/",

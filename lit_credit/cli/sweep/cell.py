@@ -1,4 +1,4 @@
-"""One run of a sweep: what is asked for, and what its folder holds."""
+"""One run of a sweep: its configuration and its folder."""
 
 import json
 import shutil
@@ -17,21 +17,21 @@ _ABSENT = "nothing"
 
 @dataclass(frozen=True)
 class Cell:
-    """A point of the grid with a seed, and where it is run."""
+    """A point of the grid with a seed and a folder."""
 
     name: str
     point: Point
     seed: int
     folder: Path
     words: list[str]
-    """What follows ``lit-credit fit``."""
+    """The words after ``lit-credit fit``."""
     asked: str
-    """The full configuration as YAML, apart from where it is run."""
+    """The full configuration as YAML, without the folder."""
     cwd: Path
 
     @property
     def log(self) -> Path:
-        """All that the run printed."""
+        """The file with all output of the run."""
         return self.folder / "log.txt"
 
     @property
@@ -39,10 +39,10 @@ class Cell:
         return self.folder / "result.json"
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished run wrote, or None.
+        """The result of the finished run, or None.
 
         Raises:
-            ValueError: if it is damaged.
+            ValueError: if the file is damaged.
         """
         try:
             found = json.loads(self._result.read_text(encoding="utf-8"))
@@ -57,10 +57,10 @@ class Cell:
         return found
 
     def refuse_another(self) -> None:
-        """Check that what the folder holds is of the run that is asked for, if it is of any use.
+        """Check that a result or checkpoint in the folder belongs to this configuration.
 
         Raises:
-            ValueError: if it is of another configuration.
+            ValueError: if it belongs to another configuration.
         """
         if self.result() is None and self.checkpoint() is None:
             return
@@ -90,21 +90,21 @@ class Cell:
         )
 
     def prepare(self) -> None:
-        """Make the folder; what an unfinished run without a checkpoint left in it is removed."""
+        """Create the folder; files of an unfinished run without a checkpoint are removed."""
         if (self.folder / "asked.yaml").exists() and self.checkpoint() is None:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "asked.yaml").write_text(self.asked, encoding="utf-8")
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the result, whole or not at all."""
+        """Write the result completely or not at all."""
         scratch = self.folder / "result.partial"
         scratch.write_text(json.dumps(result), encoding="utf-8")
         scratch.replace(self._result)
 
     def checkpoint(self) -> Path | None:
-        """The newest, from which the run can be resumed; a damaged one if there is no other."""
-        from lit_credit.runs.run_checkpoints import look_into, newest  # which import torch
+        """The newest checkpoint, to resume from; a damaged one only if there is no other."""
+        from lit_credit.runs.run_checkpoints import look_into, newest  # these import torch
 
         found = [look_into(path) for path in self.folder.rglob("*.ckpt")]
         damaged = max((s for s in found if s.step < 0), key=lambda s: s.saved_at, default=None)

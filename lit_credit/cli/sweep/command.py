@@ -47,24 +47,24 @@ def sweep(
     executor: str = "local",
     gpus: float = 0,
 ) -> list[dict[str, Any]]:
-    """Run every point of a grid with every seed, and write one row a run.
+    """Run every point of a grid with every seed, and write one row per run.
 
-    A line is printed whenever a run ends. A finished run is not run again; an unfinished one is
-    resumed from its checkpoint, or started over if it has none.
+    A line is printed whenever a run ends. A finished run is skipped; an unfinished run is resumed
+    from its checkpoint, or started over if it has none.
 
     Args:
         configs: YAML files of ``lit-credit fit``, merged in order.
         grid: YAML file, see :func:`read_grid`.
-        out: the table, ``.csv`` or ``.parquet``; the runs go into the folder of its name.
-        words: further arguments of ``fit`` for every run; the grid comes after them.
-        jobs: runs at a time; by default one a CPU, or what the Ray cluster can take.
+        out: the table, ``.csv`` or ``.parquet``; the runs go into a folder of the same name.
+        words: further arguments of ``fit`` for every run; the grid overrides them.
+        jobs: number of runs at a time; by default one per CPU, or the capacity of the Ray cluster.
         executor: ``local`` or ``ray``.
-        gpus: that each run asks the Ray cluster for.
+        gpus: GPUs per run, with Ray.
 
     Returns:
-        The rows of the table: overrides, seed, status, seconds (of a resumed run, since then), the
-        epochs and steps at the end, the last validation's metrics, or, where nothing was validated,
-        what was logged, and what each diagnostic measured last.
+        The rows of the table: overrides, seed, status, seconds (of a resumed run: since it was
+        resumed), final epoch and step, the metrics of the last validation (without a validation:
+        the logged metrics), and the last measurement of each diagnostic.
 
     Raises:
         ValueError: before any run, if an argument, the grid or one of the configurations is wrong,
@@ -86,7 +86,7 @@ def sweep(
 
 
 def _run(cells: Sequence[Cell], place: Executor, table: Path) -> list[dict[str, Any]]:
-    """Run what is not finished, and write the table."""
+    """Run the unfinished cells, and write the table."""
     for cell in cells:
         cell.refuse_another()
     todo = [cell for cell in cells if cell.result() is None]
@@ -104,10 +104,10 @@ def _run(cells: Sequence[Cell], place: Executor, table: Path) -> list[dict[str, 
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 1 if a run failed, 2 after wrong arguments.
+    """Run the command and return its exit code: 1 if a run failed, 2 after wrong arguments.
 
     Args:
-        args: what follows ``lit-credit sweep``; by default the process's arguments.
+        args: the words after ``lit-credit sweep``; by default the process's arguments.
     """
     parser = ShortErrorArguments(
         "lit-credit sweep",

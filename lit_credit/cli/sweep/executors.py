@@ -1,4 +1,4 @@
-"""Where the cells run: each in a fresh process, here or on a Ray cluster."""
+"""Running cells, each in a fresh process: on this machine or on a Ray cluster."""
 
 import multiprocessing
 import os
@@ -19,22 +19,22 @@ _GRACE_SECONDS = 10
 
 
 class Executor(Protocol):
-    """A place for cells; a handle stands for a cell that runs there."""
+    """Something that runs cells; a handle stands for a running cell."""
 
     jobs: int
 
     def start(self, cell: Cell) -> Any:
-        """Run the cell; returns its handle."""
+        """Start the cell and return its handle."""
 
     def wait(self, handles: Sequence[Any]) -> tuple[Any, str]:
-        """Return one of the handles when its cell has ended, and how: "" if well."""
+        """Wait until a cell ends; return its handle and what went wrong, "" for nothing."""
 
     def stop(self, handles: Sequence[Any]) -> None:
-        """End these cells; they can be resumed."""
+        """End these cells. They can be resumed later."""
 
 
 def run_all(cells: Iterable[Cell], executor: Executor) -> Iterator[tuple[Cell, str]]:
-    """Each cell when it has ended, and how; whatever ends this loop ends the cells that run."""
+    """Yield each cell when it ends, with what went wrong; leaving the loop ends running cells."""
     waiting, running = list(cells)[::-1], dict[Any, Cell]()
     try:
         while waiting or running:
@@ -55,13 +55,13 @@ def default_jobs() -> int:
 
 
 class LocalProcesses:
-    """Processes of this machine, one thread each unless ``OMP_NUM_THREADS`` is set.
+    """Processes on this machine, one thread each unless ``OMP_NUM_THREADS`` is set.
 
-    Importing torch and Lightning takes longer than a small run. One process does it once, and is
-    forked for each cell: nothing that a cell does to its process reaches another cell.
+    Importing torch and Lightning takes longer than a small run. So one process imports them once,
+    and each cell runs in a fork of it. Cells cannot affect each other.
 
     Args:
-        jobs: cells at a time.
+        jobs: number of cells at a time.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -70,13 +70,13 @@ class LocalProcesses:
         if "forkserver" in multiprocessing.get_all_start_methods():
             self._context: Any = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload(["lit_credit.cli.sweep.run"])
-            # It imports while the configurations are checked.
+            # The server imports torch and Lightning while the configurations are checked.
             forkserver.ensure_running()
         else:
             self._context = multiprocessing.get_context("spawn")
 
     def start(self, cell: Cell) -> Any:
-        """Fork."""
+        """Start a process for the cell."""
         process = self._context.Process(target=_run_alone, args=(cell,), name=cell.name)
         process.start()
         return process
@@ -92,7 +92,7 @@ class LocalProcesses:
         return process, f"exit code {code}" if code > 0 else f"killed by signal {-code}"
 
     def stop(self, handles: Sequence[Any]) -> None:
-        """Ask, then insist."""
+        """Terminate the processes, and kill those that do not end in time."""
         for process in handles:
             process.terminate()
         for process in handles:
@@ -102,27 +102,27 @@ class LocalProcesses:
 
 
 class RayCluster:
-    """Tasks of a Ray cluster: that of ``RAY_ADDRESS``, or of this machine, or a new one here.
+    """Tasks on a Ray cluster: that of ``RAY_ADDRESS``, else one on this machine, else a new one.
 
-    All its machines need lit_credit and one file system.
+    All machines of the cluster need lit_credit and a shared file system.
 
     Args:
-        jobs: cells at a time; None leaves it to the cluster.
-        gpus: of each cell.
+        jobs: number of cells at a time; None leaves it to the cluster.
+        gpus: GPUs per cell.
     """
 
     def __init__(self, jobs: int | None, gpus: float) -> None:
-        import ray  # an extra
+        import ray  # an optional dependency
 
         self.jobs = jobs or sys.maxsize
         self._ray = ray
         if not ray.is_initialized():
             ray.init(log_to_driver=False)
-        # A cell that kills its worker is reported, not tried again.
+        # A cell that kills its worker is reported, not retried.
         self._run = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_run_in_worker)
 
     def start(self, cell: Cell) -> Any:
-        """Submit."""
+        """Submit the cell to the cluster."""
         return self._run.remote(cell)
 
     def wait(self, handles: Sequence[Any]) -> tuple[Any, str]:
@@ -134,21 +134,21 @@ class RayCluster:
             return handle, str(error).strip()
 
     def stop(self, handles: Sequence[Any]) -> None:
-        """Kill the workers, whose processes then end by themselves."""
+        """Kill the workers. Their child processes then end by themselves."""
         for handle in handles:
             self._ray.cancel(handle, force=True)
 
 
 def _run_in_worker(cell: Cell) -> str:
-    # A process of its own for each cell here too: Ray uses its workers again.
+    # Ray reuses its workers, so here too each cell gets a process of its own.
     return next(trouble for _, trouble in run_all([cell], LocalProcesses(1)))
 
 
 def _run_alone(cell: Cell) -> None:
-    """Run the cell in a process that leaves Ctrl-C to its parent and does not outlive it."""
+    """Run the cell in a process that ignores Ctrl-C and ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from lit_credit.cli.sweep.run import run_cell  # imported by the process that is forked
+    from lit_credit.cli.sweep.run import run_cell  # the forked process has imported it already
 
     run_cell(cell)
 

@@ -1,4 +1,4 @@
-"""What a grid file asks for."""
+"""Reading grid files."""
 
 import hashlib
 import json
@@ -17,10 +17,10 @@ from lit_credit.utils.paths import local_path
 __all__ = ["MOST_RUNS", "RESERVED", "Point", "as_word", "read_grid"]
 
 RESERVED = ("config", "ckpt_path", "trainer.default_root_dir", "print_config", "help")
-"""What the sweep itself sets in every cell."""
+"""Options that the sweep itself sets in every cell."""
 
 MOST_RUNS = 100_000
-"""Of one sweep, points times seeds."""
+"""Largest number of runs of a sweep: points times seeds."""
 
 _SEED, _CASES, _NAME = "seed_everything", "cases", "name"
 _LONGEST_VALUE, _LONGEST_NAME = 40, 120
@@ -32,17 +32,17 @@ class Point:
     """One choice of overrides, to be run with every seed."""
 
     name: str
-    """Made from the overrides; a folder's name."""
+    """Built from the overrides; also the name of the folder."""
     case: str | None
     overrides: dict[str, Any]
     """Dotted name, as on the command line of ``fit``, to value."""
 
 
 def read_grid(path: str | Path) -> tuple[list[Point], list[int] | None]:
-    """Read a grid: the product of all lists, and of the cases.
+    """Read a grid: the product of all lists and of the cases.
 
-    ``cases`` vary several names together; each has a ``name`` of its own. ``seed_everything`` lists
-    the seeds::
+    Each entry of ``cases`` sets several names together and has a unique ``name``.
+    ``seed_everything`` lists the seeds::
 
         model.class_path: [BP, FA, DFA]
         model.init_args.net.init_args.depth: [2, 4]
@@ -52,14 +52,14 @@ def read_grid(path: str | Path) -> tuple[list[Point], list[int] | None]:
         seed_everything: [42, 123, 456]
 
     Args:
-        path: of the YAML file.
+        path: the YAML file.
 
     Returns:
-        The points in the order of the file, the last name varying fastest, and the seeds, None
-        where the file has none.
+        The points in the order of the file, the last name varying fastest; and the seeds, or None
+        if the file has none.
 
     Raises:
-        ValueError: if the file is no such grid, or has more than :data:`MOST_RUNS` runs.
+        ValueError: if the file is not a grid, or has more than :data:`MOST_RUNS` runs.
     """
     path = local_path(path, "--grid")
     try:
@@ -111,7 +111,7 @@ def _point(
     name = ",".join(parts) or "base"
     if len(name) > _LONGEST_NAME:
         name = f"{name[:_LONGEST_NAME]}-{_digest(name)}"
-    # A class before its arguments: choosing one drops what it does not take.
+    # A class comes before its arguments: choosing a class drops arguments that it does not take.
     overrides = sorted((together | values).items(), key=lambda item: item[0].count("."))
     return Point(name, case, dict(overrides))
 
@@ -164,7 +164,7 @@ def _check_key(key: Any, beside: Iterable[Any] = ()) -> None:
 
 
 def _labels(grid: Mapping[str, Any]) -> dict[str, str]:
-    """Each name's end, as long as it must be to tell it from the others."""
+    """For each name, the shortest ending that is unique among the names."""
     fillers = ("init_args", "class_path", "dict_kwargs")
     parts = {key: [part for part in key.split(".") if part not in fillers] for key in grid}
     labels = {}
@@ -176,7 +176,7 @@ def _labels(grid: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _slug(text: str) -> str:
-    """``text`` as part of a folder's name; different texts stay different."""
+    """``text`` as part of a folder name; different texts give different results."""
     safe = re.sub(r"[^\w.+-]+", "-", text).strip("-")
     if safe == text and len(text) <= _LONGEST_VALUE:
         return text

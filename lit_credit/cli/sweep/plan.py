@@ -17,13 +17,13 @@ _QUIET = "--trainer.enable_progress_bar=false"
 def planned(
     points: Sequence[Point], seeds: Sequence[int] | None, base: Sequence[str], folder: Path
 ) -> list[Cell]:
-    """One cell a point and seed.
+    """One cell per point and seed.
 
     Args:
-        points: of the grid.
-        seeds: of every point; None takes the seed that the configuration of the point has.
-        base: what follows ``lit-credit fit`` in every run, before the point's overrides.
-        folder: of the sweep; each cell has a folder below it.
+        points: points of the grid.
+        seeds: seeds of every point; None takes the seed in the configuration of the point.
+        base: the words after ``lit-credit fit`` in every run, before the overrides of the point.
+        folder: folder of the sweep; each cell has a folder below it.
 
     Raises:
         ValueError: if ``fit`` would refuse one of the configurations, naming the point.
@@ -52,18 +52,19 @@ def planned(
 
 
 def asked_configuration(words: Sequence[str]) -> dict[str, Any]:
-    """The configuration of a run, as it is compared with that of an earlier sweep.
+    """The configuration of a run in the form that is compared with an earlier sweep's.
 
     Args:
-        words: what follows ``lit-credit fit``.
+        words: the words after ``lit-credit fit``.
 
     Raises:
-        ValueError: if ``fit`` refuses them, with its reason in one line, or if they name no rule.
+        ValueError: if ``fit`` refuses the words, with its reason in one line, or if they name no
+            rule.
     """
-    from lit_credit.cli.configuration import configuration_of  # which imports torch
+    from lit_credit.cli.configuration import configuration_of  # it imports torch
 
     config = configuration_of(words)
-    for name in ("on_resume", "init_from"):  # which older sweeps do not know
+    for name in ("on_resume", "init_from"):  # older sweeps do not have these options
         if config.get(name) is None:
             config.pop(name, None)
     if not config["model"]:

@@ -21,16 +21,16 @@ from lit_credit.trainer.watched import is_measured
 __all__ = ["run_cell"]
 
 _PATIENCE = 30.0
-"""Seconds; see the grace in :mod:`lit_credit.cli.sweep.executors`."""
+"""Seconds to wait for the folder; longer than the grace in ``lit_credit.cli.sweep.executors``."""
 
 
 def run_cell(cell: Cell) -> None:
-    """Run or resume the cell; must be called in a process that does nothing else.
+    """Run or resume the cell. Call it only in a process that does nothing else.
 
-    What the process prints goes to the cell's log from then on. The result is written last.
+    From then on the output of the process goes to the cell's log. The result is written last.
     """
     os.chdir(cell.cwd)
-    # The cells of a sweep that was killed end by themselves, a moment later.
+    # After a sweep was killed, its cells end by themselves a moment later: wait for them.
     with hold_folder(cell.folder, patience=_PATIENCE):
         _run(cell)
 
@@ -43,7 +43,7 @@ def _run(cell: Cell) -> None:
     words = ["fit", *cell.words, "--trainer.default_root_dir", str(cell.folder)]
     if (checkpoint := cell.checkpoint()) is not None:
         words += ["--ckpt_path", str(checkpoint)]
-    # Which Lightning calls for further ranks.
+    # Lightning runs this command line for further ranks.
     sys.argv = [str(Path(lit_credit.__file__).with_name("__main__.py")), *words]
     start = time.perf_counter()
     try:
@@ -57,7 +57,7 @@ def _run(cell: Cell) -> None:
 
 
 def _last_values(trainer: Trainer) -> dict[str, float]:
-    """Validation metrics, or else what was logged; then each diagnostic's last measurement."""
+    """Validation metrics, or else all logged metrics; then each diagnostic's last measurement."""
     histories = [
         history
         for callback in callbacks_of(trainer)

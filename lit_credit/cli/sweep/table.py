@@ -1,4 +1,4 @@
-"""Rows of unlike columns as a file."""
+"""Writing rows with different columns as CSV or Parquet."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ SUFFIXES = (".csv", ".parquet")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV or Parquet, by the name's ending; what a row lacks is left empty.
+    """Write rows as CSV or Parquet, depending on the suffix; missing values are left empty.
 
     Args:
-        path: of the file; an older one is replaced.
+        path: the file; an older file is replaced.
         rows: at least one.
     """
     names = dict.fromkeys(name for row in rows for name in row)
@@ -26,7 +26,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         lines = zip(*filled, strict=True)
         write_table(path, [dict(zip(columns, line, strict=True)) for line in lines])
         return
-    import pyarrow  # an extra
+    import pyarrow  # an optional dependency
     import pyarrow.parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _column(values: list[Any]) -> list[Any]:
-    """Numbers as they are, anything else as text."""
+    """Keep columns of numbers; convert the values of any other column to text."""
     if all(isinstance(value, int | float | None) for value in values):
         return values
     return [None if value is None else as_word(value) for value in values]
