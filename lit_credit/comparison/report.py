@@ -45,7 +45,7 @@ from lit_credit.utils.paths import local_path
 __all__ = ["compare"]
 
 
-def compare(runs: Sequence[str | Path], out: str | Path) -> str:
+def compare(runs: str | Path | Sequence[str | Path], out: str | Path) -> str:
     """Compare runs by rule: figures, a table as CSV, and the same table as text.
 
     Runs that differ only by seeds and paths are one row. A row's numbers are means over its runs,
@@ -56,7 +56,7 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     their tags.
 
     Args:
-        runs: run folders, or folders that contain some at any depth.
+        runs: run folders, or folders that contain some at any depth; one or several.
         out: folder for ``comparison.png`` and ``comparison.csv``, and for the figures that
             diagnostics of these runs have; older ones are replaced.
 
@@ -102,7 +102,7 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     return text
 
 
-def _read(paths: Sequence[str | Path]) -> tuple[list[Run], list[Quantity]]:
+def _read(paths: str | Path | Sequence[str | Path]) -> tuple[list[Run], list[Quantity]]:
     """The runs, with the histories that are compared, and the quantities."""
     runs, quantities = [], list(our_quantities())
     for folder in find_runs(paths):
