@@ -104,6 +104,7 @@ def compare(runs: str | Path | Sequence[str | Path], out: str | Path) -> str:
 
 def _read(paths: str | Path | Sequence[str | Path]) -> tuple[list[Run], list[Quantity]]:
     """The runs, with the histories that are compared, and the quantities."""
+    paths = [paths] if isinstance(paths, str | Path) else paths
     runs, quantities = [], list(our_quantities())
     for folder in find_runs(paths):
         run = read_run(folder, _histories_of)
