@@ -292,8 +292,8 @@ utils.series.run_curve comparison.known
 """A name that a package or module had before, and the module that defines it now."""
 
 _SPLIT = {
-    *("callbacks.base.named", "feedback.credit", "rules.resume", "utils.logging", "utils.rows"),
-    *("sweep.run", "utils.runs", "utils.series"),
+    *("callbacks.base.named", "feedback.credit", "rules.resume"),
+    *("utils.logging", "utils.rows", "utils.runs", "utils.series"),
 }
 """Modules of before whose names lie in several modules now: where ``_NAMES`` says, or else where
 ``_MODULES`` says.
@@ -354,7 +354,10 @@ def former_names(package: str) -> Callable[[str], Any]:
     prefix = package.partition(".")[2]
 
     def __getattr__(name: str) -> Any:
-        home = _NAMES.get(f"{prefix}.{name}")
+        former = f"{prefix}.{name}"
+        home = _NAMES.get(former)
+        if home is None and (former in _MODULES or former in _SPLIT):
+            return import_module(f"{package}.{name}")
         if home is None and prefix in _SPLIT and not name.startswith("__"):
             home = _MODULES.get(prefix)
         if home is None:
@@ -387,6 +390,18 @@ def _warn(path: str) -> None:
     )
 
 
+class _KeepsFunctions(ModuleType):
+    """A package of which a function and a former module have one name: the function has it.
+
+    Python would bind the module there when it is imported.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        former = f"{self.__name__.partition('.')[2]}.{name}"
+        if not (isinstance(value, ModuleType) and former in _NAMES):
+            super().__setattr__(name, value)
+
+
 class _FormerPaths(MetaPathFinder, Loader):
     """Finds a module under its path of before: the very module of today, not a copy.
 
@@ -403,6 +418,9 @@ class _FormerPaths(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         path = module.__name__
+        parent = path.rpartition(".")[0]
+        if path.partition(".")[2] in _NAMES:
+            sys.modules[parent].__class__ = _KeepsFunctions
         if path.partition(".")[2] in _SPLIT:
             module.__dict__["__getattr__"] = former_names(path)
             return

@@ -4,6 +4,8 @@
 """
 
 import shutil
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -49,6 +51,29 @@ def test_a_former_module_has_what_it_exported(module, names):
 def test_a_former_path_warns_and_names_the_present_one(path, name):
     with pytest.warns(DeprecationWarning, match=rf"{path}\S* is lit_credit\.\S+ now"):
         exec(f"import sys; sys.modules.pop('{path}', None); from {path} import {name}")
+
+
+@pytest.mark.parametrize(
+    "path", ["functional.digit_readout", "plotting.adder_sheet", "plotting.attention_grid"]
+)
+def test_a_function_outlives_the_import_of_a_former_module_of_its_name(path):
+    package, _, name = f"lit_credit.{path}".rpartition(".")
+    code = f"import {package}.{name}\nfrom {package} import {name}\nassert callable({name})"
+    _run(code)
+
+
+@pytest.mark.parametrize(
+    "path", ["callbacks.head_targets", "callbacks.base.named", "rules.metrics", "feedback.credit"]
+)
+def test_a_former_module_is_an_attribute_of_its_package(path):
+    package, _, name = f"lit_credit.{path}".rpartition(".")
+    _run(f"import {package} as package\nassert type(package.{name}) is type(package)")
+
+
+def _run(code):
+    words = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_name_that_never_was_is_no_former_name():

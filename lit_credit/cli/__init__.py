@@ -6,10 +6,10 @@ A module is imported only when a command needs it.
 import gc
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lit_credit.cli.arguments import ArgumentsError
+from lit_credit.utils.late_names import late_names
 
 if TYPE_CHECKING:
     from lit_credit.cli.fit import LitCreditCLI, run
@@ -20,10 +20,8 @@ CTRL_C = 130
 """Exit code after Ctrl-C (128 + SIGINT)."""
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LitCreditCLI", "run"):
-        return getattr(import_module("lit_credit.cli.fit"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = late_names(__name__, {"fit": "LitCreditCLI run"})
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ from lit_credit.utils.paths import local_path
 __all__ = ["compare"]
 
 
-def compare(runs: Sequence[str | Path], out: str | Path) -> str:
+def compare(runs: str | Path | Sequence[str | Path], out: str | Path) -> str:
     """Compare runs by rule: figures, a table as CSV, and the same table as text.
 
     Runs that differ only by seeds and paths form one row. The numbers of a row are means over its
@@ -57,7 +57,7 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     their tags.
 
     Args:
-        runs: run folders, or folders that contain run folders at any depth.
+        runs: run folders, or folders that contain run folders at any depth; one or several.
         out: folder for ``comparison.png``, ``comparison.csv`` and the figures that diagnostics of
             these runs declare; older files are replaced.
 
@@ -103,8 +103,9 @@ def compare(runs: Sequence[str | Path], out: str | Path) -> str:
     return text
 
 
-def _read(paths: Sequence[str | Path]) -> tuple[list[Run], list[Quantity]]:
-    """The runs with the histories that are compared, and the quantities."""
+def _read(paths: str | Path | Sequence[str | Path]) -> tuple[list[Run], list[Quantity]]:
+    """The runs, with the histories that are compared, and the quantities."""
+    paths = [paths] if isinstance(paths, str | Path) else paths
     runs, quantities = [], list(our_quantities())
     for folder in find_runs(paths):
         run = read_run(folder, _histories_of)

@@ -1,5 +1,7 @@
 """Feedback matrices B for any nn.Module, usable without the rules."""
 
+from typing import TYPE_CHECKING
+
 from lit_credit.feedback.block_feedback import BlockFeedback
 from lit_credit.feedback.broadcast import Broadcast
 from lit_credit.feedback.convert import add_feedback
@@ -9,6 +11,7 @@ from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Sign
 from lit_credit.feedback.matrices import FeedbackPair, feedback_layers, redraw_feedback
 from lit_credit.feedback.units import local_units
+from lit_credit.former_names import former_names
 from lit_credit.inspect.exact_backward import exact_backward
 
 __all__ = [
@@ -29,3 +32,6 @@ __all__ = [
     "redraw_feedback",
     "rms_normalized",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

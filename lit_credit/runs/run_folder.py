@@ -73,13 +73,13 @@ class Run:
         return self.max_epochs >= 0 and not 0 <= self.max_steps <= last_step
 
 
-def find_runs(paths: Sequence[str | Path]) -> list[Path]:
+def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """Find folders with a ``config.yaml`` and a history, among ``paths`` and anywhere below them.
 
     A path without such folders may itself be a folder of histories without a configuration.
 
     Args:
-        paths: run folders, or folders that contain run folders.
+        paths: run folders, or folders that contain run folders; one or several.
 
     Returns:
         Each run folder once, in the order of the arguments, sorted below each.
@@ -87,6 +87,8 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         ValueError: if a path is not a folder, or holds no run.
     """
+    if isinstance(paths, str | Path):
+        paths = [paths]
     found: dict[Path, Path] = {}
     for path in (Path(local_path(path, "RUN")) for path in paths):
         if not path.is_dir():
@@ -107,7 +109,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def read_run(folder: Path, histories: Callable[[Run], Iterable[str]] | None = None) -> Run:
+def read_run(folder: str | Path, histories: Callable[[Run], Iterable[str]] | None = None) -> Run:
     """Read a run folder.
 
     Args:
@@ -119,8 +121,14 @@ def read_run(folder: Path, histories: Callable[[Run], Iterable[str]] | None = No
             be in order, and names that the folder lacks are left out. None reads all histories.
 
     Raises:
-        ValueError: if the configuration does not name the rule, or a history has no rows.
+        ValueError: if there is no such folder, the configuration does not name the rule, or a
+            history has no rows.
     """
+    folder = Path(local_path(folder, "folder"))
+    if not folder.is_dir():
+        raise ValueError(
+            f"`folder` is {str(folder)!r}, expected a folder that a run was written to."
+        )
     path = newest_config(folder)
     run = _configured(folder, path) if path.exists() else _unconfigured(folder)
     if histories is None:

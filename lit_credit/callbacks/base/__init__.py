@@ -1,10 +1,13 @@
 """Base classes for authors of diagnostics: schedule, probe, chunk, points, report."""
 
+from typing import TYPE_CHECKING
+
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.points import layer_tag, stream_points, unit_names
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.former_names import former_names
 from lit_credit.inspect.capture import Point
 
 __all__ = [
@@ -17,3 +20,6 @@ __all__ = [
     "stream_points",
     "unit_names",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names(__name__)

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 
@@ -12,6 +13,7 @@ from lit_credit.callbacks import MetricHistory
 from lit_credit.cli.boundary import report
 from lit_credit.cli.fit import run
 from lit_credit.cli.sweep.cell import Cell
+from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
 from lit_credit.runs.lock import hold_folder
@@ -71,3 +73,7 @@ def _last_values(trainer: Trainer) -> dict[str, float]:
         metrics = trainer.callback_metrics.items()
         found = {k: float(v) for k, v in metrics if not is_measured(trainer, k)}
     return found | {tag: value for row in last for tag, value in row["values"].items()}
+
+
+if not TYPE_CHECKING:
+    __getattr__ = former_names("lit_credit.sweep.run")
