@@ -42,7 +42,7 @@ PROTOCOLS = [getattr(protocols, name) for name in protocols.__all__ if name.ends
 OTHERS = {
     "python": {"sched_getaffinity"},
     "yaml": {"CSafeLoader"},
-    "numpy and scipy": {"bit_generator", "hamming"},
+    "numpy": {"bit_generator"},
     "arrays of any package": {"item", "ndim", "shape", "size"},
     "torch": {
         *("Buffer", "batch_sampler", "batch_size", "dataset", "groups", "last_epoch"),

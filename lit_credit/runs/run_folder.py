@@ -35,29 +35,38 @@ _TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "precision")
 
 @dataclass(frozen=True)
 class Run:
-    """One training run, read from its folder."""
+    """One training run, read from its folder.
+
+    Args:
+        folder: the run's folder.
+        rule: name of the rule's class.
+        seed: ``seed_everything``; None if the run has no seed.
+        seeds: all seeds of the configuration. Two runs with equal seeds are the same run.
+        experiment: rule, model, data and length of training, without seeds and paths. Runs that
+            differ only by their seeds have equal ones.
+        setting: net, data and length of training, which a rule shares with its baseline.
+        subject: net and data in words.
+        max_epochs: epochs after which training ends; None for any number.
+        max_steps: optimizer steps after which training ends; -1 for any number.
+        histories: rows of each history, by the stem of its file.
+        class_path: class path of the rule; empty if the folder has no configuration.
+        task: class path of the task; empty if there is none.
+        callbacks: class paths of the callbacks.
+    """
 
     folder: Path
     rule: str
     seed: int | None
     seeds: str
-    """All seeds of the configuration: two runs with the same ones are the same run."""
     experiment: str
-    """Rule, model, data and length of training, without seeds and paths; equal for seeds of one."""
     setting: str
-    """Net, data and length of training: what a rule shares with its baseline."""
     subject: str
-    """Net and data in words."""
     max_epochs: int | None
     max_steps: int
-    """Optimizer steps after which training ends, -1 for any number."""
     histories: dict[str, list[Row]]
     class_path: str = ""
-    """Class path of the rule; empty if the folder has no configuration."""
     task: str = ""
-    """Class path of the task; empty if there is none."""
     callbacks: tuple[str, ...] = ()
-    """Class paths of the callbacks."""
 
     @property
     def last_epoch(self) -> int:

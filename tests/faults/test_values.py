@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 from lit_credit import callbacks, datamodules, feedback, models, rules, tasks
 from lit_credit.models import MLP
-from lit_credit.studies import addition, ngram
+from lit_credit.studies import addition, copying, ngram
 from lit_credit.studies.ngram import ParallelAttention
 from lit_credit.tasks import Classification
 
@@ -39,6 +39,7 @@ REQUIRED = {
     "BlockFeedback": lambda: {"units": ["a"]},
     "DirectFeedback": lambda: {"units": ["a"]},
 }
+STUDIES = (addition, copying, ngram)
 NOT_BY_HAND = {"TensorLoader", "FeedbackLayer", "Broadcast", "CopyTarget", "MemberMetric"}
 """Made by other classes, which have checked what they hand on; TensorLoader has its own test."""
 MEANINGFUL = {
@@ -120,7 +121,7 @@ def numbers_of(kind):
 
 def cases():
     found = []
-    for package in (models, datamodules, tasks, rules, callbacks, feedback):
+    for package in (models, datamodules, tasks, rules, callbacks, feedback, *STUDIES):
         for name in package.__all__:
             kind = getattr(package, name)
             if isinstance(kind, type) and not inspect.isabstract(kind) and name not in NOT_BY_HAND:

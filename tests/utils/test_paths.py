@@ -131,6 +131,8 @@ def test_readers_and_writers_agree(spelling, home):
     check_folder(f"{text}/new")
     (place / "grid.yaml").write_text("{a: [1, 2]}")
     assert len(read_grid(f"{text}/grid.yaml")[0]) == 2
+    assert find_runs([text]) == [place]  # a history without a configuration
+    (place / "norms.jsonl").unlink()
     with pytest.raises(ValueError, match=f"no run in '{place}'"):
         find_runs([text])
 
