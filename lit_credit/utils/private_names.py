@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase as NormWithStatistics
-from torch.nn.modules.conv import _ConvNd as AnyConvolution
-from torch.nn.modules.dropout import _DropoutNd as AnyDropout
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn.modules import batchnorm, conv, dropout
+from torch.utils import _python_dispatch
 
 __all__ = [
     "BUFFERS",
@@ -89,6 +87,15 @@ __all__ = [
     "validation_source",
     "without_view",
 ]
+
+TorchDispatchMode = _python_dispatch.TorchDispatchMode
+"""Sees every operation of torch while it is entered."""
+AnyConvolution = conv._ConvNd
+"""Base of torch's convolutions."""
+AnyDropout = dropout._DropoutNd
+"""Base of torch's dropouts."""
+NormWithStatistics = batchnorm._NormBase
+"""Base of torch's norms that keep running statistics."""
 
 # Modules of torch
 
