@@ -53,26 +53,23 @@ def test_a_former_path_warns_and_names_the_present_one(path, name):
         exec(f"import sys; sys.modules.pop('{path}', None); from {path} import {name}")
 
 
-@pytest.mark.parametrize(
-    "path", ["functional.digit_readout", "plotting.adder_sheet", "plotting.attention_grid"]
-)
-def test_a_function_outlives_the_import_of_a_former_module_of_its_name(path):
+FRESH = """
+from importlib import import_module
+for path in "functional.digit_readout", "plotting.adder_sheet", "plotting.attention_grid":
     package, _, name = f"lit_credit.{path}".rpartition(".")
-    code = f"import {package}.{name}\nfrom {package} import {name}\nassert callable({name})"
-    _run(code)
-
-
-@pytest.mark.parametrize(
-    "path", ["callbacks.head_targets", "callbacks.base.named", "rules.metrics", "feedback.credit"]
-)
-def test_a_former_module_is_an_attribute_of_its_package(path):
+    import_module(f"{package}.{name}")
+    assert callable(getattr(import_module(package), name)), path
+for path in "callbacks.head_targets", "callbacks.base.named", "rules.metrics", "feedback.credit":
     package, _, name = f"lit_credit.{path}".rpartition(".")
-    _run(f"import {package} as package\nassert type(package.{name}) is type(package)")
+    package = import_module(package)
+    assert type(getattr(package, name)) is type(package), path
+"""
 
 
-def _run(code):
-    words = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
-    done = subprocess.run(words, capture_output=True, text=True)
+def test_functions_and_former_modules_are_attributes_of_their_packages():
+    """In a fresh interpreter; a function outlives the import of a former module of its name."""
+    words = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FRESH]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
