@@ -320,6 +320,13 @@ class ModuleProtocol(Protocol):
         module that optimizes manually.
         """
 
+    def run_batch(self, batch: Any) -> Any:
+        """Run the module on a batch, as diagnostics that need no loss want it.
+
+        Asked by: the diagnostics of activations and attention that were not given a ``loss``.
+        Without it: the training loss is computed, see :meth:`batch_loss`.
+        """
+
     @property
     def credit_units(self) -> Sequence[str]:
         """Names of the submodules that receive one credit signal each, in forward order.

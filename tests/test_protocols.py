@@ -17,6 +17,7 @@ from torch import nn
 
 from lit_credit import protocols
 from lit_credit.datamodules import CharText
+from lit_credit.inspect.plain_module import PlainModule
 from lit_credit.models import Ensemble
 from lit_credit.protocols import (
     DataModuleProtocol,
@@ -57,7 +58,7 @@ OTHERS = {
     },
     "jsonargparse": {"init_args", "subcommand_parser"},
     "Hugging Face": {
-        *("attention_scaling", "config", "inv_freq", "logits", "rotary_emb", "rotate_half"),
+        *("attention_scaling", "config", "inv_freq", "logits", "loss", "rotary_emb", "rotate_half"),
         *("scaling", "use_rope"),
     },
     "TransformerLens": {"attn_scale"},
@@ -159,6 +160,7 @@ OURS = {
     "NetProtocol.member_state": Ensemble.member_state,
     "NetProtocol.clip_grad_norm_": Ensemble.clip_grad_norm_,
     "ModuleProtocol.batch_loss": CreditRule.batch_loss,
+    "ModuleProtocol.run_batch": PlainModule.run_batch,
     "ModuleProtocol.credit": CreditRule.credit,
     "ModuleProtocol.feedback_matrices": CreditRule.feedback_matrices,
     "RuleProtocol.surrogate": CreditRule.surrogate,

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from lit_credit.inspect.plain_module import PlainModule
 from lit_credit.inspect.state.guard import isolated
 from lit_credit.protocols import ModuleProtocol, method
 from lit_credit.utils.nested import cloned
@@ -109,7 +110,8 @@ def own_batch_loss(
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         module.all_gather = _waits_forever  # type: ignore[method-assign]
     if given is not None:
-        loss = given(module, batch)
+        measured: Any = module.net if isinstance(module, PlainModule) else module
+        loss = given(measured, batch)
     elif own is not None:
         loss = own(batch)
     else:

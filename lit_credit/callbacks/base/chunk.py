@@ -17,8 +17,8 @@ from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.inspect.probe.layout import Layout
 from lit_credit.inspect.probe.rows import first_rows
 from lit_credit.inspect.state.guard import isolated
-from lit_credit.protocols import ModuleProtocol, is_rule
-from lit_credit.utils.nested import has_fractions
+from lit_credit.protocols import ModuleProtocol, is_rule, method
+from lit_credit.utils.nested import cloned, has_fractions
 
 __all__ = ["Chunk", "Gradients", "unfrozen"]
 
@@ -74,6 +74,19 @@ class Chunk:
     def _loss(self) -> Tensor:
         return self._part(own_batch_loss(self.module, self.batch, self.index, self.given))
 
+    def forward(self) -> None:
+        """Run the module on the rows, for hooks that record what passes.
+
+        Runs ``given(module, batch)`` if ``given``; else ``module.run_batch(batch)`` if it exists;
+        else :meth:`loss`. Random numbers are those of :meth:`loss`.
+        """
+        run = method(self.module, ModuleProtocol.run_batch)
+        if self.given is not None or run is None:
+            self.loss()
+            return
+        with isolated(self.module):
+            run(cloned(self.batch))
+
     def surrogate(self) -> Tensor:
         """The scalar whose gradient is the module's own update, times ``share``.
 
@@ -90,7 +103,7 @@ class Chunk:
     def values(self, points: Sequence[Point]) -> dict[Point, Tensor]:
         """The value at each point, without a graph; see :meth:`gradients`."""
         with torch.no_grad(), capture(self.module, points) as values:
-            self.loss()
+            self.forward()
         return self._completed(points, values)
 
     def gradients(self, points: Sequence[Point]) -> Gradients:
