@@ -57,10 +57,12 @@ THIRD_PARTIES = {
     "tensorboard": "trainer",
     "ray": "cli",
     "pyarrow": "cli",
+    "safetensors": "runs",
 }
 FREE = {*sys.stdlib_module_names, "torch", "numpy"}
 # Slow to load, or an extra: by no import that a module makes when it loads.
 LATE = {"torchvision", "sklearn", "tensorboard", "scipy", "ray", "pyarrow", "transformers"}
+LATE |= {"safetensors"}
 
 
 @pytest.mark.parametrize("module", modules())

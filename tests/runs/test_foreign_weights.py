@@ -50,7 +50,7 @@ def test_a_misfit_lists_the_tensors_and_changes_nothing(tmp_path):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     for state, says in (
         (mlp().state_dict(), r"6 missing \(blocks\.2\."),
-        (mlp(depth=4).state_dict(), r"6 unexpected \(blocks\.3\."),
+        (mlp(depth=4).state_dict(), r"6 unexpected \(model\.blocks\.3\."),
         (mlp(depth=3, width=9).state_dict(), r"embed\.weight \(9, 20\) there, \(8, 20\) here"),
     ):
         path = written(tmp_path / "a.pt", state, "model.")

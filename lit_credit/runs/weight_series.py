@@ -1,0 +1,321 @@
+"""Series of saved weights: finding the files, telling their steps, and putting them in order."""
+
+import glob
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, groupby, islice
+from numbers import Integral
+from operator import attrgetter
+from os import PathLike, fspath, walk
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_credit.runs.foreign_weights import shapes_of
+from lit_credit.runs.saved_steps import epochs_in, step_in, step_of_name
+from lit_credit.runs.weight_files import is_weights_folder, read_saved, tensors_of
+from lit_credit.utils.paths import is_remote, local_path
+from lit_credit.utils.short_text import choice
+
+__all__ = ["SavedWeights", "weight_series"]
+
+_ENDINGS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors"}
+_BESIDE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "adapter_")
+"""Beginnings of the names of other files that Hugging Face and others save beside weights."""
+_MEMBERS = "members"  # checkpoints of an ensemble's members, which are other nets
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class SavedWeights:
+    """Weights of one step.
+
+    Args:
+        step: optimizer steps taken.
+        epoch: epochs completed; None if the file does not tell.
+        source: the path, or the place in the series, for messages.
+        path: path of the file or folder; None for weights in memory.
+        key: where the weights lie in the file.
+        held: the weights in memory.
+    """
+
+    step: int
+    epoch: int | None
+    source: str
+    path: Path | None = None
+    key: str | None = field(default=None, repr=False)
+    held: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def read(self) -> dict[str, Any]:
+        """Read all contents; the tensors by name lie at ``state_dict``, on the CPU.
+
+        Tensors of a file are mapped from the disk if its format allows, so that what is not used is
+        not read. Weights in memory stay on their device.
+        """
+        if self.path is not None:
+            return read_saved(self.path, self.key, "checkpoints")
+        return {"state_dict": self.held, "global_step": self.step}
+
+
+_Look = tuple[SavedWeights, dict[str, torch.Size]]
+"""What is known of weights before they are used: with the shapes by name."""
+
+
+def weight_series(checkpoints: Any, key: str | None = None) -> Iterable[SavedWeights]:
+    """Find saved weights, and put them in the order of their steps.
+
+    A file tells its step by an entry ``global_step``, ``step`` or ``iter``, or in
+    ``trainer_state.json`` beside it; else its name does, see
+    :func:`~lit_credit.runs.saved_steps.step_of_name`. Of two files with one step and equal weights,
+    such as ``last.ckpt`` beside ``step=1200.ckpt``, the one with a number in its name is taken.
+
+    Args:
+        checkpoints: a path, a glob pattern, a folder, a series of these, or a series of
+            ``(step, path)`` or ``(step, state_dict)``. Of a folder, all weights in it and below are
+            taken, but not those in folders ``members``. Of an iterator over
+            ``(step, state_dict)`` one item at a time is taken, in ascending order.
+        key: where the weights lie in each file, as for
+            :func:`~lit_credit.runs.weight_files.read_saved`.
+
+    Returns:
+        A list, whose files were all looked into; an iterator, if that is what was given.
+
+    Raises:
+        FileNotFoundError: if a path does not exist.
+        ValueError: if nothing is found, a file cannot be read, its step cannot be told, or two
+            files have one step, or different names or shapes.
+    """
+    if isinstance(checkpoints, str | PathLike) or _is_pair(checkpoints):
+        checkpoints = [checkpoints]
+    elif isinstance(checkpoints, Mapping):
+        checkpoints = list(checkpoints.items())
+    if not isinstance(checkpoints, Iterable):
+        raise ValueError(
+            f"`checkpoints` is {type(checkpoints).__name__}, expected a path, a pattern, a folder, "
+            "or a series of paths, of (step, path) or of (step, state_dict)."
+        )
+    items = iter(checkpoints)
+    first = list(islice(items, 1))
+    if not first:
+        raise ValueError("`checkpoints` is empty, expected one checkpoint or more.")
+    numbered = enumerate(chain(first, items), 1)
+    if _is_held(first[0]) and not isinstance(checkpoints, list | tuple):
+        return _one_by_one(numbered)
+    files: dict[Path, int | None] = {}
+    held: list[SavedWeights] = []
+    for number, item in numbered:
+        if _is_held(item):
+            held.append(_held(item, number))
+        elif _is_pair(item) and isinstance(item[1], str | PathLike):
+            files[_existing(item[1])] = int(item[0])
+        elif isinstance(item, str | PathLike):
+            files |= dict.fromkeys(_expanded(item))
+        else:
+            raise ValueError(_unknown(item, number))
+    looks = [_look(path, step, key) for path, step in files.items()]
+    looks += [(saved, shapes_of(tensors_of(saved.held))) for saved in held]
+    looks.sort(key=lambda look: look[0].step)
+    return _distinct(looks)
+
+
+def _is_pair(item: Any) -> bool:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        return False
+    return isinstance(item[0], Integral) and not isinstance(item[0], bool)
+
+
+def _is_held(item: Any) -> bool:
+    return _is_pair(item) and isinstance(item[1], Mapping)
+
+
+def _held(item: Any, number: int) -> SavedWeights:
+    step, weights = item
+    source = f"item {number} of `checkpoints`"
+    if not tensors_of(weights):
+        raise ValueError(
+            f"{source} holds {choice(map(str, weights), most=4)}, and no tensors by name; give "
+            "(step, state_dict)."
+        )
+    return SavedWeights(int(step), None, source, held=weights)
+
+
+def _one_by_one(items: Iterable[tuple[int, Any]]) -> Iterator[SavedWeights]:
+    last: int | None = None
+    for number, item in items:
+        if not _is_held(item):
+            raise ValueError(_unknown(item, number))
+        saved = _held(item, number)
+        if last is not None and saved.step <= last:
+            raise ValueError(
+                f"{saved.source} has step {saved.step} after step {last}. Give them in ascending "
+                "order, each step once; a list is put in order."
+            )
+        last = saved.step
+        del item
+        yield saved
+
+
+def _unknown(item: Any, number: int) -> str:
+    what = type(item).__name__
+    if isinstance(item, Mapping) and tensors_of(item):
+        what = "a state_dict without its step"
+    return (
+        f"item {number} of `checkpoints` is {what}, expected a path, (step, path) or "
+        "(step, state_dict)."
+    )
+
+
+# Finding files
+
+
+def _existing(path: str | PathLike[str]) -> Path:
+    """A file or folder of weights; errors say what lies near."""
+    text = local_path(path, "checkpoints")
+    if is_remote(text):
+        raise ValueError(
+            f"`checkpoints` is {fspath(path)}, a URL. Download it first and give the local path, "
+            "or give (step, state_dict)."
+        )
+    found = Path(text)
+    if not found.exists():
+        raise FileNotFoundError(
+            f"`checkpoints`: {text} does not exist. {_what_lies_near(found)} Models of the Hugging "
+            "Face hub must be downloaded first; give their local folders."
+        )
+    return _whole(found)
+
+
+def _expanded(path: str | PathLike[str]) -> list[Path]:
+    """The files and folders of weights that a path, a pattern or a folder means."""
+    text = local_path(path, "checkpoints")
+    if not is_remote(text) and not Path(text).exists() and glob.has_magic(text):
+        matches = [Path(match) for match in glob.glob(text, recursive=True)]
+        found = [w for match in matches for w in (_below(match) if match.is_dir() else [match])]
+        found = [w for w in found if not _is_beside(w)]
+        if not found:
+            seen = f" It matches {choice([m.name for m in matches], most=_SHOWN)}." * bool(matches)
+            raise ValueError(
+                f"`checkpoints` is {text!r}, a pattern that matches no weights.{seen} "
+                f"{_what_lies_near(Path(text))}"
+            )
+        return _unique(map(_whole, found))
+    found_path = _existing(path)
+    if not found_path.is_dir():
+        return [found_path]
+    if not (weights := _below(found_path)):
+        raise ValueError(
+            f"`checkpoints` is {text!r}, a folder without weights ({', '.join(sorted(_ENDINGS))}). "
+            f"{_what_lies_near(found_path)}"
+        )
+    return _unique(map(_whole, weights))
+
+
+def _below(folder: Path) -> list[Path]:
+    """The files and Hugging Face folders of weights in a folder and below."""
+    found: list[Path] = []
+    for place, folders, files in walk(folder):
+        here = Path(place)
+        folders[:] = sorted(f for f in folders if f != _MEMBERS and not f.startswith("."))
+        series = [here / f for f in folders if is_weights_folder(here / f)]
+        if is_weights_folder(here):
+            # The result of a training, beside the folders of its checkpoints, is one of these.
+            if not series:
+                found.append(here)
+        else:
+            weights = [here / f for f in files if Path(f).suffix in _ENDINGS]
+            found += sorted(w for w in weights if not _is_beside(w))
+        found += series
+        folders[:] = [f for f in folders if here / f not in series]
+    return found
+
+
+def _is_beside(path: Path) -> bool:
+    """Whether a file is none of weights, by its name."""
+    other = path.suffix not in _ENDINGS and path.suffix[1:].isalpha()
+    return path.is_file() and (other or path.name.startswith(_BESIDE))
+
+
+def _whole(path: Path) -> Path:
+    """The Hugging Face folder that a file is one of several parts of; else the path."""
+    folder = path.parent
+    is_part = path.name.endswith(".index.json") or re.search(r"-\d+-of-\d+\.\w+$", path.name)
+    return folder if is_part and is_weights_folder(folder) else path
+
+
+def _unique(paths: Iterable[Path]) -> list[Path]:
+    return list({path.resolve(): path for path in paths}.values())
+
+
+def _what_lies_near(path: Path) -> str:
+    nearest = next(p for p in (path, *path.absolute().parents) if p.is_dir())
+    names = sorted(inner.name + "/" * inner.is_dir() for inner in nearest.iterdir())
+    return f"In {nearest} lie: {choice(names, path.name, most=_SHOWN)}."
+
+
+# Steps
+
+
+def _look(path: Path, step: int | None, key: str | None) -> _Look:
+    found = read_saved(path, key, "checkpoints")
+    if step is None:
+        step = step_in(found)
+    if step is None:
+        step = step_of_name(path)
+    if step is None:
+        raise ValueError(
+            f"`checkpoints`: {path} does not tell its step, by an entry `global_step` or a number "
+            f"in its name. Give (step, path) instead, such as [(1000, {str(path)!r}), ...], or a "
+            "pattern without this file."
+        )
+    saved = SavedWeights(step, epochs_in(found), str(path), path, key)
+    return saved, shapes_of(tensors_of(found["state_dict"]))
+
+
+def _distinct(looks: list[_Look]) -> list[SavedWeights]:
+    """One of each step; raises ValueError if weights differ in kind, or within a step."""
+    for look in looks[1:]:
+        if look[1] != looks[0][1]:
+            raise ValueError(_mixed(looks[0], look))
+    found: list[SavedWeights] = []
+    for step, group in groupby((saved for saved, _ in looks), attrgetter("step")):
+        first, *others = sorted(group, key=_rank)
+        for other in others:
+            if not _are_equal(first, other):
+                raise ValueError(
+                    f"`checkpoints`: {first.source} and {other.source} both are of step {step}, "
+                    "and their weights differ. Give the files of one run, or (step, path)."
+                )
+        found.append(first)
+    return found
+
+
+def _rank(saved: SavedWeights) -> tuple[bool, bool, str]:
+    """Of files of one step, those first that tell their epoch, then those with numbers."""
+    numbered = saved.path is not None and step_of_name(saved.path) is not None
+    return saved.epoch is None, not numbered, saved.source
+
+
+def _are_equal(one: SavedWeights, other: SavedWeights) -> bool:
+    first, second = (tensors_of(saved.read()["state_dict"]) for saved in (one, other))
+    return first.keys() == second.keys() and all(
+        torch.equal(value.cpu(), second[name].cpu()) for name, value in first.items()
+    )
+
+
+def _mixed(one: _Look, other: _Look) -> str:
+    (first, a), (second, b) = one, other
+    only = [[n for n in x if n not in y] for x, y in ((a, b), (b, a))]
+    shapes = [f"{n} {tuple(a[n])} and {tuple(b[n])}" for n in a if n in b and a[n] != b[n]]
+    differences = [
+        f"{len(names)} tensors only in the {which} ({choice(names, most=_SHOWN)})"
+        for which, names in zip(("first", "second"), only, strict=True)
+        if names
+    ]
+    if shapes:
+        differences.append(f"{len(shapes)} of other shapes ({choice(shapes, most=_SHOWN)})")
+    return (
+        f"`checkpoints` are of different nets: {first.source} and {second.source} have "
+        f"{', '.join(differences)}. Give the files of one net, for example by a pattern."
+    )
