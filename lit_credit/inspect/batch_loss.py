@@ -20,6 +20,7 @@ __all__ = [
     "batch_loss",
     "check_batch_loss",
     "check_loss_function",
+    "check_run",
     "loss_source",
     "name_of",
     "own_batch_loss",
@@ -83,6 +84,24 @@ def check_batch_loss(module: LightningModule) -> None:
             f"{kind}.training_step fetches its own batches (`dataloader_iter`), so it cannot be "
             f"run on the probe. {_REMEDY}"
         )
+
+
+def check_run(module: LightningModule) -> None:
+    """Refuse a module that cannot be run on a batch without training it.
+
+    What a module does with a batch is known from its ``run_batch``, its ``batch_loss`` and its
+    ``training_step``. ``forward`` may take any part of the batch, and ``validation_step`` may run
+    another net, such as a teacher or a sampler; so they are not run in place of these.
+
+    Raises:
+        MisconfigurationException: if the module has none that runs without an optimizer's step.
+    """
+    if method(module, ModuleProtocol.run_batch) is None:
+        try:
+            check_batch_loss(module)
+        except MisconfigurationException as error:
+            run = "A method `run_batch(batch)` that runs the net will do where no loss is measured."
+            raise MisconfigurationException(f"{error} {run}") from None
 
 
 def batch_loss(

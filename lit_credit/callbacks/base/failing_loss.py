@@ -1,5 +1,6 @@
-"""Explaining the error of a loss that does not run on the probe."""
+"""Explaining the error of a loss, or of a forward pass, that does not run on the probe."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ _ROWS = 8
 """Least rows of training data to try: a batch norm takes variances over rows."""
 
 
-def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | None:
+def explained(
+    who: str, chunk: Chunk, run: Callable[[Chunk], object], *, mode: str, source: str
+) -> Exception | None:
     """The error for a diagnostic whose first measurement failed because its loss fails.
 
     The loss runs once more by itself. If it fails, it is tried in train mode and on training data,
@@ -33,6 +36,7 @@ def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | 
     Args:
         who: name of the diagnostic.
         chunk: the first chunk of its probe.
+        run: what the diagnostic runs: ``Chunk.loss``, or ``Chunk.forward`` if it needs no loss.
         mode: mode of the module in the measurement.
         source: source of the probe.
 
@@ -40,12 +44,12 @@ def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | 
         An error that names the diagnostic, the batch and the remedies, caused by the error of the
         loss; None if the loss runs, or if there is not enough memory for it.
     """
-    reason = _failure(chunk, mode)
+    reason = _failure(chunk, run, mode)
     if reason is None or isinstance(reason, torch.cuda.OutOfMemoryError | MemoryError):
         return None
     used = {"mode": mode, "probe": source}
     remedies = [text for name, text in _REMEDIES.items() if used.get(name) != "train"]
-    working = _working(chunk, mode, source)
+    working = _working(chunk, run, mode, source)
     found = f"{type(reason).__name__}: {shortened(str(reason).strip(), 400).rstrip('.')}"
     error = MisconfigurationException(
         f"{who} runs {loss_source(chunk.module, chunk.given)} in {mode} mode on {source} data, "
@@ -56,7 +60,7 @@ def explained(who: str, chunk: Chunk, *, mode: str, source: str) -> Exception | 
     return error
 
 
-def _working(chunk: Chunk, mode: str, source: str) -> str | None:
+def _working(chunk: Chunk, run: Callable[[Chunk], object], mode: str, source: str) -> str | None:
     """Arguments with which the loss runs; None if there are none."""
     train = chunk if source == "train" else _training_chunk(chunk)
     tries: dict[str, tuple[Any, str]] = {
@@ -68,7 +72,7 @@ def _working(chunk: Chunk, mode: str, source: str) -> str | None:
         (
             text
             for text, (other, its_mode) in tries.items()
-            if other is not None and _failure(other, its_mode) is None
+            if other is not None and _failure(other, run, its_mode) is None
         ),
         None,
     )
@@ -84,10 +88,10 @@ def _training_chunk(chunk: Chunk) -> Chunk | None:
     return chunk.on(probe.chunks[0])
 
 
-def _failure(chunk: Chunk, mode: str) -> Exception | None:
+def _failure(chunk: Chunk, run: Callable[[Chunk], object], mode: str) -> Exception | None:
     try:
         with guarded(chunk.module, chunk.module.trainer, train=mode == "train"):
-            chunk.loss()
+            run(chunk)
     except Exception as error:  # of any kind: the loss may be the user's code
         return error
     return None

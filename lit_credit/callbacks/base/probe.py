@@ -16,6 +16,7 @@ from lit_credit.inspect.batch_loss import (
     LossFunction,
     check_batch_loss,
     check_loss_function,
+    check_run,
     name_of,
 )
 from lit_credit.inspect.capture import Point
@@ -62,6 +63,9 @@ class ProbeDiagnostic(Diagnostic):
             list; when training starts, if ``n_samples`` is given and the data have fewer rows.
     """
 
+    needs_loss: ClassVar[bool] = True
+    """Whether it measures the loss or its gradient. A diagnostic that calls ``chunk.values`` and
+    ``chunk.forward`` alone sets it to False, and then measures nets without a loss too."""
     default_n_samples: int = 1024
     steps_of_a_batch: ClassVar[float] = 1.0
     """Cost of measuring as many rows as a training batch has, in training steps; an estimate."""
@@ -118,7 +122,7 @@ class ProbeDiagnostic(Diagnostic):
             self._has_whole_probe = False
             if self.loss is None:
                 with named(type(self).__name__):
-                    check_batch_loss(pl_module)
+                    (check_batch_loss if self.needs_loss else check_run)(pl_module)
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
@@ -200,7 +204,8 @@ class ProbeDiagnostic(Diagnostic):
         except Exception:  # whatever it is: the user's own code runs in a measurement
             if self.attempts.is_first(self.history.rows) and self.probe is not None:
                 who, chunk = type(self).__name__, next(iter(self.chunks(module)))
-                found = explained(who, chunk, mode=self.mode, source=self.source)
+                run = Chunk.loss if self.needs_loss else Chunk.forward
+                found = explained(who, chunk, run, mode=self.mode, source=self.source)
                 if found is not None:
                     raise found from found.__cause__
             raise

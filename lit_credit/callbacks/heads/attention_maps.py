@@ -60,6 +60,7 @@ class AttentionMaps(ProbeDiagnostic):
 
     name = "attention_maps"
     section = "attention"
+    needs_loss = False
     charts = ("entropy",)
     steps_of_a_batch = 0.5
     default_n_samples = 16
@@ -96,7 +97,7 @@ class AttentionMaps(ProbeDiagnostic):
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check that the axes of A are heads, queries and keys; find the keys that are sinks."""
         with torch.no_grad():
-            proof = prove_attention(self, chunk.module, chunk.few().loss, self.units)
+            proof = prove_attention(self, chunk.module, chunk.few().forward, self.units)
         self._sinks = {label: sorted(keys) for label, keys in proof.sinks.items() if keys}
         return proof.proved
 
@@ -110,7 +111,7 @@ class AttentionMaps(ProbeDiagnostic):
         """Add entropies and shares (N, H, T) of a chunk; keep the maps of the first sample."""
         module = chunk.module
         with torch.no_grad(), recorded_attention(module) as calls:
-            chunk.loss()
+            chunk.forward()
         seen = attention_by_label(module, calls, self.units)
         for label, call in seen.items():
             weights = softmax_or_nan(call.weights, call.allowed)

@@ -49,7 +49,7 @@ def prove_attribution(
         found.read(added, slice(1))
     reading = found.reading
     layers = read_heads(module, units, proved_later=True)
-    proved = prove_heads(module, layers, few.loss, who="HeadAttribution", scores=False)
+    proved = prove_heads(module, layers, few.forward, who="HeadAttribution", scores=False)
     arrived = _arrival(few, reading, proved)
     return {
         **proved.statements,
@@ -102,7 +102,7 @@ def _arrival(few: Chunk, reading: Reading, proved: ProvedHeads) -> dict[str, flo
     stream = reading.stream
     errors = arrivals(
         module,
-        few.loss,
+        few.forward,
         written,
         times,
         stream,

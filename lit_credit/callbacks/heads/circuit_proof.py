@@ -85,7 +85,7 @@ def prove_circuits(
         if no_rows:
             raise MisconfigurationException(no_rows)
         with torch.no_grad():
-            few.loss()
+            few.forward()
     except Exception as error:  # the user's code or data may raise anything
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if doubtful := next((layer for layer in layers if layer.doubt), None):
@@ -102,14 +102,14 @@ def prove_circuits(
         return ProvedCircuits({"not proved: the loss could not be run on a probe": math.nan})
 
     with capture(module, norm_points(module, layers)) as passed:
-        proved = prove_heads(module, layers, few.loss, who=_WHO)
+        proved = prove_heads(module, layers, few.forward, who=_WHO)
     norms = find_norms_in_front(module, layers, proved.runs, passed)
     cuts = attention_names(module)
-    groups = streams(module, few.loss, layers, proved.runs, cuts)
+    groups = streams(module, few.forward, layers, proved.runs, cuts)
     if len(groups) > 1:
         raise _several(module, [(group[0], group[-1]) for group in groups], "in different streams")
     _check_order(module, layers, list(proved.runs))
-    pair = side_by_side(module, few.loss, layers, proved.runs, cuts)
+    pair = side_by_side(module, few.forward, layers, proved.runs, cuts)
     if pair is not None:
         raise _several(module, [pair], "side by side")
     return ProvedCircuits(
@@ -117,7 +117,7 @@ def prove_circuits(
             **proved.statements,
             "all heads write to and read from one stream": 0.0,
             **_several_runs(proved),
-            **_arrival(module, few.loss, proved, norms),
+            **_arrival(module, few.forward, proved, norms),
             **_folded(layers, norms, fold_norm),
         },
         norms,

@@ -89,7 +89,7 @@ def head_logits(
     points += [Point(name, side) for name in norms for side in _SIDES]
     points += [point for layer in layers for point in head_points(module, layer)]
     with recorded_attention(module) as calls, capture(module, points) as passed:
-        chunk.loss()
+        chunk.forward()
     check_recorded(module, calls)
     if points[0] not in passed or points[1] not in passed:
         raise MisconfigurationException(

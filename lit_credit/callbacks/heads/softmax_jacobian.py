@@ -114,7 +114,7 @@ class SoftmaxJacobian(ProbeDiagnostic):
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check that the axes of A are heads, queries and keys."""
-        return prove_attention(self, chunk.module, chunk.few().loss, self.units).proved
+        return prove_attention(self, chunk.module, chunk.few().forward, self.units).proved
 
     def update(self, chunk: Chunk) -> None:
         """Add the quantities of a chunk under its own and the exact credit, block by block."""

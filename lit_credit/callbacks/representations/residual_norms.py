@@ -47,6 +47,7 @@ class ResidualNorms(ProbeDiagnostic):
 
     name = "residual_norms"
     section = "residual"
+    needs_loss = False
     charts = ("norm",)
     steps_of_a_batch = 0.4
     headline = (
