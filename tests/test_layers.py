@@ -29,8 +29,9 @@ ALLOWED = {
     "studies": "functional utils inspect runs trainer plotting callbacks rules tasks datamodules "
     "models feedback",
     "comparison": "functional utils inspect runs trainer plotting callbacks rules tasks studies",
+    "diagnosis": "utils inspect runs trainer callbacks",
     "cli": "functional utils inspect runs trainer plotting callbacks rules tasks datamodules "
-    "models feedback studies comparison",
+    "models feedback studies comparison diagnosis",
     # Single modules.
     "protocols": "",
     "former_names": "former_paths",
@@ -38,17 +39,19 @@ ALLOWED = {
     "headlines": "",
     "__main__": "cli",
     # What a person starts with is offered, and loaded when it is used.
-    "lit_credit": "rules utils",
+    "lit_credit": "rules diagnosis utils",
 }
 
 # Beside the standard library, torch and numpy, which all may import: who imports what.
 # `functional`, `feedback` and `models` stand nowhere here: they load with torch alone.
 THIRD_PARTIES = {
-    "lightning": "utils inspect runs trainer datamodules rules callbacks testing studies cli",
-    "lightning_utilities": "utils",
+    "lightning": "utils inspect runs trainer datamodules rules callbacks testing studies "
+    "diagnosis cli",
+    "lightning_utilities": "utils diagnosis",
     "pytorch_lightning": "utils",
     "torchmetrics": "tasks rules callbacks studies",
-    "matplotlib": "protocols runs trainer plotting callbacks studies comparison",
+    "matplotlib": "protocols runs trainer plotting callbacks studies diagnosis comparison",
+    "tqdm": "diagnosis",
     "yaml": "runs rules cli",
     "jsonargparse": "cli",
     "typing_extensions": "rules",

@@ -53,6 +53,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
         answer(words)
         _load()
+        if words[:1] == ["diagnose"]:
+            from lit_credit.cli import diagnose
+
+            diagnose.main(words)
+            return 0
         from lit_credit.cli.fit import run
 
         run(words)
@@ -97,6 +102,10 @@ def _stopped(stop: BaseException, words: Sequence[str]) -> int:
         name, code = "SIGTERM", 143
     else:
         raise stop
-    remedy = " The same command with `--ckpt_path last` goes on." if words[:1] == ["fit"] else ""
+    remedies = {
+        "fit": " The same command with `--ckpt_path last` goes on.",
+        "diagnose": " The same command goes on.",
+    }
+    remedy = remedies.get(words[0] if words else "", "")
     print(f"lit-credit: stopped by {name}.{remedy}", file=sys.stderr)
     return code

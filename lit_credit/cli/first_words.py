@@ -13,7 +13,8 @@ __all__ = ["COMMANDS", "DESCRIPTION", "answer"]
 
 DESCRIPTION = """Experiments on credit assignment in neural networks.
 
-`lit-credit fit --config FILE` trains; `lit-credit compare RUN... --out DIR` compares runs;
+`lit-credit fit --config FILE` trains; `lit-credit diagnose --config RUN/config.yaml` measures
+diagnostics over checkpoints; `lit-credit compare RUN... --out DIR` compares runs;
 `lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds."""
 
 COMMANDS = {
@@ -21,10 +22,11 @@ COMMANDS = {
     "validate": "Perform one evaluation epoch over the validation set.",
     "test": "Perform one evaluation epoch over the test set. It's separated from fit to make sure "
     "you never run on your",
+    "diagnose": "Measure the diagnostics of a configuration over checkpoints.",
     "predict": "Run inference on your data. This will call the model forward function to compute "
     "predictions. Useful to",
 }
-"""Lightning's commands and their texts in its help."""
+"""Commands of a Trainer, and their texts in the help."""
 
 
 def answer(words: Sequence[str]) -> None:

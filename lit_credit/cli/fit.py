@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lit_credit.cli import starting
@@ -131,13 +131,23 @@ keep_configuration(LitCreditCLI)
 
 
 def run(
-    words: Sequence[str], *, parser_class: type[ShortErrorParser] = ShortErrorParser
+    words: Sequence[str],
+    *,
+    parser_class: type[ShortErrorParser] = ShortErrorParser,
+    cli: type[LitCreditCLI] | None = None,
+    model: type[LightningModule] = CreditRule,
+    data: type[LightningDataModule] | None = LightningDataModule,
+    trainer_class: type[Trainer] = Trainer,
 ) -> LitCreditCLI:
-    """Run a command of Lightning. Its errors are raised, and reported by ``lit_credit.cli.main``.
+    """Run a command of a Trainer. Its errors are raised, and reported by ``lit_credit.cli.main``.
 
     Args:
         words: the subcommand and its arguments.
         parser_class: class of the parser.
+        cli: class of the CLI; None takes that of Lightning's commands.
+        model: base class of what may be given as ``model``.
+        data: base class of what must be given as ``data``; None lets ``data`` be left out.
+        trainer_class: class that has the method of the subcommand.
 
     Returns:
         The CLI after the run, with its ``trainer``.
@@ -148,10 +158,11 @@ def run(
     }
     # Lightning itself uses a deprecated torch API in every run.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    cli = _with_parser_of(words[0] if words else "")
+    cli = cli or _with_parser_of(words[0] if words else "")
     return cli(
-        CreditRule,
-        LightningDataModule,
+        model,
+        data,
+        trainer_class=trainer_class,
         args=list(words),
         parser_class=parser_class,
         subclass_mode_model=True,

@@ -31,9 +31,10 @@ def missed_validation(trainer: Trainer) -> bool:
 
 
 def run_missed_validation(trainer: Trainer) -> None:
-    """Run the missed validation, in ``on_train_start``; random states are restored after it.
+    """Validate as a fit does between its steps; random states are restored after it.
 
-    Checkpoint and early-stopping callbacks are not called, because Lightning would not call them.
+    Checkpoint and early-stopping callbacks are not called, because Lightning would not call them
+    for a missed validation.
     """
     callbacks = callbacks_of(trainer)
     spared = [c for c in callbacks if not isinstance(c, Checkpoint | EarlyStopping)]

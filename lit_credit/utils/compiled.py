@@ -19,6 +19,7 @@ __all__ = [
     "named_submodules",
     "named_weights",
     "submodule",
+    "uncompiled",
 ]
 
 
@@ -41,7 +42,7 @@ def named_submodules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         ['', '0']
     """
     for name, child in module.named_modules():
-        if _unwrapped(child) is child:
+        if uncompiled(child) is child:
             yield clean_name(name), child
 
 
@@ -53,7 +54,7 @@ def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def submodule(module: nn.Module, name: str) -> nn.Module:
     """Return ``module.get_submodule(name)`` without the wrapper of ``torch.compile``."""
-    return _unwrapped(module.get_submodule(name))
+    return uncompiled(module.get_submodule(name))
 
 
 def eager() -> AbstractContextManager[Any]:
@@ -88,12 +89,13 @@ def compiled_part(module: nn.Module) -> str | None:
     from the former.
     """
     for name, child in module.named_modules():
-        if is_compiled(child) or _unwrapped(child) is not child:
-            return clean_name(name) or type(_unwrapped(child)).__name__
+        if is_compiled(child) or uncompiled(child) is not child:
+            return clean_name(name) or type(uncompiled(child)).__name__
     return None
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module inside of the wrapper of ``torch.compile``, or the module itself."""
     inner = getattr(module, COMPILED, None)
     return inner if isinstance(inner, nn.Module) else module
 

@@ -40,6 +40,8 @@ __all__ = [
     "ParsingStep",
     "TorchDispatchMode",
     "add_batches_that_stepped",
+    "at_point_of_training",
+    "attach_data",
     "attention_implementation",
     "before_batch_transfer",
     "checks_after_epochs",
@@ -54,6 +56,8 @@ __all__ = [
     "function_of",
     "gradient_hooks",
     "has_hooks",
+    "has_loaders",
+    "hold_training_loaders",
     "import_path_of",
     "imported_by_jsonargparse",
     "in_backward",
@@ -81,6 +85,7 @@ __all__ = [
     "schedulers_within",
     "schema_of",
     "seed_again",
+    "set_place",
     "state_key_of",
     "trainer_of",
     "unscales_gradients_itself",
@@ -276,6 +281,14 @@ def trainer_of(module: Any) -> Any:
     return getattr(module, "_trainer", None)
 
 
+def set_place(module: Any, trainer: Any, device: torch.device) -> None:
+    """Set the Trainer that a LightningModule is attached to, and where it takes its tensors to be.
+
+    Unlike ``module.trainer = ...``, this takes None, and does not enter submodules.
+    """
+    module._trainer, module._device = trainer, device
+
+
 def requires_grad_before_toggle(module: Any) -> Mapping[nn.Parameter, bool]:
     """``requires_grad`` by parameter, as before a ``toggle_optimizer`` that is not undone yet."""
     found: Mapping[nn.Parameter, bool] = vars(module).get("_param_requires_grad_state", {})
@@ -307,6 +320,47 @@ def validation_source(loop: Any) -> Callable[[], Any] | None:
     source = loop._data_source
     make: Callable[[], Any] | None = source.dataloader if source.is_defined() else None
     return make
+
+
+def attach_data(trainer: Any, module: Any, loaders: Any = None, datamodule: Any = None) -> None:
+    """Attach a module and its data to a Trainer as ``fit`` does, without setting anything up.
+
+    Args:
+        trainer: the Trainer.
+        module: the LightningModule, whose ``trainer`` becomes this one.
+        loaders: for training and validation; None takes those of the datamodule or the module.
+        datamodule: a LightningDataModule, or None.
+    """
+    trainer.strategy.connect(module)
+    trainer._data_connector.attach_data(
+        module, train_dataloaders=loaders, val_dataloaders=loaders, datamodule=datamodule
+    )
+
+
+def has_loaders(loop: Any) -> bool:
+    """Whether a loop of the Trainer has loaders to ask for."""
+    return bool(loop._data_source.is_defined())
+
+
+def hold_training_loaders(trainer: Any, combine: Callable[[Any], Any]) -> None:
+    """Ask for the training loaders as ``fit`` does, without an iterator over them.
+
+    Args:
+        trainer: a Trainer with attached data.
+        combine: makes a ``CombinedLoader`` of them.
+    """
+    loop = trainer.fit_loop
+    loop._combined_loader = combine(loop._data_source.dataloader())
+
+
+def at_point_of_training(trainer: Any, step: int, epoch: int) -> None:
+    """Make ``global_step`` and ``current_epoch`` of a Trainer that does not train these numbers."""
+    loop = trainer.fit_loop.epoch_loop
+    loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+    loop.manual_optimization.optim_step_progress.total.completed = step
+    loop._batches_that_stepped = step
+    trainer.fit_loop.epoch_progress.current.completed = epoch
+    trainer.fit_loop.epoch_progress.current.processed = epoch
 
 
 def add_batches_that_stepped(trainer: Any, more: int) -> None:

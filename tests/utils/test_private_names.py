@@ -508,6 +508,45 @@ def test_validation_source_gives_the_loaders_of_the_module(fitted):
     assert private.validation_source(without) is None
 
 
+def test_a_module_and_its_data_are_attached_without_a_fit():
+    trainer, module = trainer_without_logs(), LightningModule()
+    private.attach_data(trainer, module, [1, 2])
+    assert trainer.lightning_module is module
+    assert module.trainer is trainer
+    assert private.has_loaders(trainer.fit_loop)
+    private.hold_training_loaders(trainer, lambda given: (given, "combined"))
+    assert private.combined_loader(trainer.fit_loop) == ([1, 2], "combined")
+    private.attach_data(trainer, module)
+    assert not private.has_loaders(trainer.fit_loop)
+    assert private.combined_loader(trainer.fit_loop) is None
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_a_trainer_is_put_at_a_point_of_training(automatic):
+    trainer, module = trainer_without_logs(), LightningModule()
+    module.automatic_optimization = automatic
+    private.attach_data(trainer, module)
+    private.at_point_of_training(trainer, 30, 2)
+    assert (trainer.global_step, trainer.current_epoch) == (30, 2)
+    assert (module.global_step, module.current_epoch) == (30, 2)
+
+
+def test_the_place_of_a_module():
+    module, inner = LightningModule(), LightningModule()
+    module.inner = inner
+    private.set_place(module, "a trainer", torch.device("meta"))
+    assert (private.trainer_of(module), module.device.type) == ("a trainer", "meta")
+    assert private.trainer_of(inner) is None
+    private.set_place(module, None, torch.device("cpu"))
+    assert private.trainer_of(module) is None
+
+
+def trainer_without_logs():
+    return Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+
+
 def test_loggers_count_the_batches_that_stepped(fitted):
     trainer, _ = fitted
     assert trainer.global_step == 2

@@ -1,7 +1,7 @@
 """The base class of diagnostics: the schedule, and the way from a probe to a row."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.failures import Attempts, named, out_of_memory_named, tell_undefined
 from lit_credit.callbacks.base.older_states import rename_older_state
-from lit_credit.callbacks.base.report import ReportedDiagnostic, diagnostics_of
+from lit_credit.callbacks.base.report import Report, ReportedDiagnostic, diagnostics_of
 from lit_credit.callbacks.base.values import Gathered, as_numbers, of_layers
 from lit_credit.inspect.state.guard import guarded, isolated
 from lit_credit.runs.history import History
@@ -151,6 +151,16 @@ class Diagnostic(ReportedDiagnostic, ABC):
         finally:
             self.reset()
 
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Take from the state of a run what its earlier measurements say about the next one.
+
+        A diagnosis calls it for checkpoints that hold a state of this diagnostic, before it
+        measures there. Rows are not taken.
+
+        Args:
+            state: what :meth:`state_dict` returned in the run.
+        """
+
     def smaller(self) -> str:
         """The remedy, as part of a sentence, if memory does not suffice."""
         chosen = "choose fewer `units`, or " if hasattr(self, "units") else ""
@@ -184,7 +194,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         check_compiled(pl_module)
         self._find_place(trainer)
         # Reset the state of a previous fit. Checkpoint state is loaded later.
-        self.history, self._last_step = History(), -1
+        self.history, self._last_step, self.report = History(), -1, Report()
         self._drawn_step = -1
         self._proved = None
         self._opened = self._measured = self._summed_up = False
@@ -197,14 +207,17 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first step."""
         check_times(trainer, self)
-        self._open(trainer, pl_module)
+        self.open(trainer, pl_module)
         epoch = trainer.current_epoch
         if self._last_step < 0 or (is_at_epoch_start(trainer) and self._is_due(epoch)):
             self._measure(trainer, pl_module, epoch)
         check_tags(trainer, self)
 
-    def _open(self, trainer: Trainer, module: LightningModule) -> None:
-        """Begin on rank zero, and send the last measurement to every process."""
+    def open(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take the data and open the history, after ``setup`` and before the first measurement.
+
+        Rank zero does so, and sends the last measurement to every process.
+        """
         self._opened = True
         with waiting_for_rank_zero(trainer, type(self).__name__) as last:
             if trainer.is_global_zero:
@@ -240,18 +253,26 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the last step if that is not done yet, and sum up."""
         self._measure(trainer, pl_module, trainer.current_epoch)
+        self.conclude(trainer, pl_module)
+
+    def conclude(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make figures, tables and the reading, and write them."""
         with waiting_for_rank_zero(trainer, type(self).__name__):
-            tried = self._measured or self.attempts.told_at is not None
-            if trainer.is_global_zero and not tried:  # a resumed run that had ended
-                self._spare(trainer, figure=lambda _: self._tagged(pl_module))
+            if trainer.is_global_zero and not self.has_measured:  # a resumed run that had ended
+                self._spare(trainer, figure=lambda _: self._tagged(module))
             self._sum_up(trainer)
         self._summed_up = True
+
+    @property
+    def has_measured(self) -> bool:
+        """Whether a measurement was tried since the last ``setup``."""
+        return self._measured or self.attempts.told_at is not None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up a resumed run with nothing left to train; Lightning calls no other hook there."""
         if not self._summed_up and self.history.last_step >= 0:
             if not self._opened:
-                self._open(trainer, pl_module)
+                self.open(trainer, pl_module)
             self.on_train_end(trainer, pl_module)
 
     def _is_due(self, epoch: int) -> bool:
@@ -260,9 +281,17 @@ class Diagnostic(ReportedDiagnostic, ABC):
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step
         if self._last_step < step:
-            self._measure_at(step, trainer, module, epoch)
+            self.measure_at(step, trainer, module, epoch)
 
-    def _measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+    def measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+        """Measure on rank zero, and write the row.
+
+        Args:
+            step: optimizer steps taken.
+            trainer: the Trainer.
+            module: the module.
+            epoch: epochs completed.
+        """
         self._last_step = step
         with waiting_for_rank_zero(trainer, type(self).__name__) as tagged:
             if trainer.is_global_zero:

@@ -1,6 +1,6 @@
 """Diagnostics that run the module on a fixed probe."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningModule, Trainer
@@ -103,6 +103,7 @@ class ProbeDiagnostic(Diagnostic):
         self._has_whole_probe = False
         self._n_samples_given = n_samples is not None
         self._checksum: int | None = None
+        self._told_of_probe = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class ProbeDiagnostic(Diagnostic):
         """Check what can be checked before training."""
         if stage == "fit":
             self.probe = self._checksum = None  # a checkpoint's is loaded later
-            self._has_whole_probe = False
+            self._has_whole_probe = self._told_of_probe = False
             if self.loss is None:
                 with named(type(self).__name__):
                     (check_batch_loss if self.needs_loss else check_run)(pl_module)
@@ -134,12 +135,21 @@ class ProbeDiagnostic(Diagnostic):
         super().load_state_dict(state_dict)
         self._checksum = state_dict.get("probe_checksum")
 
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Warn if the run measured another probe."""
+        super().remember(state)
+        self._compare_probe(state.get("probe_checksum"))
+
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe; warn if a resumed run began with another probe."""
         known = self._checksum
         self._take(trainer, module)
         self._checksum = None if self.probe is None else self.probe.checksum()
-        if known not in (None, self._checksum):
+        self._compare_probe(known)
+
+    def _compare_probe(self, known: int | None) -> None:
+        if known not in (None, self._checksum) and not self._told_of_probe:
+            self._told_of_probe = True
             rank_zero_warn(
                 f"{type(self).__name__}: the data are not those that this run began with, so its "
                 "rows are of another probe from here on. Give the Trainer the data of before."

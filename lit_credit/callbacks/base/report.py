@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,22 @@ from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.inherited_docs import complete_arguments
 from lit_credit.utils.short_text import shortened
 
-__all__ = ["ReportedDiagnostic", "check_class_names", "diagnostics_of"]
+__all__ = ["Report", "ReportedDiagnostic", "check_class_names", "diagnostics_of"]
+
+
+@dataclass
+class Report:
+    """What a diagnostic made of its history last.
+
+    Attributes:
+        figures: by name, the main one as ``figure``.
+        tables: by name; one without a name is ``""``.
+        reading: what the history says, or None.
+    """
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    tables: dict[str, list[TableRow]] = field(default_factory=dict)
+    reading: str | None = None
 
 
 class ReportedDiagnostic(Callback):
@@ -56,6 +72,7 @@ class ReportedDiagnostic(Callback):
     def __init__(self, figure: bool) -> None:
         self.figure = figure
         self.history = History()
+        self.report = Report()
         self._rank_among_siblings = 0
         self._last_step = self._drawn_step = -1
         self._folder: Path | None = None
@@ -85,6 +102,11 @@ class ReportedDiagnostic(Callback):
     def tag_prefix(self) -> str:
         """First part of the tags in this Trainer: the section, with the sibling's number."""
         return self._numbered(self.section)
+
+    @property
+    def stem(self) -> str:
+        """Stem of the files in this Trainer: the name, with the sibling's number."""
+        return self._numbered(self.name)
 
     def _numbered(self, name: str) -> str:
         rank = self._rank_among_siblings
@@ -153,18 +175,18 @@ class ReportedDiagnostic(Callback):
             )
 
     def _tabulate(self, trainer: Trainer) -> None:
-        section, stem = self._numbered(self.section), self._numbered(self.name)
-        found = self.table(self.history.rows, section)
+        found = self.table(self.history.rows, self.tag_prefix)
         tables = found if isinstance(found, Mapping) else {"": found}
-        for name, lines in tables.items():
-            if lines and self._folder is not None:
-                path = self._folder / f"{stem}{name and f'_{name}'}.csv"
+        self.report.tables = {name: lines for name, lines in tables.items() if lines}
+        for name, lines in self.report.tables.items():
+            if self._folder is not None:
+                path = self._folder / f"{self.stem}{name and f'_{name}'}.csv"
                 with spared(path):
                     write_table(path, lines)
 
     def _read_out(self, trainer: Trainer) -> None:
-        section = self._numbered(self.section)
-        text = self.reading(self.history.rows, section)
+        section = self.tag_prefix
+        text = self.report.reading = self.reading(self.history.rows, section)
         if text is not None:
             rank_zero_info(f"{section}: {text}")
             log_text(trainer, f"{section}/reading", text, self._last_step)
@@ -173,13 +195,13 @@ class ReportedDiagnostic(Callback):
         if not self.figure or self._drawn_step == self._last_step:
             return
         self._drawn_step = self._last_step
-        section = self._numbered(self.section)
+        section = self.tag_prefix
         drawn = self.draw(self.history.rows, section)
-        figures = {"figure": drawn} if isinstance(drawn, Figure) else drawn or {}
-        for name, figure in figures.items():
+        self.report.figures = {"figure": drawn} if isinstance(drawn, Figure) else dict(drawn or {})
+        for name, figure in self.report.figures.items():
             log_figure(trainer, f"{section}/{name}", figure, self._last_step)
             if self._folder is not None:
-                stem = self._numbered(self.name) + ("" if name == "figure" else f"_{name}")
+                stem = self.stem + ("" if name == "figure" else f"_{name}")
                 save_figure(figure, self._folder / "figures" / f"{stem}.png")
 
 

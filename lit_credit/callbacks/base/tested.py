@@ -45,6 +45,6 @@ class TestedDiagnostic(Diagnostic):
             rows = rows or self.earlier_rows(checkpoint, self._numbered(self.section))
         self.history = History(rows=[row for row in rows if row["step"] < step])
         self._drawn_step = -1
-        self._measure_at(step, trainer, pl_module, trainer.current_epoch)
+        self.measure_at(step, trainer, pl_module, trainer.current_epoch)
         with waiting_for_rank_zero(trainer, type(self).__name__):
             self._sum_up(trainer)

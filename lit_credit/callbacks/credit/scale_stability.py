@@ -1,7 +1,7 @@
 """Flags for runs whose accuracy and cosine may mislead."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -152,11 +152,11 @@ class ScaleStability(ProbeDiagnostic):
             **flags._asdict(),
         }
 
-    def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+    def measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         # On every rank: reading an epoch's metric reduces it over all processes. Rank zero alone
         # measures, and would wait for the others forever.
         self._metric = float(trainer.callback_metrics.get(self.metric, math.nan))
-        super()._measure(trainer, module, epoch)
+        super().measure_at(step, trainer, module, epoch)
 
     def _first_norm(self, now: float) -> float:
         if self._first is None:
@@ -172,6 +172,11 @@ class ScaleStability(ProbeDiagnostic):
         """Continue with the rows and the first norm of a resumed run."""
         super().load_state_dict(state_dict)
         self._first = state_dict.get("first_norm")
+
+    def remember(self, state: Mapping[str, Any]) -> None:
+        """Take the first norm of the run."""
+        super().remember(state)
+        self._first = state.get("first_norm", self._first)
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """Growth over epochs."""

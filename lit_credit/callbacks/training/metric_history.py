@@ -47,13 +47,13 @@ class MetricHistory(Callback):
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the validation before training, if it covered all data."""
-        self._open(trainer)
+        self.open(trainer)
         if trainer.num_sanity_val_batches == trainer.num_val_batches:
             self._record(trainer, 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the file, with the rows of a resumed run, and run a missed validation."""
-        self._open(trainer)
+        self.open(trainer)
         if missed_validation(trainer):
             lacks_row = self.history.last_step < trainer.global_step
             if trainer.strategy.broadcast(lacks_row):
@@ -67,7 +67,8 @@ class MetricHistory(Callback):
             missed = self._missed  # its epoch is counted already
             self._record(trainer, trainer.current_epoch if missed else epochs_completed(trainer))
 
-    def _open(self, trainer: Trainer) -> None:
+    def open(self, trainer: Trainer) -> None:
+        """Open the file, with the rows of a resumed run."""
         if not self._opened:
             self._opened = True
             self.history.open(self._path, trainer.global_step, trainer.ckpt_path)

@@ -19,7 +19,7 @@ from lit_credit.utils.random_state import preserved_rng
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-__all__ = ["guarded", "isolated"]
+__all__ = ["guarded", "held", "isolated"]
 
 _WRITING = {
     "wandb": ("log", "run"),
@@ -80,6 +80,22 @@ def guarded(
         try:
             for child, mode in modes:
                 child.training = mode and train
+            yield
+        finally:
+            for child, mode in modes:
+                child.training = mode
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """Restore all that :func:`guarded` restores on exit, and change nothing inside.
+
+    Inside, others may be loaded into the module, and measured with :func:`guarded`. Loggers write
+    points. The Trainer that the module is attached to is not restored.
+    """
+    modes = [(child, child.training) for child in module.modules()]
+    with preserved_rng(), _held(module, None, functions=True):
+        try:
             yield
         finally:
             for child, mode in modes:
