@@ -7,17 +7,18 @@ from typing import Any, NoReturn
 
 from lit_credit.runs.files import write_files
 from lit_credit.runs.history import Row, read_history
+from lit_credit.runs.run_folder import DIAGNOSIS
 from lit_credit.runs.weight_series import SavedWeights
 
-__all__ = ["NOTES", "Notes"]
+__all__ = ["Notes"]
 
-NOTES = "diagnosis.json"
-"""File with the arguments of the diagnostics, their states, and the checkpoints measured."""
 _ANOTHER = "Choose another folder for the results, or remove this one."
 
 
 class Notes:
-    """Rows and notes of an earlier diagnosis in a folder.
+    """Rows of an earlier diagnosis in a folder, and its notes in ``diagnosis.json``.
+
+    The notes are the arguments of the diagnostics, their states, and the checkpoints measured.
 
     Args:
         folder: the folder, which need not exist.
@@ -28,7 +29,7 @@ class Notes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._path = folder / NOTES
+        self._path = folder / DIAGNOSIS
         found = self._read() if self._path.exists() else {}
         self._arguments: dict[str, str] = found.get("arguments", {})
         self._states: dict[str, dict[str, Any]] = found.get("states", {})
@@ -99,7 +100,7 @@ class Notes:
             "states": self._states,
             "checkpoints": self._sources,
         }
-        write_files(self.folder, {NOTES: json.dumps(found, indent=1).encode()})
+        write_files(self.folder, {DIAGNOSIS: json.dumps(found, indent=1).encode()})
 
     def _read(self) -> dict[str, Any]:
         try:

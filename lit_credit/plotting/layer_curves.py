@@ -39,6 +39,8 @@ def layer_curves(
 ) -> Figure:
     """Draw one curve per layer over epochs, coloured from the first layer (dark) to the last.
 
+    Of a single row, one curve over the layers is drawn.
+
     If an epoch has several rows, the x axis shows optimizer steps. Values that are not finite, or
     not positive on a log axis, are gaps.
 
@@ -70,6 +72,8 @@ def layer_curves(
             f"`names` has {len(texts)} entries, but {len(tags)} layers have a tag that begins with "
             f"{prefix!r}: {', '.join(tags)}. Give one name a layer."
         )
+    if len(rows) == 1 and len(tags) > 1:
+        return _over_layers([rows[0]["values"][tag] for tag in tags], texts, ylabel, title, log)
     by, xlabel = _abscissa(rows)
     figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
     ax = figure.subplots()
@@ -92,6 +96,25 @@ def layer_curves(
         ax.set_ylim(ax.dataLim.y0 - missing / 2, ax.dataLim.y1 + missing / 2)
     kept = np.unique(np.linspace(0, len(ends) - 1, min(len(ends), _MOST_LABELS)).round())
     mark_ends(ax, [ends[int(i)] for i in kept], height=_HEIGHT * 72 * 0.8)
+    return figure
+
+
+def _over_layers(
+    values: Sequence[float], names: Sequence[str], ylabel: str, title: str, log: bool
+) -> Figure:
+    """One measurement: the values of all layers, from the first to the last."""
+    figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
+    ax = figure.subplots()
+    dress(ax, title, ylabel, "layer, from the first to the last", log=log)
+    shown = drawable(values, log=log)
+    ax.plot(range(len(shown)), shown, color=_depth_colors(1)[0], linewidth=2, zorder=2)
+    ax.scatter(range(len(shown)), shown, c=_depth_colors(len(shown)), s=36, zorder=3)
+    if not any(value == value for value in shown):
+        not_applicable(ax)
+        return figure
+    kept = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_LABELS)).round())
+    labels = [f"{names[int(i)]}{'' if shown[int(i)] == shown[int(i)] else ' n/a'}" for i in kept]
+    ax.set_xticks(kept, [verbatim(label) for label in labels])
     return figure
 
 

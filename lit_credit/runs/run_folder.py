@@ -16,10 +16,12 @@ from lit_credit.runs.yaml_files import read_yaml
 from lit_credit.utils.paths import local_path
 
 __all__ = [
+    "DIAGNOSIS",
     "Run",
     "config_number",
     "find_runs",
     "history_files",
+    "is_diagnosis",
     "newest_config",
     "read_ordered_rows",
     "read_run",
@@ -28,6 +30,8 @@ __all__ = [
 # Arguments that may differ between two seeds of one experiment, besides the seeds: where files lie
 # and how they are read.
 _PLACES = {"root", "download", "num_workers"}
+DIAGNOSIS = "diagnosis.json"
+"""File in which ``diagnose`` notes what a folder holds."""
 _LONGEST = 1_000_000
 """Largest number of bytes of a line that are read."""
 _TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "precision")
@@ -85,7 +89,8 @@ class Run:
 def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """Find folders with a ``config.yaml`` and a history, among ``paths`` and anywhere below them.
 
-    A path without such folders may itself be a folder of histories without a configuration.
+    A path without such folders may itself be a folder of histories without a configuration. The
+    diagnosis of a run, in a folder inside it, counts only if the run itself is not among the paths.
 
     Args:
         paths: run folders, or folders that contain run folders; one or several.
@@ -105,7 +110,7 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
                 f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
             )
         folders = sorted(Path(at) for at, _, files in _walk(path) if "config.yaml" in files)
-        runs = [folder for folder in folders if history_files(folder)]
+        runs = _without_diagnoses([folder for folder in folders if history_files(folder)])
         if not runs and history_files(path):
             runs = [path]
         if not runs:
@@ -116,6 +121,17 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
         for folder in runs:
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
+
+
+def _without_diagnoses(folders: Sequence[Path]) -> list[Path]:
+    """The folders that are not a diagnosis inside another of them."""
+    known = set(folders)
+    return [f for f in folders if not (is_diagnosis(f) and known & set(f.parents))]
+
+
+def is_diagnosis(folder: Path) -> bool:
+    """Whether a folder holds what ``diagnose`` has measured over checkpoints."""
+    return (folder / DIAGNOSIS).exists()
 
 
 def read_run(folder: str | Path, histories: Callable[[Run], Iterable[str]] | None = None) -> Run:

@@ -153,6 +153,7 @@ class ScaleStability(ProbeDiagnostic):
         }
 
     def measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+        """Measure, with the value that the metric has now."""
         # On every rank: reading an epoch's metric reduces it over all processes. Rank zero alone
         # measures, and would wait for the others forever.
         self._metric = float(trainer.callback_metrics.get(self.metric, math.nan))

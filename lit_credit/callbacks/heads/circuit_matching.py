@@ -271,7 +271,7 @@ class CircuitMatching(Diagnostic):
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Mapping[str, Figure]:
-        """The curves over steps, and the pairs of the last measurement."""
+        """The curves over steps, and the pairs of the last measurement; of one row, the pairs."""
         histories = {"circuit_matching": rows}
         errors = self._folder and self._folder / "metrics.jsonl"
         if errors is not None and errors.is_file():
@@ -290,7 +290,9 @@ class CircuitMatching(Diagnostic):
             if tag in self._matrices
         }
         title = f"Reading heads (rows) of writing heads (columns), step {rows[-1]['step']}"
-        return {"figure": curves, "pairs": head_heatmaps(maps, title=title, columns=self._writers)}
+        pairs = head_heatmaps(maps, title=title, columns=self._writers)
+        # A single measurement has no curves.
+        return {"figure": pairs} if len(rows) == 1 else {"figure": curves, "pairs": pairs}
 
     def reading(self, rows: Sequence[Row], section: str) -> str:
         """The best pairs at the last measurement, compared with unrelated circuits."""
