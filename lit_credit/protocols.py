@@ -384,7 +384,8 @@ class RuleProtocol(Protocol):
     def updates_per_step(self) -> int:
         """Updates k in a training step.
 
-        Asked by: our datamodules, which hand out k batches at a time; ``FiniteGuard``, of rules.
+        Asked by: our datamodules, which hand out k batches at a time; ``FiniteGuard`` and
+        ``SpacedCheckpoints``, of rules.
         Without it: 1.
         """
 

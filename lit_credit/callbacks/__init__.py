@@ -24,6 +24,7 @@ from lit_credit.callbacks.training.finite_guard import FiniteGuard
 from lit_credit.callbacks.training.member_checkpoints import MemberCheckpoints
 from lit_credit.callbacks.training.metric_history import MetricHistory
 from lit_credit.callbacks.training.part_freezing import PartFreezing
+from lit_credit.callbacks.training.spaced_checkpoints import SpacedCheckpoints
 from lit_credit.callbacks.training.staged_training import StagedTraining
 from lit_credit.callbacks.training.text_samples import TextSamples
 from lit_credit.former_names import former_names
@@ -48,6 +49,7 @@ __all__ = [
     "ResidualNorms",
     "ScaleStability",
     "SoftmaxJacobian",
+    "SpacedCheckpoints",
     "StagedTraining",
     "SubspaceDistance",
     "SymbolAttention",

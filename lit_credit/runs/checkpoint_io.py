@@ -16,10 +16,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import Strategy
 
 from lit_credit.runs.files import reason_of
+from lit_credit.utils.both_packages import with_twins
 from lit_credit.utils.paths import is_remote, local_path
 from lit_credit.utils.private_names import load_file
 
-__all__ = ["AtomicCheckpointIO", "check_is_of_lightning", "read_checkpoint", "save_atomically"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "check_is_of_lightning",
+    "read_checkpoint",
+    "save_atomically",
+    "write_checkpoint",
+]
 
 
 _CODE = re.compile(r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)")
@@ -143,10 +150,29 @@ def check_is_of_lightning(found: Mapping[str, Any], source: Any) -> None:
 
 def save_atomically(trainer: Trainer) -> None:
     """Make a Trainer use :class:`AtomicCheckpointIO`, unless it has a checkpoint IO of its own."""
+    if _has_plain_io(trainer.strategy):
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
+
+def write_checkpoint(trainer: Trainer, checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint, atomically unless the Trainer has a checkpoint IO of its own.
+
+    Every rank must call this. The Trainer's checkpoint IO is unchanged afterwards.
+    """
     strategy = trainer.strategy
-    takes_any = type(strategy).checkpoint_io is Strategy.checkpoint_io
-    if takes_any and type(strategy.checkpoint_io) is TorchCheckpointIO:
-        strategy.checkpoint_io = AtomicCheckpointIO()
+    before = strategy.checkpoint_io
+    try:
+        save_atomically(trainer)
+        strategy.save_checkpoint(checkpoint, str(path))
+    finally:
+        strategy.checkpoint_io = before
+    strategy.barrier("write_checkpoint")
+
+
+def _has_plain_io(strategy: Any) -> bool:
+    kinds: tuple[Any, ...] = with_twins(Strategy)
+    takes_any = any(type(strategy).checkpoint_io is kind.checkpoint_io for kind in kinds)
+    return takes_any and type(strategy.checkpoint_io) in with_twins(TorchCheckpointIO)
 
 
 def _unreadable(path: str | Path, error: Exception) -> str:

@@ -50,6 +50,7 @@ __all__ = [
     "class_spec",
     "combined_loader",
     "configured_hyperparameters",
+    "dumped_checkpoint",
     "event_file",
     "fills_defaults_in",
     "forget_iterator",
@@ -387,6 +388,12 @@ def saves_every_n_steps(checkpoint: Any) -> int:
 def saves_after_epochs(checkpoint: Any, trainer: Any) -> bool:
     """Whether a ``ModelCheckpoint`` saves after training epochs, not after validation."""
     return bool(checkpoint._should_save_on_train_epoch_end(trainer))
+
+
+def dumped_checkpoint(trainer: Any, weights_only: bool) -> dict[str, Any]:
+    """What ``trainer.save_checkpoint`` writes; every rank must call this."""
+    checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only)
+    return checkpoint
 
 
 def configured_hyperparameters() -> Mapping[str, Any] | None:

@@ -571,6 +571,17 @@ def test_checkpoints_every_n_steps():
     assert private.saves_every_n_steps(ModelCheckpoint(every_n_epochs=2)) == 0
 
 
+@pytest.mark.parametrize("weights_only", [True, False])
+def test_a_dumped_checkpoint_is_what_the_trainer_saves(weights_only, fitted, tmp_path):
+    trainer, _ = fitted
+    trainer.save_checkpoint(tmp_path / "saved.ckpt", weights_only=weights_only)
+    saved = torch.load(tmp_path / "saved.ckpt", weights_only=True)
+    found = private.dumped_checkpoint(trainer, weights_only)
+    assert found.keys() == saved.keys()
+    assert ("optimizer_states" in found) is not weights_only
+    assert all(torch.equal(found["state_dict"][k], v) for k, v in saved["state_dict"].items())
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_checkpoints_after_epochs_if_told(given, fitted):
     checkpoint = ModelCheckpoint(save_on_train_epoch_end=given)

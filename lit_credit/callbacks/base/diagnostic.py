@@ -209,7 +209,9 @@ class Diagnostic(ReportedDiagnostic, ABC):
         check_times(trainer, self)
         self.open(trainer, pl_module)
         epoch = trainer.current_epoch
-        if self._last_step < 0 or (is_at_epoch_start(trainer) and self._is_due(epoch)):
+        is_due = self._is_due(epoch) and is_at_epoch_start(trainer)
+        # A callback before this one may have saved the checkpoint that the run resumes from.
+        if self._last_step < 0 or is_due or self._is_step_due(trainer):
             self._measure(trainer, pl_module, epoch)
         check_tags(trainer, self)
 
@@ -238,9 +240,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure after a step that is due."""
-        every = self.every_n_steps
-        # Not `% every == 0`: several optimizers advance `global_step` by two or three at once.
-        if every is not None and trainer.global_step // every > self._last_step // every:
+        if self._is_step_due(trainer):
             self._measure(trainer, pl_module, epochs_completed(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -277,6 +277,11 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
+
+    def _is_step_due(self, trainer: Trainer) -> bool:
+        every = self.every_n_steps
+        # Not `% every == 0`: several optimizers advance `global_step` by two or three at once.
+        return every is not None and trainer.global_step // every > self._last_step // every
 
     def _measure(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         step = trainer.global_step

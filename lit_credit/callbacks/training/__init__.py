@@ -4,6 +4,7 @@ from lit_credit.callbacks.training.finite_guard import FiniteGuard
 from lit_credit.callbacks.training.member_checkpoints import MemberCheckpoints
 from lit_credit.callbacks.training.metric_history import MetricHistory
 from lit_credit.callbacks.training.part_freezing import PartFreezing
+from lit_credit.callbacks.training.spaced_checkpoints import SpacedCheckpoints
 from lit_credit.callbacks.training.staged_training import StagedTraining
 from lit_credit.callbacks.training.text_samples import TextSamples
 
@@ -12,6 +13,7 @@ __all__ = [
     "MemberCheckpoints",
     "MetricHistory",
     "PartFreezing",
+    "SpacedCheckpoints",
     "StagedTraining",
     "TextSamples",
 ]

@@ -78,7 +78,7 @@ class WeightModes:
             self._trained = kept
 
     def save(self, checkpoint: dict[str, Any], module: LightningModule) -> None:
-        """Save the evaluated weights, and beside them the trained weights for resuming.
+        """Save the evaluated weights, and beside them the trained ones, to resume and to diagnose.
 
         Args:
             checkpoint: the checkpoint that Lightning is about to write.
@@ -86,18 +86,18 @@ class WeightModes:
         """
         if not self._optimizers:
             return
-        if "optimizer_states" in checkpoint:
-            own = set(map(id, self._parameters()))
-            trainer = module.trainer
-            with self.trained():
+        own = set(map(id, self._parameters()))
+        trainer = module.trainer
+        with self.trained():
+            if "optimizer_states" in checkpoint:
                 checkpoint["optimizer_states"] = [
                     trainer.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers
                 ]
-                checkpoint[_ENTRY] = {
-                    name: parameter.detach().clone()
-                    for name, parameter in module.named_parameters()
-                    if id(parameter) in own
-                }
+            checkpoint[_ENTRY] = {
+                name: parameter.detach().clone()
+                for name, parameter in module.named_parameters()
+                if id(parameter) in own
+            }
         with self.evaluated():
             weights = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: value.clone() for name, value in weights.items()}

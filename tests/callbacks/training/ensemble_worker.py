@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-from lit_credit.callbacks import MemberCheckpoints
+from lit_credit.callbacks import MemberCheckpoints, SpacedCheckpoints
 from lit_credit.models import Ensemble
 from lit_credit.rules import BP
 from lit_credit.studies.addition import Addition, AdditionTask, MicroAdder
@@ -18,7 +18,7 @@ def train(devices: int, folder: str) -> None:
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         default_root_dir=folder,
-        callbacks=[MemberCheckpoints()],
+        callbacks=[MemberCheckpoints(), SpacedCheckpoints()],
     )
     data = Addition(2, 8, 2, val_size=10, val_chains=2, seed=0)
     trainer.fit(BP(net, EachMember(AdditionTask(2), 2)), datamodule=data)

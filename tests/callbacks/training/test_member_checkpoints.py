@@ -84,7 +84,9 @@ def test_of_an_ensemble_built_in_python(tmp_path):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_members_are_written_by_one_process_into_a_folder_that_is_new(tmp_path, devices):
+def test_members_and_a_series_are_written_once_by_all_processes_into_a_folder_that_is_new(
+    tmp_path, devices
+):
     folder = tmp_path / "not" / "yet"
     if devices == 1:
         ensemble_worker.train(1, str(folder))
@@ -92,6 +94,14 @@ def test_members_are_written_by_one_process_into_a_folder_that_is_new(tmp_path, 
         run_module("tests.callbacks.training.ensemble_worker", devices, folder)
     found = sorted(path.name for path in (folder / "members").iterdir())
     assert found == ["M00_seed3.ckpt", "M01_seed4.ckpt"]
+    series = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert series == ["step=00000000.ckpt", "step=00000001.ckpt", "step=00000002.ckpt"]
+    states = [torch.load(folder / "checkpoints" / name)["state_dict"] for name in series]
+    member = torch.load(folder / "members" / found[1])["state_dict"]
+    assert torch.equal(states[-1]["net.stacked.head.weight"][1], member["net.head.weight"])
+    assert not torch.equal(
+        states[-1]["net.stacked.head.weight"], states[1]["net.stacked.head.weight"]
+    )
 
 
 def test_a_net_without_members_and_a_wrong_number_are_refused():
