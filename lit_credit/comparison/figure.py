@@ -39,6 +39,7 @@ def comparison_figure(
     *,
     quantities: Sequence[Quantity] | None = None,
     colors: Mapping[str, str] | None = None,
+    places: str = "epochs of training",
 ) -> Figure:
     """Draw quantities over epochs: one colour per rule, one panel per quantity that declares one.
 
@@ -57,6 +58,7 @@ def comparison_figure(
         title: title of the figure.
         quantities: quantities to show; None takes those that classes of lit_credit declare.
         colors: colours of the labels; None takes the colours of lit_credit's rules.
+        places: what ``epoch`` in the rows counts, for the x axes.
 
     Returns:
         The figure, four panels or more.
@@ -74,7 +76,7 @@ def comparison_figure(
     colors = rule_colors(list(runs)) if colors is None else colors
     axes = list(figure.subplots(lines, 2).flat)
     for ax, (quantity, panel) in zip(axes, panels, strict=False):
-        _draw(ax, quantity, panel, runs, colors)
+        _draw(ax, quantity, panel, runs, colors, places)
     for ax in axes[len(panels) :]:
         ax.remove()
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
@@ -112,8 +114,9 @@ def _draw(
     panel: Panel,
     runs: Mapping[str, Sequence[Histories]],
     colors: Mapping[str, str],
+    places: str,
 ) -> None:
-    dress(ax, panel.title, panel.ylabel, "epochs of training", log=panel.log)
+    dress(ax, panel.title, panel.ylabel, places, log=panel.log)
     whole_numbers_across(ax)
     ends: list[EndLabel] = []
     for label, seeds in runs.items():

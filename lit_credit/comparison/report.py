@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def compare(runs: str | Path | Sequence[str | Path], out: str | Path) -> str:
 
     Runs that differ only by seeds and paths form one row. The numbers of a row are means over its
     runs, each run at its last epoch; ``growth`` is the mean of |h_L| at the end divided by its mean
-    at epoch 0.
+    at epoch 0. A run whose rows tell no epochs, such as a diagnosis of checkpoints of another
+    project, is counted in optimizer steps.
 
     The classes of the runs declare the quantities that are compared, see docs/compare.md. If a task
     or a callback cannot be imported, or a run has no configuration, its quantities are shown under
@@ -92,7 +94,8 @@ def compare(runs: str | Path | Sequence[str | Path], out: str | Path) -> str:
         ]
     )
     histories = {s.label: [run.histories for run in s.runs] for s in summaries}
-    drawn = _drawn(histories, title, colors, quantities, figures)
+    places = " or ".join(dict.fromkeys(run.place for run in found))
+    drawn = _drawn(histories, title, colors, quantities, figures, places)
     files = {"comparison.csv": csv_bytes(summaries, quantities), **drawn}
     try:
         write_files(folder, files)
@@ -112,7 +115,7 @@ def _read(paths: str | Path | Sequence[str | Path]) -> tuple[list[Run], list[Qua
         declared = _quantities_of(run)
         declared += _undeclared(run, declared)
         if run.histories:
-            runs.append(run)
+            runs.append(_placed(run))
             quantities = named_apart([*quantities, *declared])
     if not runs:
         listed = ", ".join(str(path) for path in paths)
@@ -121,6 +124,18 @@ def _read(paths: str | Path | Sequence[str | Path]) -> tuple[list[Run], list[Qua
             "its class declares. Train with MetricHistory, or a diagnostic that has a headline."
         )
     return runs, quantities
+
+
+def _placed(run: Run) -> Run:
+    """The run; with optimizer steps in place of epochs if its rows tell no epochs."""
+    rows = [row for rows in run.histories.values() for row in rows]
+    if any(row["epoch"] for row in rows) or len({row["step"] for row in rows}) < 2:
+        return run
+    by_steps = {
+        name: [{**row, "epoch": row["step"]} for row in rows]
+        for name, rows in run.histories.items()
+    }
+    return replace(run, histories=by_steps, place="optimizer steps")
 
 
 def _quantities_of(run: Run) -> list[Quantity]:
@@ -160,13 +175,14 @@ def _drawn(
     colors: Mapping[str, str],
     quantities: Sequence[Quantity],
     figures: Mapping[str, ComparisonFigure],
+    places: str,
 ) -> dict[str, bytes]:
     """The figures as PNG, by file name."""
     # A dollar sign in the name of a folder does not begin a formula.
     runs = {verbatim(label): seeds for label, seeds in histories.items()}
     own = {verbatim(label): color for label, color in colors.items()}
     title = verbatim(title)
-    draw = partial(comparison_figure, runs, title, quantities=quantities, colors=own)
+    draw = partial(comparison_figure, runs, title, quantities=quantities, colors=own, places=places)
     files = {"comparison.png": _png("comparison.png", draw, 200)}
     for name, figure in figures.items():
         files[name] = _png(name, partial(figure.draw, runs, title=title, colors=own), 150)

@@ -56,6 +56,7 @@ class Run:
         class_path: class path of the rule; empty if the folder has no configuration.
         task: class path of the task; empty if there is none.
         callbacks: class paths of the callbacks.
+        place: what ``epoch`` in the rows counts.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class Run:
     class_path: str = ""
     task: str = ""
     callbacks: tuple[str, ...] = ()
+    place: str = "epochs of training"
 
     @property
     def last_epoch(self) -> int:
