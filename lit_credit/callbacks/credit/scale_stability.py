@@ -49,7 +49,8 @@ class ScaleStability(StreamDiagnostic):
 
     Raises:
         ValueError: if a threshold is out of its range; accuracies are fractions.
-        MisconfigurationException: if the module declares no units and none are given.
+        MisconfigurationException: if no units are given or declared, and the net does not have
+            exactly one stack of blocks; see :class:`lit_credit.callbacks.base.StreamDiagnostic`.
 
     Reference:
         Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss: Evaluating Feedback Alignment via

@@ -37,7 +37,8 @@ class ResidualNorms(StreamDiagnostic):
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
 
     Raises:
-        MisconfigurationException: if the module declares no units and none are given.
+        MisconfigurationException: if no units are given or declared, and the net does not have
+            exactly one stack of blocks; see :class:`lit_credit.callbacks.base.StreamDiagnostic`.
 
     Example::
 
