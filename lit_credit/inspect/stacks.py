@@ -41,6 +41,8 @@ def chained_stacks(
 ) -> list[list[str]]:
     """The outermost of some stacks whose blocks read, each, what the one before returns.
 
+    Stacks that follow one another in the same way, such as the stages of a ResNet, are one.
+
     Args:
         module: the module.
         run: runs it on a few rows.
@@ -49,16 +51,24 @@ def chained_stacks(
     points = [Point(name, side) for names in stacks for name in names for side in _SIDES]
     with torch.no_grad(), capture(module, list(dict.fromkeys(points))) as passed:
         run()
-    chained = [
-        list(names)
-        for names in stacks
-        if all(
+
+    def is_chain(names: Sequence[str]) -> bool:
+        return all(
             _equal(passed.get(Point(one, "output")), passed.get(Point(other, "input")))
             for one, other in pairwise(names)
         )
-    ]
-    blocks = [f"{name}." for names in chained for name in names]
-    return [names for names in chained if not names[0].startswith(tuple(blocks))]
+
+    chained = [list(names) for names in stacks if is_chain(names)]
+    inside = tuple(f"{name}." for names in chained for name in names)
+    found: list[list[str]] = []
+    for names in chained:
+        if names[0].startswith(inside):
+            continue
+        if found and is_chain([found[-1][-1], names[0]]):
+            found[-1] += names
+        else:
+            found.append(names)
+    return found
 
 
 def _runs(container: nn.Module) -> Iterator[list[str]]:

@@ -88,6 +88,7 @@ def trunk_and_heads():
     return Net(lambda net, x: at_once(net.heads, net.trunk(x)), trunk=TWO(), heads=heads)
 
 
+STAGES = ["0.0", "0.1", "1.0", "1.1"]
 TWO = partial(layered, 2)
 ENCODER = partial(nn.TransformerEncoder, enable_nested_tensor=False)
 LAYERS = ["layers.0", "layers.1", "layers.2"]
@@ -107,7 +108,8 @@ LAYERS = ["layers.0", "layers.1", "layers.2"]
         (layered(1), []),
         (nn.Sequential(nn.Linear(4, 4), *blocks(2), nn.Linear(4, 4)), [["1", "2"]]),
         (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 4)), []),
-        (nn.Sequential(nn.Sequential(*blocks(2)), nn.Sequential(*blocks(2))), 2),
+        (nn.Sequential(nn.Sequential(*blocks(2)), nn.Sequential(*blocks(2))), [STAGES]),
+        (nn.Sequential(TWO(), nn.ReLU(), TWO()), 2),
         (layered(2, kind=mixture), [["layers.0", "layers.1"]]),
         (mixture(), []),
         (trunk_and_heads(), [["trunk.layers.0", "trunk.layers.1"]]),
