@@ -332,7 +332,8 @@ class ModuleProtocol(Protocol):
         """Names of the submodules that receive one credit signal each, in forward order.
 
         Asked by: the diagnostics of units whose ``units`` is None, and ``FiniteGuard``.
-        Without it: ``units`` must be given. An error in ``setup`` lists the candidates.
+        Without it: ``units`` must be given. An error in ``setup`` lists the candidates. Diagnostics
+        of the residual stream take the only stack of blocks, if there is one.
         """
 
     @property

@@ -8,7 +8,7 @@ from torch import nn
 from lit_credit.utils.compiled import clean_name, named_submodules
 from lit_credit.utils.short_text import choice
 
-__all__ = ["match_names", "matched_units", "submodule_names"]
+__all__ = ["match_names", "matched_units", "shown_names", "submodule_names"]
 
 
 def submodule_names(module: nn.Module) -> list[str]:
@@ -17,6 +17,19 @@ def submodule_names(module: nn.Module) -> list[str]:
     The names lack the ``_orig_mod`` that ``torch.compile`` adds. Patterns need not have it either.
     """
     return [name for name, _ in named_submodules(module) if name]
+
+
+def shown_names(names: Iterable[str]) -> list[str]:
+    """Names of submodules without ``net.`` if all are below ``net``, as tags and errors have them.
+
+    Example:
+        >>> shown_names(["net", "net.stem", "net.blocks.0"]), shown_names(["net.stem", "head"])
+        (['stem', 'blocks.0'], ['net.stem', 'head'])
+    """
+    names = list(names)
+    if not all(name == "net" or name.startswith("net.") for name in names):
+        return names
+    return [name.removeprefix("net.") for name in names if name != "net"]
 
 
 def match_names(patterns: Sequence[str], names: Iterable[str], argument: str) -> list[str]:

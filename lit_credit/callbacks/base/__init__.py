@@ -7,6 +7,7 @@ from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.points import layer_tag, stream_points, unit_names
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.former_names import former_names
 from lit_credit.inspect.capture import Point
 
@@ -16,6 +17,7 @@ __all__ = [
     "Diagnostic",
     "Point",
     "ProbeDiagnostic",
+    "StreamDiagnostic",
     "layer_tag",
     "stream_points",
     "unit_names",

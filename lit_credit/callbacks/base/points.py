@@ -16,12 +16,14 @@ from lit_credit.inspect.unit_names import (
     with_prefix,
 )
 from lit_credit.protocols import ModuleProtocol, asked
-from lit_credit.utils.names import matched_units, submodule_names
+from lit_credit.utils.names import matched_units, shown_names, submodule_names
 from lit_credit.utils.short_text import choice
 
 __all__ = [
+    "declares_units",
     "gradients_of",
     "layer_tag",
+    "no_units",
     "stream_points",
     "unit_names",
 ]
@@ -44,11 +46,27 @@ def unit_names(
         if any(map(is_composite, units)):
             return _composite_units(module, units, names)
         return matched_units(units, names)
+    declared = _declared(module)
+    if not declared:
+        raise no_units(callback, module)
+    return declared
+
+
+def no_units(callback: Callback, module: LightningModule) -> Exception:
+    """The error for a module without declared units and a diagnostic without ``units``."""
+    remedy = f"Set `units` to some of: {choice(shown_names(submodule_names(module)))}."
+    return missing(callback, module, "`units`, or a module with `credit_units`", remedy)
+
+
+def declares_units(module: LightningModule) -> bool:
+    """Whether a module declares a residual stream or units, so that ``units`` may be None."""
+    return bool(asked(module, ModuleProtocol.residual_stream, None) or _declared(module))
+
+
+def _declared(module: LightningModule) -> list[str]:
+    """The module's ``credit_units``; an attribute of another meaning does not count."""
     declared = asked(module, ModuleProtocol.credit_units, None)
-    if not isinstance(declared, list | tuple) or not declared:
-        remedy = f"Set `units` to some of: {choice(names)}."
-        raise missing(callback, module, "`units`, or a module with `credit_units`", remedy)
-    return list(declared)
+    return list(declared) if isinstance(declared, list | tuple) else []
 
 
 def _composite_units(module: nn.Module, units: Sequence[str], names: Sequence[str]) -> list[str]:

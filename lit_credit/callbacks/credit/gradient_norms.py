@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import layer_tag, stream_points
-from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.points import layer_tag
+from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.functional import frobenius_norm, sample_norms
 from lit_credit.headlines import Headline, Panel
 from lit_credit.plotting import layer_curves
@@ -17,7 +16,7 @@ from lit_credit.runs.history import Row
 __all__ = ["GradientNorms"]
 
 
-class GradientNorms(ProbeDiagnostic):
+class GradientNorms(StreamDiagnostic):
     """The size of the gradient that backpropagation would deliver to each layer: ``|dL/dh_l|``.
 
     L is the module's loss, a mean over the ``n_samples`` rows of the probe. Norms scale with
@@ -31,7 +30,8 @@ class GradientNorms(ProbeDiagnostic):
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
 
     Raises:
-        MisconfigurationException: if the module declares no units and none are given.
+        MisconfigurationException: if no units are given or declared, and the net does not have
+            exactly one stack of blocks; see :class:`lit_credit.callbacks.base.StreamDiagnostic`.
     """
 
     name = "gradient_norms"
@@ -54,13 +54,9 @@ class GradientNorms(ProbeDiagnostic):
         ),
     )
 
-    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the points of the residual stream."""
-        self.points = stream_points(self, module, self.units)
-
     def update(self, chunk: Chunk) -> None:
         """The norms of a chunk's samples, and over the chunk."""
-        for index, (_, g) in enumerate(chunk.gradients(self.points).values()):
+        for index, (_, g) in enumerate(chunk.gradients(self.stream(chunk)).values()):
             self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(g))
             total = frobenius_norm(g)[None] if len(g) else sample_norms(g)  # no rows, no norm
             self.gathered.add(f"frobenius/{layer_tag(index)}", total)

@@ -7,8 +7,8 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import layer_tag, stream_points
-from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.points import layer_tag
+from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.reference import DoubleReference
 from lit_credit.plotting import layer_curves
@@ -17,7 +17,7 @@ from lit_credit.runs.history import Row
 __all__ = ["ReferenceValidity"]
 
 
-class ReferenceValidity(ProbeDiagnostic):
+class ReferenceValidity(StreamDiagnostic):
     """Is the reference of every cosine a gradient, or rounding noise? ``cos(g_32, g_64)``.
 
     The exact gradient at the points of :class:`lit_credit.callbacks.ResidualNorms` is computed in
@@ -39,7 +39,8 @@ class ReferenceValidity(ProbeDiagnostic):
     arguments.
 
     Raises:
-        MisconfigurationException: if the module declares no units and none are given.
+        MisconfigurationException: if no units are given or declared, and the net does not have
+            exactly one stack of blocks; see :class:`lit_credit.callbacks.base.StreamDiagnostic`.
 
     Reference:
         Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss, 2026, arXiv 2606.21126.
@@ -52,16 +53,16 @@ class ReferenceValidity(ProbeDiagnostic):
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the points of the residual stream."""
-        self.points = stream_points(self, module, self.units)
+        super().prepare(trainer, module)
         self._reference = DoubleReference(self)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Prove that no operation of the float64 pass is computed below float64."""
-        return self._reference.prove(chunk, self.points)
+        return {**super().prove(chunk), **self._reference.prove(chunk, self.stream(chunk))}
 
     def update(self, chunk: Chunk) -> None:
         """The cosines of a chunk's samples."""
-        reference = self._reference.compare(chunk, chunk.gradients(self.points))
+        reference = self._reference.compare(chunk, chunk.gradients(self.stream(chunk)))
         self.gathered.add("share_below", torch.tensor([reference.share_below]))
         for index, cosines in enumerate(reference.cosines):
             self.gathered.add(layer_tag(index), cosines)

@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import layer_tag, stream_points
-from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.points import layer_tag
+from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.reference import DoubleReference
 from lit_credit.functional import growth, sample_norms, scale_flags
@@ -22,7 +22,7 @@ from lit_credit.utils.ranges import check_range
 __all__ = ["ScaleStability"]
 
 
-class ScaleStability(ProbeDiagnostic):
+class ScaleStability(StreamDiagnostic):
     """Three flags, each 1 (raised) or 0, with the thresholds of the paper as defaults.
 
     - ``stability/norm`` is the median ``|h_L|`` of the probe, and ``stability/growth`` its ratio to
@@ -49,7 +49,8 @@ class ScaleStability(ProbeDiagnostic):
 
     Raises:
         ValueError: if a threshold is out of its range; accuracies are fractions.
-        MisconfigurationException: if the module declares no units and none are given.
+        MisconfigurationException: if no units are given or declared, and the net does not have
+            exactly one stack of blocks; see :class:`lit_credit.callbacks.base.StreamDiagnostic`.
 
     Reference:
         Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss: Evaluating Feedback Alignment via
@@ -109,18 +110,19 @@ class ScaleStability(ProbeDiagnostic):
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the points of the residual stream."""
-        self.points = stream_points(self, module, self.units)
+        super().prepare(trainer, module)
         self._reference = DoubleReference(self)
         self._first = None
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Prove that no operation of the float64 pass is computed below float64."""
-        return self._reference.prove(chunk, self.points)
+        return {**super().prove(chunk), **self._reference.prove(chunk, self.stream(chunk))}
 
     def update(self, chunk: Chunk) -> None:
         """The norms and the cosines of a chunk's samples."""
-        gradients = chunk.gradients(self.points)
-        self.gathered.add("norm", sample_norms(gradients[self.points[-1]][0]))
+        points = self.stream(chunk)
+        gradients = chunk.gradients(points)
+        self.gathered.add("norm", sample_norms(gradients[points[-1]][0]))
         double = self._reference.compare(chunk, gradients)
         self.gathered.add("share_below", torch.tensor([double.share_below]))
         for index, cosines in enumerate(double.cosines):

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import layer_tag, stream_points
-from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.points import layer_tag
+from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.headlines import Derived, Ends, Flag, Headline, Panel
 from lit_credit.plotting import layer_curves
@@ -27,7 +26,7 @@ def _scale_unstable(ends: Ends) -> float:
 _SCALE = Flag("scale", "scale_unstable", "|h_L| grew more than 50x", _scale_unstable)
 
 
-class ResidualNorms(ProbeDiagnostic):
+class ResidualNorms(StreamDiagnostic):
     """Size of the residual stream, layer by layer: ``median_n |h_l(x_n)|_2``.
 
     Logs ``residual/norm/L00`` .. ``L<L>``: h_l is the input of block l, h_L the input of the
@@ -38,7 +37,8 @@ class ResidualNorms(ProbeDiagnostic):
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
 
     Raises:
-        MisconfigurationException: if the module declares no units and none are given.
+        MisconfigurationException: if no units are given or declared, and the net does not have
+            exactly one stack of blocks; see :class:`lit_credit.callbacks.base.StreamDiagnostic`.
 
     Example::
 
@@ -68,13 +68,9 @@ class ResidualNorms(ProbeDiagnostic):
         ),
     )
 
-    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the stream."""
-        self.points = stream_points(self, module, self.units)
-
     def update(self, chunk: Chunk) -> None:
         """Add the norms of a chunk's samples."""
-        for index, h in enumerate(chunk.values(self.points).values()):
+        for index, h in enumerate(chunk.values(self.stream(chunk)).values()):
             self.gathered.add(f"norm/{layer_tag(index)}", sample_norms(h))
 
     def compute(self) -> dict[str, float]:
