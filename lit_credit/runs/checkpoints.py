@@ -1,45 +1,17 @@
-"""Reading the step and weights of a checkpoint, and the histories beside it."""
+"""Reading the step of a checkpoint, and the histories beside it."""
 
 from pathlib import Path
-
-import torch
 
 from lit_credit.runs.checkpoint_io import read_checkpoint
 from lit_credit.runs.history import Row, read_history
 from lit_credit.utils.paths import local_path
 
-__all__ = ["checkpoint_step", "read_weights", "rows_beside"]
+__all__ = ["checkpoint_step", "rows_beside"]
 
 
 def checkpoint_step(path: str | Path) -> int:
     """Number of optimizer steps taken when a checkpoint was saved; 0 if it does not tell."""
     return int(read_checkpoint(path).get("global_step", 0))
-
-
-def read_weights(path: str | Path, argument: str) -> dict[str, torch.Tensor]:
-    """Read the ``state_dict`` of a checkpoint.
-
-    Args:
-        path: path of the checkpoint.
-        argument: the argument that the path comes from, for the error.
-
-    Raises:
-        ValueError: if there is no such file, or it cannot be read, or it has no ``state_dict``.
-    """
-    path = local_path(path, argument)
-    if not Path(path).is_file():
-        raise ValueError(f"`{argument}` is {str(path)!r}, which is no file; give a checkpoint.")
-    try:
-        checkpoint = read_checkpoint(path)
-    except ValueError as error:
-        raise ValueError(f"`{argument}`: {error}") from error
-    if "state_dict" not in checkpoint:
-        raise ValueError(
-            f"`{argument}` is {str(path)!r}, which holds no `state_dict`; give a checkpoint that "
-            "Lightning has saved."
-        )
-    weights: dict[str, torch.Tensor] = checkpoint["state_dict"]
-    return weights
 
 
 def rows_beside(checkpoint: str | Path, name: str) -> list[Row]:

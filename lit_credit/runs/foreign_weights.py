@@ -15,7 +15,7 @@ from lit_credit.runs.weight_files import read_saved, tensors_of
 from lit_credit.utils.private_names import COMPILED, NoticesLoading
 from lit_credit.utils.short_text import choice
 
-__all__ = ["Fitted", "copied_equal", "fitted", "load_weights", "matched_names", "shapes_of"]
+__all__ = ["Fitted", "copied_equal", "fitted", "load_weights", "part_of", "shapes_of"]
 
 _WRAPPERS = frozenset({COMPILED, "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Submodules that compilation, sharding and activation checkpointing put into names."""
@@ -136,7 +136,94 @@ def copied_equal(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
     return equal
 
 
-def matched_names(
+def part_of(saved: Mapping[str, Any], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors of a file that have the names of ``own``, below any prefix, and their shapes.
+
+    Args:
+        saved: the contents of a file, with the tensors by name at ``state_dict``.
+        own: some tensors of a net, by their names in the net.
+        source: the file, for errors.
+
+    Raises:
+        ValueError: if several nets in the file have them all.
+    """
+    given = tensors_of(saved["state_dict"])
+    clean = {name: given[theirs] for name, theirs in _without(given, _WRAPPERS).items()}
+    cut, put = _prefixes(clean, own, source, len(own))
+    named = {put + name[len(cut) :]: v for name, v in clean.items() if name.startswith(cut)}
+    return {name: v for name, v in named.items() if name in own and _fits(v, own[name])}
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Shapes by name, which two files of one net share.
+
+    Names have no wrappers. Feedback matrices, which may not be drawn yet, and buffers that
+    libraries save or do not are left out.
+    """
+    names = _without(tensors, _WRAPPERS)
+    if all(name.startswith("module.") for name in names):
+        names = {clean.removeprefix("module."): name for clean, name in names.items()}
+    named = {n: tensors[name] for n, name in names.items() if "feedback" not in n.split(".")[-2:]}
+    kept = {n: v for n, v in named.items() if not (_is_feedback(n) or _is_whole(v))}
+    return {n: v.shape for n, v in kept.items() if not _is_derived(n, v)}
+
+
+def _taken(
+    module: nn.Module,
+    own: dict[str, Tensor],
+    given: dict[str, Tensor],
+    wrappers: frozenset[str],
+    source: str,
+) -> tuple[Fitted, str]:
+    """The tensors that fit, and text about those that do not."""
+    ours, theirs = _without(own, wrappers), _without(given, wrappers)
+    parameters = {name for name, _ in module.named_parameters()}
+    core = {clean: own[name] for clean, name in ours.items() if name in parameters}
+    clean_own = {clean: own[name] for clean, name in ours.items()}
+    clean_given = {clean: given[name] for clean, name in theirs.items()}
+    # All tensors below the prefix of the parameters; a tied one once.
+    prefixes = _common_prefixes(core or clean_own)
+    inner = {n: v for n, v in clean_own.items() if n.startswith(prefixes[-1])}
+    needed = len({id(v) for n, v in inner.items() if not (_is_feedback(n) or _is_derived(n, v))})
+    cut, put = _prefixes(clean_given, inner, source, needed)
+    names = {put + n[len(cut) :]: n for n in clean_given if n.startswith(cut)}
+    loads = {name: child for name, child in module.named_modules() if _takes_any(child)}
+    tensors, ignored, unexpected = {}, [], []
+    unsaved = dict(module.named_buffers())
+    for name, theirs_name in names.items():
+        value, raw = clean_given[theirs_name], theirs[theirs_name]
+        if name in ours:
+            tensors[ours[name]] = value
+        elif name.rpartition(".")[0] in loads:
+            tensors[name] = value
+        elif name in unsaved or _is_derived(name, value) or _is_whole(value):
+            ignored.append(raw)
+        else:
+            unexpected.append(raw)
+    ignored += [theirs[n] for n in clean_given if not n.startswith(cut)]
+    filled = {id(own[name]) for name in tensors if name in own}  # by any name of a shared tensor
+    missing, feedback = [], []
+    for clean, name in ours.items():
+        if name in tensors or id(own[name]) in filled or not clean.startswith(put):
+            continue
+        if name.rpartition(".")[0] in loads or (_is_feedback(name) and name not in parameters):
+            feedback.append(name)
+        elif not _is_derived(name, own[name]) or name in parameters:
+            missing.append(name)
+    shapes = [
+        f"{name} {tuple(value.shape)} there, {tuple(own[name].shape)} here"
+        for name, value in tensors.items()
+        if name in own and not _fits(value, own[name]) and name.rpartition(".")[0] not in loads
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    misfits = [f"{len(n)} {kind} ({choice(n, most=_SHOWN)})" for kind, n in kinds if n]
+    if not misfits:
+        return Fitted(tensors, feedback, ignored), ""
+    remedy = renaming(clean_given, clean_own) or "Build the net that they were saved from."
+    return Fitted({}), f"{', '.join(misfits)}. {remedy}"
+
+
+def _prefixes(
     given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, needed: int
 ) -> tuple[str, str]:
     """Find the prefix to cut from the names of a file, and the one to put before them.
@@ -181,73 +268,6 @@ def matched_names(
             "save the tensors of one in a file of their own."
         )
     return best
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Shapes by name, which two files of one net share.
-
-    Names have no wrappers, and buffers that libraries save or do not are left out.
-    """
-    names = _without(tensors, _WRAPPERS)
-    if all(name.startswith("module.") for name in names):
-        names = {clean.removeprefix("module."): name for clean, name in names.items()}
-    named = ((clean, tensors[name]) for clean, name in names.items())
-    return {n: v.shape for n, v in named if not _is_derived(n, v) and not _is_whole(v)}
-
-
-def _taken(
-    module: nn.Module,
-    own: dict[str, Tensor],
-    given: dict[str, Tensor],
-    wrappers: frozenset[str],
-    source: str,
-) -> tuple[Fitted, str]:
-    """The tensors that fit, and text about those that do not."""
-    ours, theirs = _without(own, wrappers), _without(given, wrappers)
-    parameters = {name for name, _ in module.named_parameters()}
-    core = {clean: own[name] for clean, name in ours.items() if name in parameters}
-    clean_own = {clean: own[name] for clean, name in ours.items()}
-    clean_given = {clean: given[name] for clean, name in theirs.items()}
-    # All tensors below the prefix of the parameters; a tied one once.
-    prefixes = _common_prefixes(core or clean_own)
-    inner = {n: v for n, v in clean_own.items() if n.startswith(prefixes[-1])}
-    needed = len({id(v) for n, v in inner.items() if not _is_feedback(n) and not _is_derived(n, v)})
-    cut, put = matched_names(clean_given, inner, source, needed)
-    names = {put + n[len(cut) :]: n for n in clean_given if n.startswith(cut)}
-    loads = {name: child for name, child in module.named_modules() if _takes_any(child)}
-    tensors, ignored, unexpected = {}, [], []
-    unsaved = dict(module.named_buffers())
-    for name, theirs_name in names.items():
-        value, raw = clean_given[theirs_name], theirs[theirs_name]
-        if name in ours:
-            tensors[ours[name]] = value
-        elif name.rpartition(".")[0] in loads:
-            tensors[name] = value
-        elif name in unsaved or _is_derived(name, value) or _is_whole(value):
-            ignored.append(raw)
-        else:
-            unexpected.append(raw)
-    ignored += [theirs[n] for n in clean_given if not n.startswith(cut)]
-    filled = {id(own[name]) for name in tensors if name in own}  # by any name of a shared tensor
-    missing, feedback = [], []
-    for clean, name in ours.items():
-        if name in tensors or id(own[name]) in filled or not clean.startswith(put):
-            continue
-        if _is_feedback(name) and name not in parameters:
-            feedback.append(name)
-        elif not _is_derived(name, own[name]) or name in parameters:
-            missing.append(name)
-    shapes = [
-        f"{name} {tuple(value.shape)} there, {tuple(own[name].shape)} here"
-        for name, value in tensors.items()
-        if name in own and not _fits(value, own[name]) and name.rpartition(".")[0] not in loads
-    ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    misfits = [f"{len(n)} {kind} ({choice(n, most=_SHOWN)})" for kind, n in kinds if n]
-    if not misfits:
-        return Fitted(tensors, feedback, ignored), ""
-    remedy = renaming(clean_given, clean_own) or "Build the net that they were saved from."
-    return Fitted({}), f"{', '.join(misfits)}. {remedy}"
 
 
 def _without(tensors: Iterable[str], wrappers: frozenset[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from lit_credit.runs.checkpoint_io import read_checkpoint
 from lit_credit.utils.paths import is_remote, local_path
 from lit_credit.utils.short_text import choice
 
-__all__ = ["is_weights_folder", "read_saved", "tensors_of"]
+__all__ = ["is_weights_folder", "read_saved", "tensors_of", "what_lies_near"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _OF_FOLDERS = (
@@ -24,6 +24,7 @@ _OF_FOLDERS = (
 """Files of a Hugging Face folder that hold its weights, or list the files that do."""
 _Found = tuple[str, Mapping[str, Any]]
 _DEEPEST = 4
+_SHOWN = 10
 _NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", "_extra_state")
 """Keys that contain these hold the state of an optimizer, a scheduler or a generator."""
 
@@ -52,6 +53,10 @@ def read_saved(path: str | Path, key: str | None = None, argument: str = "path")
             tensors by name, or those of several nets.
     """
     path = local_path(path, argument)
+    if not is_remote(path) and not Path(path).exists():
+        raise FileNotFoundError(
+            f"`{argument}` is {path!r}, which does not exist. {what_lies_near(Path(path))}"
+        )
     try:
         if not is_remote(path) and Path(path).is_dir():
             found = _of_folder(Path(path))
@@ -77,6 +82,13 @@ def tensors_of(weights: Any) -> dict[str, Tensor]:
 def is_weights_folder(path: Path) -> bool:
     """Whether a folder is the weights of one net, as Hugging Face saves them."""
     return any((path / name).is_file() for name in _OF_FOLDERS)
+
+
+def what_lies_near(path: Path) -> str:
+    """Text about the nearest folder of a path that exists, and what lies there."""
+    nearest = next(place for place in (path, *path.absolute().parents) if place.is_dir())
+    names = sorted(inner.name + "/" * inner.is_dir() for inner in nearest.iterdir())
+    return f"In {nearest} lie: {choice(names, path.name, most=_SHOWN)}."
 
 
 def _of_folder(folder: Path) -> dict[str, Any]:
@@ -118,8 +130,6 @@ def _of_file(path: str) -> dict[str, Any]:
 
 
 def _of_safetensors(path: str) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"Checkpoint file not found: {path}")
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError as error:

@@ -15,7 +15,7 @@ import torch
 
 from lit_credit.runs.foreign_weights import shapes_of
 from lit_credit.runs.saved_steps import epochs_in, step_in, step_of_name
-from lit_credit.runs.weight_files import is_weights_folder, read_saved, tensors_of
+from lit_credit.runs.weight_files import is_weights_folder, read_saved, tensors_of, what_lies_near
 from lit_credit.utils.paths import is_remote, local_path
 from lit_credit.utils.short_text import choice
 
@@ -181,8 +181,8 @@ def _existing(path: str | PathLike[str]) -> Path:
     found = Path(text)
     if not found.exists():
         raise FileNotFoundError(
-            f"`checkpoints`: {text} does not exist. {_what_lies_near(found)} Models of the Hugging "
-            "Face hub must be downloaded first; give their local folders."
+            f"`checkpoints` is {text!r}, which does not exist. {what_lies_near(found)} Models of "
+            "the Hugging Face hub must be downloaded first; give their local folders."
         )
     return _whole(found)
 
@@ -198,7 +198,7 @@ def _expanded(path: str | PathLike[str]) -> list[Path]:
             seen = f" It matches {choice([m.name for m in matches], most=_SHOWN)}." * bool(matches)
             raise ValueError(
                 f"`checkpoints` is {text!r}, a pattern that matches no weights.{seen} "
-                f"{_what_lies_near(Path(text))}"
+                f"{what_lies_near(Path(text))}"
             )
         return _unique(map(_whole, found))
     found_path = _existing(path)
@@ -207,7 +207,7 @@ def _expanded(path: str | PathLike[str]) -> list[Path]:
     if not (weights := _below(found_path)):
         raise ValueError(
             f"`checkpoints` is {text!r}, a folder without weights ({', '.join(sorted(_ENDINGS))}). "
-            f"{_what_lies_near(found_path)}"
+            f"{what_lies_near(found_path)}"
         )
     return _unique(map(_whole, weights))
 
@@ -246,12 +246,6 @@ def _whole(path: Path) -> Path:
 
 def _unique(paths: Iterable[Path]) -> list[Path]:
     return list({path.resolve(): path for path in paths}.values())
-
-
-def _what_lies_near(path: Path) -> str:
-    nearest = next(p for p in (path, *path.absolute().parents) if p.is_dir())
-    names = sorted(inner.name + "/" * inner.is_dir() for inner in nearest.iterdir())
-    return f"In {nearest} lie: {choice(names, path.name, most=_SHOWN)}."
 
 
 # Steps

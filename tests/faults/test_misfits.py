@@ -11,7 +11,7 @@ from lit_credit.cli import main
 from lit_credit.models import ResidualMLP
 from lit_credit.rules import BP, DFA, FA
 from lit_credit.runs.checkpoint_io import read_checkpoint
-from lit_credit.runs.checkpoints import read_weights
+from lit_credit.runs.weight_files import read_saved
 from lit_credit.tasks import Classification
 from tests.support import loader, quiet_trainer
 from tests.support.resumable import fit, last, mlp, rule, same
@@ -66,7 +66,7 @@ def test_a_truncated_one_is_named_with_its_size(keep, saved, tmp_path):
     with pytest.raises(ValueError, match=says):
         DFA.load_from_checkpoint(path, net=mlp(), task=Classification(5))
     with pytest.raises(ValueError, match=f"`reference`: .*{says}"):
-        read_weights(path, "reference")
+        read_saved(path, argument="reference")
     other.unlink()
     with pytest.raises(ValueError, match="Start anew without it"):
         read_checkpoint(path)

@@ -10,7 +10,8 @@ import torch
 
 from lit_credit.cli import main
 from lit_credit.rules import DFA
-from lit_credit.runs.checkpoints import checkpoint_step, read_weights
+from lit_credit.runs.checkpoints import checkpoint_step
+from lit_credit.runs.weight_files import read_saved
 from lit_credit.tasks import Classification
 from tests.support.resumable import fit, mlp, rule
 
@@ -111,7 +112,7 @@ def test_python_runs_no_code_of_a_checkpoint(evil, tmp_path):
     for load in (
         lambda: fit(rule(), tmp_path / "other", ckpt_path=path),
         lambda: DFA.load_from_checkpoint(path, net=mlp(), task=Classification(5)),
-        lambda: read_weights(path, "reference"),
+        lambda: read_saved(path, argument="reference"),
         lambda: checkpoint_step(path),
     ):
         with pytest.raises(ValueError, match=r"evil\.ckpt .*holds \w+\.mkdir.*can run code"):
@@ -122,7 +123,7 @@ def test_a_bare_pickle_is_refused_too(tmp_path):
     path = tmp_path / "a.ckpt"
     path.write_bytes(pickle.dumps(Evil(tmp_path / "trace")))
     with pytest.raises(ValueError, match=r"a\.ckpt"):
-        read_weights(path, "reference")
+        read_saved(path, argument="reference")
     assert not (tmp_path / "trace").exists()
 
 

@@ -18,11 +18,12 @@ from lit_credit.cli.sweep.grid import read_grid
 from lit_credit.datamodules import CIFAR10, CharText, TinyShakespeare
 from lit_credit.rules import DFA
 from lit_credit.runs.checkpoint_io import AtomicCheckpointIO, read_checkpoint
-from lit_credit.runs.checkpoints import read_weights, rows_beside
+from lit_credit.runs.checkpoints import rows_beside
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.foreign_weights import load_weights
 from lit_credit.runs.history import History, read_history
 from lit_credit.runs.run_folder import find_runs
+from lit_credit.runs.weight_files import read_saved
 from lit_credit.tasks import Classification
 from lit_credit.utils.paths import is_remote, local_path
 from tests.support import loader, quiet_trainer
@@ -114,7 +115,7 @@ def test_readers_and_writers_agree(spelling, home):
     io.save_checkpoint({"state_dict": {"w": torch.ones(1)}, "global_step": 3}, f"{text}/a.ckpt")
     assert [path.name for path in place.iterdir()] == ["a.ckpt"]
     assert read_checkpoint(f"{text}/a.ckpt")["global_step"] == 3
-    assert read_weights(f"{text}/a.ckpt", "reference")["w"] == 1
+    assert read_saved(f"{text}/a.ckpt")["state_dict"]["w"] == 1
     net = torch.nn.Module()
     net.w = torch.nn.Parameter(torch.zeros(1))
     load_weights(net, f"{text}/a.ckpt")

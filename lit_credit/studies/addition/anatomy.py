@@ -11,9 +11,11 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.tested import TestedDiagnostic
 from lit_credit.protocols import NetProtocol, offers
-from lit_credit.runs.checkpoints import read_weights, rows_beside
+from lit_credit.runs.checkpoints import rows_beside
+from lit_credit.runs.foreign_weights import part_of
 from lit_credit.runs.history import Row
 from lit_credit.runs.table import TableRow
+from lit_credit.runs.weight_files import read_saved
 from lit_credit.studies.addition.findings import (
     AdderFindings,
     SumProbe,
@@ -180,12 +182,10 @@ class AdderAnatomy(TestedDiagnostic):
 
 def _reference_gains(path: str, gains: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The gains of a checkpoint's norms."""
-    weights = read_weights(path, "reference")
-    found = {
-        name: weights[key]
-        for name, gain in gains.items()
-        if (key := f"net.{name}.weight") in weights and weights[key].shape == gain.shape
-    }
+    saved = read_saved(path, argument="reference")
+    weights = {f"{name}.weight": gain for name, gain in gains.items()}
+    same = part_of(saved, weights, f"`reference`: {path}")
+    found = {name: same[key] for name in gains if (key := f"{name}.weight") in same}
     if not found:
         raise ValueError(
             f"`reference` is {path!r}, which has no weights of {', '.join(gains)} that fit. Give a "
