@@ -24,6 +24,7 @@ callbacks.base.gathered callbacks.base.values
 callbacks.base.heads callbacks.base.values
 callbacks.base.memory callbacks.base.failures
 callbacks.base.missing callbacks.base.failures
+callbacks.base.tested callbacks.base.diagnostic
 callbacks.base.undefined callbacks.base.failures
 callbacks.circuit_levels callbacks.heads.circuit_levels
 callbacks.circuit_matching callbacks.heads.circuit_matching

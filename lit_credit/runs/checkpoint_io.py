@@ -23,6 +23,7 @@ from lit_credit.utils.private_names import load_file
 __all__ = [
     "AtomicCheckpointIO",
     "check_is_of_lightning",
+    "open_checkpoint",
     "read_checkpoint",
     "save_atomically",
     "write_checkpoint",
@@ -91,6 +92,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove the file, if it is there."""
         super().remove_checkpoint(local_path(path, "ckpt_path"))
+
+
+def open_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint as :func:`read_checkpoint`; tensors are loaded when they are used.
+
+    A file that is not on this machine, or is not a zip file, is read as a whole.
+    """
+    if is_remote(path):
+        return read_checkpoint(path)
+    try:
+        found: dict[str, Any] = torch.load(
+            local_path(path), map_location="cpu", weights_only=True, mmap=True
+        )
+    except Exception:  # torch raises various errors; those of `read_checkpoint` name the file
+        return read_checkpoint(path)
+    return found
 
 
 def read_checkpoint(

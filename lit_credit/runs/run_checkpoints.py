@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import Trainer
 
-from lit_credit.runs.checkpoint_io import read_checkpoint
+from lit_credit.runs.checkpoint_io import open_checkpoint, read_checkpoint
 from lit_credit.runs.history import read_history
 from lit_credit.utils.paths import is_remote, local_path
 
@@ -40,10 +39,7 @@ def look_into(path: Path) -> Saved:
     """Read step, rule and seed of a checkpoint; its tensors are not loaded if its format allows."""
     when = path.stat().st_mtime_ns
     try:
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # not a zip file
-            found = read_checkpoint(path)
+        found = open_checkpoint(path)
         step = int(found.get("global_step", 0))
     except Exception:  # torch raises various errors if a file is cut off
         return Saved(path, saved_at=when)

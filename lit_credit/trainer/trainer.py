@@ -28,9 +28,11 @@ __all__ = [
     "evaluation_loaders",
     "is_at_epoch_start",
     "is_fast_dev_run",
+    "is_in_folder_of",
     "is_last_epoch",
     "logger_due",
     "run_folder",
+    "stage_folder",
 ]
 
 
@@ -159,6 +161,26 @@ def run_folder(trainer: Trainer) -> Path | None:
     version = version if isinstance(version, str) else f"version_{version}"
     root = _local_folder(logger.save_dir or trainer.default_root_dir)
     return None if root is None else Path(root, str(logger.name), version)
+
+
+def stage_folder(trainer: Trainer, stage: str) -> Path | None:
+    """The folder for what ``validate`` or ``test`` measures: ``validate`` or ``test`` in the run's.
+
+    If the first logger writes to such a folder by its ``sub_dir``, as on the command line, it is
+    that folder. None where :func:`run_folder` is None. Must be called on every rank.
+
+    Args:
+        trainer: the Trainer.
+        stage: "validate" or "test".
+    """
+    folder = run_folder(trainer)
+    own = is_in_folder_of(trainer.loggers[0], stage) if trainer.loggers else False
+    return folder if folder is None or own else folder / stage
+
+
+def is_in_folder_of(logger: Any, stage: str) -> bool:
+    """Whether a logger writes to a folder of its own for ``validate`` or ``test``."""
+    return is_a(logger, TensorBoardLogger) and logger.sub_dir == stage
 
 
 def _local_folder(folder: str) -> Path | None:

@@ -5,16 +5,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.evaluation import (
+    EVALUATIONS,
+    progress_in_evaluation,
+    tell_of_evaluation,
+    tell_of_predict,
+)
 from lit_credit.callbacks.base.failures import Attempts, named, out_of_memory_named, tell_undefined
 from lit_credit.callbacks.base.older_states import rename_older_state
 from lit_credit.callbacks.base.report import Report, ReportedDiagnostic, diagnostics_of
 from lit_credit.callbacks.base.values import Gathered, as_numbers, of_layers
 from lit_credit.inspect.state.guard import guarded, isolated
-from lit_credit.runs.history import History
+from lit_credit.runs.checkpoints import progress_of, rows_beside
+from lit_credit.runs.history import History, Row
 from lit_credit.trainer.logging import log_scalars
 from lit_credit.trainer.rank_zero import waiting_for_rank_zero
+from lit_credit.trainer.stage_loggers import close_stage_loggers, stage_loggers
 from lit_credit.trainer.trainer import (
     check_trainer,
     epochs_completed,
@@ -31,6 +40,8 @@ __all__ = ["Diagnostic"]
 
 class Diagnostic(ReportedDiagnostic, ABC):
     """A metric of the module, measured before training, on a schedule, and at the end of fit.
+
+    ``trainer.validate`` and ``trainer.test`` measure once, see docs/callbacks.md.
 
     Like a metric of torchmetrics it has ``reset()``, ``update(chunk)`` and ``compute()``. This base
     needs no data: its only chunk holds the module. :class:`lit_credit.callbacks.ProbeDiagnostic`
@@ -67,6 +78,8 @@ class Diagnostic(ReportedDiagnostic, ABC):
 
     options: ClassVar[Sequence[str]] = ()
     """The subclass's own arguments, by which two instances in one Trainer may differ."""
+    reads_training: ClassVar[bool] = False
+    """Whether a validation or test reads the rows of training, and draws them before its own."""
     mode: str = "eval"
     """The mode of the module while it is measured; "train" leaves it as it is in training."""
 
@@ -91,7 +104,11 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self.gathered = Gathered()
         self.attempts = Attempts(type(self).__name__)
         self._proved: dict[str, float] | None = None
-        self._opened = self._measured = self._summed_up = False
+        self._measured = self._summed_up = False
+        self._stage = ""
+        self._evaluates = False
+        self._of_fit: dict[str, Any] | None = None
+        self._progress: tuple[int, int] | None = None
 
     # What a diagnostic defines
 
@@ -99,12 +116,16 @@ class Diagnostic(ReportedDiagnostic, ABC):
         """Resolve names and check what the module offers, in ``setup``."""
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
-        """Take the data to measure on, when training starts or is resumed; on rank zero."""
+        """Take the data to measure on, before the first measurement; on rank zero.
+
+        Called when training starts or is resumed, and at the first batch of ``trainer.validate``
+        and ``trainer.test``.
+        """
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Check the module's assumed structure against numbers, before the first measurement.
 
-        Called once a fit, on the first chunk.
+        Called once a fit, validation or test, on the first chunk.
 
         Returns:
             Each proved statement with its largest relative error. The first row of the history
@@ -161,6 +182,17 @@ class Diagnostic(ReportedDiagnostic, ABC):
             state: what :meth:`state_dict` returned in the run.
         """
 
+    def earlier_rows(self, checkpoint: str, section: str) -> list[Row]:
+        """The rows of the run that saved an evaluated checkpoint, for ``reads_training``.
+
+        Called if the checkpoint has no state of the diagnostic.
+
+        Args:
+            checkpoint: path of the checkpoint.
+            section: first part of the tags.
+        """
+        return rows_beside(checkpoint, self.stem)
+
     def smaller(self) -> str:
         """The remedy, as part of a sentence, if memory does not suffice."""
         chosen = "choose fewer `units`, or " if hasattr(self, "units") else ""
@@ -185,24 +217,40 @@ class Diagnostic(ReportedDiagnostic, ABC):
         """Find the state even in a checkpoint of an older version."""
         keys = [other.state_key for other in diagnostics_of(trainer)]
         rename_older_state(checkpoint.get("callbacks", {}), self.state_key, keys)
+        if self._evaluates:
+            self._progress = progress_of(checkpoint)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place of the rows of fit so far."""
+        return History().state() if self._stage in EVALUATIONS else super().state_dict()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check everything that can be checked before training."""
-        if stage != "fit":
+        """Check everything that can be checked before training, a validation or a test."""
+        if stage not in ("fit", *EVALUATIONS):
+            if diagnostics_of(trainer)[0] is self:
+                tell_of_predict()
             return
         check_trainer(trainer, type(self).__name__)
         check_compiled(pl_module)
-        self._find_place(trainer)
-        # Reset the state of a previous fit. Checkpoint state is loaded later.
+        if stage in EVALUATIONS and (self._stage == "fit" or self._evaluates):
+            self._of_fit = vars(self).copy()  # given back by `_end_evaluation`
+        self._evaluates = stage in EVALUATIONS
+        self._stage = next(name for name in ("fit", *EVALUATIONS) if name == stage)  # of an Enum
+        self._find_place(trainer, self._stage)
+        self._forget()
+        # Reading a weight may change it, as under spectral norm.
+        with named(type(self).__name__), guarded(pl_module, trainer):
+            self.prepare(trainer, pl_module)
+
+    def _forget(self) -> None:
+        """Reset the state of a previous fit or evaluation. Checkpoint state is loaded later."""
         self.history, self._last_step, self.report = History(), -1, Report()
+        self._earlier, self._progress = [], None
         self._drawn_step = -1
         self._proved = None
         self._opened = self._measured = self._summed_up = False
         self._failed = set()
         self.attempts = Attempts(type(self).__name__)
-        # Reading a weight may change it, as under spectral norm.
-        with named(type(self).__name__), guarded(pl_module, trainer):
-            self.prepare(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first step."""
@@ -269,11 +317,111 @@ class Diagnostic(ReportedDiagnostic, ABC):
         return self._measured or self.attempts.told_at is not None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sum up a resumed run with nothing left to train; Lightning calls no other hook there."""
-        if not self._summed_up and self.history.last_step >= 0:
+        """Sum up a fit with nothing to train, as after ``max_steps=0`` or the end of a resumed run.
+
+        Lightning calls no other hook there. A run without rows is measured once.
+        """
+        if not self._summed_up:
             if not self._opened:
                 self.open(trainer, pl_module)
             self.on_train_end(trainer, pl_module)
+
+    # Validation and test
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure at the first batch of ``trainer.validate``.
+
+        Whatever replaces weights for a validation, such as averaged ones, has done so by then.
+        """
+        self._at_first_batch(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum up ``trainer.validate``."""
+        self._at_end(trainer, pl_module)
+
+    on_test_batch_start = on_validation_batch_start
+    on_test_end = on_validation_end
+
+    def _at_first_batch(self, trainer: Trainer, module: LightningModule) -> None:
+        self._evaluate(trainer, module)
+
+    def _at_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self._evaluates and self._last_step >= 0:
+            with (
+                stage_loggers(trainer, self._stage),
+                waiting_for_rank_zero(trainer, type(self).__name__),
+            ):
+                self._sum_up(trainer)
+
+    def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
+        """Measure once, in a validation or test that is not part of a fit."""
+        if self._opened or not self._evaluates:
+            return
+        self._opened = True
+        if (reason := self._not_evaluated()) is not None:
+            rank_zero_info(
+                f"{type(self).__name__} measures nothing in `trainer.{self._stage}`: {reason}"
+            )
+            return
+        step, epoch = progress_in_evaluation(trainer, self._progress)
+        with stage_loggers(trainer, self._stage):
+            with waiting_for_rank_zero(trainer, type(self).__name__):
+                if trainer.is_global_zero:
+                    self._begin_evaluation(trainer, module, step)
+            self.measure_at(step, trainer, module, epoch)
+
+    def _begin_evaluation(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        """Read the rows before, open a new history, and take the data to measure on."""
+        if self.reads_training:
+            self._earlier = [row for row in self._rows_before(trainer, step) if row["step"] < step]
+        self.history = History(self._history_file)
+        # Hooks of batch transfer may draw random numbers.
+        with named(type(self).__name__), guarded(module, trainer, train=True):
+            self.begin(trainer, module)
+
+    def _rows_before(self, trainer: Trainer, step: int) -> list[Row]:
+        """The rows of the run whose weights are evaluated."""
+        if not trainer.ckpt_path:
+            rows: list[Row] = [] if self._of_fit is None else self._of_fit["history"].rows
+            return rows
+        checkpoint = str(trainer.ckpt_path)
+        found = self.history.read_again(step, checkpoint)
+        return found or self.earlier_rows(checkpoint, self.tag_prefix)
+
+    def _not_evaluated(self) -> str | None:
+        """Why a validation or test is not measured; None if it is."""
+        return None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say where the rows of a validation or test are, and give back the state of a fit."""
+        if self._evaluates and stage == self._stage:
+            if diagnostics_of(trainer)[0] is self:
+                close_stage_loggers(trainer)
+                if trainer.is_global_zero:
+                    tell_of_evaluation(self._stage, diagnostics_of(trainer))
+            self._end_evaluation()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give back the state of a fit after a failed validation or test."""
+        if self._evaluates:
+            close_stage_loggers(trainer)
+            self._end_evaluation()
+
+    def _end_evaluation(self) -> None:
+        self._evaluates = False
+        if self._of_fit is not None:
+            before = self._of_fit
+            vars(self).clear()
+            vars(self).update(before)
 
     def _is_due(self, epoch: int) -> bool:
         return self.every_n_epochs is not None and epoch % self.every_n_epochs == 0
@@ -332,3 +480,6 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self._measured = True
         section = self.tag_prefix
         return {f"{section}/{tag}": value for tag, value in values.items()}
+
+
+TestedDiagnostic = Diagnostic  # the name of before for a diagnostic that also measures in a test

@@ -117,14 +117,21 @@ class ProbeDiagnostic(Diagnostic):
         return super().arguments | own
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what can be checked before training."""
-        if stage == "fit":
-            self.probe = self._checksum = None  # a checkpoint's is loaded later
-            self._has_whole_probe = self._told_of_probe = False
-            if self.loss is None:
-                with named(type(self).__name__):
-                    (check_batch_loss if self.needs_loss else check_run)(pl_module)
+        """Check what can be checked before training, a validation or a test."""
+        if stage != "predict" and self.loss is None:
+            with named(type(self).__name__):
+                (check_batch_loss if self.needs_loss else check_run)(pl_module)
         super().setup(trainer, pl_module, stage)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.probe = self._checksum = None  # a checkpoint's is loaded later
+        self._has_whole_probe = self._told_of_probe = False
+
+    def _not_evaluated(self) -> str | None:
+        return (
+            None if self.source == "val" else "its `probe` is 'train', and there are no such data"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the rows so far, and the checksum of the probe, which is taken again."""
@@ -144,6 +151,9 @@ class ProbeDiagnostic(Diagnostic):
         """Take the probe; warn if a resumed run began with another probe."""
         known = self._checksum
         self._take(trainer, module)
+        if self._evaluates:  # other data than those of fit
+            self._checksum = None
+            return
         self._checksum = None if self.probe is None else self.probe.checksum()
         self._compare_probe(known)
 
@@ -169,7 +179,7 @@ class ProbeDiagnostic(Diagnostic):
         whole = take_probe(trainer, module, *wanted) if whole is None else whole
         if self._n_samples_given:
             self.probe = whole
-            whole.check_size(self.n_samples)
+            whole.check_size(self.n_samples, refuse=not self._evaluates)
         else:
             who, rows = type(self).__name__, training_rows(trainer)
             self.probe = affordable(who, module, whole, self.steps_of_a_batch, rows)

@@ -17,7 +17,7 @@ from lit_credit.runs.history import History, Row
 from lit_credit.runs.table import TableRow, write_table
 from lit_credit.trainer.curves_again import continue_curves, flush_curves
 from lit_credit.trainer.logging import log_charts, log_figure, log_scalars, log_text
-from lit_credit.trainer.trainer import callbacks_of, run_folder
+from lit_credit.trainer.trainer import callbacks_of, run_folder, stage_folder
 from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.inherited_docs import complete_arguments
 from lit_credit.utils.short_text import shortened
@@ -73,9 +73,11 @@ class ReportedDiagnostic(Callback):
         self.figure = figure
         self.history = History()
         self.report = Report()
+        self._earlier: list[Row] = []
         self._rank_among_siblings = 0
         self._last_step = self._drawn_step = -1
         self._folder: Path | None = None
+        self._opened = False
         self._failed: set[str] = set()
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | Mapping[str, Figure] | None:
@@ -112,15 +114,28 @@ class ReportedDiagnostic(Callback):
         rank = self._rank_among_siblings
         return f"{name}-{rank}" if rank else name
 
-    def _find_place(self, trainer: Trainer) -> None:
+    @property
+    def has_begun(self) -> bool:
+        """Whether the stage at work has come to the first measurement."""
+        return self._opened
+
+    @property
+    def _rows(self) -> list[Row]:
+        """The rows that figures, tables and readings are made of."""
+        return [*self._earlier, *self.history.rows]
+
+    def _find_place(self, trainer: Trainer, stage: str) -> None:
         siblings = [c for c in diagnostics_of(trainer) if c.name == self.name]
         self._rank_among_siblings = siblings.index(self)
-        self._folder = run_folder(trainer)
+        self._folder = run_folder(trainer) if stage == "fit" else stage_folder(trainer, stage)
+
+    @property
+    def _history_file(self) -> Path | None:
+        return self._folder and self._folder / f"{self.stem}.jsonl"
 
     def _open_history(self, trainer: Trainer) -> None:
         """Open the file, with the rows of a resumed run, and lay out the charts."""
-        path = self._folder and self._folder / f"{self._numbered(self.name)}.jsonl"
-        later = self.history.open(path, trainer.global_step, trainer.ckpt_path)
+        later = self.history.open(self._history_file, trainer.global_step, trainer.ckpt_path)
         continue_curves(trainer, self.history.saved_at)
         for row in later:
             log_scalars(trainer, of_layers(row["values"], self.over_heads), row["step"])
@@ -175,7 +190,7 @@ class ReportedDiagnostic(Callback):
             )
 
     def _tabulate(self, trainer: Trainer) -> None:
-        found = self.table(self.history.rows, self.tag_prefix)
+        found = self.table(self._rows, self.tag_prefix)
         tables = found if isinstance(found, Mapping) else {"": found}
         self.report.tables = {name: lines for name, lines in tables.items() if lines}
         for name, lines in self.report.tables.items():
@@ -186,7 +201,7 @@ class ReportedDiagnostic(Callback):
 
     def _read_out(self, trainer: Trainer) -> None:
         section = self.tag_prefix
-        text = self.report.reading = self.reading(self.history.rows, section)
+        text = self.report.reading = self.reading(self._rows, section)
         if text is not None:
             rank_zero_info(f"{section}: {text}")
             log_text(trainer, f"{section}/reading", text, self._last_step)
@@ -196,7 +211,7 @@ class ReportedDiagnostic(Callback):
             return
         self._drawn_step = self._last_step
         section = self.tag_prefix
-        drawn = self.draw(self.history.rows, section)
+        drawn = self.draw(self._rows, section)
         self.report.figures = {"figure": drawn} if isinstance(drawn, Figure) else dict(drawn or {})
         for name, figure in self.report.figures.items():
             log_figure(trainer, f"{section}/{name}", figure, self._last_step)

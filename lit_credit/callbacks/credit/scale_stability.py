@@ -45,7 +45,8 @@ class ScaleStability(StreamDiagnostic):
         frozen_accuracy: accuracy of the net with frozen units, a fraction; None if not known.
         accuracy_margin: smallest gain over ``frozen_accuracy`` that raises no flag, a fraction.
         reference_limit: smallest cosine that raises no flag.
-        metric: the logged metric to compare with ``frozen_accuracy``.
+        metric: the logged metric to compare with ``frozen_accuracy``; in ``trainer.test`` its
+            ``val/`` is read as ``test/``.
 
     Raises:
         ValueError: if a threshold is out of its range; accuracies are fractions.
@@ -61,6 +62,7 @@ class ScaleStability(StreamDiagnostic):
     section = "stability"
     charts = ("growth", "reference_cosine")
     steps_of_a_batch = 4.0
+    reads_training = True
     options = (
         "growth_limit",
         "frozen_accuracy",
@@ -155,15 +157,33 @@ class ScaleStability(StreamDiagnostic):
         }
 
     def measure_at(self, step: int, trainer: Trainer, module: LightningModule, epoch: int) -> None:
-        """Measure, with the value that the metric has now."""
+        """Read the metric on every process, and measure on rank zero."""
+        self._read_metric(trainer)
+        super().measure_at(step, trainer, module, epoch)
+
+    def conclude(self, trainer: Trainer, module: LightningModule) -> None:
+        """Read the metric too: the figure of a resumed run that had ended needs a measurement."""
+        self._read_metric(trainer)
+        super().conclude(trainer, module)
+
+    def _at_first_batch(self, trainer: Trainer, module: LightningModule) -> None:
+        """Nothing: a validation knows its metric only at its end."""
+
+    def _at_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._evaluate(trainer, module)
+        super()._at_end(trainer, module)
+
+    def _read_metric(self, trainer: Trainer) -> None:
         # On every rank: reading an epoch's metric reduces it over all processes. Rank zero alone
         # measures, and would wait for the others forever.
-        self._metric = float(trainer.callback_metrics.get(self.metric, math.nan))
-        super().measure_at(step, trainer, module, epoch)
+        metric = self.metric
+        if self._stage == "test" and metric.startswith("val/"):
+            metric = metric.replace("val/", "test/", 1)
+        self._metric = float(trainer.callback_metrics.get(metric, math.nan))
 
     def _first_norm(self, now: float) -> float:
         if self._first is None:
-            values: dict[str, float] = self.history.rows[0]["values"] if self.history.rows else {}
+            values: dict[str, float] = self._rows[0]["values"] if self._rows else {}
             self._first = next((x for tag, x in values.items() if tag.endswith("/norm")), now)
         return self._first
 

@@ -65,8 +65,13 @@ class Probe:
                 found = zlib.crc32(flat.view(torch.uint8).numpy().data, found)
         return found
 
-    def check_size(self, n_samples: int) -> None:
+    def check_size(self, n_samples: int, *, refuse: bool = True) -> None:
         """Refuse a probe that has fewer rows than requested because the data have fewer.
+
+        Args:
+            n_samples: the requested number.
+            refuse: False says in a line how many rows there are. A number that suits the data of
+                fit need not suit those of a validation or test.
 
         Raises:
             ValueError: if it has fewer than ``n_samples`` rows without a limit of the Trainer.
@@ -76,6 +81,9 @@ class Probe:
             return
         if self.limit is not None:
             rank_zero_info(f"`{self.limit}` leaves {rows} of {n_samples} rows of `n_samples`.")
+            return
+        if not refuse:
+            rank_zero_info(f"The data have {rows} of {n_samples} rows of `n_samples`.")
             return
         raise ValueError(
             f"`n_samples` is {n_samples}, but the data have only {rows} rows. Set it to at most "
@@ -91,6 +99,9 @@ def take_probe(
     source: Literal["val", "train"] = "val",
 ) -> Probe:
     """Take the first rows of the validation or training data, as ``module`` receives them.
+
+    In ``trainer.validate`` and ``trainer.test`` they are rows of the data that are validated or
+    tested.
 
     The rows keep the structure of the batches, have the Trainer's precision and the module's
     device, and have passed the hooks of batch transfer. Of several validation loaders the first is
@@ -108,11 +119,11 @@ def take_probe(
     the first epoch, so that a resumed run takes the same probe.
 
     Args:
-        trainer: a Trainer whose fit has started.
-        module: the module that the Trainer trains.
+        trainer: a Trainer whose fit, validation or test has started.
+        module: the module that the Trainer trains, validates or tests.
         n_samples: rows to take; fewer if the data have fewer.
         chunk_size: largest number of rows of a chunk. None takes the size of a training batch, or
-            that of the first batch read if the training loader does not tell its size.
+            that of the first batch read if there is no training loader that tells its size.
         source: which data.
 
     Raises:

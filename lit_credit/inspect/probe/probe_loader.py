@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning.fabric.utilities.data import sized_len
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -123,9 +123,14 @@ class _Indices:
 def probe_loader(trainer: Trainer, source: Literal["val", "train"]) -> ProbeLoader:
     """The first validation loader; the training loader if there is none or ``source`` asks for it.
 
+    In ``trainer.validate`` and ``trainer.test`` it is the first loader that is validated or tested.
+
     Raises:
-        MisconfigurationException: if reading training data would take samples from the training.
+        MisconfigurationException: if reading the data would take samples from the training, the
+            validation or the test.
     """
+    if source == "val" and trainer.state.fn in _EVALUATIONS:
+        return _evaluated_loader(trainer)
     loader = _first(_validation_loaders(trainer)) if source == "val" else None
     if loader is not None:
         # A limit of 0 means never to validate; it does not mean that there are no data.
@@ -134,6 +139,25 @@ def probe_loader(trainer: Trainer, source: Literal["val", "train"]) -> ProbeLoad
     return ProbeLoader(
         _training_loader(trainer), RunningStage.TRAINING, trainer.limit_train_batches
     )
+
+
+_EVALUATIONS = {
+    TrainerFn.VALIDATING: ("validate_loop", "limit_val_batches", RunningStage.VALIDATING),
+    TrainerFn.TESTING: ("test_loop", "limit_test_batches", RunningStage.TESTING),
+}
+
+
+def _evaluated_loader(trainer: Any) -> ProbeLoader:
+    loop, limit, stage = _EVALUATIONS[trainer.state.fn]
+    loader = _first(combined_loader(getattr(trainer, loop)))
+    for part in _parts(loader):
+        if isinstance(part, Iterator):
+            raise MisconfigurationException(
+                f"reading the probe from {type(part).__name__}, an iterator, would take samples "
+                f"the {stage.value}. Give `trainer.{trainer.state.fn.value}` a DataLoader or a "
+                "list of batches."
+            )
+    return ProbeLoader(loader, stage, getattr(trainer, limit))
 
 
 def training_rows(trainer: Trainer) -> int | None:

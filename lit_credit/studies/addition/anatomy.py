@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.failures import missing
-from lit_credit.callbacks.base.tested import TestedDiagnostic
 from lit_credit.protocols import NetProtocol, offers
 from lit_credit.runs.checkpoints import rows_beside
 from lit_credit.runs.foreign_weights import part_of
@@ -34,7 +34,7 @@ __all__ = ["AdderAnatomy"]
 _RATIOS = (0.0, 0.02, 0.05, 0.07, 0.08, 0.09, 0.095, 0.1, 0.105, 0.11, 0.12, 0.13, 0.15, 0.2)
 
 
-class AdderAnatomy(TestedDiagnostic):
+class AdderAnatomy(Diagnostic):
     r"""How a one-layer net adds, and which sums it gets wrong: a sheet of fifteen panels.
 
     The row that predicts digit i of Z attends to X_i and Y_i and, at a ratio :math:`\rho` of about
@@ -83,6 +83,7 @@ class AdderAnatomy(TestedDiagnostic):
     name = "adder_anatomy"
     section = "adder"
     charts = ("error", "run", "ratio")
+    reads_training = True
     options = ("n_samples", "units", "n_chains", "ratios", "reference")
 
     def __init__(
