@@ -2,6 +2,7 @@
 
 import math
 import re
+from argparse import Namespace
 from contextlib import suppress
 
 import pytest
@@ -391,7 +392,9 @@ def test_weights_alone_are_not_taken_for_the_last_checkpoint(tmp_path):
 
 def test_a_new_run_moves_an_older_series_away_and_nothing_else(tmp_path):
     folder = tmp_path / "checkpoints"
-    fit(tmp_path, Foreign(), SpacedCheckpoints(), logger=False)
+    module = Foreign()
+    module.save_hyperparameters({"of_a_class": Namespace()})  # torch reads no such file
+    fit(tmp_path, module, SpacedCheckpoints(), logger=False)
     foreign = folder / "step=00000099.ckpt"
     torch.save({"state_dict": {}}, foreign)
     pair = SpacedCheckpoints(**EVERY), SpacedCheckpoints(also=[6], every=500)
@@ -450,7 +453,7 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("make", "arguments", "options", "text"),
     [
-        (Foreign, {}, {}, "6 files of N each, N in all, in DIR: 0, 1, 2, 4, ..., 512, then"),
+        (Foreign, {}, {}, "6 files of N each, N in all, in DIR: steps 0, 1, 2, 4, ..., 512, then"),
         (Foreign, {}, {"max_steps": 5}, "5 files of"),
         (Foreign, {}, {"accumulate_grad_batches": 3}, "5 files of"),
         (updating(4), {"every": 5, "steps": "linear"}, {}, "10 files of"),
@@ -458,11 +461,11 @@ class Endless(IterableDataset):
             Foreign,
             {"until": 3, "also": [3]},
             {},
-            "4 files of N each, N in all, in DIR: 0, 1, 2, 4, "
+            "4 files of N each, N in all, in DIR: steps 0, 1, 2, 4, "
             "..., 512, then every 1000, also 3, and the last, if not after 3.",
         ),
         (Foreign, {"full": True}, {}, "6 files of N each, without the optimizer's state, N in all"),
-        (Manual, {}, {}, "files of N each, in DIR: 0, 1, 2, 4"),
+        (Manual, {}, {}, "files of N each, in DIR: steps 0, 1, 2, 4"),
         (Manual, {}, {"max_steps": 8}, "up to 5 files of"),
     ],
 )
