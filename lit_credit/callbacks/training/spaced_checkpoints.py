@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lit_credit.protocols import RuleProtocol, asked, is_rule
 from lit_credit.runs.checkpoint_io import write_checkpoint
+from lit_credit.runs.saved_steps import SERIES_ENTRY
 from lit_credit.trainer.trainer import (
     callbacks_of,
     check_trainer,
@@ -29,7 +30,6 @@ from lit_credit.utils.ranges import check_choice, check_range
 
 __all__ = ["SpacedCheckpoints"]
 
-_ENTRY = "lit_credit_series"
 _LAST_POWER = 512
 _NAME = re.compile(r"step=(\d{8,})\.ckpt")
 
@@ -229,7 +229,7 @@ class SpacedCheckpoints(Callback):
         step = self._kept = trainer.global_step
         self._newest = self._folder / f"step={step:08d}.ckpt"
         checkpoint = dumped_checkpoint(trainer, weights_only=not self.full)
-        checkpoint[_ENTRY] = {"epochs_completed": epochs}
+        checkpoint[SERIES_ENTRY] = {"epochs_completed": epochs}
         checkpoint.setdefault("random_state", random_state())  # rules save it themselves
         write_checkpoint(trainer, checkpoint, self._newest)
 
@@ -294,7 +294,7 @@ def _is_of_series(path: Path) -> bool:
     try:
         with ZipFile(path) as file:
             names = [name for name in file.namelist() if name.endswith("data.pkl")]
-            return any(_ENTRY.encode() in file.read(name) for name in names)
+            return any(SERIES_ENTRY.encode() in file.read(name) for name in names)
     except (OSError, BadZipFile):
         return False
 
