@@ -13,9 +13,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveragi
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from lit_credit import diagnose
 from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms, SpacedCheckpoints
 from lit_credit.rules import BP, DFA, FA
-from lit_credit.runs.history import read_history
 from lit_credit.runs.run_checkpoints import look_into, newest
 from lit_credit.tasks import Classification
 from tests import support
@@ -113,6 +113,10 @@ def test_wrong_arguments_are_refused(arguments, text):
 # What the files hold
 
 
+def schedule_free(parameters):
+    return ScheduleFreeSGD(parameters, lr=0.01)
+
+
 @pytest.mark.parametrize("kind", [BP, FA, DFA])
 def test_files_hold_the_weights_of_their_steps_and_training_is_the_same(kind, tmp_path):
     """With dropout and batch norm."""
@@ -141,28 +145,25 @@ def test_files_hold_the_weights_of_their_steps_and_training_is_the_same(kind, tm
         assert kind.load_from_checkpoint(path, net=NoisyNet(), task=Classification(support.CLASSES))
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-def test_rows_and_files_see_the_same_whatever_the_order(is_first, tmp_path):
-    """Weights, buffers, random numbers and the number of epochs."""
-    module = support.rule(DFA, NoisyNet)
-    rows = GradientNorms(every_n_steps=2, figure=False)
-    pair = [SpacedCheckpoints(steps="linear", every=2), rows]
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, schedule_free])
+@pytest.mark.parametrize(("kind", "is_first"), [(BP, True), (FA, False), (DFA, True), (DFA, False)])
+def test_diagnose_takes_the_rows_of_the_run_whatever_the_order(kind, is_first, optimizer, tmp_path):
+    """Weights, buffers, random numbers and the number of epochs are those that the run measured."""
+    rows = GradientNorms(every_n_steps=4, figure=False)
+    pair = [SpacedCheckpoints(steps="linear", every=4), rows]
+    module = support.rule(kind, NoisyNet, optimizer=optimizer)
     fit(tmp_path, module, *(pair if is_first else pair[::-1]), logger=False)
-    other = support.rule(DFA, NoisyNet)
-    other.trainer = module.trainer
-    for row in read_history(tmp_path / "gradient_norms.jsonl"):
-        checkpoint = series(tmp_path)[row["step"]]
-        assert checkpoint["lit_credit_series"]["epochs_completed"] == row["epoch"]
-        other.load_state_dict(checkpoint["state_dict"])
-        assert rows._tagged(other) == row["values"]
-
-
-def schedule_free(kind):
-    return support.rule(kind, NoisyNet, optimizer=lambda p: ScheduleFreeSGD(p, lr=0.01))
+    data = support.ValidatedData(support.train_loader(), support.val_loader())
+    files = sorted((tmp_path / "checkpoints").glob("step=*.ckpt"))
+    model = support.rule(kind, NoisyNet, optimizer=optimizer)
+    found = diagnose(model, [GradientNorms(figure=False)], data=data, checkpoints=files)
+    assert found["gradient_norms"].rows == rows.history.rows
+    assert [row["epoch"] for row in rows.history.rows] == [0, 1, 2, 3]
 
 
 def test_under_two_sets_of_weights_both_are_in_the_file(tmp_path):
-    module, weights = schedule_free(DFA), Weights()
+    module = support.rule(DFA, NoisyNet, optimizer=schedule_free)
+    weights = Weights()
     fit(tmp_path, module, SpacedCheckpoints(**EVERY), weights, logger=False)
     for step, checkpoint in series(tmp_path).items():
         trained = checkpoint["state_dict"] | checkpoint.get("trained_weights", {})
