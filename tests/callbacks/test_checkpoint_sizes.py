@@ -22,7 +22,7 @@ from lit_credit.rules import FA
 from lit_credit.studies import __path__ as studies_path
 from lit_credit.utils.nested import tensors_of
 from tests import support
-from tests.callbacks.test_contract import CALLBACKS, SCHEDULED, counted, make, net_for
+from tests.callbacks.test_contract import CALLBACKS, SCHEDULED, counted, make, net_for, takes
 
 NETS = sorted({net_for(kind) for kind in CALLBACKS}, key=lambda net: net.__name__)
 FEW, MANY = 10, 90
@@ -30,12 +30,10 @@ FEW, MANY = 10, 90
 
 def checkpoint_of(kinds, net, n_samples):
     """What a run with these diagnostics would save."""
-    made = [
-        make(
-            kind, **(counted(kind, n_samples) | ({"chunk_size": MANY} if counted(kind, 1) else {}))
-        )
-        for kind in kinds
-    ]
+    made = []
+    for kind in kinds:
+        chunks = {"chunk_size": MANY} if takes(kind, "chunk_size") else {}
+        made.append(make(kind, **counted(kind, n_samples), **chunks))
     loaders = support.train_loader(), TensorLoader(support.tensors(MANY), batch_size=MANY)
     run = support.fit(
         None,

@@ -5,14 +5,15 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile, ZipFile
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_credit.protocols import RuleProtocol, asked, is_rule
 from lit_credit.runs.checkpoint_io import write_checkpoint
+from lit_credit.runs.saved_steps import SERIES_ENTRY
 from lit_credit.trainer.trainer import (
     callbacks_of,
     check_trainer,
@@ -29,7 +30,6 @@ from lit_credit.utils.ranges import check_choice, check_range
 
 __all__ = ["SpacedCheckpoints"]
 
-_ENTRY = "lit_credit_series"
 _LAST_POWER = 512
 _NAME = re.compile(r"step=(\d{8,})\.ckpt")
 
@@ -157,7 +157,7 @@ class SpacedCheckpoints(Callback):
     # Schedule
 
     def _latest_due(self, step: int) -> int:
-        """The latest scheduled step up to ``step``; below 0 if there is none."""
+        """The latest scheduled step up to ``step``."""
         step = step if self.until is None else min(step, self.until)
         found = [step // self.every * self.every, *(s for s in self.also if s <= step)]
         if self.steps == "log":
@@ -229,7 +229,7 @@ class SpacedCheckpoints(Callback):
         step = self._kept = trainer.global_step
         self._newest = self._folder / f"step={step:08d}.ckpt"
         checkpoint = dumped_checkpoint(trainer, weights_only=not self.full)
-        checkpoint[_ENTRY] = {"epochs_completed": epochs}
+        checkpoint[SERIES_ENTRY] = {"epochs_completed": epochs}
         checkpoint.setdefault("random_state", random_state())  # rules save it themselves
         write_checkpoint(trainer, checkpoint, self._newest)
 
@@ -250,7 +250,7 @@ class SpacedCheckpoints(Callback):
             text = (
                 f"{most}{count} file{'s' * (count != 1)} of {each}, {_bytes(count * size)} in all"
             )
-        rank_zero_info(f"SpacedCheckpoints: {text}, in {newest.parent}: {self._described()}.")
+        rank_zero_info(f"SpacedCheckpoints: {text}, in {newest.parent}: steps {self._described()}.")
 
     def _count(self, start: int, end: int | None, updates: int) -> int | None:
         """Number of files after step ``start``; None if the length of the run is unknown."""
@@ -290,11 +290,13 @@ def _series_in(folder: Path) -> dict[int, Path]:
 
 def _is_of_series(path: Path) -> bool:
     """Whether this callback has written a file; a ModelCheckpoint may use such names too."""
+    # Without unpickling: hyperparameters of a foreign module may be objects of any class.
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # torch raises various errors if a file is cut off
+        with ZipFile(path) as file:
+            names = [name for name in file.namelist() if name.endswith("data.pkl")]
+            return any(SERIES_ENTRY.encode() in file.read(name) for name in names)
+    except (OSError, BadZipFile):
         return False
-    return isinstance(found, dict) and _ENTRY in found
 
 
 def _move_away(folder: Path, series: Mapping[int, Path]) -> None:

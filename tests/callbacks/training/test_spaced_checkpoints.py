@@ -2,6 +2,7 @@
 
 import math
 import re
+from argparse import Namespace
 from contextlib import suppress
 
 import pytest
@@ -12,9 +13,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveragi
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from lit_credit import diagnose
 from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms, SpacedCheckpoints
 from lit_credit.rules import BP, DFA, FA
-from lit_credit.runs.history import read_history
 from lit_credit.runs.run_checkpoints import look_into, newest
 from lit_credit.tasks import Classification
 from tests import support
@@ -112,6 +113,10 @@ def test_wrong_arguments_are_refused(arguments, text):
 # What the files hold
 
 
+def schedule_free(parameters):
+    return ScheduleFreeSGD(parameters, lr=0.01)
+
+
 @pytest.mark.parametrize("kind", [BP, FA, DFA])
 def test_files_hold_the_weights_of_their_steps_and_training_is_the_same(kind, tmp_path):
     """With dropout and batch norm."""
@@ -140,28 +145,25 @@ def test_files_hold_the_weights_of_their_steps_and_training_is_the_same(kind, tm
         assert kind.load_from_checkpoint(path, net=NoisyNet(), task=Classification(support.CLASSES))
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-def test_rows_and_files_see_the_same_whatever_the_order(is_first, tmp_path):
-    """Weights, buffers, random numbers and the number of epochs."""
-    module = support.rule(DFA, NoisyNet)
-    rows = GradientNorms(every_n_steps=2, figure=False)
-    pair = [SpacedCheckpoints(steps="linear", every=2), rows]
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, schedule_free])
+@pytest.mark.parametrize(("kind", "is_first"), [(BP, True), (FA, False), (DFA, True), (DFA, False)])
+def test_diagnose_takes_the_rows_of_the_run_whatever_the_order(kind, is_first, optimizer, tmp_path):
+    """Weights, buffers, random numbers and the number of epochs are those that the run measured."""
+    rows = GradientNorms(every_n_steps=4, figure=False)
+    pair = [SpacedCheckpoints(steps="linear", every=4), rows]
+    module = support.rule(kind, NoisyNet, optimizer=optimizer)
     fit(tmp_path, module, *(pair if is_first else pair[::-1]), logger=False)
-    other = support.rule(DFA, NoisyNet)
-    other.trainer = module.trainer
-    for row in read_history(tmp_path / "gradient_norms.jsonl"):
-        checkpoint = series(tmp_path)[row["step"]]
-        assert checkpoint["lit_credit_series"]["epochs_completed"] == row["epoch"]
-        other.load_state_dict(checkpoint["state_dict"])
-        assert rows._tagged(other) == row["values"]
-
-
-def schedule_free(kind):
-    return support.rule(kind, NoisyNet, optimizer=lambda p: ScheduleFreeSGD(p, lr=0.01))
+    data = support.ValidatedData(support.train_loader(), support.val_loader())
+    files = sorted((tmp_path / "checkpoints").glob("step=*.ckpt"))
+    model = support.rule(kind, NoisyNet, optimizer=optimizer)
+    found = diagnose(model, [GradientNorms(figure=False)], data=data, checkpoints=files)
+    assert found["gradient_norms"].rows == rows.history.rows
+    assert [row["epoch"] for row in rows.history.rows] == [0, 1, 2, 3]
 
 
 def test_under_two_sets_of_weights_both_are_in_the_file(tmp_path):
-    module, weights = schedule_free(DFA), Weights()
+    module = support.rule(DFA, NoisyNet, optimizer=schedule_free)
+    weights = Weights()
     fit(tmp_path, module, SpacedCheckpoints(**EVERY), weights, logger=False)
     for step, checkpoint in series(tmp_path).items():
         trained = checkpoint["state_dict"] | checkpoint.get("trained_weights", {})
@@ -391,7 +393,9 @@ def test_weights_alone_are_not_taken_for_the_last_checkpoint(tmp_path):
 
 def test_a_new_run_moves_an_older_series_away_and_nothing_else(tmp_path):
     folder = tmp_path / "checkpoints"
-    fit(tmp_path, Foreign(), SpacedCheckpoints(), logger=False)
+    module = Foreign()
+    module.save_hyperparameters({"of_a_class": Namespace()})  # torch reads no such file
+    fit(tmp_path, module, SpacedCheckpoints(), logger=False)
     foreign = folder / "step=00000099.ckpt"
     torch.save({"state_dict": {}}, foreign)
     pair = SpacedCheckpoints(**EVERY), SpacedCheckpoints(also=[6], every=500)
@@ -450,7 +454,7 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("make", "arguments", "options", "text"),
     [
-        (Foreign, {}, {}, "6 files of N each, N in all, in DIR: 0, 1, 2, 4, ..., 512, then"),
+        (Foreign, {}, {}, "6 files of N each, N in all, in DIR: steps 0, 1, 2, 4, ..., 512, then"),
         (Foreign, {}, {"max_steps": 5}, "5 files of"),
         (Foreign, {}, {"accumulate_grad_batches": 3}, "5 files of"),
         (updating(4), {"every": 5, "steps": "linear"}, {}, "10 files of"),
@@ -458,11 +462,11 @@ class Endless(IterableDataset):
             Foreign,
             {"until": 3, "also": [3]},
             {},
-            "4 files of N each, N in all, in DIR: 0, 1, 2, 4, "
+            "4 files of N each, N in all, in DIR: steps 0, 1, 2, 4, "
             "..., 512, then every 1000, also 3, and the last, if not after 3.",
         ),
         (Foreign, {"full": True}, {}, "6 files of N each, without the optimizer's state, N in all"),
-        (Manual, {}, {}, "files of N each, in DIR: 0, 1, 2, 4"),
+        (Manual, {}, {}, "files of N each, in DIR: steps 0, 1, 2, 4"),
         (Manual, {}, {"max_steps": 8}, "up to 5 files of"),
     ],
 )
