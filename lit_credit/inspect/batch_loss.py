@@ -144,6 +144,9 @@ def own_batch_loss(
 
 def loss_source(module: LightningModule, given: LossFunction | None = None) -> str:
     """Name of the function that :func:`batch_loss` runs, for errors."""
+    if isinstance(module, PlainModule):
+        own = module.given_loss is None and given is None
+        return f"{type(module).__name__}.forward" if own else "the given `loss`"
     name = "training_step" if _own_loss(module) is None else "batch_loss"
     return f"{type(module).__name__}.{name}" if given is None else "the given `loss`"
 

@@ -20,8 +20,9 @@ __all__ = ["check_first_run"]
 def check_first_run(module: LightningModule, diagnostics: Iterable[Callback], batch: Any) -> None:
     """Refuse diagnostics that need a loss where there is none, all of them in one error.
 
-    A :class:`PlainModule` runs once on the batch, without gradients, and is left unchanged. Another
-    module does not run: whether its loss can be had is known from its methods.
+    A :class:`PlainModule` runs once on the batch, without gradients, in each mode that the
+    diagnostics have, and is left unchanged. Another module does not run: whether its loss can be
+    had is known from its methods.
 
     Args:
         module: the module to be measured.
@@ -34,24 +35,28 @@ def check_first_run(module: LightningModule, diagnostics: Iterable[Callback], ba
             loss; the error names them and the remedies.
     """
     asking = [d for d in diagnostics if isinstance(d, ProbeDiagnostic) and d.loss is None]
-    measured = list(dict.fromkeys(type(d).__name__ for d in asking if d.needs_loss))
-    if isinstance(module, PlainModule):
-        reason = _missing_loss(module, batch) if asking else None
-    else:
-        reason = _said(check_batch_loss, module) if measured else None
-        if asking and reason is None:
-            check_run(module)
-    if measured and reason is not None:
-        names = ", ".join(measured)
+    reasons: dict[str, str] = {}
+    for mode in dict.fromkeys(d.mode for d in asking):
+        measured = [type(d).__name__ for d in asking if d.needs_loss and d.mode == mode]
+        if isinstance(module, PlainModule):
+            reason = _missing_loss(module, batch, train=mode == "train")
+        else:
+            reason = _said(check_batch_loss, module) if measured else None
+            if reason is None:
+                check_run(module)
+        if reason is not None:
+            reasons |= dict.fromkeys(measured, reason)
+    if reasons:
+        names, reason = ", ".join(reasons), next(iter(reasons.values()))
         raise MisconfigurationException(
-            f"{names} {'needs' if len(measured) == 1 else 'need'} a loss, but {reason} Otherwise "
+            f"{names} {'needs' if len(reasons) == 1 else 'need'} a loss, but {reason} Otherwise "
             f"leave out {names}."
         )
 
 
-def _missing_loss(module: PlainModule, batch: Any) -> str | None:
+def _missing_loss(module: PlainModule, batch: Any, *, train: bool) -> str | None:
     """Why what the net returns is not a loss; None if it is."""
-    with guarded(module), torch.no_grad():
+    with guarded(module, train=train), torch.no_grad():
         try:
             found = module.run_batch(cloned(batch))
         except Exception as error:  # of any kind: the net is the user's code

@@ -23,7 +23,7 @@ from lit_credit.inspect.attention.head_weights import read_embedding, read_heads
 from lit_credit.inspect.probe.probe import take_probe
 from lit_credit.plotting import HeadPanel, head_heatmaps
 from lit_credit.runs.history import Row, read_history
-from lit_credit.utils.names import check_units
+from lit_credit.utils.names import check_units, shown_names
 from lit_credit.utils.numbers import number_text
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
@@ -319,7 +319,7 @@ class CircuitMatching(Diagnostic):
             raise MisconfigurationException(
                 f"CircuitMatching: {type(module).__name__} has an encoder and a decoder, which are "
                 "two streams. Choose the attention of one by `units`, such as ['encoder.*.*'], "
-                f"out of: {choice(heads.name for heads in layers)}."
+                f"out of: {choice(shown_names(heads.name for heads in layers))}."
             )
         if self._proof is not None:
             layers = self._proof.with_gains(module, layers)

@@ -15,6 +15,7 @@ from lit_credit.inspect.attention.recording import AttentionCall, recorded_atten
 from lit_credit.inspect.attention.runs import HeadRuns, amplified, watched_heads
 from lit_credit.inspect.attention.score_ways import ScoreWay, score_ways
 from lit_credit.utils.compiled import submodule
+from lit_credit.utils.names import shown_names
 from lit_credit.utils.short_text import choice
 
 __all__ = ["ProvedHeads", "calls_of", "prove_heads", "tolerance", "writing_points"]
@@ -80,7 +81,7 @@ def prove_heads(
     if not any(layer.name in runs for layer in layers):
         raise MisconfigurationException(
             f"{who}: none of the attention whose heads were read ran on the probe: "
-            f"{choice(layer.name for layer in layers)}. Choose others by `units`."
+            f"{choice(shown_names(layer.name for layer in layers))}. Choose others by `units`."
         )
     found = {
         layer.name: reproduce(layer, runs[layer.name], calls_of(layer, calls))

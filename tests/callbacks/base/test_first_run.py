@@ -64,3 +64,18 @@ def test_the_run_leaves_the_net_as_it_was():
     check_first_run(plain_module(net), FORWARD, X)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert net[1].training
+
+
+class OnlyInTraining(nn.Linear):
+    """Returns a loss in train mode only, as torchvision's detectors."""
+
+    def forward(self, x):
+        found = super().forward(x)
+        return found.mean() if self.training else found
+
+
+def test_a_loss_is_looked_for_in_the_mode_of_the_diagnostic():
+    module = plain_module(OnlyInTraining(2, 2).train())
+    check_first_run(module, [ResidualNorms(), GradientNorms(mode="train")], X)
+    with pytest.raises(MisconfigurationException, match=r"^CreditAlignment needs a loss"):
+        check_first_run(module, [CreditAlignment(), GradientNorms(mode="train")], X)
