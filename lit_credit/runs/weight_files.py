@@ -106,8 +106,9 @@ def _of_folder(folder: Path) -> dict[str, Any]:
                 f"{first.name} lists. Download or copy them too."
             )
     parts = [_of_file(str(file)) for file in files]
-    found: dict[str, Any] = {n: v for part in parts for n, v in part.items()}
-    found = found if len(files) == 1 else {"state_dict": found}
+    found = parts[0]
+    if len(parts) > 1:
+        found = {"state_dict": {n: v for part in parts for n, v in _state_dict(part).items()}}
     state = folder / "trainer_state.json"
     if state.is_file():
         step = json.loads(state.read_text(encoding="utf-8")).get("global_step")
