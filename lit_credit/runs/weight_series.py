@@ -4,10 +4,11 @@ import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, groupby, islice
+from itertools import count, groupby, islice
 from numbers import Integral
 from operator import attrgetter
 from os import PathLike, fspath, walk
+from os.path import abspath
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,13 @@ def weight_series(checkpoints: Any, key: str | None = None) -> Iterable[SavedWei
     first = list(islice(items, 1))
     if not first:
         raise ValueError("`checkpoints` is empty, expected one checkpoint or more.")
-    numbered = enumerate(chain(first, items), 1)
-    if _is_held(first[0]) and not isinstance(checkpoints, list | tuple):
-        return _one_by_one(numbered)
+    is_lazy = _is_held(first[0]) and not isinstance(checkpoints, list | tuple)
+    whole = _together(first, items)
+    if is_lazy:
+        return _one_by_one(whole)
     files: dict[Path, int | None] = {}
     held: list[SavedWeights] = []
-    for number, item in numbered:
+    for number, item in enumerate(whole, 1):
         if _is_held(item):
             held.append(_held(item, number))
         elif _is_pair(item) and isinstance(item[1], str | PathLike):
@@ -141,9 +143,17 @@ def _held(item: Any, number: int) -> SavedWeights:
     return SavedWeights(int(step), None, source, held=weights)
 
 
-def _one_by_one(items: Iterable[tuple[int, Any]]) -> Iterator[SavedWeights]:
-    last: int | None = None
-    for number, item in items:
+def _together(first: list[Any], items: Iterator[Any]) -> Iterator[Any]:
+    """The first item, which is not held, and the others."""
+    yield first.pop()
+    yield from items
+
+
+def _one_by_one(items: Iterable[Any]) -> Iterator[SavedWeights]:
+    """Items in ascending order of steps; none is held while the next is made."""
+    numbers, last = count(1), None
+    for item in items:  # `enumerate` would hold it
+        number = next(numbers)
         if not _is_held(item):
             raise ValueError(_unknown(item, number))
         saved = _held(item, number)
@@ -153,8 +163,8 @@ def _one_by_one(items: Iterable[tuple[int, Any]]) -> Iterator[SavedWeights]:
                 "order, each step once; a list is put in order."
             )
         last = saved.step
-        del item
         yield saved
+        del item, saved
 
 
 def _unknown(item: Any, number: int) -> str:
@@ -245,7 +255,11 @@ def _whole(path: Path) -> Path:
 
 
 def _unique(paths: Iterable[Path]) -> list[Path]:
-    return list({path.resolve(): path for path in paths}.values())
+    """Each path once, without links to another of them in the same folder."""
+    # Links to one file in two folders are revisions in the cache of Hugging Face.
+    found = list({abspath(path): path for path in paths}.values())
+    files = {(path.parent, path.resolve()) for path in found if not path.is_symlink()}
+    return [p for p in found if not (p.is_symlink() and (p.parent, p.resolve()) in files)]
 
 
 # Steps

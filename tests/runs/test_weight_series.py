@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from weakref import ref
 
 import pytest
 import torch
@@ -141,6 +142,35 @@ def test_a_generator_is_asked_for_one_item_at_a_time():
     assert made == [1, 5]
     with pytest.raises(ValueError, match=r"item 3 .* has step 5 after step 5"):
         next(series)
+
+
+def test_a_generator_makes_the_next_state_dict_when_the_last_is_gone():
+    made = []
+
+    def items():
+        for step in range(3):
+            assert all(tensor() is None for tensor in made)
+            state = net().state_dict()
+            made.append(ref(state["0.weight"]))
+            pair = (step, state)
+            del state
+            yield pair
+            del pair
+
+    for weights in weight_series(items()):
+        assert weights.read()["state_dict"]["0.weight"].shape == (4, 3)
+        del weights
+    assert len(made) == 3
+
+
+def test_a_link_stands_for_its_file_and_revisions_may_share_one(tmp_path):
+    saved(tmp_path / "a" / "ckpt_5.pt")
+    (tmp_path / "a" / "last.pt").symlink_to("ckpt_5.pt")
+    assert steps(tmp_path / "a") == [5]
+    for step in (1, 2):
+        (tmp_path / f"step{step}").mkdir()
+        (tmp_path / f"step{step}" / "pytorch_model.bin").symlink_to(tmp_path / "a" / "ckpt_5.pt")
+    assert steps(str(tmp_path / "step*" / "*.bin")) == [1, 2]
 
 
 def test_of_equal_files_of_one_step_the_numbered_is_taken(tmp_path):
