@@ -117,6 +117,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 
 def _of_file(path: str) -> dict[str, Any]:
+    if not is_remote(path) and _begins_with(path, b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is a pointer of Git LFS, in place of the file. Run `git lfs pull` there."
+        )
     if path.endswith(".safetensors"):
         return _of_safetensors(path)
     if not is_remote(path) and Path(path).is_file():
@@ -128,6 +132,11 @@ def _of_file(path: str) -> dict[str, Any]:
             if isinstance(found, dict):
                 return found
     return read_checkpoint(path)
+
+
+def _begins_with(path: str, text: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(text)) == text
 
 
 def _of_safetensors(path: str) -> dict[str, Any]:

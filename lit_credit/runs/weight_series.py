@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lit_credit.runs.foreign_weights import shapes_of
 from lit_credit.runs.saved_steps import epochs_in, step_in, step_of_name
@@ -90,9 +91,11 @@ def weight_series(checkpoints: Any, key: str | None = None) -> Iterable[SavedWei
     """
     if isinstance(checkpoints, str | PathLike) or _is_pair(checkpoints):
         checkpoints = [checkpoints]
-    elif isinstance(checkpoints, Mapping):
+    elif isinstance(checkpoints, Mapping) and not tensors_of(checkpoints):
         checkpoints = list(checkpoints.items())
-    if not isinstance(checkpoints, Iterable):
+    elif isinstance(checkpoints, Mapping):
+        checkpoints = [checkpoints]
+    if isinstance(checkpoints, nn.Module) or not isinstance(checkpoints, Iterable):
         raise ValueError(
             f"`checkpoints` is {type(checkpoints).__name__}, expected a path, a pattern, a folder, "
             "or a series of paths, of (step, path) or of (step, state_dict)."
@@ -105,18 +108,18 @@ def weight_series(checkpoints: Any, key: str | None = None) -> Iterable[SavedWei
     whole = _together(first, items)
     if is_lazy:
         return _one_by_one(whole)
-    files: dict[Path, int | None] = {}
+    files: list[tuple[Path, int | None]] = []
     held: list[SavedWeights] = []
     for number, item in enumerate(whole, 1):
         if _is_held(item):
             held.append(_held(item, number))
         elif _is_pair(item) and isinstance(item[1], str | PathLike):
-            files[_existing(item[1])] = int(item[0])
+            files.append((_existing(item[1]), _checked(item[0], number)))
         elif isinstance(item, str | PathLike):
-            files |= dict.fromkeys(_expanded(item))
+            files += [(path, None) for path in _expanded(item)]
         else:
             raise ValueError(_unknown(item, number))
-    looks = [_look(path, step, key) for path, step in files.items()]
+    looks = [_look(path, step, key) for path, step in dict.fromkeys(files)]
     looks += [(saved, shapes_of(tensors_of(saved.held))) for saved in held]
     looks.sort(key=lambda look: look[0].step)
     return _distinct(looks)
@@ -140,7 +143,16 @@ def _held(item: Any, number: int) -> SavedWeights:
             f"{source} holds {choice(map(str, weights), most=4)}, and no tensors by name; give "
             "(step, state_dict)."
         )
-    return SavedWeights(int(step), None, source, held=weights)
+    return SavedWeights(_checked(step, number), None, source, held=weights)
+
+
+def _checked(step: Any, number: int) -> int:
+    if step < 0:
+        raise ValueError(
+            f"item {number} of `checkpoints` has step {step}, expected 0 or more: the number of "
+            "optimizer steps taken."
+        )
+    return int(step)
 
 
 def _together(first: list[Any], items: Iterator[Any]) -> Iterator[Any]:
@@ -171,6 +183,8 @@ def _unknown(item: Any, number: int) -> str:
     what = type(item).__name__
     if isinstance(item, Mapping) and tensors_of(item):
         what = "a state_dict without its step"
+    elif isinstance(item, tuple):
+        what = f"({', '.join(type(part).__name__ for part in item)})"
     return (
         f"item {number} of `checkpoints` is {what}, expected a path, (step, path) or "
         "(step, state_dict)."

@@ -75,6 +75,7 @@ def test_files_come_in_the_order_of_their_steps(tmp_path):
     assert steps([(7, given[0]), (5, given[1])]) == [5, 7]
     assert steps({7: given[0], 5: net().state_dict()}) == [5, 7]
     assert steps((7, given[0])) == [7]
+    assert steps([(5, given[0]), (7, given[0])]) == [5, 7]
 
 
 def test_a_step_in_the_file_counts_before_its_name(tmp_path):
@@ -203,10 +204,12 @@ def test_files_of_different_nets_are_named(tmp_path):
 def test_every_error_names_the_remedy(tmp_path):
     saved(tmp_path / "last.ckpt")
     (tmp_path / "none").mkdir()
+    for name in ("lfs_1.pt", "lfs_1.safetensors"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\nsize 5\n")
     state = net().state_dict()
     for checkpoints, says in (
         (tmp_path / "last.ckpt", r"does not tell its step.*Give \(step, path\)"),
-        (tmp_path / "step_*.pt", r"matches no weights\. In .* lie: last\.ckpt, none/"),
+        (tmp_path / "step_*.pt", r"matches no weights\. In .* lie: last\.ckpt, lfs_1\.pt"),
         (tmp_path / "none", r"a folder without weights"),
         (tmp_path / "none" / "no" / "a.pt", r"does not exist\. In .*none lie: none"),
         ("https://host/a.pt", "a URL. Download it first"),
@@ -214,6 +217,12 @@ def test_every_error_names_the_remedy(tmp_path):
         ([state], "a state_dict without its step, expected"),
         ([(3, {"lr": 0.1})], "item 1 .* no tensors by name"),
         (7, "`checkpoints` is int, expected a path"),
+        (net(), "`checkpoints` is Sequential, expected a path"),
+        (state, "a state_dict without its step, expected"),
+        ([("3", "a.pt")], r"item 1 of `checkpoints` is \(str, str\)"),
+        ([(-3, tmp_path / "last.ckpt")], "has step -3, expected 0 or more"),
+        (tmp_path / "lfs_1.pt", "pointer of Git LFS.*git lfs pull"),
+        (tmp_path / "lfs_1.safetensors", "pointer of Git LFS"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=says):
             weight_series(checkpoints)
