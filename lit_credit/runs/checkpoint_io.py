@@ -195,14 +195,12 @@ def _has_plain_io(strategy: Any) -> bool:
 def _unreadable(path: str | Path, error: Exception) -> str:
     place = Path(path)
     size = f" ({place.stat().st_size} bytes)" if place.is_file() else ""
-    code = re.search(
-        r"(?:GLOBAL|Unsupported class|Unsupported global:)\s+(?!GLOBAL)([\w.]+)", str(error)
-    )
+    code = _CODE.search(str(error))
     if code is not None:
         return (
             f"{path}{size} is no checkpoint of tensors and plain data: it holds {code[1]}, and "
             "reading that can run code. Nothing was read. If you trust the file, give "
-            "`weights_only=False`."
+            "`weights_only=False`, or save its `state_dict` alone in another file."
         )
     text = str(error).rpartition("WeightsUnpickler error:")[2]  # the part before is for developers
     reason = " ".join(text.strip().split("\n", 1)[0].split())[:120] or type(error).__name__

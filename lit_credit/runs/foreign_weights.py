@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lit_credit.runs.hugging_face import translated
 from lit_credit.runs.renaming import renaming
 from lit_credit.runs.weight_files import read_saved, tensors_of
 from lit_credit.utils.private_names import COMPILED, NoticesLoading
@@ -81,7 +83,11 @@ def load_weights(
         True
     """
     saved = read_saved(path, key, argument)
-    net.load_state_dict(fitted(net, saved, str(path), argument).tensors, strict=False)
+    found = fitted(net, saved, str(path), argument)
+    net.load_state_dict(found.tensors, strict=False)
+    if found.ignored:
+        names = choice(found.ignored, most=_SHOWN)
+        rank_zero_info(f"{path}: {type(net).__name__} does not need {names}, which is ignored.")
 
 
 def fitted(
@@ -98,7 +104,8 @@ def fitted(
     Raises:
         ValueError: if a tensor of the module is missing or has another shape, if there are tensors
             that it does not know, or several nets that fit. The error names a prefix or renaming
-            with which the file would fit, if there is one.
+            with which the file would fit, if there is one. For a model of Hugging Face, names are
+            translated as Hugging Face does it.
     """
     own = tensors_of(module.state_dict(keep_vars=True))
     given = tensors_of(saved["state_dict"])
@@ -108,6 +115,12 @@ def fitted(
         if not trouble:
             return taken
         troubles.append(trouble)
+    clean = {name: given[theirs] for name, theirs in _without(given, _WRAPPERS).items()}
+    core = {n: v for n, v in clean.items() if not (_is_derived(n, v) or _is_whole(v))}
+    if others := translated(module, core):
+        taken, trouble = _taken(module, own, others, frozenset(), about)
+        if not trouble:
+            return replace(taken, ignored=[name for name in clean if name not in core])
     raise ValueError(
         f"`{argument}`: the weights in {source} do not fit {type(module).__name__}: tensors "
         f"{troubles[0]}"
@@ -219,7 +232,15 @@ def _taken(
     misfits = [f"{len(n)} {kind} ({choice(n, most=_SHOWN)})" for kind, n in kinds if n]
     if not misfits:
         return Fitted(tensors, feedback, ignored), ""
-    remedy = renaming(clean_given, clean_own) or "Build the net that they were saved from."
+    remedy = "Build the net that they were saved from."
+    if (
+        not missing
+        and not shapes
+        and all("feedback" in n.split(".")[-2:][0] or _is_feedback(n) for n in unexpected)
+    ):
+        remedy = "They are feedback: build the net under the rule that it was trained with."
+    elif unexpected:
+        remedy = renaming(clean_given, clean_own) or remedy
     return Fitted({}), f"{', '.join(misfits)}. {remedy}"
 
 

@@ -1,6 +1,7 @@
 """Finding a renaming with which the tensors of a file would fit a net."""
 
 from collections.abc import Mapping
+from difflib import SequenceMatcher
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -10,6 +11,8 @@ __all__ = ["renaming"]
 _MOST = 4
 """Largest number of renamings that are combined."""
 _CANDIDATES = 64
+_Change = tuple[tuple[str, str], ...]
+"""Runs of parts of a name, each with what replaces it."""
 
 
 def renaming(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
@@ -28,33 +31,34 @@ def renaming(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         >>> renaming(file, net | {"head": ones(1)})
         'They fit with `layers` renamed to `blocks` in the names of the file.'
     """
-    left = {n: v for n, v in given.items() if not _is_in(n, v, own)}
-    free = {n: v for n, v in own.items() if n not in given}
     if prefix := _prefix(given, own):
         return (
             f"All {len(given)} tensors of the file fit below `{prefix}`: they are a part of this "
             "net. Give that part, or a file of the whole net."
         )
-    steps: list[tuple[str, str]] = []
-    names = {name: name for name in left}
-    while len(steps) < _MOST:
-        open_ = {at: name for at, name in names.items() if not _is_in(name, left[at], free)}
-        if not open_:
-            break
-        best, most = None, 0
-        for candidate in _candidates(open_, left, free):
-            gained = sum(_is_in(_renamed(n, *candidate), left[at], free) for at, n in open_.items())
-            if gained > most:
-                best, most = candidate, gained
-        if best is None:
+    names = {name: name for name, value in given.items() if not _is_in(name, value, own)}
+    free = {name: value for name, value in own.items() if name not in given}
+    changes: list[_Change] = []
+    best: _Change
+    while names and len(changes) < _MOST:
+        best, most = (), 0
+        for change in _candidates(names, given, free):
+            renamed = {at: _renamed(name, change) for at, name in names.items()}
+            fits = {name for at, name in renamed.items() if _is_in(name, given[at], free)}
+            if len(fits) > most:
+                best, most = change, len(fits)
+        if not best:
             return ""
-        names |= {at: _renamed(name, *best) for at, name in open_.items()}
-        steps.append(best)
-    fits = all(_is_in(name, left[at], free) for at, name in names.items())
-    if not steps or not fits or len(set(names.values())) < len(names):
+        renamed = {at: _renamed(name, best) for at, name in names.items()}
+        fits = {name for at, name in renamed.items() if _is_in(name, given[at], free)}
+        names = {at: name for at, name in names.items() if renamed[at] not in fits}
+        free = {name: value for name, value in free.items() if name not in fits}
+        changes.append(best)
+    if not changes or names:
         return ""
-    changes = " and ".join(f"`{old}` renamed to `{new}`" for old, new in steps)
-    return f"They fit with {changes} in the names of the file."
+    pairs = dict.fromkeys(pair for change in changes for pair in change)
+    text = " and ".join(f"`{old}` renamed to `{new}`" for old, new in pairs)
+    return f"They fit with {text} in the names of the file."
 
 
 def _is_in(name: str, value: Tensor, own: Mapping[str, Tensor]) -> bool:
@@ -63,39 +67,41 @@ def _is_in(name: str, value: Tensor, own: Mapping[str, Tensor]) -> bool:
 
 def _prefix(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """The prefix below which a net has all tensors of a file, if it is one."""
-    if not given:
-        return ""
-    first = next(iter(given))
+    first = next(iter(given), "")
     for name in own:
-        if name.endswith(f".{first}"):
-            prefix = name[: -len(first)]
-            if all(_is_in(f"{prefix}{n}", value, own) for n, value in given.items()):
-                return prefix
+        prefix = name.removesuffix(f".{first}") + "."
+        if all(_is_in(f"{prefix}{n}", value, own) for n, value in given.items()) and first:
+            return prefix
     return ""
 
 
 def _candidates(
-    names: Mapping[str, str], left: Mapping[str, Tensor], free: Mapping[str, Tensor]
-) -> list[tuple[str, str]]:
-    """Parts of names that differ between a name of the file and one of the net of that shape."""
-    found: dict[tuple[str, str], None] = {}
+    names: Mapping[str, str], given: Mapping[str, Tensor], free: Mapping[str, Tensor]
+) -> list[_Change]:
+    """What differs between some names of the file and those of the net of the same shape."""
+    found: dict[_Change, None] = {}
     for at, name in list(names.items())[:_MOST]:
         for other in free:
-            if len(found) < _CANDIDATES and _is_in(other, left[at], free):
+            if len(found) < _CANDIDATES and _is_in(other, given[at], free):
                 found[_difference(name.split("."), other.split("."))] = None
     return list(found)
 
 
-def _difference(old: list[str], new: list[str]) -> tuple[str, str]:
-    """What remains of two names without the parts at both ends that they share."""
-    start, end = 0, 0
-    while start < min(len(old), len(new)) - 1 and old[start] == new[start]:
-        start += 1
-    while end < min(len(old), len(new)) - 1 - start and old[-1 - end] == new[-1 - end]:
-        end += 1
-    return ".".join(old[start : len(old) - end]), ".".join(new[start : len(new) - end])
+def _difference(old: list[str], new: list[str]) -> _Change:
+    """The runs of parts to replace in one name so that it becomes another."""
+    change = []
+    for kind, i, j, k, n in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "replace":
+            change.append((old[i:j], new[k:n]))
+        elif kind != "equal" and j < len(old):  # what is inserted stands before the next part
+            change.append((old[i : j + 1], new[k : n + 1]))
+        elif kind != "equal":
+            change.append((old[i - 1 : j], new[k - 1 : n]))
+    return tuple((".".join(before), ".".join(after)) for before, after in change)
 
 
-def _renamed(name: str, old: str, new: str) -> str:
-    """A name with one run of its parts replaced, the first time it occurs."""
-    return f".{name}.".replace(f".{old}.", f".{new}.", 1)[1:-1]
+def _renamed(name: str, change: _Change) -> str:
+    """A name with each run of parts replaced where it first occurs."""
+    for old, new in change:
+        name = f".{name}.".replace(f".{old}.", f".{new}.", 1)[1:-1]
+    return name

@@ -30,8 +30,8 @@ def step_in(found: Mapping[str, Any]) -> int | None:
         if isinstance(value, Tensor) and value.numel() == 1:
             value = value.item()
         if isinstance(value, float) and value.is_integer():
-            return int(value)
-        if isinstance(value, int) and not isinstance(value, bool):
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
     return None
 

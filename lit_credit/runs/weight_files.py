@@ -106,8 +106,9 @@ def _of_folder(folder: Path) -> dict[str, Any]:
                 f"{first.name} lists. Download or copy them too."
             )
     parts = [_of_file(str(file)) for file in files]
-    found: dict[str, Any] = {n: v for part in parts for n, v in part.items()}
-    found = found if len(files) == 1 else {"state_dict": found}
+    found = parts[0]
+    if len(parts) > 1:
+        found = {"state_dict": {n: v for part in parts for n, v in _state_dict(part).items()}}
     state = folder / "trainer_state.json"
     if state.is_file():
         step = json.loads(state.read_text(encoding="utf-8")).get("global_step")
@@ -116,6 +117,10 @@ def _of_folder(folder: Path) -> dict[str, Any]:
 
 
 def _of_file(path: str) -> dict[str, Any]:
+    if not is_remote(path) and _begins_with(path, b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is a pointer of Git LFS, in place of the file. Run `git lfs pull` there."
+        )
     if path.endswith(".safetensors"):
         return _of_safetensors(path)
     if not is_remote(path) and Path(path).is_file():
@@ -127,6 +132,11 @@ def _of_file(path: str) -> dict[str, Any]:
             if isinstance(found, dict):
                 return found
     return read_checkpoint(path)
+
+
+def _begins_with(path: str, text: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(text)) == text
 
 
 def _of_safetensors(path: str) -> dict[str, Any]:

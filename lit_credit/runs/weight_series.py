@@ -4,14 +4,16 @@ import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, groupby, islice
+from itertools import count, groupby, islice
 from numbers import Integral
 from operator import attrgetter
 from os import PathLike, fspath, walk
+from os.path import abspath
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lit_credit.runs.foreign_weights import shapes_of
 from lit_credit.runs.saved_steps import epochs_in, step_in, step_of_name
@@ -89,9 +91,11 @@ def weight_series(checkpoints: Any, key: str | None = None) -> Iterable[SavedWei
     """
     if isinstance(checkpoints, str | PathLike) or _is_pair(checkpoints):
         checkpoints = [checkpoints]
-    elif isinstance(checkpoints, Mapping):
+    elif isinstance(checkpoints, Mapping) and not tensors_of(checkpoints):
         checkpoints = list(checkpoints.items())
-    if not isinstance(checkpoints, Iterable):
+    elif isinstance(checkpoints, Mapping):
+        checkpoints = [checkpoints]
+    if isinstance(checkpoints, nn.Module) or not isinstance(checkpoints, Iterable):
         raise ValueError(
             f"`checkpoints` is {type(checkpoints).__name__}, expected a path, a pattern, a folder, "
             "or a series of paths, of (step, path) or of (step, state_dict)."
@@ -100,21 +104,22 @@ def weight_series(checkpoints: Any, key: str | None = None) -> Iterable[SavedWei
     first = list(islice(items, 1))
     if not first:
         raise ValueError("`checkpoints` is empty, expected one checkpoint or more.")
-    numbered = enumerate(chain(first, items), 1)
-    if _is_held(first[0]) and not isinstance(checkpoints, list | tuple):
-        return _one_by_one(numbered)
-    files: dict[Path, int | None] = {}
+    is_lazy = _is_held(first[0]) and not isinstance(checkpoints, list | tuple)
+    whole = _together(first, items)
+    if is_lazy:
+        return _one_by_one(whole)
+    files: list[tuple[Path, int | None]] = []
     held: list[SavedWeights] = []
-    for number, item in numbered:
+    for number, item in enumerate(whole, 1):
         if _is_held(item):
             held.append(_held(item, number))
         elif _is_pair(item) and isinstance(item[1], str | PathLike):
-            files[_existing(item[1])] = int(item[0])
+            files.append((_existing(item[1]), _checked(item[0], number)))
         elif isinstance(item, str | PathLike):
-            files |= dict.fromkeys(_expanded(item))
+            files += [(path, None) for path in _expanded(item)]
         else:
             raise ValueError(_unknown(item, number))
-    looks = [_look(path, step, key) for path, step in files.items()]
+    looks = [_look(path, step, key) for path, step in dict.fromkeys(files)]
     looks += [(saved, shapes_of(tensors_of(saved.held))) for saved in held]
     looks.sort(key=lambda look: look[0].step)
     return _distinct(looks)
@@ -138,12 +143,29 @@ def _held(item: Any, number: int) -> SavedWeights:
             f"{source} holds {choice(map(str, weights), most=4)}, and no tensors by name; give "
             "(step, state_dict)."
         )
-    return SavedWeights(int(step), None, source, held=weights)
+    return SavedWeights(_checked(step, number), None, source, held=weights)
 
 
-def _one_by_one(items: Iterable[tuple[int, Any]]) -> Iterator[SavedWeights]:
-    last: int | None = None
-    for number, item in items:
+def _checked(step: Any, number: int) -> int:
+    if step < 0:
+        raise ValueError(
+            f"item {number} of `checkpoints` has step {step}, expected 0 or more: the number of "
+            "optimizer steps taken."
+        )
+    return int(step)
+
+
+def _together(first: list[Any], items: Iterator[Any]) -> Iterator[Any]:
+    """The first item, which is not held, and the others."""
+    yield first.pop()
+    yield from items
+
+
+def _one_by_one(items: Iterable[Any]) -> Iterator[SavedWeights]:
+    """Items in ascending order of steps; none is held while the next is made."""
+    numbers, last = count(1), None
+    for item in items:  # `enumerate` would hold it
+        number = next(numbers)
         if not _is_held(item):
             raise ValueError(_unknown(item, number))
         saved = _held(item, number)
@@ -153,14 +175,16 @@ def _one_by_one(items: Iterable[tuple[int, Any]]) -> Iterator[SavedWeights]:
                 "order, each step once; a list is put in order."
             )
         last = saved.step
-        del item
         yield saved
+        del item, saved
 
 
 def _unknown(item: Any, number: int) -> str:
     what = type(item).__name__
     if isinstance(item, Mapping) and tensors_of(item):
         what = "a state_dict without its step"
+    elif isinstance(item, tuple):
+        what = f"({', '.join(type(part).__name__ for part in item)})"
     return (
         f"item {number} of `checkpoints` is {what}, expected a path, (step, path) or "
         "(step, state_dict)."
@@ -245,7 +269,11 @@ def _whole(path: Path) -> Path:
 
 
 def _unique(paths: Iterable[Path]) -> list[Path]:
-    return list({path.resolve(): path for path in paths}.values())
+    """Each path once, without links to another of them in the same folder."""
+    # Links to one file in two folders are revisions in the cache of Hugging Face.
+    found = list({abspath(path): path for path in paths}.values())
+    files = {(path.parent, path.resolve()) for path in found if not path.is_symlink()}
+    return [p for p in found if not (p.is_symlink() and (p.parent, p.resolve()) in files)]
 
 
 # Steps
