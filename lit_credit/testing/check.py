@@ -77,7 +77,7 @@ def check_diagnostic(
     epochs: int = 1,
     together: bool = True,
 ) -> int:
-    """Train with and without a diagnostic, and compare the results bit by bit.
+    """Train and validate with and without a diagnostic, and compare the results bit by bit.
 
     There are several kinds of modules: foreign modules with automatic or manual optimization, with
     their own ``batch_loss``, or with a ``loss`` that the diagnostic is given; and every rule. Their
@@ -140,7 +140,7 @@ def _bare(setting: _Setting) -> dict[str, str]:
 
 
 def _fit(setting: _Setting, *callbacks: Callback) -> dict[str, str]:
-    """Train, and return all visible state afterwards."""
+    """Train and validate, and return all visible state afterwards."""
     logger = RecordingLogger()
     with preserved_rng(), TemporaryDirectory() as folder:
         module = _module(setting)
@@ -157,9 +157,11 @@ def _fit(setting: _Setting, *callbacks: Callback) -> dict[str, str]:
             callbacks=list(callbacks),
         )
         trainer.fit(module, datamodule=setting.data())
+        found = trainer.validate(module, datamodule=setting.data(), verbose=False)
         points = [point for point in logger.points if point[0].startswith(("user/", "val/"))]
         seen = {f"the process's {name}": text for name, text in random_states().items()}
     seen |= seen_state(module) | {f"trainer.optimizers[0].{_LR}": _rates(trainer)}
+    seen["what validate returned"] = repr(found)
     return seen | {"the points that were logged": repr(points)}
 
 
