@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -41,7 +42,8 @@ __all__ = ["Diagnostic"]
 class Diagnostic(ReportedDiagnostic, ABC):
     """A metric of the module, measured before training, on a schedule, and at the end of fit.
 
-    ``trainer.validate`` and ``trainer.test`` measure once, see docs/callbacks.md.
+    ``trainer.validate`` and ``trainer.test`` measure once, into ``<log_dir>/validate`` and
+    ``<log_dir>/test``. After a fit, ``history`` stays that of the fit.
 
     Like a metric of torchmetrics it has ``reset()``, ``update(chunk)`` and ``compute()``. This base
     needs no data: its only chunk holds the module. :class:`lit_credit.callbacks.ProbeDiagnostic`
@@ -371,11 +373,10 @@ class Diagnostic(ReportedDiagnostic, ABC):
             )
             return
         step, epoch = progress_in_evaluation(trainer, self._progress)
-        with stage_loggers(trainer, self._stage):
-            with waiting_for_rank_zero(trainer, type(self).__name__):
-                if trainer.is_global_zero:
-                    self._begin_evaluation(trainer, module, step)
-            self.measure_at(step, trainer, module, epoch)
+        with waiting_for_rank_zero(trainer, type(self).__name__):
+            if trainer.is_global_zero:
+                self._begin_evaluation(trainer, module, step)
+        self.measure_at(step, trainer, module, epoch)
 
     def _begin_evaluation(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Read the rows before, open a new history, and take the data to measure on."""
@@ -463,9 +464,10 @@ class Diagnostic(ReportedDiagnostic, ABC):
         proved = {} if self.history.rows else self._proved
         self.history.append(step, epoch, self.name, tagged, proved)
         logged = of_layers(tagged, self.over_heads)
-        log_scalars(trainer, logged, step)
-        if self.draw_each:
-            self._spare(trainer, figure=self._draw)
+        with stage_loggers(trainer, self._stage) if self._evaluates else nullcontext():
+            log_scalars(trainer, logged, step)
+            if self.draw_each:
+                self._spare(trainer, figure=self._draw)
         return {**tagged, **logged}
 
     def _tagged(self, module: LightningModule) -> dict[str, float]:

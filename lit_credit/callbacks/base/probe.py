@@ -54,7 +54,9 @@ class ProbeDiagnostic(Diagnostic):
             unsuitable or unavailable; in YAML the import path of a function. None asks the module.
             It does not change the update of a rule.
         probe: source of the probe: ``val``, or ``train`` if the loss does not accept validation
-            batches. Without validation data the probe is always training data.
+            batches. Without validation data the probe is always training data. ``validate`` and
+            ``test`` of the Trainer take it from the data at hand, and with ``train`` measure
+            nothing.
         mode: mode of the module: ``eval``, or ``train`` if the module has a loss only in train
             mode. In ``train`` mode batch norms see each chunk by itself.
 

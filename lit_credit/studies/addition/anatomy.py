@@ -54,8 +54,8 @@ class AdderAnatomy(Diagnostic):
     - ``adder/linearity``: R^2 of what attention reads of a digit with the digit.
 
     It writes the tables ``adder_anatomy_<columns|runs|sources|forced>.csv`` and the sheet, at the
-    end of fit and of ``test``; the panels over training need the run's own history, in the
-    checkpoint that is tested or in ``adder_anatomy.jsonl`` or ``metrics.jsonl`` of its folder.
+    end of fit, ``validate`` and ``test``; the panels over training need the run's own history, in
+    the checkpoint that is tested or in ``adder_anatomy.jsonl`` or ``metrics.jsonl`` of its folder.
 
     Costs 18 forward passes on ``n_samples`` sums, of answer rows only: half a second for 10,000;
     the sheet takes three seconds, at the end only.
