@@ -16,6 +16,7 @@ from lit_credit.callbacks import (
 )
 from lit_credit.datamodules import TensorLoader
 from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
+from lit_credit.testing.modules import KINDS, given_loss
 from tests import support
 from tests.callbacks.test_contract import SCHEDULED, make, net_for, on_foreign
 from tests.diagnosis.saved_runs import assert_equal, found, trained
@@ -59,7 +60,7 @@ def warmup(optimizer):
 
 
 class InSteps(Validated):
-    """With a loss that asks where the training is, and a temperature that each step changes."""
+    """With a loss that asks where the training is."""
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
@@ -82,8 +83,8 @@ SETTINGS = {
     },
     "schedule-free": {"module": {"optimizer": ScheduleFreeSGD}},
     "averaged weights": {"callbacks": lambda: [EMAWeightAveraging(decay=0.5)]},
-    "in stages": {"callbacks": lambda: [StagedTraining([["embed"], ["blocks.*", "head"]])]},
-    "with frozen parts": {"callbacks": lambda: [PartFreezing(["embed", "blocks.0"], 1)]},
+    "in stages": {"callbacks": lambda: [StagedTraining([["embed", "blocks.*"], ["embed", "head"]])]},
+    "with frozen parts": {"callbacks": lambda: [PartFreezing(["blocks.*"], 1)]},
 }
 
 
@@ -104,11 +105,29 @@ def test_of_every_setting_of_a_run(setting, rule, tmp_path):
     assert_equal(run, found(tmp_path, module(), diagnostics(**options), data=data()))
 
 
-# Other modules
+# Modules of other projects
 
-@pytest.mark.parametrize("make_module", [Validated, InSteps])
-def test_of_foreign_modules(make_module, tmp_path):
+
+def of_kind(kind):
+    torch.manual_seed(1)
+    return KINDS[kind](support.NoisyNet(), support.nets.CLASSES)
+
+
+FOREIGN = {"automatic": {}, "own_loss": {}, "manual": {"loss": given_loss}}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_of_foreign_modules(kind, tmp_path):
+    def diagnostics(**kwargs):
+        return [make(one, **kwargs, **FOREIGN[kind]) for one in KINDS_OF_VALUES]
+
+    run = trained(tmp_path, of_kind(kind), diagnostics(every_n_steps=3))
+    assert_equal(run, found(tmp_path, of_kind(kind), diagnostics()))
+
+
+def test_of_a_loss_that_asks_for_the_point_of_training(tmp_path):
     def diagnostics(**kwargs):
         return [on_foreign(kind, **kwargs) for kind in KINDS_OF_VALUES]
-    run = trained(tmp_path, make_module(), diagnostics(every_n_steps=3))
-    assert_equal(run, found(tmp_path, make_module(), diagnostics()))
+
+    run = trained(tmp_path, InSteps(), diagnostics(every_n_steps=3))
+    assert_equal(run, found(tmp_path, InSteps(), diagnostics()))
