@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
@@ -93,6 +94,8 @@ def diagnose(
     is_module = is_a(net, LightningModule)
     module: Any = net if is_module else plain_module(net, loss)
     with ExitStack() as stack:
+        # Weights and data that are loaded under inference_mode could not be differentiated.
+        stack.enter_context(torch.inference_mode(False))
         folder = _folder(out, stack)
         series = None if checkpoints is None else weight_series(checkpoints, key)
         stack.enter_context(held(module))

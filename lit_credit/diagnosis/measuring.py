@@ -15,6 +15,7 @@ from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.first_run import check_first_run
 from lit_credit.callbacks.base.older_states import rename_older_state
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.training.frozen_parameters import FROZEN
 from lit_credit.callbacks.training.metric_history import MetricHistory
 from lit_credit.diagnosis.notes import Notes
 from lit_credit.diagnosis.result import Diagnosis, Finding
@@ -22,6 +23,7 @@ from lit_credit.inspect.plain_module import PlainModule
 from lit_credit.runs.foreign_weights import Fitted, copied_equal, fitted
 from lit_credit.runs.weight_series import SavedWeights
 from lit_credit.trainer.missed_validation import run_missed_validation
+from lit_credit.utils.compiled import named_weights
 from lit_credit.utils.private_names import at_point_of_training, has_loaders
 from lit_credit.utils.random_state import preserved_rng, set_random_state
 from lit_credit.utils.short_text import choice
@@ -55,6 +57,7 @@ class Measuring:
         self.metrics = next((c for c in callbacks if isinstance(c, MetricHistory)), None)
         self.notes = Notes(folder)
         self._is_told = False
+        self._learning = {n: p for n, p in named_weights(module).items() if p.requires_grad}
         for diagnostic in self.diagnostics:
             diagnostic.setup(trainer, module, "fit")
         _refuse_missing_data(trainer, self.diagnostics)
@@ -177,6 +180,9 @@ class Measuring:
                 self.trainer.state.fn = TrainerFn.FITTING
         found = fitted(module, contents, saved.source)
         self._tell(found, saved)
+        frozen = contents.get(FROZEN, ())
+        for name, parameter in self._learning.items():
+            parameter.requires_grad_(name not in frozen)
         return contents, copied_equal(module, found.tensors)
 
     def _tell(self, found: Fitted, saved: SavedWeights) -> None:

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning_utilities.core import rank_zero
 
 from lit_credit.diagnosis.data import Data
+from lit_credit.protocols import ModuleProtocol, method
 from lit_credit.utils.both_packages import is_a, with_twins
 from lit_credit.utils.private_names import (
     attach_data,
@@ -84,7 +85,8 @@ def standing(trainer: Trainer, module: LightningModule, data: Data) -> Iterator[
     """Attach a module and data to a Trainer as at the start of a fit; detach them on exit.
 
     The hooks ``prepare_data`` and ``setup("fit")`` of data and module are called. Optimizers are
-    not made, nothing is moved, and no hook of a fit that begins is called.
+    made if the loss is that of ``training_step``, which may read them. Nothing is moved, and no
+    hook of a fit that begins is called.
 
     Args:
         trainer: the Trainer.
@@ -113,7 +115,16 @@ def standing(trainer: Trainer, module: LightningModule, data: Data) -> Iterator[
             module.setup("fit")
             if has_loaders(trainer.fit_loop):
                 hold_training_loaders(trainer, _combined)
+            if method(module, ModuleProtocol.batch_loss) is None:
+                _make_optimizers(trainer)
         yield
+
+
+def _make_optimizers(trainer: Trainer) -> None:
+    """Make the module's optimizers if that is possible without a fit."""
+    with warnings.catch_warnings(), suppress(Exception):  # of the user's own code
+        warnings.simplefilter("ignore")
+        trainer.strategy.setup_optimizers(trainer)
 
 
 def _combined(loaders: Any) -> Any:

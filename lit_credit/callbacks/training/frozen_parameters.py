@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
@@ -11,7 +12,10 @@ from lit_credit.utils.compiled import named_weights
 from lit_credit.utils.names import matched_units, submodule_names
 from lit_credit.utils.short_text import choice
 
-__all__ = ["FrozenParameters", "parameters_of"]
+__all__ = ["FROZEN", "FrozenParameters", "parameters_of"]
+
+FROZEN = "frozen_parameters"
+"""Entry of a checkpoint: names of all parameters that were frozen when it was saved."""
 
 
 class FrozenParameters(Callback):
@@ -51,6 +55,13 @@ class FrozenParameters(Callback):
                 f"{trainer.global_step}. Something writes to parameters without their gradients: "
                 "another callback, a weight averaging, or a constraint."
             )
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save which parameters are frozen, for a diagnosis of the checkpoint."""
+        named = named_weights(pl_module)
+        checkpoint[FROZEN] = [name for name, p in named.items() if not p.requires_grad]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check a fit that ended within an epoch."""
