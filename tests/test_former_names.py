@@ -21,8 +21,11 @@ from lit_credit.studies.addition import AdditionTask, MicroAdder
 
 BEFORE = Path("tests/files_before")
 MODULES = [line.split() for line in BEFORE.joinpath("names.txt").read_text().splitlines()]
-GONE = {"lit_credit.rules.clipping.positive"}
-"""Helpers that nothing outside of lit_credit had a use for; ``utils/ranges.py`` does their work."""
+GONE = {"lit_credit.rules.clipping.positive", "lit_credit.utils.checkpoints.read_weights"}
+"""Helpers that nothing outside of lit_credit had a use for.
+
+``utils/ranges.py`` and ``runs/weight_files.py`` do their work.
+"""
 RUNS = {"addition": "adder_anatomy", "copying": "circuit_matching", "ngram": "log_prob_theory"}
 
 
@@ -48,6 +51,7 @@ def test_a_former_module_has_what_it_exported(module, names):
         ("lit_credit.sweep.grid", "read_grid"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:lit_credit.sweep is:DeprecationWarning")  # the package's own
 def test_a_former_path_warns_and_names_the_present_one(path, name):
     with pytest.warns(DeprecationWarning, match=rf"{path}\S* is lit_credit\.\S+ now"):
         exec(f"import sys; sys.modules.pop('{path}', None); from {path} import {name}")

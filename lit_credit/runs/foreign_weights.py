@@ -14,12 +14,12 @@ from torch.nn.parameter import is_lazy
 from lit_credit.runs.hugging_face import translated
 from lit_credit.runs.renaming import renaming
 from lit_credit.runs.weight_files import read_saved, tensors_of
-from lit_credit.utils.private_names import COMPILED, NoticesLoading
+from lit_credit.utils.private_names import CHECKPOINTED, COMPILED, SHARDED, NoticesLoading
 from lit_credit.utils.short_text import choice
 
 __all__ = ["Fitted", "copied_equal", "fitted", "load_weights", "part_of", "shapes_of"]
 
-_WRAPPERS = frozenset({COMPILED, "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_WRAPPERS = frozenset({COMPILED, SHARDED, CHECKPOINTED})
 """Submodules that compilation, sharding and activation checkpointing put into names."""
 _PARALLEL = frozenset({"module"})
 """... and data parallelism, whose name a net may use itself."""

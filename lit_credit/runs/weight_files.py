@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_credit.runs.checkpoint_io import read_checkpoint
 from lit_credit.utils.paths import is_remote, local_path
+from lit_credit.utils.private_names import EXTRA_STATE
 from lit_credit.utils.short_text import choice
 
 __all__ = ["is_weights_folder", "read_saved", "tensors_of", "what_lies_near"]
@@ -25,7 +26,7 @@ _OF_FOLDERS = (
 _Found = tuple[str, Mapping[str, Any]]
 _DEEPEST = 4
 _SHOWN = 10
-_NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", "_extra_state")
+_NOT_WEIGHTS = ("optim", "sched", "scaler", "rng", EXTRA_STATE)
 """Keys that contain these hold the state of an optimizer, a scheduler or a generator."""
 
 

@@ -18,10 +18,12 @@ from torch.utils import _python_dispatch
 
 __all__ = [
     "BUFFERS",
+    "CHECKPOINTED",
     "CHECKPOINT_GENERATORS",
     "CLASS_PATH",
     "COMPILED",
     "DISPATCHERS",
+    "EXTRA_STATE",
     "FORWARD_METHODS",
     "INSTANTIATOR",
     "MODULE_TABLES",
@@ -30,6 +32,7 @@ __all__ = [
     "PRIVATE_DRAWS",
     "PRIVATE_TORCH",
     "SCHEDULER_ARGUMENTS",
+    "SHARDED",
     "SUBMODULES",
     "TENSOR_HOOKS",
     "TO_DTYPE",
@@ -119,6 +122,10 @@ PRIVATE_TORCH = "torch._"
 """The import paths of torch's private modules begin with this."""
 COMPILED = "_orig_mod"
 """The attribute in which the wrapper ``torch.compile(module)`` holds the module."""
+SHARDED, CHECKPOINTED = "_fsdp_wrapped_module", "_checkpoint_wrapped_module"
+"""The submodules in which torch's wrappers for sharding and for activation checkpoints hold one."""
+EXTRA_STATE = "_extra_state"
+"""The key, after a module's name, of what a module adds to its ``state_dict`` beside tensors."""
 TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 """Attributes of a tensor: the dicts of its hooks, or None."""
 

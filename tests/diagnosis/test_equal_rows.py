@@ -83,7 +83,9 @@ SETTINGS = {
     },
     "schedule-free": {"module": {"optimizer": ScheduleFreeSGD}},
     "averaged weights": {"callbacks": lambda: [EMAWeightAveraging(decay=0.5)]},
-    "in stages": {"callbacks": lambda: [StagedTraining([["embed", "blocks.*"], ["embed", "head"]])]},
+    "in stages": {
+        "callbacks": lambda: [StagedTraining([["embed", "blocks.*"], ["embed", "head"]])]
+    },
     "with frozen parts": {"callbacks": lambda: [PartFreezing(["blocks.*"], 1)]},
 }
 

@@ -22,6 +22,7 @@ from lightning.pytorch.trainer.connectors.data_connector import _DataLoaderSourc
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.compile import from_compiled
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
     ConstantLR,
@@ -485,6 +486,24 @@ def test_state_keys_tell_arguments_apart():
     assert len(keys) == 2
     assert all("Keyed" in key for key in keys)
     assert private.state_key_of(Keyed(), a=1) in keys
+
+
+def test_names_that_wrappers_put_into_those_of_parameters():
+    wrapped = checkpoint_wrapper(nn.Linear(1, 1))
+    assert (
+        next(n for n, _ in nn.Module.named_parameters(wrapped)) == f"{private.CHECKPOINTED}.weight"
+    )
+    assert importlib.import_module("torch.distributed.fsdp._common_utils").FSDP_WRAPPED_MODULE == (
+        private.SHARDED
+    )
+
+
+def test_the_key_of_extra_state():
+    class Counted(nn.Module):
+        def get_extra_state(self):
+            return 3
+
+    assert nn.Sequential(Counted()).state_dict() == {f"0.{private.EXTRA_STATE}": 3}
 
 
 def test_combined_loaders_of_loops(fitted):
