@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import NullLocator
 
-from lit_credit.callbacks.heads.circuit_levels import match_ranks
+from lit_credit.callbacks.heads.circuit_levels import at_distance, match_ranks
 from lit_credit.plotting._runs import over_runs, run_colors
 from lit_credit.plotting._style import (
     GREY,
@@ -61,6 +61,7 @@ def circuit_figure(
     title: str = "",
     section: str = "circuits",
     colors: Mapping[str, str] | None = None,
+    distance: int = 0,
 ) -> Figure:
     """Draw errors, and the match of QK circuits with earlier OV circuits, over steps.
 
@@ -80,6 +81,7 @@ def circuit_figure(
         title: title of the figure.
         section: prefix of the tags of ``circuit_matching``.
         colors: colours of some labels; the other labels get spare colours.
+        distance: positions between query and key, one of those that ``CircuitMatching`` measured.
 
     Returns:
         The figure: the panels, and a legend.
@@ -93,7 +95,7 @@ def circuit_figure(
     figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     axes = list(figure.subplots(2, 3).flat)
     color = run_colors(list(runs), colors)
-    panels = _panels(runs, rank, section, color)
+    panels = _panels(runs, rank, section, color, f"{section}/{at_distance(distance)}")
     rows = [row for seeds in runs.values() for s in seeds for row in s.get("metrics", [])]
     if not any("val/ood_error" in row["values"] for row in rows):
         panels = panels[1:]  # the task is not copying
@@ -111,6 +113,7 @@ def _panels(
     rank: int | None,
     section: str,
     colors: Mapping[str, str],
+    place: str,
 ) -> list[_Panel]:
     rows = [row for seeds in runs.values() for s in seeds for row in s.get("circuit_matching", [])]
     ranks = match_ranks(rows, section) if rank is None else [rank]
@@ -130,8 +133,11 @@ def _panels(
         ]
 
     match, embedding = (
-        of_ranks(f"{section}/{tag}")
-        for tag in ("match_rms/R{:02d}/best", "embedding_rms/R{:02d}/mean")
+        of_ranks(tag)
+        for tag in (
+            place + "match_rms/R{:02d}/best",
+            section + "/embedding_rms/R{:02d}/mean",
+        )
     )
     null = [
         (f"{section}/match_rms/R{r:02d}/null", f"{section}/null_sd/match_rms/R{r:02d}", curve.color)
@@ -152,14 +158,14 @@ def _panels(
         _Panel(
             "Diagonal of $W_{QK} W_{OV}$",
             "score z, best pair",
-            of_runs(f"{section}/z/best"),
+            of_runs(f"{place}z/best"),
             null=[(f"{section}/z/null", f"{section}/null_sd/z", GREY)],
         ),
         _Panel("Keys read by QK against OV's output", f"{rms}, best pair", match, (0.0, 1.0), null),
         _Panel(
             "Symbols that do not find themselves",
             "token mismatch, best pair",
-            of_runs(f"{section}/mismatch/best"),
+            of_runs(f"{place}mismatch/best"),
             (0.0, 1.0),
         ),
         _Panel("Embedding against first layer's OV", f"{rms}, mean", embedding, (0.0, 1.0), null),

@@ -11,7 +11,12 @@ from torch import Tensor
 from lit_credit.functional import diagonal_score_null_sd, match_baseline
 from lit_credit.runs.history import Row
 
-__all__ = ["against_nulls", "chosen_pairs", "match_ranks"]
+__all__ = ["against_nulls", "at_distance", "chosen_pairs", "match_ranks"]
+
+
+def at_distance(distance: int) -> str:
+    """First part of the tags at a distance: ``D+05/``, and nothing at distance 0."""
+    return f"D{distance:+03d}/" if distance else ""
 
 
 def chosen_pairs(
@@ -29,7 +34,7 @@ def chosen_pairs(
     """
     values = {}
     for place, distance in enumerate(distances):
-        at = f"D{distance:+03d}/" if distance else ""
+        at = at_distance(distance)
         tags = [tag for tag, matrices in scores.items() if place < len(matrices)]
         matrices = torch.stack([scores[tag][place] for tag in tags])  # (tags, readers, writers)
         for name, (i, j) in named.items():

@@ -15,7 +15,12 @@ from torch import Tensor
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.heads.circuit_figure import circuit_figure
-from lit_credit.callbacks.heads.circuit_levels import against_nulls, chosen_pairs, match_ranks
+from lit_credit.callbacks.heads.circuit_levels import (
+    against_nulls,
+    at_distance,
+    chosen_pairs,
+    match_ranks,
+)
 from lit_credit.callbacks.heads.circuit_pairs import CircuitPairs, float64, reach_for
 from lit_credit.callbacks.heads.circuit_proof import PROVED_ON, ProvedCircuits, prove_circuits
 from lit_credit.headlines import ComparisonFigure, Headline
@@ -271,15 +276,24 @@ class CircuitMatching(Diagnostic):
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Mapping[str, Figure]:
-        """The curves over steps, and the pairs of the last measurement; of one row, the pairs."""
+        """The curves over steps, also at each distance, and the pairs of the last measurement.
+
+        Of a single row the pairs alone are drawn.
+        """
         histories = {"circuit_matching": rows}
         errors = self._folder and self._folder / "metrics.jsonl"
         if errors is not None and errors.is_file():
             histories["metrics"] = read_history(errors)
-        curves = circuit_figure({"this run": [histories]}, section=section)
+        draw = partial(circuit_figure, {"this run": [histories]}, section=section)
+        figures = {"figure": draw()}
+        for distance in self.distances if len(rows) > 1 else ():
+            where = f"{abs(distance)} position{'s' * (abs(distance) != 1)}"
+            title = f"Keys {where} {'before' if distance > 0 else 'after'} their query"
+            name = at_distance(distance).rstrip("/")
+            figures[name] = draw(distance=distance, title=title)
         # A resumed run that had ended has measured nothing; a single pair needs no matrix.
         if not self._matrices or self._matrices["z"].numel() == 1:
-            return {"figure": curves}
+            return figures
         maps = {
             panel: dict(zip(self._readers, self._matrices[tag].tolist(), strict=True))
             for panel, tag in (
@@ -292,7 +306,7 @@ class CircuitMatching(Diagnostic):
         title = f"Reading heads (rows) of writing heads (columns), step {rows[-1]['step']}"
         pairs = head_heatmaps(maps, title=title, columns=self._writers)
         # A single measurement has no curves.
-        return {"figure": pairs} if len(rows) == 1 else {"figure": curves, "pairs": pairs}
+        return {"figure": pairs} if len(rows) == 1 else figures | {"pairs": pairs}
 
     def reading(self, rows: Sequence[Row], section: str) -> str:
         """The best pairs at the last measurement, compared with unrelated circuits."""
