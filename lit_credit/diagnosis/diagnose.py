@@ -1,6 +1,6 @@
 """The function ``diagnose``: diagnostics of a net in memory, or of a series of its checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from copy import copy
 from pathlib import Path
@@ -115,7 +115,9 @@ def diagnose(
 
 def _copies(diagnostics: Diagnostic | Sequence[Diagnostic]) -> list[Diagnostic]:
     """Copies, so that diagnostics of a Trainer keep their histories."""
-    given = [diagnostics] if isinstance(diagnostics, Diagnostic) else list(diagnostics)
+    given: list[Any] = [diagnostics]
+    if isinstance(diagnostics, Iterable) and not isinstance(diagnostics, str):
+        given = list(diagnostics)
     if not given:
         raise ValueError("`diagnostics` is empty, expected at least one, such as AttentionMaps().")
     for one in given:

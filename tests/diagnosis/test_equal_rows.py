@@ -34,7 +34,8 @@ def test_of_every_diagnostic_under_every_rule(net, rule, tmp_path):
         kinds = [k for k in NETS[net] if k is not WeightAlignment or rule in (FA, DFA)]
         return [make(kind, **kwargs) for kind in kinds]
 
-    run = trained(tmp_path, support.rule(rule, net), diagnostics(every_n_steps=3))
+    given = diagnostics(every_n_steps=3)
+    run = trained(tmp_path, support.rule(rule, net), given, max_epochs=1)
     assert_equal(run, found(tmp_path, support.rule(rule, net), diagnostics()))
 
 

@@ -6,9 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
-from torch import nn
+from lightning.pytorch import Callback
 
 from lit_credit.callbacks import GradientNorms, ResidualNorms
 from lit_credit.diagnosis import diagnose
@@ -18,7 +16,7 @@ from lit_credit.testing.modules import given_loss
 from lit_credit.testing.seen_state import random_states, seen_state
 from lit_credit.testing.stateful import StatefulNet
 from tests import support
-from tests.support import Interrupted, NoisyNet, Validated
+from tests.support import NoisyNet, Validated
 
 UNITS = ["embed", "blocks.*"]
 TRAINER = {"max_epochs": 1, "logger": False}
