@@ -85,7 +85,7 @@ class Attempts:
             rank_zero_warn(
                 f"{self._who} could not be measured, or not in full, at step {step}: "
                 f"{shortened(reason.rstrip('.'), 500)}. What is missing is NaN, shown as n/a; "
-                "training goes on, and later measurements are tried again without another word."
+                "later measurements are tried again without another word."
             )
 
 
