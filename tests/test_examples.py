@@ -52,16 +52,20 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_nothing_of_ours_is_imported_but_callbacks_or_feedback(path):
+def test_little_of_ours_is_imported(path):
     ours = {name for name in imports(path) if name.split(".")[0] in ("lit_credit", "tests")}
-    plain = {"lit_credit.feedback", "lit_credit.functional"}
-    assert ours == (plain if path.stem == "plain_pytorch" else {"lit_credit.callbacks"})
+    if path.stem == "plain_pytorch":
+        assert ours == {"lit_credit.feedback", "lit_credit.functional"}
+    elif path.stem.startswith("diagnose_"):
+        assert ours == {"lit_credit", "lit_credit.callbacks"}
+    else:
+        assert ours == {"lit_credit.callbacks"}
 
 
 def test_the_page_has_a_command_for_each():
     page = (EXAMPLES / "README.md").read_text()
     files = [*SCRIPTS, *EXAMPLES.glob("*.yaml")]
-    assert len(files) == 6
+    assert len(files) == 8
     for path in files:
         assert f"python {path}" in page or f"--config {path}" in page
 
@@ -222,3 +226,52 @@ def test_plain_pytorch(tmp_path, capsys):
     assert angles[-1] < angles[0] - 2
     assert (tmp_path / "alignment.png").stat().st_size > 10_000
     assert "degrees" in capsys.readouterr().out
+
+
+# Nets that are trained already
+
+
+def test_diagnose_checkpoints(tmp_path, capsys):
+    import_module("examples.diagnose_checkpoints").main(["--steps", "400", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out.splitlines()
+    assert Path(printed[-1]).read_bytes().startswith(b"\x89PNG")
+    net = import_module("examples.diagnose_checkpoints").Net()
+    x, _ = import_module("examples.diagnose_checkpoints").digits()
+    rows = read_history(tmp_path / "diagnosis" / "residual_norms.jsonl")
+    assert [row["step"] for row in rows] == [0, 200, 400]
+    for row in rows:
+        saved = torch.load(tmp_path / "ckpts" / f"ckpt_{row['step']}.pt", weights_only=True)
+        net.load_state_dict(saved["model"])
+        with torch.no_grad():
+            h = net.embed(x[:256])
+            norms = [h.norm(dim=1).median().item()]
+            for block in net.blocks:
+                h = block(h)
+                norms.append(h.norm(dim=1).median().item())
+        assert list(row["values"].values()) == pytest.approx(norms, rel=1e-4)
+    first, *_, last = read_history(tmp_path / "diagnosis" / "gradient_norms.jsonl")
+    assert 0 < last["values"]["gradient/norm/L00"] < first["values"]["gradient/norm/L00"] / 10
+
+
+def test_diagnose_huggingface(tmp_path, capsys):
+    example = import_module("examples.diagnose_huggingface")
+    words = ["--out", str(tmp_path)]
+    example.main(words)
+    printed = capsys.readouterr().out
+    names = CALLBACKS["hugging_face_gpt2"]
+    for name in names:
+        assert (tmp_path / "now" / f"{name}.png").stat().st_size > 10_000
+        assert (tmp_path / "revisions" / "figures" / f"{name}.png").stat().st_size > 10_000
+        rows = read_history(tmp_path / "revisions" / f"{name}.jsonl")
+        assert [row["step"] for row in rows] == [0, 20, 40]
+        assert all(math.isfinite(value) for row in rows for value in row["values"].values())
+        assert f"{name}\n" in printed
+        assert f"{name}, 3 checkpoints, steps 0 to 40" in printed
+    model = example.tiny().eval()
+    batch = example.batch_of(list(example.TEXT.encode("ascii", "replace")))
+    start, _, last = read_history(tmp_path / "revisions" / "residual_norms.jsonl")
+    with torch.no_grad():
+        hidden = model(**batch, output_hidden_states=True).hidden_states
+    norm = hidden[0].flatten(1).norm(dim=1).median().item()
+    assert start["values"]["residual/norm/L00"] == pytest.approx(norm, rel=1e-4)
+    assert last["values"]["residual/norm/L02"] > 2 * start["values"]["residual/norm/L02"]

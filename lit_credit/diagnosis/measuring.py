@@ -178,12 +178,13 @@ class Measuring:
                 module.on_load_checkpoint(contents)
             finally:
                 self.trainer.state.fn = TrainerFn.FITTING
-        found = fitted(module, contents, saved.source)
+        owner = module.net if isinstance(module, PlainModule) else module  # names in errors
+        found = fitted(owner, contents, saved.source)
         self._tell(found, saved)
         frozen = contents.get(FROZEN, ())
         for name, parameter in self._learning.items():
             parameter.requires_grad_(name not in frozen)
-        return contents, copied_equal(module, found.tensors)
+        return contents, copied_equal(owner, found.tensors)
 
     def _tell(self, found: Fitted, saved: SavedWeights) -> None:
         """Say, of the first checkpoint, what was not in the file, and what was not taken."""

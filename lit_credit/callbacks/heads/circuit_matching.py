@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -30,6 +31,7 @@ from lit_credit.plotting import HeadPanel, head_heatmaps
 from lit_credit.runs.history import Row, read_history
 from lit_credit.utils.names import check_units, shown_names
 from lit_credit.utils.numbers import number_text
+from lit_credit.utils.private_names import has_loaders
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
@@ -237,7 +239,14 @@ class CircuitMatching(Diagnostic):
         try:
             self._few = take_probe(trainer, module, PROVED_ON).chunks[0]
         except Exception as error:  # the user's data may raise anything
-            self._no_rows = f"{type(error).__name__}: {error}"
+            loop = trainer.fit_loop
+            has_data = (
+                trainer.state.fn != TrainerFn.FITTING
+                or has_loaders(loop)
+                or has_loaders(loop.epoch_loop.val_loop)
+            )
+            failed = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._no_rows = failed if has_data else "there are no data"
 
     def chunks(self, module: LightningModule) -> Iterable[Chunk]:
         """The module, with a few rows for the proof."""

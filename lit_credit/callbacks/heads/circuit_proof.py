@@ -87,7 +87,8 @@ def prove_circuits(
         with torch.no_grad():
             few.forward()
     except Exception as error:  # the user's code or data may raise anything
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        said = str(error).splitlines()[0] if str(error) else ""
+        reason = no_rows or f"{type(error).__name__}: {said}"
         if doubtful := next((layer for layer in layers if layer.doubt), None):
             raise MisconfigurationException(
                 f"{_WHO}: the heads of {doubtful.name!r} cannot be read: {doubtful.doubt}, and no "
