@@ -157,7 +157,10 @@ def _fit(setting: _Setting, *callbacks: Callback) -> dict[str, str]:
             callbacks=list(callbacks),
         )
         trainer.fit(module, datamodule=setting.data())
-        found = trainer.validate(module, datamodule=setting.data(), verbose=False)
+        has_validation = trainer.val_dataloaders is not None
+        found = has_validation and trainer.validate(
+            module, datamodule=setting.data(), verbose=False
+        )
         points = [point for point in logger.points if point[0].startswith(("user/", "val/"))]
         seen = {f"the process's {name}": text for name, text in random_states().items()}
     seen |= seen_state(module) | {f"trainer.optimizers[0].{_LR}": _rates(trainer)}
