@@ -88,8 +88,8 @@ class DiagnoseCLI(LitCreditCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The command, and the arguments of its method that are not its options."""
-        return {"diagnose": {"model", "datamodule"}}
+        """The command alone."""
+        return {"diagnose": LitCreditCLI.subcommands()["diagnose"]}
 
     def before_instantiate_classes(self) -> None:
         """Set where checkpoints and results lie, and how the Trainer runs."""

@@ -22,9 +22,9 @@ COMMANDS = {
     "validate": "Perform one evaluation epoch over the validation set.",
     "test": "Perform one evaluation epoch over the test set. It's separated from fit to make sure "
     "you never run on your",
-    "diagnose": "Measure the diagnostics of a configuration over checkpoints.",
     "predict": "Run inference on your data. This will call the model forward function to compute "
     "predictions. Useful to",
+    "diagnose": "Measure the diagnostics of a configuration over checkpoints.",
 }
 """Commands of a Trainer, and their texts in the help."""
 

@@ -38,6 +38,11 @@ class LitCreditCLI(LightningCLI):
         with ExitStack() as self._held:
             super().__init__(*args, **kwargs)
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's commands and ``diagnose``, with the arguments that are not their options."""
+        return LightningCLI.subcommands() | {"diagnose": {"model", "datamodule"}}
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, without Lightning's warning about processes that have arguments of their own."""
         with warnings.catch_warnings():
@@ -158,7 +163,13 @@ def run(
     }
     # Lightning itself uses a deprecated torch API in every run.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    cli = cli or _with_parser_of(words[0] if words else "")
+    command = words[0] if words else ""
+    if cli is None:
+        cli = _with_parser_of(command)
+        if command not in cli.subcommands():  # help, or an error that lists all commands
+            from lit_credit.cli.diagnose import DiagnosingTrainer
+
+            trainer_class = DiagnosingTrainer
     return cli(
         model,
         data,
