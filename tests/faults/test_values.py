@@ -57,6 +57,8 @@ MEANINGFUL = {
     "every_n_steps": {LARGE},
     "epochs_per_stage": {LARGE},
     "unfreeze_epoch": {LARGE},
+    "every": {LARGE},
+    "until": {0, LARGE},
     # Looked at when the data are there.
     "n_samples": {LARGE},
     "chunk_size": {LARGE},
