@@ -1,5 +1,6 @@
 """The function ``diagnose``: diagnostics of a net in memory, or of a series of its checkpoints."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from copy import copy
@@ -94,6 +95,9 @@ def diagnose(
     is_module = is_a(net, LightningModule)
     module: Any = net if is_module else plain_module(net, loss)
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # Lightning itself uses a deprecated torch API.
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
         # Weights and data that are loaded under inference_mode could not be differentiated.
         stack.enter_context(torch.inference_mode(False))
         folder = _folder(out, stack)

@@ -59,6 +59,7 @@ class Measuring:
         self._is_told = False
         self._learning = {n: p for n, p in named_weights(module).items() if p.requires_grad}
         for diagnostic in self.diagnostics:
+            diagnostic.says_reading = False
             diagnostic.setup(trainer, module, "fit")
         _refuse_missing_data(trainer, self.diagnostics)
         for diagnostic in self.diagnostics:

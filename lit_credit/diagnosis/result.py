@@ -71,7 +71,7 @@ class Finding:
         parts = [f"<h4>{html.escape(self.name)}{_steps(self.rows)}</h4>"]
         if self.reading:
             parts.append(f"<p>{html.escape(self.reading)}</p>")
-        parts += [f'<img src="data:image/png;base64,{_png(f)}"/>' for f in self.figures.values()]
+        parts += [_image(f) for f in self.figures.values()]
         return "".join([*parts, _html_table(self.table)])
 
 
@@ -214,7 +214,8 @@ def _html_table(table: Sequence[TableRow]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _png(figure: "Figure") -> str:
+def _image(figure: "Figure") -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
-    return base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img style="max-width:100%" src="data:image/png;base64,{data}"/>'

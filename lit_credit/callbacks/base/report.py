@@ -53,6 +53,8 @@ class ReportedDiagnostic(Callback):
     """First part of the tags."""
     charts: Sequence[str] = ()
     """Tags below the section; TensorBoard's custom scalars show all layers of each in one chart."""
+    says_reading: bool = True
+    """Whether the reading is also printed; a diagnosis returns it."""
     draw_each: bool = False
     """Whether the figure is drawn at every measurement instead of only at the end."""
     over_heads: ClassVar[Sequence[str]] = ("mean",)
@@ -203,7 +205,8 @@ class ReportedDiagnostic(Callback):
         section = self.tag_prefix
         text = self.report.reading = self.reading(self._rows, section)
         if text is not None:
-            rank_zero_info(f"{section}: {text}")
+            if self.says_reading:
+                rank_zero_info(f"{section}: {text}")
             log_text(trainer, f"{section}/reading", text, self._last_step)
 
     def _draw(self, trainer: Trainer) -> None:
