@@ -102,7 +102,12 @@ def layer_curves(
 def _over_layers(
     values: Sequence[float], names: Sequence[str], ylabel: str, title: str, log: bool
 ) -> Figure:
-    """One measurement: the values of all layers, from the first to the last."""
+    """One measurement: the values of all layers, from the first to the last.
+
+    The axis is logarithmic only if the values span more than a decade.
+    """
+    known = [value for value in values if value > 0 and np.isfinite(value)]
+    log = log and bool(known) and max(known) > 10 * min(known)
     figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
     ax = figure.subplots()
     dress(ax, title, ylabel, "layer, from the first to the last", log=log)

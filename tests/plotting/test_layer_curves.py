@@ -120,3 +120,14 @@ def test_the_line_to_a_moved_label_ends_before_it():
     for text in figure.axes[0].texts:
         line = text.arrow_patch.get_window_extent()
         assert line.x1 <= Text.get_window_extent(text).x0 + 1
+
+
+@pytest.mark.parametrize(("values", "scale"), [((1.0, 4.0, 9.0), "linear"), ((1.0, 99.0), "log")])
+def test_a_single_measurement_is_drawn_over_the_layers(values, scale):
+    row = {f"a/L{index:02d}": value for index, value in enumerate(values)}
+    rows = [{"step": 7, "epoch": 0, "name": "", "values": row}]
+    (ax,) = layer_curves(rows, "a/", ylabel="norm", title="Growth").axes
+    assert ax.get_yscale() == scale
+    assert list(ax.lines[0].get_ydata()) == list(values)
+    assert [label.get_text() for label in ax.get_xticklabels()] == [tag[2:] for tag in row]
+    assert "layer" in ax.get_xlabel()
