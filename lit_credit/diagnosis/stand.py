@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from lightning_utilities.core import rank_zero
+from torch.nn.parameter import is_lazy
 
 from lit_credit.diagnosis.data import Data
 from lit_credit.protocols import ModuleProtocol, method
@@ -111,13 +112,29 @@ def standing(trainer: Trainer, module: LightningModule, data: Data) -> Iterator[
                 data.datamodule.setup("fit")
             else:
                 module.prepare_data()
-            module.configure_model()
-            module.setup("fit")
+            with _built_once(module):
+                module.configure_model()
+                module.setup("fit")
             if has_loaders(trainer.fit_loop):
                 hold_training_loaders(trainer, _combined)
             if method(module, ModuleProtocol.batch_loss) is None:
                 _make_optimizers(trainer)
         yield
+
+
+@contextmanager
+def _built_once(module: LightningModule) -> Iterator[None]:
+    """Keep the weights of a module whose ``setup`` builds its layers again."""
+    before = module.state_dict(keep_vars=True)
+    yield
+    after = module.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, value in after.items():
+            known = before.get(name)
+            if not isinstance(known, torch.Tensor) or known is value or is_lazy(known):
+                continue
+            if known.shape == value.shape:
+                value.copy_(known)
 
 
 def _make_optimizers(trainer: Trainer) -> None:

@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
+from torch import nn
 
 from lit_credit.callbacks import GradientNorms, ResidualNorms
 from lit_credit.diagnosis import diagnose
@@ -128,3 +129,26 @@ def test_inside_of_a_fit_it_changes_nothing(tmp_path):
     )
     assert support.same_state(bare, seen)
     assert inside.rows == [row["values"] for row in callback.history.rows[1:]]
+
+
+class BuiltInSetup(LightningModule):
+    """Builds its layer whenever a Trainer sets it up."""
+
+    def setup(self, stage):
+        self.layer = nn.Linear(2, 2, bias=False)
+
+    def forward(self, batch):
+        return self.layer(batch)
+
+    def training_step(self, batch, batch_idx):
+        return self(batch).sum()
+
+
+def test_setup_that_builds_again_keeps_the_weights():
+    module = BuiltInSetup()
+    module.setup("fit")
+    nn.init.eye_(module.layer.weight)
+    layer = module.layer
+    found = diagnose(module, ResidualNorms(units=["layer"]), torch.tensor([[3.0, 4.0]]))
+    assert found["residual_norms"].values["residual/norm/L01"] == 5.0
+    assert module.layer is layer
