@@ -113,7 +113,7 @@ def diagnose(
         step, epoch = _point_of_training(module)
         trainer = trainer_for(module, chosen, folder, logs=out is not None)
         stack.enter_context(standing(trainer, module, found))
-        measuring = Measuring(trainer, module, folder)
+        measuring = Measuring(trainer, module, folder, is_kept=out is not None)
         return measuring.once(step, epoch) if series is None else measuring.each(series)
 
 

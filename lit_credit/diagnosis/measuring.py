@@ -19,6 +19,7 @@ from lit_credit.callbacks.training.frozen_parameters import FROZEN
 from lit_credit.callbacks.training.metric_history import MetricHistory
 from lit_credit.diagnosis.notes import Notes
 from lit_credit.diagnosis.result import Diagnosis, Finding
+from lit_credit.inspect.batch_loss import name_of
 from lit_credit.inspect.plain_module import PlainModule
 from lit_credit.runs.foreign_weights import Fitted, copied_equal, fitted
 from lit_credit.runs.weight_series import SavedWeights
@@ -44,14 +45,17 @@ class Measuring:
             and perhaps a MetricHistory, for which each checkpoint is validated.
         module: the module.
         folder: the folder of histories, figures and tables.
+        is_kept: whether it is there when the diagnosis has ended.
 
     Raises:
         ValueError: if the folder holds another diagnosis.
         MisconfigurationException: if a diagnostic lacks what it needs.
     """
 
-    def __init__(self, trainer: Trainer, module: LightningModule, folder: Path) -> None:
-        self.trainer, self.module, self.folder = trainer, module, folder
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, folder: Path, *, is_kept: bool = True
+    ) -> None:
+        self.trainer, self.module, self.folder, self.is_kept = trainer, module, folder, is_kept
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         self.diagnostics = [c for c in callbacks if isinstance(c, Diagnostic)]
         self.metrics = next((c for c in callbacks if isinstance(c, MetricHistory)), None)
@@ -63,8 +67,11 @@ class Measuring:
             diagnostic.setup(trainer, module, "fit")
         _refuse_missing_data(trainer, self.diagnostics)
         for diagnostic in self.diagnostics:
-            self._continue(diagnostic, diagnostic.stem, diagnostic.state_key)
+            stem = diagnostic.stem
+            self._continue(diagnostic, stem, diagnostic.state_key + self._given_loss(diagnostic))
             diagnostic.open(trainer, module)
+            if isinstance(diagnostic, ProbeDiagnostic) and diagnostic.history.rows:
+                self.notes.check_probe(stem, diagnostic.state_dict()["probe_checksum"])
         probes = [d.probe for d in self.diagnostics if isinstance(d, ProbeDiagnostic)]
         if probe := next(filter(None, probes), None):
             check_first_run(module, self.diagnostics, probe.chunks[0])
@@ -76,8 +83,17 @@ class Measuring:
 
     def _continue(self, callback: Any, stem: str, arguments: str) -> None:
         rows = self.notes.rows(stem, arguments)
-        if rows:
-            callback.load_state_dict({**self.notes.state(stem), "rows": rows})
+        if rows:  # other data are refused, not warned of
+            state = {**self.notes.state(stem), "rows": rows, "probe_checksum": None}
+            callback.load_state_dict(state)
+
+    def _given_loss(self, diagnostic: Diagnostic) -> str:
+        """The loss of a net that is not a LightningModule, if a diagnostic measures it."""
+        given = self.module.given_loss if isinstance(self.module, PlainModule) else None
+        if given is None or not isinstance(diagnostic, ProbeDiagnostic):
+            return ""
+        is_used = diagnostic.needs_loss and diagnostic.loss is None
+        return f", loss {name_of(given)}" if is_used else ""
 
     # Measuring
 
@@ -90,7 +106,7 @@ class Measuring:
                     f"{self.folder / stem}.jsonl has a row of step {last}, and the model is at "
                     f"step {step}, without a name for these weights. Choose another folder."
                 )
-        self._measure(step, epoch, {}, None)
+        self._measure(step, epoch, {}, step)
         return self._report()
 
     def each(self, series: Iterable[SavedWeights]) -> Diagnosis:
@@ -100,20 +116,22 @@ class Measuring:
         """
         if isinstance(series, Collection):
             self._check(series)
-        told, count, saved = False, 0, None
+        told, saved, before = False, None, False
         with tqdm(series, desc="checkpoints", unit="", dynamic_ncols=True) as bar:
-            for count, saved in enumerate(bar, 1):
+            for saved in bar:
                 self.notes.check(saved)
                 if not self._lack(saved.step):
+                    before = False  # it is not loaded
                     continue
                 bar.set_postfix_str(f"step {saved.step}")
                 contents, equal = self._load(saved)
-                if equal and count > 1 and not told:
+                if equal and before and not told:
                     told = True
                     rank_zero_warn(
                         f"{saved.source} holds the same weights as the checkpoint before it, so "
                         "its rows are equal too. Check that the files are what their names say."
                     )
+                before = True
                 self._measure(saved.step, saved.epoch or 0, contents, saved)
         if saved is None:
             raise ValueError("`checkpoints` is empty, expected one or more.")
@@ -142,7 +160,7 @@ class Measuring:
         ]
 
     def _measure(
-        self, step: int, epoch: int, contents: dict[str, Any], saved: SavedWeights | None
+        self, step: int, epoch: int, contents: dict[str, Any], measured: SavedWeights | int
     ) -> None:
         trainer, module, lack = self.trainer, self.module, self._lack(step)
         with _as_when_saved(contents):
@@ -154,7 +172,7 @@ class Measuring:
                 if diagnostic in lack:
                     self._remember(diagnostic, contents)
                     diagnostic.measure_at(step, trainer, module, epoch)
-        self._note(saved)
+        self._note(measured)
 
     def _remember(self, diagnostic: Diagnostic, contents: dict[str, Any]) -> None:
         """Take from a run's checkpoint what the run's first measurement has found."""
@@ -164,9 +182,9 @@ class Measuring:
         if state := states.get(diagnostic.state_key):
             diagnostic.remember(state)
 
-    def _note(self, saved: SavedWeights | None) -> None:
+    def _note(self, measured: SavedWeights | int | None) -> None:
         states = {stem: callback.state_dict() for callback, stem in self._histories()}
-        self.notes.write(states, saved)
+        self.notes.write(states, measured)
 
     def _load(self, saved: SavedWeights) -> tuple[dict[str, Any], bool]:
         """Load a checkpoint; return its contents, and whether the module had equal weights."""
@@ -219,6 +237,7 @@ class Measuring:
                     diagnostic.report.figures,
                     diagnostic.report.tables,
                     diagnostic.report.reading,
+                    self.folder if self.is_kept else None,
                 )
                 for diagnostic in self.diagnostics
             ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lit_credit.runs.files import write_files
+from lit_credit.runs.fingerprints import fingerprint
 from lit_credit.runs.history import Row, read_history
 from lit_credit.runs.run_folder import DIAGNOSIS
 from lit_credit.runs.weight_series import SavedWeights
@@ -13,6 +14,7 @@ from lit_credit.runs.weight_series import SavedWeights
 __all__ = ["Notes"]
 
 _ANOTHER = "Choose another folder for the results, or remove this one."
+_IN_MEMORY = "the model in memory"
 
 
 class Notes:
@@ -60,17 +62,34 @@ class Notes:
         """The state of a diagnostic at the end of the earlier diagnosis, without its rows."""
         return self._states.get(stem, {})
 
+    def check_probe(self, stem: str, checksum: int | None) -> None:
+        """Refuse data other than those that the rows of a diagnostic were measured on.
+
+        Args:
+            stem: name of its history.
+            checksum: of the data at hand; None if there are none.
+
+        Raises:
+            ValueError: if the rows are of other data.
+        """
+        known = self.state(stem).get("probe_checksum")
+        if None not in (known, checksum) and known != checksum:
+            self._refuse(
+                f"{stem}.jsonl was measured on other data. A loader that shuffles gives other rows "
+                "each time"
+            )
+
     def check(self, saved: SavedWeights) -> None:
-        """Refuse a checkpoint whose step was measured on another file.
+        """Refuse a checkpoint whose step was measured on other weights.
 
         Raises:
             ValueError: if so.
         """
+        if _IN_MEMORY in self._sources.values():
+            self._refuse("its rows are of a model in memory, and now checkpoints are given")
         known = self._sources.get(str(saved.step))
-        if known is not None and known != _identity(saved):
-            self._refuse(
-                f"its rows of step {saved.step} are of {known}, and now {_identity(saved)} is given"
-            )
+        if known is not None and known != (found := _identity(saved)):
+            self._refuse(f"its rows of step {saved.step} are of {known}, and now {found} is given")
 
     def check_order(self, steps: Iterable[int], last: int, stem: str) -> None:
         """Refuse steps before the last row of a history, which is written in order.
@@ -90,11 +109,22 @@ class Notes:
                 f"added: {', '.join(map(str, early[:10]))}"
             )
 
-    def write(self, states: Mapping[str, Mapping[str, Any]], saved: SavedWeights | None) -> None:
-        """Note the states of the diagnostics, and a checkpoint that was measured."""
+    def write(
+        self,
+        states: Mapping[str, Mapping[str, Any]],
+        measured: SavedWeights | int | None = None,
+    ) -> None:
+        """Note the states of the diagnostics, and what was measured.
+
+        Args:
+            states: the states by stem.
+            measured: a checkpoint, or the step of a model in memory; None if nothing was.
+        """
         self._states = {stem: _plain(state) for stem, state in states.items()}
-        if saved is not None:
-            self._sources[str(saved.step)] = _identity(saved)
+        if isinstance(measured, SavedWeights):
+            self._sources[str(measured.step)] = _identity(measured)
+        elif measured is not None:
+            self._sources[str(measured)] = _IN_MEMORY
         found = {
             "arguments": self._arguments,
             "states": self._states,
@@ -116,12 +146,13 @@ class Notes:
 
 
 def _identity(saved: SavedWeights) -> str:
-    """A file by its name, folder and size, so that a folder may be moved."""
+    """Weights by name, folder, size and contents of their file, so that a folder may be moved."""
     path = saved.path
     if path is None:
-        return "a state_dict"
+        return f"a state_dict, fingerprint {fingerprint(saved.held or {})}"
     size = f", {path.stat().st_size} bytes" if path.is_file() else ""
-    return f"{path.parent.name}/{path.name}{size}"
+    key = f", key {saved.key!r}" if saved.key else ""
+    return f"{path.parent.name}/{path.name}{size}{key}, fingerprint {fingerprint(path)}"
 
 
 def _plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,18 @@ def without_notes(series, out):
     run(series, out)
 
 
+def written_again(series, out):
+    saved(series, [2], lambda step: weights(7))
+    run(series, out)
+
+
+def other_data(series, out):
+    diagnose(NoisyNet(), Counted(), support.tensors(8)[:1], checkpoints=series, out=out)
+
+
 REFUSED = {
+    written_again: "rows of step 2 are of weights/weights_2.pt.*, and now weights/weights_2.pt",
+    other_data: "measured on other data",
     changed_arguments: "measured with .*'n_samples': 6.*'n_samples': 5",
     earlier_steps: "up to step 4, and checkpoints of earlier steps were added: 1",
     another_file: "rows of step 2 are of weights/weights_2.pt.*weights/other_2.pt",
@@ -181,3 +192,28 @@ def test_a_broken_file_in_the_middle_is_named_before_any_work(tmp_path):
     with pytest.raises(ValueError, match=r"weights_1\.pt"):
         run(series, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_of_one_step_are_refused(tmp_path):
+    key, held, memory = (tmp_path / name for name in ("key", "held", "memory"))
+    torch.save({"model": weights(1), "ema": weights(2)}, tmp_path / "both_5.pt")
+    run(tmp_path / "both_5.pt", key, key="model")
+    with pytest.raises(ValueError, match=r"key 'model'.*key 'ema'"):
+        run(tmp_path / "both_5.pt", key, key="ema")
+    run([(1, weights(1))], held)
+    run([(1, weights(1))], held)
+    with pytest.raises(ValueError, match="step 1 are of a state_dict"):
+        run([(1, weights(2))], held)
+    run(None, memory)
+    with pytest.raises(ValueError, match="a model in memory"):
+        run([(0, weights(1))], memory)
+
+
+def test_going_on_does_not_compare_with_the_model_in_memory(tmp_path, recwarn):
+    net = NoisyNet()
+    net.load_state_dict(weights(1))
+    run([(0, weights(0))], tmp_path / "out")
+    found = run([(0, weights(0)), (1, weights(1))], tmp_path / "out", net=lambda: net)
+    assert not [one for one in recwarn if "same weights" in str(one.message)]
+    assert found["residual_norms"].folder == tmp_path / "out"
+    assert run([(0, weights(0))])["residual_norms"].folder is None
