@@ -22,6 +22,7 @@ from lit_credit.diagnosis.result import Diagnosis, Finding
 from lit_credit.inspect.batch_loss import name_of
 from lit_credit.inspect.plain_module import PlainModule
 from lit_credit.runs.foreign_weights import Fitted, copied_equal, fitted
+from lit_credit.runs.weight_files import trained_weights
 from lit_credit.runs.weight_series import SavedWeights
 from lit_credit.trainer.missed_validation import run_missed_validation
 from lit_credit.utils.compiled import named_weights
@@ -30,11 +31,6 @@ from lit_credit.utils.random_state import preserved_rng, set_random_state
 from lit_credit.utils.short_text import choice
 
 __all__ = ["Measuring"]
-
-_AVERAGED = "current_model_state"
-"""Where Lightning's ``WeightAveraging`` saves the weights that are trained."""
-_TRAINED = "trained_weights"
-"""Where a rule saves them if its optimizer evaluates others."""
 
 
 class Measuring:
@@ -189,8 +185,7 @@ class Measuring:
     def _load(self, saved: SavedWeights) -> tuple[dict[str, Any], bool]:
         """Load a checkpoint; return its contents, and whether the module had equal weights."""
         module, contents = self.module, saved.read()
-        contents["state_dict"] = contents.get(_AVERAGED, contents["state_dict"])
-        contents["state_dict"] = {**contents["state_dict"], **contents.get(_TRAINED, {})}
+        contents["state_dict"] = trained_weights(contents)
         if not isinstance(module, PlainModule) and "pytorch-lightning_version" in contents:
             self.trainer.state.fn = TrainerFn.VALIDATING  # the hook must not resume a fit
             try:

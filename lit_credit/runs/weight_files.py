@@ -13,7 +13,7 @@ from lit_credit.utils.paths import is_remote, local_path
 from lit_credit.utils.private_names import EXTRA_STATE
 from lit_credit.utils.short_text import choice
 
-__all__ = ["is_weights_folder", "read_saved", "tensors_of", "what_lies_near"]
+__all__ = ["is_weights_folder", "read_saved", "tensors_of", "trained_weights", "what_lies_near"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _OF_FOLDERS = (
@@ -23,6 +23,10 @@ _OF_FOLDERS = (
     "pytorch_model.bin.index.json",
 )
 """Files of a Hugging Face folder that hold its weights, or list the files that do."""
+_AVERAGED = "current_model_state"
+"""Where Lightning saves the trained weights if a callback averages them."""
+_TRAINED = "trained_weights"
+"""Where a rule saves them if its optimizer evaluates others."""
 _Found = tuple[str, Mapping[str, Any]]
 _DEEPEST = 4
 _SHOWN = 10
@@ -78,6 +82,11 @@ def tensors_of(weights: Any) -> dict[str, Tensor]:
     if not isinstance(weights, Mapping):
         return {}
     return {n: v for n, v in weights.items() if isinstance(n, str) and isinstance(v, Tensor)}
+
+
+def trained_weights(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights that were trained, also if those at ``state_dict`` are others made of them."""
+    return {**found.get(_AVERAGED, found["state_dict"]), **found.get(_TRAINED, {})}
 
 
 def is_weights_folder(path: Path) -> bool:

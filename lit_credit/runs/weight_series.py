@@ -17,13 +17,20 @@ from torch import nn
 
 from lit_credit.runs.foreign_weights import shapes_of
 from lit_credit.runs.saved_steps import epochs_in, step_in, step_of_name
-from lit_credit.runs.weight_files import is_weights_folder, read_saved, tensors_of, what_lies_near
+from lit_credit.runs.weight_files import (
+    is_weights_folder,
+    read_saved,
+    tensors_of,
+    trained_weights,
+    what_lies_near,
+)
 from lit_credit.utils.paths import is_remote, local_path
 from lit_credit.utils.short_text import choice
 
 __all__ = ["SavedWeights", "weight_series"]
 
 _ENDINGS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors"}
+_LONGER = (".pth.tar", ".pt.tar")
 _BESIDE = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "adapter_")
 """Beginnings of the names of other files that Hugging Face and others save beside weights."""
 _MEMBERS = "members"  # checkpoints of an ensemble's members, which are other nets
@@ -215,7 +222,10 @@ def _expanded(path: str | PathLike[str]) -> list[Path]:
     """The files and folders of weights that a path, a pattern or a folder means."""
     text = local_path(path, "checkpoints")
     if not is_remote(text) and not Path(text).exists() and glob.has_magic(text):
-        matches = [Path(match) for match in glob.glob(text, recursive=True)]
+        # Folders that exist are meant as they are written, also with brackets in their names.
+        there = next(folder for folder in Path(text).parents if folder.exists())
+        rest = str(Path(text).relative_to(there))
+        matches = [there / match for match in glob.glob(rest, root_dir=there, recursive=True)]
         found = [w for match in matches for w in (_below(match) if match.is_dir() else [match])]
         found = [w for w in found if not _is_beside(w)]
         if not found:
@@ -248,7 +258,7 @@ def _below(folder: Path) -> list[Path]:
             if not series:
                 found.append(here)
         else:
-            weights = [here / f for f in files if Path(f).suffix in _ENDINGS]
+            weights = [here / f for f in files if Path(f).suffix in _ENDINGS or f.endswith(_LONGER)]
             found += sorted(w for w in weights if not _is_beside(w))
         found += series
         folders[:] = [f for f in folders if here / f not in series]
@@ -257,7 +267,8 @@ def _below(folder: Path) -> list[Path]:
 
 def _is_beside(path: Path) -> bool:
     """Whether a file is none of weights, by its name."""
-    other = path.suffix not in _ENDINGS and path.suffix[1:].isalpha()
+    is_known = path.suffix in _ENDINGS or path.name.endswith(_LONGER)
+    other = not is_known and path.suffix[1:].isalpha()
     return path.is_file() and (other or path.name.startswith(_BESIDE))
 
 
@@ -320,7 +331,7 @@ def _rank(saved: SavedWeights) -> tuple[bool, bool, str]:
 
 
 def _are_equal(one: SavedWeights, other: SavedWeights) -> bool:
-    first, second = (tensors_of(saved.read()["state_dict"]) for saved in (one, other))
+    first, second = (tensors_of(trained_weights(saved.read())) for saved in (one, other))
     return first.keys() == second.keys() and all(
         torch.equal(value.cpu(), second[name].cpu()) for name, value in first.items()
     )

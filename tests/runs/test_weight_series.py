@@ -300,3 +300,19 @@ def test_equal_neighbours_are_noticed(tmp_path):
     ]
     assert found == [False, True, False]
     same(module.state_dict(), states[-1])
+
+
+def test_folders_with_brackets_and_longer_endings(tmp_path):
+    for step in (1, 2):
+        saved(tmp_path / "lr[0.1]" / f"checkpoint-{step}.pth.tar")
+    assert steps(tmp_path / "lr[0.1]") == [1, 2]
+    assert steps(str(tmp_path / "lr[0.1]" / "*.pth.tar")) == [1, 2]
+    assert steps(str(tmp_path / "lr*" / "*-[2].*")) == [2]
+
+
+def test_files_of_averaged_and_of_trained_weights_of_one_step(tmp_path):
+    trained, averaged = net().state_dict(), net().state_dict()
+    entries = {"state_dict": averaged, "current_model_state": trained, "global_step": 4}
+    torch.save(entries, tmp_path / "epoch=0-step=4.ckpt")
+    torch.save({"state_dict": trained, "global_step": 4}, tmp_path / "step=00000004.ckpt")
+    assert steps(tmp_path) == [4]
