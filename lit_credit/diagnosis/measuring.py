@@ -210,6 +210,11 @@ class Measuring:
                 f"{saved.source} has no fixed feedback ({choice(found.feedback)}): the matrices "
                 "stay as this module drew them, and are not those that the run was trained with."
             )
+        if found.kept:
+            rank_zero_info(
+                f"{saved.source} lacks {choice(found.kept)}, as `strict_loading = False` allows: "
+                f"they stay as {type(self.module).__name__} has them."
+            )
         if found.ignored:
             rank_zero_info(
                 f"{saved.source}: not taken, since {type(self.module).__name__} does not need "

@@ -38,11 +38,13 @@ class Fitted:
         tensors: ready for ``load_state_dict(tensors, strict=False)``.
         feedback: fixed feedback matrices of the module that the file lacks.
         ignored: tensors of the file that the module does not need, by their names in the file.
+        kept: tensors that the file lacks, and that a module with ``strict_loading = False`` has.
     """
 
     tensors: dict[str, Tensor]
     feedback: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
 
 
 def load_weights(
@@ -215,14 +217,17 @@ def _taken(
             unexpected.append(raw)
     ignored += [theirs[n] for n in clean_given if not n.startswith(cut)]
     filled = {id(own[name]) for name in tensors if name in own}  # by any name of a shared tensor
-    missing, feedback = [], []
+    missing: list[str] = []
+    feedback: list[str] = []
+    kept: list[str] = []
+    may_lack = bool(filled) and getattr(module, "strict_loading", True) is False
     for clean, name in ours.items():
         if name in tensors or id(own[name]) in filled or not clean.startswith(put):
             continue
         if name.rpartition(".")[0] in loads or (_is_feedback(name) and name not in parameters):
             feedback.append(name)
         elif not _is_derived(name, own[name]) or name in parameters:
-            missing.append(name)
+            (kept if may_lack else missing).append(name)
     shapes = [
         f"{name} {tuple(value.shape)} there, {tuple(own[name].shape)} here"
         for name, value in tensors.items()
@@ -231,7 +236,7 @@ def _taken(
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
     misfits = [f"{len(n)} {kind} ({choice(n, most=_SHOWN)})" for kind, n in kinds if n]
     if not misfits:
-        return Fitted(tensors, feedback, ignored), ""
+        return Fitted(tensors, feedback, ignored, kept), ""
     remedy = "Build the net that they were saved from."
     if (
         not missing

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
 from lit_credit.cli import main
@@ -332,3 +333,23 @@ def test_code_in_a_file_is_named(tmp_path):
     torch.save({"model": mlp().state_dict(), "of": argparse.Namespace(a=1)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"holds argparse\.Namespace, and reading that can run"):
         load_weights(mlp(), tmp_path / "a.pt")
+
+
+class Adapted(LightningModule):
+    """Saves its head alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.back, self.head = nn.Linear(2, 2), nn.Linear(2, 1)
+
+
+def test_a_module_that_loads_not_strictly_keeps_what_a_file_lacks():
+    module = Adapted()
+    head = {f"head.{name}": value for name, value in nn.Linear(2, 1).state_dict().items()}
+    with pytest.raises(ValueError, match=r"2 missing \(back"):
+        fitted(module, {"state_dict": head}, "file")
+    module.strict_loading = False
+    found = fitted(module, {"state_dict": head}, "file")
+    assert (list(found.tensors), found.kept) == (list(head), ["back.weight", "back.bias"])
+    with pytest.raises(ValueError, match="4 missing"):
+        fitted(module, {"state_dict": {"other": head["head.weight"]}}, "file")
