@@ -16,6 +16,7 @@ _WORD = r"(?:steps?|iter(?:ation)?s?|iter_num|updates?)"
 _COUNTED = re.compile(
     rf"{_WORD}[=_\- ]?(\d+)([km]?)(?![\da-z])|(?<!\d)(\d+)([km]?)_?{_WORD}(?![a-z]|[=_\- ]?\d)"
 )
+_EPOCH = re.compile(r"(?<![a-z])(?:epochs?|ep)[=_\- ]?(\d+)()(?![\da-z])")
 _NUMBER = re.compile(r"(?<!\d)(?<!\d\.)(\d+)(k?)(?![\da-z]|\.\d)")
 _UNITS = {"": 1, "k": 1000, "m": 1_000_000}
 _HASH = re.compile(r"[0-9a-f]{40}")
@@ -39,7 +40,8 @@ def step_in(found: Mapping[str, Any]) -> int | None:
 def step_of_name(path: Path) -> int | None:
     """Number of optimizer steps that a name tells; None if it does not.
 
-    A number after ``step`` or ``iter`` counts first, then the last whole number: ``ckpt_200.pt``,
+    A number after ``step`` or ``iter`` counts first, then one after ``epoch``, then the last whole
+    number: ``ckpt_200.pt``, ``epoch5_acc97.pt`` (5),
     ``epoch=3-step=1200-v1.ckpt`` (1200), ``step10k.bin`` (10000). A name that tells an epoch only,
     as ``epoch=3.ckpt``, gives this number: it orders a series, but does not count steps. The
     name of the folder counts for ``model.safetensors`` and ``pytorch_model.bin``, and for folders
@@ -81,7 +83,9 @@ def epochs_in(found: Mapping[str, Any]) -> int | None:
 def _number(name: str) -> int | None:
     """The steps that a text tells: after or before a word for them, else the last whole number."""
     name = re.sub(r"-v\d+$", "", name.lower())  # Lightning's, for a second file of one name
-    found = [] if _HASH.fullmatch(name) else _COUNTED.findall(name) or _NUMBER.findall(name)
+    # After an epoch there may be an accuracy.
+    ways = () if _HASH.fullmatch(name) else (_COUNTED, _EPOCH, _NUMBER)
+    found = next(filter(None, (way.findall(name) for way in ways)), [])
     if not found:
         return None
     number, unit = "".join(found[-1][::2]), "".join(found[-1][1::2])

@@ -316,3 +316,9 @@ def test_files_of_averaged_and_of_trained_weights_of_one_step(tmp_path):
     torch.save(entries, tmp_path / "epoch=0-step=4.ckpt")
     torch.save({"state_dict": trained, "global_step": 4}, tmp_path / "step=00000004.ckpt")
     assert steps(tmp_path) == [4]
+
+
+def test_an_accuracy_after_an_epoch_is_not_a_step():
+    names = ("epoch5_acc97.pt", "epoch=10-acc=93.ckpt", "ckpt_ep3_top1.pth", "epoch3_step=40.pt")
+    assert [step_of_name(Path(name)) for name in names] == [5, 10, 3, 40]
+    assert step_of_name(Path("checkpoint_3_1500.pt")) == 1500
