@@ -145,4 +145,9 @@ def _folder(out: str | Path | None, stack: ExitStack) -> Path:
 def _point_of_training(module: LightningModule) -> tuple[int, int]:
     """Optimizer steps and completed epochs of the Trainer that the module is attached to."""
     trainer = trainer_of(module)
-    return (0, 0) if trainer is None else (trainer.global_step, trainer.current_epoch)
+    if trainer is None:
+        return 0, 0
+    # `current_epoch` lags behind in the hooks of an epoch's end.
+    epochs = trainer.fit_loop.epoch_progress.current
+    is_at_end = epochs.started > epochs.processed and trainer.is_last_batch
+    return trainer.global_step, epochs.processed + int(is_at_end)

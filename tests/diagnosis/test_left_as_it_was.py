@@ -152,3 +152,24 @@ def test_setup_that_builds_again_keeps_the_weights():
     found = diagnose(module, ResidualNorms(units=["layer"]), torch.tensor([[3.0, 4.0]]))
     assert found["residual_norms"].values["residual/norm/L01"] == 5.0
     assert module.layer is layer
+
+
+class Diagnosing(Callback):
+    """Measures at the ends of epochs and of the training."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        found = diagnose(pl_module, ResidualNorms(units=UNITS), support.val_loader())
+        self.seen += [(row["step"], row["epoch"]) for row in found["residual_norms"].rows]
+
+    on_train_end = on_train_epoch_end
+
+
+def test_epochs_completed_in_the_hooks_of_a_fit():
+    callback = Diagnosing()
+    trainer = support.quiet_trainer(max_epochs=2, logger=False, callbacks=[callback])
+    trainer.fit(Validated(), support.val_loader())
+    steps = trainer.global_step
+    assert callback.seen == [(steps // 2, 1), (steps, 2), (steps, 2)]
