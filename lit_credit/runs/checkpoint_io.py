@@ -199,8 +199,8 @@ def _unreadable(path: str | Path, error: Exception) -> str:
     if code is not None:
         return (
             f"{path}{size} is no checkpoint of tensors and plain data: it holds {code[1]}, and "
-            "reading that can run code. Nothing was read. If you trust the file, give "
-            "`weights_only=False`, or save its `state_dict` alone in another file."
+            "reading that can run code. Nothing was read. If you trust the file, save its "
+            "`state_dict` alone in another file; Lightning's functions take `weights_only=False`."
         )
     text = str(error).rpartition("WeightsUnpickler error:")[2]  # the part before is for developers
     reason = " ".join(text.strip().split("\n", 1)[0].split())[:120] or type(error).__name__
