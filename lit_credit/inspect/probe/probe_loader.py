@@ -187,6 +187,12 @@ def _training_loader(trainer: Trainer) -> Any:
     combined = combined_loader(trainer.fit_loop)
     given = trainer.train_dataloader
     loader = combined if isinstance(given, dict | list | tuple) else given
+    if loader is None:
+        raise MisconfigurationException(
+            "there are no data to take a probe from: no validation data, and no training data or "
+            "`limit_train_batches=0`. Give the Trainer validation data, or leave the diagnostics "
+            "out."
+        )
     for part in _parts(loader):
         if _is_stream(part) or isinstance(part, Iterator):
             kind = type(part.dataset if _is_stream(part) else part).__name__

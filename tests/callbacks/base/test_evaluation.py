@@ -285,3 +285,15 @@ def test_the_shipped_check_validates(tmp_path):
 
     with pytest.raises(AssertionError, match=r"net\.net\.last\.bias"):
         check_diagnostic(Leaking, kinds=["automatic"], states=[])
+
+
+def test_without_any_data_the_error_says_so(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"no data .*`limit_train_batches=0`"):
+        fit(
+            tmp_path,
+            support.rule(FA),
+            ResidualNorms(),
+            loaders=(support.train_loader(), None),
+            limit_train_batches=0,
+            max_epochs=1,
+        )
