@@ -54,7 +54,7 @@ OTHERS = {
     "Lightning": {
         *("ckpt_path", "datamodule", "dirpath", "experiment", "lightning_module", "log_dict"),
         *("log_dir", "loggers", "lr_scheduler_configs", "monitor", "optimizers", "scaler"),
-        *("should_stop", "strict", "trainer"),
+        *("should_stop", "strict", "strict_loading", "trainer"),
     },
     "jsonargparse": {"init_args", "subcommand_parser"},
     "Hugging Face": {
