@@ -91,14 +91,13 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("rule", [BP, DFA])
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_of_every_setting_of_a_run(setting, rule, tmp_path):
+def test_of_every_setting_of_a_run(setting, tmp_path):
     def diagnostics(**kwargs):
         return [make(kind, **kwargs) for kind in KINDS_OF_VALUES]
 
     def module():
-        return support.rule(rule, **setting.get("module", {}))
+        return support.rule(DFA, **setting.get("module", {}))
 
     options = setting.get("diagnostic", {})
     schedule = {} if "every_n_epochs" in options else {"every_n_steps": 3}
