@@ -115,7 +115,14 @@ class DiagnoseCLI(LitCreditCLI):
     def diagnose(self, **arguments: Any) -> None:
         """Measure, print what was found, and write the configuration beside it."""
         trainer: Any = self.trainer
-        found = trainer.diagnose(**arguments)
+        try:
+            found = trainer.diagnose(**arguments)
+        except (ValueError, FileNotFoundError) as error:
+            if "`checkpoints`" not in str(error):
+                raise
+            # The name of the argument in Python.
+            text = str(error).replace("`checkpoints`", "`--ckpt_path`")
+            raise ValueError(text) from error
         config = self.config[self.subcommand]
         text = yaml.safe_dump(self.config_dump, sort_keys=False)
         write_files(Path(config.out), {"config.yaml": text.encode()})

@@ -138,7 +138,11 @@ def file_for_out(run, tmp_path):
 
 REFUSED = {
     "no diagnostics": (no_diagnostics, "has no diagnostic to measure", 1),
-    "an empty pattern": (of("--ckpt_path", "nowhere/*.ckpt"), "matches no weights", 1),
+    "an empty pattern": (
+        of("--ckpt_path", "no/*.ckpt"),
+        "`--ckpt_path` is 'no/*.ckpt', a pattern",
+        1,
+    ),
     "a file for --out": (file_for_out, "Give another `--out`", 1),
     "an unknown name": (of("--trainer.callbacks+", "ResidualNorm"), "ResidualNorm", 2),
 }
