@@ -233,20 +233,32 @@ def _taken(
         for name, value in tensors.items()
         if name in own and not _fits(value, own[name]) and name.rpartition(".")[0] not in loads
     ]
+    if missing or unexpected or shapes:
+        only_unexpected = not (missing or shapes)
+        remedy = _remedy(unexpected, only_unexpected, clean_given, clean_own)
+        return Fitted({}), f"{_listed(missing, unexpected, shapes)}. {remedy}"
+    return Fitted(tensors, feedback, ignored, kept), ""
+
+
+def _listed(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
+    """The tensors that do not fit, ten of each kind at most."""
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    misfits = [f"{len(n)} {kind} ({choice(n, most=_SHOWN)})" for kind, n in kinds if n]
-    if not misfits:
-        return Fitted(tensors, feedback, ignored, kept), ""
-    remedy = "Build the net that they were saved from."
-    if (
-        not missing
-        and not shapes
-        and all("feedback" in n.split(".")[-2:][0] or _is_feedback(n) for n in unexpected)
+    return ", ".join(f"{len(n)} {kind} ({choice(n, most=_SHOWN)})" for kind, n in kinds if n)
+
+
+def _remedy(
+    unexpected: list[str],
+    only_unexpected: bool,
+    given: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+) -> str:
+    """What to do about tensors that do not fit."""
+    if only_unexpected and all(
+        "feedback" in name.split(".")[-2:][0] or _is_feedback(name) for name in unexpected
     ):
-        remedy = "They are feedback: build the net under the rule that it was trained with."
-    elif unexpected:
-        remedy = renaming(clean_given, clean_own) or remedy
-    return Fitted({}), f"{', '.join(misfits)}. {remedy}"
+        return "They are feedback: build the net under the rule that it was trained with."
+    found = renaming(given, own) if unexpected else ""
+    return found or "Build the net that they were saved from."
 
 
 def _prefixes(
