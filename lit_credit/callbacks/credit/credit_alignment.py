@@ -187,6 +187,7 @@ class CreditAlignment(ProbeDiagnostic):
                 ylabel="mean cosine over the probe",
                 title="Credit against the exact gradient",
                 log=False,
+                span=0.02,  # exact credit is a flat line, whose rounding is not shown
             )
         prefix = f"{section}/update/"
         last = {
