@@ -9,6 +9,7 @@ from lit_credit.feedback.credits import rms_normalized
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Sign
+from lit_credit.feedback.learned import feedback_parameters, learn_feedback
 from lit_credit.feedback.matrices import FeedbackPair, feedback_layers, redraw_feedback
 from lit_credit.feedback.units import local_units
 from lit_credit.former_names import former_names
@@ -28,6 +29,8 @@ __all__ = [
     "draw_feedback",
     "exact_backward",
     "feedback_layers",
+    "feedback_parameters",
+    "learn_feedback",
     "local_units",
     "redraw_feedback",
     "rms_normalized",

@@ -1,16 +1,19 @@
 """Sending credit into the graph: from the gradient of one tensor to the outputs of all units."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 
-from lit_credit.feedback.credits import Credits, Factors, Feedback
+from lit_credit.feedback.credits import Credits, Factors, Feedback, rows_of
 from lit_credit.feedback.units import UnitGraphs
 
-__all__ = ["ENTRIES", "Broadcast"]
+__all__ = ["ENTRIES", "Broadcast", "Learning"]
+
+Learning = Callable[[Tensor, Mapping[str, Tensor]], Sequence[Tensor | None]]
+"""Computes gradients of feedback parameters from the error and the outputs of the units."""
 
 
 class Broadcast:
@@ -22,6 +25,11 @@ class Broadcast:
     Args:
         feedback: called with the error, the shapes of the units' outputs, and the gradient of the
             loss itself: 1, or the factor by which a GradScaler multiplies all gradients.
+        penalty: weight of the mean over rows of ``|f_l|^2``, which every unit's output f_l adds to
+            the scalar that is differentiated.
+        parameters: feedback matrices that learn.
+        learn: called with the error and the units' outputs; returns a gradient for each of
+            ``parameters``, or None. Left out where the last unit's gradient is the error.
 
     Example:
         >>> f, output = (torch.ones(1, n, requires_grad=True) for n in (2, 1))
@@ -32,8 +40,18 @@ class Broadcast:
         (tensor([[6., 8.]]), tensor([[2.]]))
     """
 
-    def __init__(self, feedback: Feedback) -> None:
+    def __init__(
+        self,
+        feedback: Feedback,
+        penalty: float = 0.0,
+        parameters: Sequence[nn.Parameter] = (),
+        learn: Learning | None = None,
+    ) -> None:
         self.feedback = feedback
+        self.penalty = penalty
+        self.parameters = list(parameters)
+        self.learn = learn
+        self.outputs: dict[str, Tensor] = {}
         self.scale: Tensor | float = 1.0
         self.shapes: dict[str, Size] = {}
         self._credits: Credits | None = None
@@ -64,7 +82,9 @@ class Broadcast:
             for name, output in graphs.outputs.items()
             if output.requires_grad
         ]
-        passed: Tensor = _Broadcast.apply(self, value, *receivers)
+        if self.learn is not None:
+            self.outputs = {name: output.detach() for name, output in graphs.outputs.items()}
+        passed: Tensor = _Broadcast.apply(self, value, *self.parameters, *receivers)
         return passed
 
     def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
@@ -98,6 +118,10 @@ class Broadcast:
         """Pass the error to ``feedback``; units ask for their credits later."""
         self._credits = self.feedback(error, self.shapes, self.scale)
 
+    def learned(self, error: Tensor) -> Sequence[Tensor | None]:
+        """The gradients of the feedback parameters."""
+        return [] if self.learn is None else self.learn(error, self.outputs)
+
     @property
     def credits(self) -> Credits:
         """The credits of the current backward pass."""
@@ -106,29 +130,38 @@ class Broadcast:
         return self._credits
 
     def _receiver(self, name: str, graphs: UnitGraphs) -> Tensor:
-        if name in graphs.linear:
+        if name in graphs.linear and not self.penalty:
             x, layer = graphs.linear[name]
             token: Tensor = _Linear.apply(self, name, x, layer.weight, layer.bias)
             return token
         output = graphs.outputs[name]
-        _on_gradient(output, lambda zeros: self.credits.dense(name).to(zeros.dtype))
+        kept = output.detach() if self.penalty else None
+        _on_gradient(output, partial(self._entering, name, kept))
         return output
+
+    def _entering(self, name: str, output: Tensor | None, zeros: Tensor) -> Tensor:
+        """The gradient that enters at the end of a unit, whose output is given for a penalty."""
+        credit = self.credits.dense(name).to(zeros.dtype)
+        if output is not None:
+            credit = credit + output * (self.scale * (2 * self.penalty / rows_of(output.shape)))
+        return credit
 
 
 class _Broadcast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, broadcast: Broadcast, value: Tensor, *receivers: Tensor) -> Tensor:
+    def forward(ctx: Any, broadcast: Broadcast, value: Tensor, *given: Tensor) -> Tensor:
         ctx.broadcast = broadcast
-        ctx.shapes = [receiver.shape for receiver in receivers]
+        ctx.shapes = [receiver.shape for receiver in given[len(broadcast.parameters) :]]
         return value
 
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         ctx.broadcast.send(error)
+        learned = ctx.broadcast.learned(error)
         # These zeros take no memory. Each unit replaces them by its credit when its own backward
         # begins: all credits at once would cost as much memory as the activations of an MLP.
         zero = error.new_zeros(())
-        return None, error, *(zero.expand(shape) for shape in ctx.shapes)
+        return None, error, *learned, *(zero.expand(shape) for shape in ctx.shapes)
 
 
 class _Link(torch.autograd.Function):

@@ -16,6 +16,7 @@ __all__ = [
     "in_shape",
     "normalized_credits",
     "rms_normalized",
+    "rows_of",
 ]
 
 
@@ -141,6 +142,16 @@ def in_shape(credit: Tensor, shape: Size) -> Tensor:
     if channel_dim(shape) == 1:
         return credit[(...,) + (None,) * (len(shape) - 2)].expand(shape)
     return credit[:, None].expand(shape)
+
+
+def rows_of(shape: Size) -> int:
+    """How many rows a mean loss averages over: samples, or positions in (N, T, d).
+
+    Example:
+        >>> rows_of(torch.Size([8, 5, 32])), rows_of(torch.Size([8, 16, 4, 4]))
+        (40, 8)
+    """
+    return shape[0] if len(shape) > 3 else shape[:-1].numel()
 
 
 def channel_dim(shape: Size) -> int:

@@ -1,9 +1,10 @@
 """Linear maps and convolutions whose backward sends the error through a feedback matrix.
 
 Forward and backward run once each, as in backpropagation. Given the error that arrives, the
-gradients of weight and bias are the true ones. Gradients of gradients (``create_graph=True``) and
-``torch.func`` transforms are refused with an error; they work inside
-``with lit_credit.feedback.exact_backward(net)``.
+gradients of weight and bias are the true ones. A feedback that requires a gradient gets the
+gradient of its weight, that of ``<B, stopgrad(dL/dW)>``: the rule of Kolen and Pollack. Gradients
+of gradients (``create_graph=True``) and ``torch.func`` transforms are refused with an error; they
+work inside ``with lit_credit.feedback.exact_backward(net)``.
 """
 
 from collections.abc import Sequence
@@ -125,17 +126,18 @@ class _Linear(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_order()
         x, feedback, signs = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        needs_x, needs_weight, needs_bias, needs_feedback, _ = ctx.needs_input_grad
         grad_x = grad_weight = grad_bias = None
         if needs_x:
             grad_x = grad.matmul(effective_feedback(feedback, signs).to(grad.dtype))
         if grad.dim() != 2:
             grad, x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        if needs_weight:
+        if needs_weight or needs_feedback:
             grad_weight = grad.t().mm(x)
         if needs_bias:
             grad_bias = grad.sum(0)
-        return grad_x, grad_weight, grad_bias, None, None
+        # A learned feedback gets the gradient of the weight (Kolen-Pollack).
+        return grad_x, grad_weight, grad_bias, grad_weight if needs_feedback else None, None
 
 
 class _Convolution(Function):
@@ -163,10 +165,12 @@ class _Convolution(Function):
         # dL/dx depends on the weight but not on x, dL/dW on x but not on the weight: one call with
         # B as the weight gives both.
         weight = effective_feedback(feedback, signs).to(grad.dtype)
+        needs_x, needs_weight, needs_bias, needs_feedback, *_ = ctx.needs_input_grad
+        needs = [needs_x, needs_weight or needs_feedback, needs_bias]
         grads = torch.ops.aten.convolution_backward(
-            grad, x, weight, [weight.shape[0]], *ctx.geometry, list(ctx.needs_input_grad[:3])
+            grad, x, weight, [weight.shape[0]], *ctx.geometry, needs
         )
-        return (*grads, None, None, None, None, None, None)
+        return (*grads, grads[1] if needs_feedback else None, None, None, None, None, None)
 
 
 def is_feedback(node: Any) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lit_credit.feedback.learned import feedback_parameters
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.headlines import Look
 from lit_credit.inspect.capture import Point, capture
@@ -24,6 +25,7 @@ from lit_credit.rules.evaluation.evaluated import EvaluatedRule
 from lit_credit.rules.evaluation.monitors import check_monitor
 from lit_credit.rules.first_batch import check_loss, explaining
 from lit_credit.rules.optimization import (
+    check_group_options,
     check_numbers,
     check_options,
     clip_gradients,
@@ -32,6 +34,7 @@ from lit_credit.rules.optimization import (
     parameter_groups,
     skip_device_search,
     step_scheduler,
+    with_group_options,
 )
 from lit_credit.rules.schedule_checks import try_scheduler
 from lit_credit.runs.checkpoint_io import save_atomically
@@ -65,7 +68,8 @@ class CreditRule(EvaluatedRule):
     Args:
         net: any module. The nets of lit_credit name their units themselves.
         task: what a batch means.
-        optimizer: makes the optimizer from parameter groups ("units", "readout", "other").
+        optimizer: makes the optimizer from parameter groups: "units", "readout", "other", and under
+            some rules "feedback" (matrices that learn) and "heads" (auxiliary modules).
         lr_scheduler: makes the scheduler; None keeps the learning rate.
         lr_interval: step the scheduler per epoch or per step.
         clip_norm: largest gradient norm of all parameters together; in an ensemble, of the
@@ -83,6 +87,10 @@ class CreditRule(EvaluatedRule):
             gradient; None takes ``net.readout``.
         updates_per_step: updates k per training step. The datamodules of lit_credit return k
             batches of ``batch_size`` rows each. The rows of any other batch are split into k parts.
+        group_options: options of the optimizer for some parameters, by the name of a group, by
+            ``biases``, or by a pattern of parameter names (``blocks.*.weight``); for example
+            ``{biases: {lr: 0.01, weight_decay: 0.0}, feedback: {lr: 0.1}}``. Biases and parameters
+            of a pattern become a group of that name.
 
     Raises:
         ValueError: if a pattern matches no submodule, or one is matched twice, or a number is out
@@ -110,6 +118,8 @@ class CreditRule(EvaluatedRule):
         units: list[str] | None = None,
         readout: list[str] | None = None,
         updates_per_step: int = 1,
+        *,
+        group_options: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(net, task)
         save_plain_hyperparameters(self)
@@ -124,6 +134,7 @@ class CreditRule(EvaluatedRule):
         check_range(above=0, finite=False, clip_norm=clip_norm)
         self.clip_norm = clip_norm
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
+        self.group_options = group_options or {}
 
     # Methods that a rule defines, and names that diagnostics read
 
@@ -149,6 +160,10 @@ class CreditRule(EvaluatedRule):
         Matrices that are drawn at their first use are missing until then.
         """
         return None
+
+    def extra_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters with a group of the optimizer of their own: ``feedback``, if any learns."""
+        return {"feedback": list(feedback_parameters(self).values())}
 
     @property
     def credit_units(self) -> list[str]:
@@ -226,10 +241,13 @@ class CreditRule(EvaluatedRule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer with named parameter groups, and the scheduler."""
-        groups = parameter_groups(self.net, self.units, self.readout)
+        groups = parameter_groups(self.net, self.units, self.readout, self.extra_parameters())
         if not groups:
             raise ValueError("every parameter of `net` is frozen; leave at least one trainable.")
+        names = {parameter: name for name, parameter in self.net.named_parameters()}
+        groups = with_group_options(groups, self.group_options, names)
         optimizer = made("optimizer", self.make_optimizer, groups)
+        check_group_options(self.group_options, optimizer)
         check_numbers("optimizer", optimizer)
         described = describe_groups(optimizer.param_groups)
         if self.make_scheduler is None:

@@ -1,7 +1,7 @@
 """Feedback alignment from block to block."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -64,6 +64,8 @@ class BlockFA(LocalRule):
         normalize_credit: bool = False,
         stray: Literal["error", "freeze", "train"] = "error",
         recompute: bool = False,
+        scale_penalty: float = 0.0,
+        group_options: dict[str, dict[str, Any]] | None = None,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
@@ -84,6 +86,8 @@ class BlockFA(LocalRule):
             normalize_credit=normalize_credit,
             stray=stray,
             recompute=recompute,
+            scale_penalty=scale_penalty,
+            group_options=group_options,
         )
         seed = run_seed() if feedback_seed is None else feedback_seed
         self.feedback = BlockFeedback(self.units, feedback, feedback_scale, seed)
@@ -98,7 +102,9 @@ class BlockFA(LocalRule):
         """Whether the credit of the last unit is the exact gradient, not a random one."""
         return self.top_feedback is None
 
-    def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
+    def send(
+        self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float, batch: Any
+    ) -> Credits:
         """The credits ``a_l = B_l a_{l+1}``, computed from the last unit to the first."""
         if self.top_feedback is not None and shapes:
             last = self.units[-1]

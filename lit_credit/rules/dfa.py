@@ -1,7 +1,7 @@
 """Direct feedback alignment."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -67,6 +67,8 @@ class DFA(LocalRule):
         normalize_credit: bool = False,
         stray: Literal["error", "freeze", "train"] = "error",
         recompute: bool = False,
+        scale_penalty: float = 0.0,
+        group_options: dict[str, dict[str, Any]] | None = None,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
@@ -88,6 +90,8 @@ class DFA(LocalRule):
             normalize_credit=normalize_credit,
             stray=stray,
             recompute=recompute,
+            scale_penalty=scale_penalty,
+            group_options=group_options,
         )
         if isinstance(shared_feedback, dict):
             known = unit_aliases(self.units)
@@ -104,7 +108,9 @@ class DFA(LocalRule):
             error=error,
         )
 
-    def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
+    def send(
+        self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float, batch: Any
+    ) -> Credits:
         """``e B_l^T`` in the shapes of the units' outputs."""
         credits: Credits = self.feedback(error, shapes, scale)
         return credits

@@ -68,6 +68,7 @@ class FA(CreditRule):
         readout: list[str] | None = None,
         updates_per_step: int = 1,
         *,
+        group_options: dict[str, dict[str, Any]] | None = None,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
@@ -87,6 +88,7 @@ class FA(CreditRule):
             units=units,
             readout=readout,
             updates_per_step=updates_per_step,
+            group_options=group_options,
         )
         self.feedback_seed = run_seed() if feedback_seed is None else feedback_seed
         self.redraw = redraw

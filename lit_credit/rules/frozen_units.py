@@ -1,6 +1,6 @@
 """Backpropagation with some units frozen at their initial values."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -52,6 +52,7 @@ class FrozenUnits(CreditRule):
         readout: list[str] | None = None,
         updates_per_step: int = 1,
         *,
+        group_options: dict[str, dict[str, Any]] | None = None,
         frozen: list[str] | None = None,
     ) -> None:
         super().__init__(
@@ -65,6 +66,7 @@ class FrozenUnits(CreditRule):
             units=units,
             readout=readout,
             updates_per_step=updates_per_step,
+            group_options=group_options,
         )
         names = submodule_names(self.net)
         self.frozen = self.units if frozen is None else expand_units(frozen, names, "frozen")

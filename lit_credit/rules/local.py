@@ -1,8 +1,11 @@
 """The base class of rules under which no gradient passes between units."""
 
+import inspect
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial, wraps
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +16,7 @@ from torch import Size, Tensor, nn
 from lit_credit.feedback.activations import ActivationWatch, ends_bare, followed_by_activation
 from lit_credit.feedback.broadcast import Broadcast
 from lit_credit.feedback.credits import Credits, normalized_credits
+from lit_credit.feedback.learned import feedback_parameters
 from lit_credit.feedback.unit_checks import (
     check_coverage,
     check_cut,
@@ -21,11 +25,15 @@ from lit_credit.feedback.unit_checks import (
     stray_parameters,
 )
 from lit_credit.feedback.units import UnitGraphs, local_units
+from lit_credit.inspect.probe.training_batch import training_batch
+from lit_credit.inspect.state.guard import held
 from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.rules.base import CreditRule
 from lit_credit.tasks import Task
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
+from lit_credit.utils.random_state import preserved_rng
+from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
 __all__ = ["LocalRule"]
@@ -61,6 +69,10 @@ class LocalRule(CreditRule):
             ends at an input, from the credit of that unit.
         recompute: keep only the inputs of each submodule of a unit and run the submodule again in
             the backward pass: less memory for one more forward pass.
+        scale_penalty: weight of a penalty that keeps the outputs of the units small: every unit l
+            adds ``scale_penalty * mean |f_l|^2`` to the scalar that is differentiated, f_l its
+            output; the mean is over samples, or positions of a sequence. In a residual net f_l is
+            what a block adds to the stream. Credit as diagnostics show it is without the penalty.
 
     Raises:
         ValueError: if there are no units; if units or readout overlap; if a trainable parameter is
@@ -89,7 +101,10 @@ class LocalRule(CreditRule):
         normalize_credit: bool = False,
         stray: Literal["error", "freeze", "train"] = "error",
         recompute: bool = False,
+        scale_penalty: float = 0.0,
+        group_options: dict[str, dict[str, Any]] | None = None,
     ) -> None:
+        check_range(0, scale_penalty=scale_penalty)
         super().__init__(
             net=net,
             task=task,
@@ -101,16 +116,24 @@ class LocalRule(CreditRule):
             units=units,
             readout=readout,
             updates_per_step=updates_per_step,
+            group_options=group_options,
         )
+        self.scale_penalty = scale_penalty
         self.normalize_credit = normalize_credit
         self.stray = stray
         self.recompute = recompute
+        self.is_built = False
         self._ran: set[str] = set()  # units that ran in any pass
         self._watched: set[str] = set()  # units checked for activations behind them
         self._trained: set[str] = set()  # units that ran in training
         self._check_units()
         if recompute:
             check_recompute(self.net, self.units)
+        if recompute and scale_penalty:
+            raise ValueError(
+                f"`scale_penalty` is {scale_penalty}, which needs the units' outputs, but with "
+                "`recompute` they are not kept. Set one of the two to 0 or false."
+            )
         self._warn_of_bare_ends()
 
     def configure_callbacks(self) -> list[Any]:
@@ -118,13 +141,59 @@ class LocalRule(CreditRule):
         self._check_uncompiled(self)
         return super().configure_callbacks()
 
-    @abstractmethod
-    def send(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
-        """The units' credits from the error; see :data:`lit_credit.feedback.credits.Feedback`.
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls).get("send")
+        if own is not None:
+            cls.send = _with_batch(own, cls.__name__)  # type: ignore[method-assign]
 
-        The error is the gradient at the net's output or, with :attr:`error_at_unit`, at the output
-        of the last unit that ran. ``normalize_credit`` is applied to the returned credits.
+    # Methods that a local rule defines
+
+    @abstractmethod
+    def send(
+        self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float, batch: Any
+    ) -> Credits:
+        """The units' credits.
+
+        ``normalize_credit`` and ``scale_penalty`` are applied to the returned credits.
+
+        Args:
+            error: the gradient of the loss at the net's output or, with :attr:`error_at_unit`, at
+                the output of the last unit that ran; (N, ..., C).
+            shapes: shape of the output of each unit that ran, by the name of the unit.
+            scale: factor on the loss, such as that of a GradScaler; ``error`` includes it. A credit
+                that is not linear in the error must be multiplied by it.
+            batch: the batch; ``self.task.target(batch)`` is its target.
         """
+
+    def build(self, outputs: Mapping[str, Tensor], output: Tensor) -> None:
+        """Make the parameters whose shapes depend on the units' outputs; by default none.
+
+        Called before the optimizer is made, if :attr:`builds` is set.
+
+        Args:
+            outputs: output of each unit on a few samples, by the name of the unit.
+            output: the net's output on them.
+        """
+
+    @property
+    def builds(self) -> bool:
+        """Whether :meth:`build` makes parameters, so that a batch must run before the training."""
+        return False
+
+    def feedback_gradients(
+        self, error: Tensor, outputs: Mapping[str, Tensor], batch: Any
+    ) -> Mapping[nn.Parameter, Tensor]:
+        """Gradients of the feedback matrices that learn, from a backward pass; by default none.
+
+        Args:
+            error: as in :meth:`send`.
+            outputs: the units' outputs, detached.
+            batch: the batch.
+        """
+        return {}
+
+    # Units and credit
 
     @property
     def error_at_unit(self) -> bool:
@@ -143,7 +212,7 @@ class LocalRule(CreditRule):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, twice: with the units cut apart, its gradient is the rule's update."""
-        broadcast = Broadcast(self._deliver)
+        broadcast = self._broadcast(batch)
         known = set(self._ran)
         loss, graphs = self.run_units(batch, broadcast)
         if self.training:
@@ -152,8 +221,7 @@ class LocalRule(CreditRule):
         if learns and not known >= graphs.outputs.keys() and isinstance(loss, Tensor):
             last = list(graphs.outputs)[-1]
             check_sent(loss, f"unit {last!r}" if self.error_at_unit else "the net's output")
-        if self.normalize_credit:
-            broadcast.watch(loss)
+        broadcast.watch(loss)
         return loss, loss
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
@@ -164,7 +232,7 @@ class LocalRule(CreditRule):
         if not shapes:
             return {}
         (error,) = torch.autograd.grad(loss, cut.leaf)
-        credits = self._deliver(error, shapes, 1.0)
+        credits = self._deliver(error, shapes, 1.0, batch)
         return {with_prefix(name, "net."): credits.dense(name) for name in shapes}
 
     def run_units(self, batch: Any, error: "Broadcast | _Cut") -> tuple[Tensor, UnitGraphs]:
@@ -224,8 +292,52 @@ class LocalRule(CreditRule):
                 f"{choice(ran)}."
             )
 
-    def _deliver(self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float) -> Credits:
-        credits = self.send(error, shapes, scale)
+    def setup(self, stage: str) -> None:
+        """Run one batch before a training whose parameters depend on the units' outputs."""
+        super().setup(stage)
+        if stage == "fit" and self.builds and not self.is_built:
+            self.prepare(training_batch(self.trainer, self))
+
+    def prepare(self, batch: Any) -> None:
+        """Make the parameters whose shapes depend on the units' outputs, from one batch.
+
+        A Trainer's ``fit`` does this by itself; call it where the rule is trained without one. The
+        batch runs in eval mode, without gradients, and leaves nothing behind.
+
+        Raises:
+            ValueError: if a unit does not run on the batch.
+        """
+        with held(self), preserved_rng(), torch.no_grad():
+            self.eval()
+            cut = _Cut()
+            _, graphs = self.run_units(batch, cut)
+        idle = [name for name in self.units if name not in graphs.outputs]
+        if idle:
+            raise ValueError(
+                f"units {choice(idle)} do not run on the first batch in eval mode, so the shapes "
+                "of their outputs are not known. Take them out of `units`."
+            )
+        self.build({n: v.detach() for n, v in graphs.outputs.items()}, cut.leaf.detach())
+        self.is_built = True
+
+    def _broadcast(self, batch: Any) -> Broadcast:
+        learned = list(feedback_parameters(self).values())
+
+        def learn(error: Tensor, outputs: Mapping[str, Tensor]) -> list[Tensor | None]:
+            found = self.feedback_gradients(error, outputs, batch)
+            return [found.get(parameter) for parameter in learned]
+
+        return Broadcast(
+            partial(self._deliver, batch=batch),
+            self.scale_penalty,
+            learned,
+            learn if learned else None,
+        )
+
+    def _deliver(
+        self, error: Tensor, shapes: Mapping[str, Size], scale: Tensor | float, batch: Any
+    ) -> Credits:
+        credits = self.send(error, shapes, scale, batch)
         return normalized_credits(credits, shapes, scale) if self.normalize_credit else credits
 
     def _warn_of_bare_ends(self) -> None:
@@ -295,6 +407,28 @@ class _Cut:
 
     def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
         return self(value, graphs).clone()  # the next operation may work in place
+
+
+def _with_batch(send: Any, owner: str) -> Any:
+    """A ``send`` of before, without ``batch``, with it."""
+    parameters = inspect.signature(send).parameters
+    if len(parameters) > 4 or any(p.kind == p.VAR_POSITIONAL for p in parameters.values()):
+        return send
+    warnings.warn(
+        f"`send` of {owner} takes no `batch`. Write `send(self, error, shapes, scale, batch)`; the "
+        "old form works until the next release.",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+
+    @wraps(send)
+    def with_batch(
+        self: Any, error: Tensor, shapes: Any, scale: Tensor | float, batch: Any
+    ) -> Credits:
+        credits: Credits = send(self, error, shapes, scale)
+        return credits
+
+    return with_batch
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

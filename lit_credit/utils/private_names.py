@@ -72,6 +72,7 @@ __all__ = [
     "keep_configuration",
     "last_steps_are_done",
     "load_file",
+    "loader_source",
     "milestones",
     "norms_of",
     "of_the_class_alone",
@@ -93,7 +94,6 @@ __all__ = [
     "state_key_of",
     "trainer_of",
     "unscales_gradients_itself",
-    "validation_source",
     "without_view",
 ]
 
@@ -325,8 +325,8 @@ def is_in_turns(combined: Any) -> bool:
     return bool(combined._mode == "sequential")
 
 
-def validation_source(loop: Any) -> Callable[[], Any] | None:
-    """The function that gives the loaders of an evaluation loop; None if there are none."""
+def loader_source(loop: Any) -> Callable[[], Any] | None:
+    """The function that gives the loaders of a loop of the Trainer; None if there are none."""
     source = loop._data_source
     make: Callable[[], Any] | None = source.dataloader if source.is_defined() else None
     return make

@@ -77,6 +77,7 @@ MEANINGFUL = {
     # Factors, and numbers in an exponent.
     "scale": {0, -1, LARGE},
     "feedback_scale": {0, -1, LARGE},
+    "scale_penalty": {0, LARGE},
     "skew": {0, -1, LARGE},
     "importance": {0, -1, LARGE},
     "flat": {0, -1, LARGE},

@@ -318,7 +318,7 @@ def test_nets_of_ours_and_units_without_activation_are_not_warned_of():
 class OwnRule(LocalRule):
     """Every entry of the n-th sample's credit is n + 1; knows nothing of `normalize_credit`."""
 
-    def send(self, error, shapes, scale):
+    def send(self, error, shapes, scale, batch):
         return Credits(
             lambda name: (
                 torch.arange(1.0, len(error) + 1)

@@ -519,12 +519,12 @@ def test_loaders_go_in_turns_in_validation_and_not_in_training(fitted):
     assert not private.is_in_turns(private.combined_loader(trainer.fit_loop))
 
 
-def test_validation_source_gives_the_loaders_of_the_module(fitted):
+def test_loader_source_gives_the_loaders_of_the_module(fitted):
     trainer, _ = fitted
-    ask = private.validation_source(trainer.fit_loop.epoch_loop.val_loop)
+    ask = private.loader_source(trainer.fit_loop.epoch_loop.val_loop)
     assert [type(loader) for loader in ask()] == [DataLoader, DataLoader]
     without = Namespace(_data_source=_DataLoaderSource(LightningModule(), "val_dataloader"))
-    assert private.validation_source(without) is None
+    assert private.loader_source(without) is None
 
 
 def test_a_module_and_its_data_are_attached_without_a_fit():

@@ -23,7 +23,7 @@ from lit_credit.utils.nested import cloned, described, tensors_of
 from lit_credit.utils.private_names import before_batch_transfer
 from lit_credit.utils.random_state import preserved_rng, run_seed
 
-__all__ = ["Probe", "take_probe"]
+__all__ = ["Probe", "in_stage", "received", "take_probe"]
 
 
 @dataclass
@@ -131,9 +131,9 @@ def take_probe(
             training.
     """
     loader = probe_loader(trainer, source)
-    with preserved_rng(), undisturbed(loader.loader), _in_stage(trainer, loader.stage):
+    with preserved_rng(), undisturbed(loader.loader), in_stage(trainer, loader.stage):
         _seed(run_seed())
-        read = (_received(trainer, module, raw) for raw in loader.batches())
+        read = (received(trainer, module, raw) for raw in loader.batches())
         head = list(islice(read, 1))
         if not head:
             raise MisconfigurationException(
@@ -181,7 +181,7 @@ def _layout(
     while loader.lacks_samples and (more := list(islice(read, 1))):
         head += more
     try:
-        made = [_received(trainer, module, raw) for raw in loader.proofs()]
+        made = [received(trainer, module, raw) for raw in loader.proofs()]
     except Exception:  # a collate function or hook that cannot take so few samples
         made = []
     if made:
@@ -197,7 +197,7 @@ def _layout(
     return layout
 
 
-def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
+def received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
     """The batch after all that Lightning's loops do to it before the module sees it."""
     batch = trainer.precision_plugin.convert_input(batch)
     batch = before_batch_transfer(module, batch)
@@ -206,7 +206,7 @@ def _received(trainer: Trainer, module: LightningModule, batch: Any) -> Any:
 
 
 @contextmanager
-def _in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
+def in_stage(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
     """Set the Trainer's stage: hooks of batch transfer ask for it to augment training data only."""
     before = trainer.state.stage
     trainer.state.stage = type(before or stage)(stage)  # of the Trainer's own package

@@ -19,7 +19,7 @@ from lit_credit.utils.private_names import (
     combined_loader,
     forget_iterator,
     is_in_turns,
-    validation_source,
+    loader_source,
 )
 from lit_credit.utils.random_state import preserved_rng
 
@@ -179,7 +179,7 @@ def _validation_loaders(trainer: Trainer) -> Any:
         known = combined_loader(loop)
         return trainer.val_dataloaders if known is None else known
     with preserved_rng():
-        ask = validation_source(loop)
+        ask = loader_source(loop)
         return None if ask is None else ask()
 
 
