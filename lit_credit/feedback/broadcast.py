@@ -110,9 +110,10 @@ class Broadcast:
         """Whether no other unit has been attached after this one."""
         return name == self._top
 
-    def watch(self, loss: Tensor) -> None:
+    def watch(self, loss: Any) -> None:
         """Read the scale of the loss from its gradient, for a feedback that is not linear."""
-        _on_gradient(loss, partial(setattr, self, "scale"))
+        if isinstance(loss, Tensor) and loss.requires_grad:  # others are refused later, by name
+            _on_gradient(loss, partial(setattr, self, "scale"))
 
     def send(self, error: Tensor) -> None:
         """Pass the error to ``feedback``; units ask for their credits later."""
