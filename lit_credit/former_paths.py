@@ -97,7 +97,7 @@ plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
 plotting.theory_figure studies.ngram.theory
 rules.checkpointed rules.checkpoints.checkpointed
-rules.clipping rules.optimization
+rules.clipping rules.gradient_clipping
 rules.described rules.checkpoints.described
 rules.evaluated rules.evaluation.evaluated
 rules.metrics rules.evaluation.metrics

@@ -24,12 +24,11 @@ from lit_credit.rules.checkpoints.hyperparameters import save_plain_hyperparamet
 from lit_credit.rules.evaluation.evaluated import EvaluatedRule
 from lit_credit.rules.evaluation.monitors import check_monitor
 from lit_credit.rules.first_batch import check_loss, explaining
+from lit_credit.rules.gradient_clipping import clip_gradients, clip_norms
 from lit_credit.rules.optimization import (
     check_group_options,
     check_numbers,
     check_options,
-    clip_gradients,
-    clip_norms,
     made,
     parameter_groups,
     skip_device_search,

@@ -1,4 +1,4 @@
-"""The optimizer of a rule: Trainer options, parameter groups, clipping, steps of a schedule."""
+"""The optimizer of a rule: Trainer options, parameter groups, steps of a schedule."""
 
 import math
 import os
@@ -11,22 +11,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from lit_credit.inspect.unit_names import choose_units, unit_modules
-from lit_credit.protocols import NetProtocol, method, offers
+from lit_credit.inspect.unit_names import unit_modules
 from lit_credit.trainer.trainer import callbacks_of, check_trainer
 from lit_credit.utils.both_packages import is_a
-from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
 __all__ = [
     "check_group_options",
     "check_numbers",
     "check_options",
-    "clip_gradients",
-    "clip_norms",
     "made",
     "parameter_groups",
     "skip_device_search",
@@ -229,45 +224,6 @@ def step_scheduler(scheduler: Any, metrics: Mapping[str, Any]) -> None:
             f"`lr_scheduler`: {type(scheduler).__name__} fails at its first step: {error}. "
             "Check its arguments."
         ) from error
-
-
-def clip_norms(
-    net: nn.Module, units: Sequence[str], limits: float | Mapping[str, float] | None
-) -> dict[str, float]:
-    """Resolve ``clip_per_unit`` into the largest gradient norm of each unit, by name.
-
-    Raises:
-        ValueError: if a limit is not above 0, a pattern matches no unit, or the net is an ensemble.
-    """
-    if limits is None:
-        return {}
-    if offers(net, NetProtocol.clip_grad_norm_):
-        raise ValueError(
-            f"`clip_per_unit` is {limits}, which would clip the nets of an ensemble together. "
-            "Leave it out; `clip_norm` clips each by itself."
-        )
-    if not isinstance(limits, Mapping):
-        limits = dict.fromkeys(units or ["*"], limits)  # without units: an error below
-    found: dict[str, float] = {}
-    for pattern, limit in limits.items():
-        named: dict[str, Any] = {f"clip_per_unit[{pattern!r}]": limit}
-        check_range(above=0, finite=False, **named)
-        found |= dict.fromkeys(choose_units(pattern, units, "clip_per_unit"), limit)
-    return found
-
-
-def clip_gradients(net: nn.Module, largest: float | None, of_units: Mapping[str, float]) -> None:
-    """Scale down the gradients of units, then those of the whole net."""
-    for name, limit in of_units.items():
-        parts = unit_modules(net, name)
-        clip_grad_norm_([p for part in parts for p in part.parameters()], limit)
-    if largest is not None:
-        # An ensemble clips each of its nets by itself.
-        own = method(net, NetProtocol.clip_grad_norm_)
-        if own is None:
-            clip_grad_norm_(net.parameters(), largest)
-        else:
-            own(largest)
 
 
 def skip_device_search() -> None:

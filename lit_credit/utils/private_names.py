@@ -74,6 +74,7 @@ __all__ = [
     "load_file",
     "loader_source",
     "milestones",
+    "multiply_each",
     "norms_of",
     "of_the_class_alone",
     "own_buffers",
@@ -246,6 +247,11 @@ def without_view(tensor: Tensor) -> Tensor:
 def norms_of(tensors: list[Tensor]) -> list[Tensor]:
     """The Euclidean norm of each tensor, in one call."""
     return list(torch._foreach_norm(tensors))
+
+
+def multiply_each(tensors: list[Tensor], factors: list[Tensor]) -> None:
+    """Multiply each tensor by a factor of its own, in place, in one call."""
+    torch._foreach_mul_(tensors, factors)
 
 
 # Optimizers, schedulers and loaders of torch

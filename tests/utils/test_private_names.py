@@ -312,6 +312,12 @@ def test_without_view_others_may_work_in_place():
     assert Product.apply(x, True).add_(1).tolist() == [3, 3, 3, 3]
 
 
+def test_multiply_each_scales_every_tensor_by_its_own_factor():
+    tensors = [torch.ones(2), torch.ones(1, 3)]
+    private.multiply_each(tensors, [torch.tensor(2.0), torch.tensor(3.0)])
+    assert [t.tolist() for t in tensors] == [[2.0, 2.0], [[3.0, 3.0, 3.0]]]
+
+
 def test_norms_of_several_tensors():
     norms = private.norms_of([torch.tensor([3.0, 4.0]), torch.tensor([[2.0]])])
     assert [norm.item() for norm in norms] == [5, 2]
