@@ -97,10 +97,11 @@ class FeedbackMultiheadAttention(FeedbackLayer, nn.MultiheadAttention):
         sizes = [count * self.embed_dim for _, count in groups]
         weights: Sequence[Tensor] = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         if self.in_proj_weight is None:
-            feedbacks = [self.q_proj_feedback, self.k_proj_feedback, self.v_proj_feedback]
+            names = ("q_proj_feedback", "k_proj_feedback", "v_proj_feedback")
+            feedbacks = [self.sent(getattr(self, name)) for name in names]
         else:
             weights = _split_rows(self.in_proj_weight, sizes)
-            feedbacks = _split_rows(self.in_proj_feedback, sizes)
+            feedbacks = _split_rows(self.sent(self.in_proj_feedback), sizes)
         biases: Sequence[Tensor | None] = [None] * len(sizes)
         if self.in_proj_bias is not None:
             biases = _split_rows(self.in_proj_bias, sizes)

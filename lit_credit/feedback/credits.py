@@ -1,6 +1,6 @@
 """Credits of units: as dense tensors or products, normalised, in the shapes of the units."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,11 +20,33 @@ __all__ = [
 ]
 
 
-class Factors(NamedTuple):
-    """A credit of low rank, ``rows @ matrix.T``: errors (..., C) and a matrix (F, C)."""
+class Factors:
+    """A credit of low rank, ``rows @ matrix.T``.
 
-    rows: Tensor
-    matrix: Tensor
+    Args:
+        rows: errors (..., C).
+        matrix: a matrix (F, C).
+        shared: several units use this credit, so that the product is kept once it is made.
+    """
+
+    def __init__(self, rows: Tensor, matrix: Tensor, shared: bool = False) -> None:
+        self.rows = rows
+        self.matrix = matrix
+        self.shared = shared
+        self._product: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The two factors."""
+        return iter((self.rows, self.matrix))
+
+    def product(self) -> Tensor:
+        """The credit (..., F)."""
+        if self._product is not None:
+            return self._product
+        product = linear(self.rows, self.matrix)
+        if self.shared:
+            self._product = product
+        return product
 
 
 class Credits(NamedTuple):
@@ -94,7 +116,7 @@ def normalized_credits(
     def dense(name: str) -> Tensor:
         product = credits.factors(name)
         if product is not None:
-            return in_shape(scaled(linear(product.rows, product.matrix)), shapes[name])
+            return in_shape(scaled(product.product()), shapes[name])
         credit = credits.dense(name)
         if credit.dim() > 3:
             return scaled(credit.flatten(1)).reshape(credit.shape)
@@ -106,7 +128,7 @@ def normalized_credits(
             return None
         rows, matrix = product
         samples = rows.shape[:-1].numel() / scale
-        return Factors(rms_normalized(rows, samples, credit=linear(rows, matrix)), matrix)
+        return Factors(rms_normalized(rows, samples, credit=product.product()), matrix)
 
     return Credits(dense, factors)
 

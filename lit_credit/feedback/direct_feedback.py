@@ -1,10 +1,11 @@
-"""Direct feedback: fixed random matrices from the output error to every unit."""
+"""Direct feedback: matrices from the output error to every unit."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, nn
 from torch.nn.functional import linear
 
 from lit_credit.feedback.credits import (
@@ -17,7 +18,7 @@ from lit_credit.feedback.credits import (
 )
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
-from lit_credit.utils.ranges import check_range
+from lit_credit.utils.ranges import check_range, check_sizes
 from lit_credit.utils.short_text import choice
 
 __all__ = ["DirectFeedback", "ErrorShape"]
@@ -48,14 +49,20 @@ class DirectFeedback(LazyBuffers):
             large as a single unit's, and a filter the sum of H W of them.
         normalize: scale each sample's credit to unit root mean square; see
             :func:`rms_normalized`.
+        rank: None draws full matrices. A number r draws B_l = Q_l P of rank r, Q_l (F, r) for each
+            unit and one P (r, E) for all: errors are projected once, and the matrices shrink by
+            r / E. Entries of B have the variance that they have without.
+        learned: the matrices Q_l, or B_l, are a parameter, whose gradient is left to the caller.
 
     Reference:
         Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, 2016,
-        arXiv 1609.01596, equation 7.
+        arXiv 1609.01596, equation 7. Low rank: Hanut, Kadmon, Training Large Neural Networks With
+        Low-Dimensional Error Feedback, 2025, arXiv 2502.20580; their P learns, ours is fixed.
     """
 
     matrix: Tensor | None
     widths: Tensor | None
+    projection: Tensor | None
 
     def __init__(
         self,
@@ -66,8 +73,11 @@ class DirectFeedback(LazyBuffers):
         shared: bool | Mapping[str, str] = False,
         error: ErrorShape = "auto",
         normalize: bool = False,
+        rank: int | None = None,
+        learned: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes(rank=rank)
         if distribution in ("weight", "weight_std"):
             raise ValueError(
                 f"`distribution` is {distribution!r}, but direct feedback has no weight of its "
@@ -81,8 +91,15 @@ class DirectFeedback(LazyBuffers):
         self.seed = seed
         self.error: ErrorShape = error
         self.normalize = normalize
-        self.register_buffer("matrix", None)
+        self.rank = rank
+        self.learned = learned
+        if learned:
+            self.register_parameter("matrix", None)
+        else:
+            self.register_buffer("matrix", None)
         self.register_buffer("widths", None)
+        self.register_buffer("projection", None)
+        self._serves = Counter(self.source.values())
         self._drawn: dict[str, int] | None = None  # `widths` without a wait for the device
 
     def forward(
@@ -102,31 +119,43 @@ class DirectFeedback(LazyBuffers):
             ValueError: if the sizes differ from those that the matrices were drawn for, or if the
                 rows of a unit are not those of the error.
         """
-        for name, shape in shapes.items():
-            check_rows(name, shape, error.shape, "error")
-        per_position = {self._per_position(error, shape) for shape in shapes.values()}
-        if len(per_position) > 1:
-            raise ValueError(
-                "`error`: some units have the positions of the error and some have not. Set it to "
-                "'flattened' or 'per_position'."
-            )
-        positions = per_position == {True}
-        rows = error if positions else error.flatten(1)
-        if positions and error.dim() > 3:
-            raise ValueError(
-                f"`error` is 'per_position', but the error is a feature map {tuple(error.shape)}. "
-                "Set it to 'flattened'."
-            )
-        matrices = self._matrices(self._widths_of(shapes, positions), rows)
+        rows, positions = self._rows(error, shapes)
+        rows = self._projected(rows)
+        found = {
+            name: Factors(rows, matrix, shared=self._serves[name] > 1)
+            for name, matrix in self._matrices(self._widths_of(shapes, positions), rows).items()
+        }
 
         def factors(name: str) -> Factors:
-            return Factors(rows, matrices[self.source[name]])
+            return found[self.source[name]]
 
         def dense(name: str) -> Tensor:
-            return in_shape(linear(*factors(name)), shapes[name])
+            return in_shape(factors(name).product(), shapes[name])
 
         credits = Credits(dense, factors)
         return normalized_credits(credits, shapes, scale) if self.normalize else credits
+
+    def gradient(self, error: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
+        """The sum over rows of ``f_l e``, in the shape of ``matrix``, f_l the units' outputs.
+
+        Args:
+            error: as in :meth:`forward`.
+            outputs: output (N, ...) of each unit that ran.
+        """
+        shapes = {name: output.shape for name, output in outputs.items()}
+        rows, positions = self._rows(error, shapes)
+        rows = self._projected(rows)
+        flat_rows = rows.reshape(-1, rows.shape[-1])
+        parts: dict[str, Tensor] = {}
+        for name, output in outputs.items():
+            flat = _as_rows(output, rows) if positions else output.flatten(1)
+            product = flat.to(rows.dtype).reshape(len(flat_rows), -1).T @ flat_rows
+            source = self.source[name]
+            parts[source] = parts[source] + product if source in parts else product
+        widths = {name: len(part) for name, part in parts.items()}
+        drawn = self._known_widths(widths)
+        zeros = {name: rows.new_zeros(width, rows.shape[-1]) for name, width in drawn.items()}
+        return torch.cat([parts.get(name, zeros[name]) for name in drawn])
 
     def after_loading(self) -> None:
         """Forget which matrices were drawn; missing ones are drawn at their next use."""
@@ -150,6 +179,42 @@ class DirectFeedback(LazyBuffers):
                     "of one size."
                 )
         return widths
+
+    def _rows(self, error: Tensor, shapes: Mapping[str, Size]) -> tuple[Tensor, bool]:
+        """The rows of the error, and whether they are positions of sequences."""
+        for name, shape in shapes.items():
+            check_rows(name, shape, error.shape, "error")
+        per_position = {self._per_position(error, shape) for shape in shapes.values()}
+        if len(per_position) > 1:
+            raise ValueError(
+                "`error`: some units have the positions of the error and some have not. Set it to "
+                "'flattened' or 'per_position'."
+            )
+        positions = per_position == {True}
+        if positions and error.dim() > 3:
+            raise ValueError(
+                f"`error` is 'per_position', but the error is a feature map {tuple(error.shape)}. "
+                "Set it to 'flattened'."
+            )
+        return (error if positions else error.flatten(1)), positions
+
+    def _projected(self, rows: Tensor) -> Tensor:
+        """Rows (..., E) of the error as they meet ``matrix``: (..., r) with a rank."""
+        if self.rank is None:
+            return rows
+        size = self.rank, rows.shape[-1]
+        if self.projection is None:
+            with torch.inference_mode(False):  # training could not use it otherwise
+                seed = derive_seed(self.seed, "projection of the error")
+                self.projection = draw_feedback(size, fan_in=size[1], fan_out=size[0], seed=seed)
+        if self.projection.shape != size:
+            raise ValueError(
+                f"the projection of the error is {tuple(self.projection.shape)}, but the error and "
+                f"`rank` need {size}. It was drawn for the first batch or loaded from a "
+                "checkpoint: keep `rank` and the shapes of net and data."
+            )
+        self.projection = self.projection.to(rows.device)
+        return linear(rows, self.projection.to(rows.dtype))
 
     def _per_position(self, error: Tensor, shape: Size) -> bool:
         if self.error != "auto":
@@ -176,14 +241,14 @@ class DirectFeedback(LazyBuffers):
             # Training could not use a tensor that was made under inference_mode.
             with torch.inference_mode(False):
                 drawn = self._draw_missing(widths, drawn, errors)
-        if self.matrix is not None and self.matrix.device != rows.device:
+        if self.matrix is not None and self.matrix.device != rows.device and not self.learned:
             self.matrix = self.matrix.to(rows.device)
         return self._by_name(drawn, rows.dtype)
 
     def _by_name(self, drawn: Mapping[str, int], dtype: torch.dtype) -> dict[str, Tensor]:
         if self.matrix is None:
             return {}
-        parts = self.matrix.to(dtype).split_with_sizes(list(drawn.values()))
+        parts = self.matrix.detach().to(dtype).split_with_sizes(list(drawn.values()))
         return dict(zip(drawn, parts, strict=True))
 
     def _known_widths(self, widths: Mapping[str, int]) -> dict[str, int]:
@@ -216,19 +281,33 @@ class DirectFeedback(LazyBuffers):
             matrix = self._draw(name, widths[name], errors)
             parts[name] = matrix if self.matrix is None else matrix.to(self.matrix)
         self._drawn = {name: len(parts[name]) for name in self._order if name in parts}
-        self.matrix = torch.cat([parts[name] for name in self._drawn])
+        stacked = torch.cat([parts[name] for name in self._drawn]).detach()
+        self.matrix = nn.Parameter(stacked) if self.learned else stacked
         self.widths = torch.tensor([self._drawn.get(name, 0) for name in self._order])
         return self._drawn
 
     def _draw(self, name: str, width: int, errors: int) -> Tensor:
+        fan_in, scale = errors, self.scale
+        if self.projection is not None:
+            # Entries of Q P have the variance of a full matrix: a sum over r products.
+            fan_in = self.projection.shape[1]
+            scale *= (fan_in / errors) ** 0.5
         return draw_feedback(
             (width, errors),
-            fan_in=errors,
+            fan_in=fan_in,
             fan_out=width,
             distribution=self.distribution,
-            scale=self.scale,
+            scale=scale,
             seed=derive_seed(self.seed, name),
         )
+
+
+def _as_rows(output: Tensor, rows: Tensor) -> Tensor:
+    """A unit's output with one row for each row of the error, its features last."""
+    if channel_dim(output.shape) == 1:
+        output = output.movedim(1, -1)
+    extra = output.dim() - rows.dim()
+    return output.sum(tuple(range(1, 1 + extra))) if extra > 0 else output
 
 
 def _sources(units: Sequence[str], shared: bool | Mapping[str, str]) -> dict[str, str]:

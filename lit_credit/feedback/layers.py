@@ -44,9 +44,11 @@ class FeedbackLayer(nn.Module):
     Attributes:
         feedback_backward: send the error through the feedback; False gives the plain layer.
         recipe: the recipe by which the feedback was drawn.
+        follows_weight: a feedback that learns gets the gradient of its weight.
     """
 
     feedback_backward: bool = True
+    follows_weight: bool = True
     recipe: Recipe
 
     def sends_feedback(self) -> bool:
@@ -65,6 +67,10 @@ class FeedbackLayer(nn.Module):
         if made_of is None or make is not copyreg.__newobj__:  # type: ignore[attr-defined]
             return (make, args, *state)
         return (_blank, made_of, *state)
+
+    def sent(self, feedback: Tensor) -> Tensor:
+        """The feedback as the backward pass uses it, cut off if it does not follow the weight."""
+        return feedback if self.follows_weight else feedback.detach()
 
     def signs(self, weight: Tensor) -> Tensor | None:
         """The tensor whose signs the feedback takes: the current weight, or None."""
@@ -96,7 +102,8 @@ class FeedbackLinear(FeedbackLayer, nn.Linear):
         if not self.sends_feedback():
             return super().forward(input)
         weight = self.weight
-        return feedback_linear(input, weight, self.bias, self.feedback, self.signs(weight))
+        feedback = self.sent(self.feedback)
+        return feedback_linear(input, weight, self.bias, feedback, self.signs(weight))
 
 
 class FeedbackAffine(FeedbackLayer):
@@ -110,7 +117,7 @@ class FeedbackAffine(FeedbackLayer):
         if not self.sends_feedback():
             plain: Tensor = super().forward(input)
             return plain
-        matrices = self.weight, self.feedback, self.signs(self.weight)
+        matrices = self.weight, self.sent(self.feedback), self.signs(self.weight)
         weight, feedback, signs = map(self.oriented, matrices)
         bias = getattr(self, "bias", None)
         return feedback_linear(input, weight, bias, feedback, signs)
@@ -142,7 +149,7 @@ class _FeedbackConv(FeedbackLayer, AnyConvolution):
             x if batched else x.unsqueeze(0),
             self.weight,
             self.bias,
-            self.feedback,
+            self.sent(self.feedback),
             self.signs(self.weight),
             stride=self.stride,
             padding=padding,

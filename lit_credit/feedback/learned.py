@@ -10,7 +10,7 @@ from lit_credit.utils.private_names import own_buffers, own_parameters
 __all__ = ["feedback_parameters", "learn_feedback"]
 
 
-def learn_feedback(module: nn.Module) -> nn.Module:
+def learn_feedback(module: nn.Module, *, follow_weight: bool = True) -> nn.Module:
     """Make every feedback matrix below ``module`` a parameter that gets its weight's gradient.
 
     The backward pass of a loss then also computes ``dL/dB = dL/dW``, the gradient of
@@ -19,6 +19,7 @@ def learn_feedback(module: nn.Module) -> nn.Module:
 
     Args:
         module: a module that :func:`lit_credit.feedback.add_feedback` converted.
+        follow_weight: False leaves the gradients of the feedback to the caller.
 
     Returns:
         ``module`` itself.
@@ -47,6 +48,7 @@ def learn_feedback(module: nn.Module) -> nn.Module:
         )
     learned: dict[int, nn.Parameter] = {}
     for layer in layers.values():
+        vars(layer)["follows_weight"] = follow_weight
         for name in feedback_names(layer).values():
             drawn = own_buffers(layer).pop(name)
             if drawn is None:

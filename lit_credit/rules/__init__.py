@@ -7,12 +7,29 @@ from lit_credit.rules.base import CreditRule
 from lit_credit.rules.block_fa import BlockFA
 from lit_credit.rules.bp import BP
 from lit_credit.rules.dfa import DFA
+from lit_credit.rules.direct_kolen_pollack import DirectKolenPollack
 from lit_credit.rules.fa import FA
+from lit_credit.rules.fdfa import FDFA
 from lit_credit.rules.frozen_units import FrozenUnits
+from lit_credit.rules.kolen_pollack import KolenPollack
 from lit_credit.rules.local import LocalRule
 from lit_credit.rules.warmup_cosine import WarmupCosine
+from lit_credit.rules.weight_mirror import WeightMirror
 
-__all__ = ["BP", "DFA", "FA", "BlockFA", "CreditRule", "FrozenUnits", "LocalRule", "WarmupCosine"]
+__all__ = [
+    "BP",
+    "DFA",
+    "FA",
+    "FDFA",
+    "BlockFA",
+    "CreditRule",
+    "DirectKolenPollack",
+    "FrozenUnits",
+    "KolenPollack",
+    "LocalRule",
+    "WarmupCosine",
+    "WeightMirror",
+]
 
 if not TYPE_CHECKING:
     __getattr__ = former_names(__name__)

@@ -1,0 +1,173 @@
+"""Direct feedback alignment whose matrices learn the Jacobian from forward gradients."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lit_credit.feedback.credits import rows_of
+from lit_credit.feedback.direct_feedback import ErrorShape
+from lit_credit.feedback.draw import Distribution
+from lit_credit.feedback.units import local_units
+from lit_credit.headlines import Look
+from lit_credit.rules.dfa import DFA
+from lit_credit.tasks import Task
+from lit_credit.utils.colors import SKY
+from lit_credit.utils.private_names import trainer_of
+from lit_credit.utils.random_state import generator_of, run_seed
+
+__all__ = ["FDFA"]
+
+
+class FDFA(DFA):
+    """Forward direct feedback alignment: the matrices of DFA learn the Jacobian of the net.
+
+    ``a_l = e B_l^T`` as under DFA. A second forward pass carries tangents: noise v_l ~ N(0, 1) is
+    added to the tangent of the output of every unit l, and d is what arrives at the net's output,
+    ``d = sum_l J_l v_l``. The gradient of B_l is ``B_l - mean(v_l d^T)``, whose fixed point is the
+    Jacobian of the output by the unit's output, averaged over the data. B is a parameter of the
+    optimizer's group ``feedback``; with plain SGD its learning rate is the rate of a running mean.
+    In a sequence (N, T, C) noise and effect are compared position by position.
+
+    The second pass leaves buffers, such as the statistics of a BatchNorm, as they are, and draws
+    dropout masks of its own. Learns digits on an MLP with AdamW at 1e-3; configs/rules/fdfa.yaml.
+
+    See :class:`lit_credit.rules.DFA` for the other arguments.
+
+    Raises:
+        ValueError: at the first batch, if an operation of the net has no forward derivative.
+
+    Reference:
+        Bacho, Chu, Low-Variance Forward Gradients using Direct Feedback Alignment and Momentum,
+        2022, arXiv 2212.07282.
+    """
+
+    look = Look(order=6, color=SKY)
+    learns_feedback = True
+
+    def __init__(
+        self,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+        updates_per_step: int = 1,
+        *,
+        normalize_credit: bool = False,
+        stray: Literal["error", "freeze", "train"] = "error",
+        recompute: bool = False,
+        scale_penalty: float = 0.0,
+        group_options: dict[str, dict[str, Any]] | None = None,
+        feedback: Distribution = "normal",
+        feedback_scale: float = 1.0,
+        feedback_seed: int | None = None,
+        error: ErrorShape = "auto",
+    ) -> None:
+        super().__init__(
+            net=net,
+            task=task,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+            clip_norm=clip_norm,
+            clip_per_unit=clip_per_unit,
+            units=units,
+            readout=readout,
+            updates_per_step=updates_per_step,
+            normalize_credit=normalize_credit,
+            stray=stray,
+            recompute=recompute,
+            scale_penalty=scale_penalty,
+            group_options=group_options,
+            feedback=feedback,
+            feedback_scale=feedback_scale,
+            feedback_seed=feedback_seed,
+            error=error,
+        )
+        self._noise_seed = run_seed() if feedback_seed is None else feedback_seed
+        self._passes = 0  # without a Trainer
+
+    def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The loss, and the scalar whose gradient is the update of the net and of the matrices."""
+        loss, scalar = super().surrogate(batch)
+        noise, effect = self._forward_tangents(batch)
+        matrix = self.learned_matrix()
+        estimate = self.feedback.gradient(effect, noise) / rows_of(effect.shape)
+        return loss, scalar + (matrix * (matrix.detach() - estimate.to(matrix.dtype))).sum()
+
+    def _forward_tangents(self, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """The noise at each unit's output, and its effect on the net's output."""
+        noise: dict[str, Tensor] = {}
+        generator = self._generator()
+
+        def perturb(name: str, value: Tensor) -> Tensor:
+            primal, tangent = _parts_of_dual(value)
+            noise[name] = self._noise(primal, generator)
+            return _dual(primal, noise[name] if tangent is None else tangent + noise[name])
+
+        with (
+            torch.no_grad(),
+            _buffers_kept(self.net),
+            sdpa_kernel(SDPBackend.MATH),  # the others have no forward derivative
+            forward_ad.dual_level(),
+            local_units(self.net, self.units, tap=perturb),
+        ):
+            try:
+                _, effect = _parts_of_dual(self(*self.task.inputs(batch)))
+            except (RuntimeError, NotImplementedError) as error:
+                if "forward AD" not in str(error) and "jvp" not in str(error):
+                    raise
+                raise ValueError(
+                    f"FDFA differentiates {type(self.net).__name__} forward, which an operation "
+                    f"does not offer: {error} Train the net by DFA, or replace the operation."
+                ) from error
+        if effect is None:
+            raise ValueError("the net's output does not depend on its units; choose other `units`.")
+        return noise, effect
+
+    def _generator(self) -> torch.Generator:
+        """The generator of a step's noise; a resumed run draws the same."""
+        trainer = trainer_of(self)
+        self._passes += 1
+        step = self._passes if trainer is None else trainer.global_step
+        return generator_of(self._noise_seed, step, 1)
+
+    def _noise(self, value: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise for this process's rows of the global batch."""
+        trainer = trainer_of(self)
+        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        drawn = torch.randn(world * len(value), *value.shape[1:], generator=generator)
+        return drawn[rank * len(value) : (rank + 1) * len(value)].to(value)
+
+
+def _parts_of_dual(value: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The value and the tangent of a tensor in a forward pass with tangents."""
+    primal, tangent = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
+    return primal, tangent
+
+
+def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
+    """A tensor with a tangent."""
+    made: Tensor = forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]
+    return made
+
+
+@contextmanager
+def _buffers_kept(net: nn.Module) -> Iterator[None]:
+    """Give the buffers of a net their values back."""
+    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
