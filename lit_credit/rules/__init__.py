@@ -13,6 +13,7 @@ from lit_credit.rules.fdfa import FDFA
 from lit_credit.rules.frozen_units import FrozenUnits
 from lit_credit.rules.kolen_pollack import KolenPollack
 from lit_credit.rules.local import LocalRule
+from lit_credit.rules.local_losses import LocalLosses
 from lit_credit.rules.warmup_cosine import WarmupCosine
 from lit_credit.rules.weight_mirror import WeightMirror
 
@@ -26,6 +27,7 @@ __all__ = [
     "DirectKolenPollack",
     "FrozenUnits",
     "KolenPollack",
+    "LocalLosses",
     "LocalRule",
     "WarmupCosine",
     "WeightMirror",

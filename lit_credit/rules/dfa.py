@@ -177,7 +177,8 @@ class DFA(LocalRule):
         if self.signal == "sign":
             error = error.sign() * (scale / rows_of(error.shape))
         elif self.signal == "target":
-            target = one_hot_target(self.task.target(batch), error, type(self.task).__name__)
+            name = type(self.task).__name__
+            target = one_hot_target(self.task.target(batch), error, name, "`signal` target")
             error = target * (scale / rows_of(error.shape))
         credits: Credits = self.feedback(error, shapes, scale)
         return credits

@@ -78,6 +78,8 @@ MEANINGFUL = {
     "scale": {0, -1, LARGE},
     "feedback_scale": {0, -1, LARGE},
     "scale_penalty": {0, LARGE},
+    "sim_weight": {0},
+    "heads_seed": {0, -1, LARGE},
     "mirror_decay": {0, LARGE},
     "mirror_batches": {0, LARGE},
     "skew": {0, -1, LARGE},

@@ -1,0 +1,318 @@
+"""The base class of rules under which no gradient passes between units."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lit_credit.feedback.activations import ActivationWatch, ends_bare, followed_by_activation
+from lit_credit.feedback.unit_checks import (
+    check_coverage,
+    check_cut,
+    check_recompute,
+    stray_parameters,
+)
+from lit_credit.feedback.units import UnitGraphs, local_units
+from lit_credit.inspect.probe.training_batch import training_batch
+from lit_credit.inspect.state.guard import held
+from lit_credit.rules.base import CreditRule
+from lit_credit.tasks import Task
+from lit_credit.utils.compiled import compiled_part
+from lit_credit.utils.names import submodule_names
+from lit_credit.utils.random_state import preserved_rng
+from lit_credit.utils.ranges import check_range
+from lit_credit.utils.short_text import choice
+
+__all__ = ["Cut", "CutRule", "Entry"]
+
+
+class Entry(Protocol):
+    """Attaches credit to the graphs of the units, where the error arrives."""
+
+    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """Attach all units to the net's output."""
+
+    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """Attach one more unit to its detached output."""
+
+
+class CutRule(CreditRule):
+    """A rule under which a unit learns from what happens at its own output.
+
+    Each unit runs on detached inputs, and what follows sees its output detached, so that no
+    gradient passes from unit to unit. Inside a unit gradients are exact.
+
+    A unit that does not run in a step, such as a randomly dropped layer, does not learn, and its
+    parameters get no gradient (None), as under backpropagation. A warning names units that have not
+    run by the end of the first epoch. With several processes such nets need the strategy
+    ``ddp_find_unused_parameters_true``, also as under backpropagation.
+
+    See :class:`lit_credit.rules.CreditRule` for the other arguments.
+
+    Args:
+        stray: what to do with trainable parameters outside of units and readout, such as a class
+            token: ``error`` lists them, ``freeze`` keeps them at their initial values, ``train``
+            lets them learn from the credit of the next unit, or, if they lie inside a unit that
+            ends at an input, from the credit of that unit.
+        recompute: keep only the inputs of each submodule of a unit and run the submodule again in
+            the backward pass: less memory for one more forward pass.
+        scale_penalty: weight of a penalty that keeps the outputs of the units small: every unit l
+            adds ``scale_penalty * mean |f_l|^2`` to the scalar that is differentiated, f_l its
+            output; the mean is over samples, or positions of a sequence. In a residual net f_l is
+            what a block adds to the stream. Credit as diagnostics show it is without the penalty.
+
+    Raises:
+        ValueError: if there are no units; if units or readout overlap; if a trainable parameter is
+            in neither and ``stray`` is ``error``; if the net is compiled; at the first batch, if no
+            unit runs, if a unit runs only in part, if the submodules of a unit do not run one after
+            the other, if the net bypasses a unit's end, or if a unit's output does not have one row
+            per sample.
+    """
+
+    chained: ClassVar[bool] = False
+    """Whether a unit's credit is computed from the next unit's, so that the order matters."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        task: Task,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        clip_norm: float | None = None,
+        clip_per_unit: float | dict[str, float] | None = None,
+        units: list[str] | None = None,
+        readout: list[str] | None = None,
+        updates_per_step: int = 1,
+        *,
+        stray: Literal["error", "freeze", "train"] = "error",
+        recompute: bool = False,
+        scale_penalty: float = 0.0,
+        group_options: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        check_range(0, scale_penalty=scale_penalty)
+        super().__init__(
+            net=net,
+            task=task,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            lr_interval=lr_interval,
+            clip_norm=clip_norm,
+            clip_per_unit=clip_per_unit,
+            units=units,
+            readout=readout,
+            updates_per_step=updates_per_step,
+            group_options=group_options,
+        )
+        self.scale_penalty = scale_penalty
+        self.stray = stray
+        self.recompute = recompute
+        self.is_built = False
+        self._ran: set[str] = set()  # units that ran in any pass
+        self._watched: set[str] = set()  # units checked for activations behind them
+        self._trained: set[str] = set()  # units that ran in training
+        self._check_units()
+        if recompute:
+            check_recompute(self.net, self.units)
+        if recompute and scale_penalty:
+            raise ValueError(
+                f"`scale_penalty` is {scale_penalty}, which needs the units' outputs, but with "
+                "`recompute` they are not kept. Set one of the two to 0 or false."
+            )
+        self._warn_of_bare_ends()
+
+    def configure_callbacks(self) -> list[Any]:
+        """Also refuse a rule that has been compiled since its construction."""
+        self._check_uncompiled(self)
+        return super().configure_callbacks()
+
+    @property
+    def error_at_unit(self) -> bool:
+        """Whether the error is the true gradient at the last unit, not at the net's output."""
+        return False
+
+    def build(self, outputs: Mapping[str, Tensor], output: Tensor) -> None:
+        """Make the parameters whose shapes depend on the units' outputs; by default none.
+
+        Called before the optimizer is made, if :attr:`builds` is set.
+
+        Args:
+            outputs: output of each unit on a few samples, by the name of the unit.
+            output: the net's output on them.
+        """
+
+    @property
+    def builds(self) -> bool:
+        """Whether :meth:`build` makes parameters, so that a batch must run before the training."""
+        return False
+
+    def setup(self, stage: str) -> None:
+        """Run one batch before a training whose parameters depend on the units' outputs."""
+        super().setup(stage)
+        if stage == "fit" and self.builds and not self.is_built:
+            self.prepare(training_batch(self.trainer, self))
+
+    def prepare(self, batch: Any) -> None:
+        """Make the parameters whose shapes depend on the units' outputs, from one batch.
+
+        A Trainer's ``fit`` does this by itself; call it where the rule is trained without one. The
+        batch runs in eval mode, without gradients, and leaves nothing behind.
+
+        Raises:
+            ValueError: if a unit does not run on the batch.
+        """
+        with held(self), preserved_rng(), torch.no_grad():
+            self.eval()
+            cut = Cut()
+            _, graphs = self.run_units(batch, cut)
+        idle = [name for name in self.units if name not in graphs.outputs]
+        if idle:
+            raise ValueError(
+                f"units {choice(idle)} do not run on the first batch in eval mode, so the shapes "
+                "of their outputs are not known. Take them out of `units`."
+            )
+        self.build({n: v.detach() for n, v in graphs.outputs.items()}, cut.leaf.detach())
+        self.is_built = True
+
+    # One batch
+
+    def on_train_epoch_end(self) -> None:
+        """Warn of units that did not run in the first epoch."""
+        super().on_train_epoch_end()
+        idle = [name for name in self.units if name not in self._trained]
+        if idle and self.trainer.current_epoch == 0:
+            rank_zero_warn(
+                f"{type(self).__name__}: units {choice(idle)} did not run in the first epoch, so "
+                "nothing in them has learned. Take them out of `units` if they are not meant to."
+            )
+
+    def run_units(self, batch: Any, error: "Entry | None" = None) -> tuple[Tensor, UnitGraphs]:
+        """Run the net with its units cut apart.
+
+        Args:
+            batch: what the task takes.
+            error: called with the tensor whose gradient is the error, and with the units' graphs;
+                the forward pass continues with the tensor that it returns. None leaves the tensor.
+
+        Returns:
+            The loss, and the units' graphs.
+        """
+        # Watch what follows each unit only once: it does not depend on the values.
+        watch = None if self._watched >= self._ran and self._watched else ActivationWatch()
+        graphs: UnitGraphs
+
+        def extend(name: str, value: Tensor) -> Tensor:
+            return value if error is None else error.extend(name, value, graphs)
+
+        with (
+            local_units(
+                self.net,
+                self.units,
+                detach_inputs=self.stray != "train",
+                recompute=self.recompute,
+                tap=extend if self.error_at_unit else None,
+                watch=watch,
+            ) as graphs,
+            watch or nullcontext(),
+        ):
+            output = self(*self.task.inputs(batch))
+        self._check_passages(graphs)
+        if not self._ran >= graphs.outputs.keys():
+            check_cut(graphs, output)
+            self._ran.update(graphs.outputs)
+        if watch is not None:
+            self._warn_of_activations(watch.followed)
+            self._watched.update(graphs.outputs)
+        if error is not None and not self.error_at_unit:
+            output = error(output, graphs)
+        return self.task.loss(output, batch), graphs
+
+    def _check_passages(self, graphs: UnitGraphs) -> None:
+        """Refuse units that ran in part, or, if chained, in another order than in ``units``."""
+        if graphs.unfinished:
+            raise ValueError(
+                f"units {choice(graphs.unfinished)} did not run to their end in the forward pass, "
+                "or not in the order of their members. Take them out of `units`, or join what runs "
+                "one after the other. Where an activation is a function and not a submodule, write "
+                "'fc1->', not 'fc1+act1'."
+            )
+        ran = list(graphs.outputs)
+        if self.chained and ran != [name for name in self.units if name in graphs.outputs]:
+            raise ValueError(
+                "`units` ran in another order than they are given in. Give them in forward order: "
+                f"{choice(ran)}."
+            )
+
+    def _warn_of_bare_ends(self) -> None:
+        """Warn of units that end in front of an activation which is a submodule."""
+        self._bare = {name for name in self.units if ends_bare(self.net, name)}
+        joined: dict[str, str] = {}
+        for name in self.units:
+            following = followed_by_activation(self.net, name)
+            # A norm that is a unit of its own belongs to the layer in front of it.
+            if following and not any(f"{full}+".find(f"+{name}+") > 0 for full in joined.values()):
+                joined[name] = "+".join([name, *following])
+        self._bare -= joined.keys()
+        self._warn(list(joined), "an activation", list(joined.values()))
+
+    def _warn_of_activations(self, followed: Mapping[str, str]) -> None:
+        """Warn of units whose output went into an activation in a forward pass."""
+        units = [name for name in followed if name in self._bare]
+        kinds = ", ".join(dict.fromkeys(followed[name] for name in units))
+        self._warn(units, kinds, [f"{name}->" for name in units])
+
+    def _warn(self, units: Sequence[str], what: str, remedies: Sequence[str]) -> None:
+        if units:
+            rank_zero_warn(
+                f"{type(self).__name__}: the credit of {_some(units)} enters in front of {what}, "
+                "so its derivative f'(z) is missing from the update (see Nokland 2016, equation 7)."
+                f" To make layer and activation one unit, write in `units`: {_some(remedies)}."
+            )
+
+    def _check_uncompiled(self, module: nn.Module) -> None:
+        part = compiled_part(module)
+        if part is not None:
+            raise ValueError(
+                f"{part!r} is compiled, but {type(self).__name__} cuts the graph at the units' "
+                "borders, inside of what torch.compile has fused. Leave `net` and the rule "
+                "uncompiled."
+            )
+
+    def _check_units(self) -> None:
+        if not self.units:
+            raise ValueError(
+                f"`units` is not given, and {type(self.net).__name__} declares no `credit_units`. "
+                f"Choose from: {choice(submodule_names(self.net))}."
+            )
+        self._check_uncompiled(self.net)
+        if self.stray == "freeze":
+            stray = set(stray_parameters(self.net, [*self.units, *self.readout]))
+            for name, parameter in self.net.named_parameters():
+                if name in stray:
+                    parameter.requires_grad_(False)
+        if self.stray != "train":
+            check_coverage(self.net, self.units, self.readout)
+
+
+class Cut:
+    """Replaces the tensor whose gradient is the error by a leaf."""
+
+    leaf: Tensor
+
+    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """The tensor as a leaf."""
+        self.leaf = value.detach().requires_grad_()
+        return self.leaf
+
+    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """A copy of the tensor as a leaf."""
+        return self(value, graphs).clone()  # the next operation may work in place
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more

@@ -1,0 +1,130 @@
+"""Auxiliary heads at the outputs of units, and the similarity loss."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_credit.feedback.draw import derive_seed
+from lit_credit.utils.private_names import NoticesLoading, own_parameters
+
+__all__ = ["LocalHeads", "pooled", "similarity"]
+
+MOST_FEATURES = 2048
+"""Inputs of a linear head on a feature map, which is pooled to this size."""
+
+
+def pooled(output: Tensor, positions: bool) -> Tensor:
+    """A unit's output as the input of a linear head.
+
+    Args:
+        output: (N, F), a sequence (N, T, d) or a feature map (N, C, H, W).
+        positions: the head answers at every position of a sequence.
+
+    Returns:
+        (N, F); (N, T, d) with ``positions``, else the mean over positions; a map is averaged over
+        patches so that at most 2048 features are left, one for each channel at least.
+
+    Example:
+        >>> pooled(torch.zeros(2, 128, 8, 8), positions=False).shape
+        torch.Size([2, 2048])
+    """
+    if output.dim() == 3:
+        return output if positions else output.mean(1)
+    if output.dim() > 3:
+        side = max(math.isqrt(MOST_FEATURES // output.shape[1]), 1)
+        size = min(side, output.shape[-2]), min(side, output.shape[-1])
+        output = F.adaptive_avg_pool2d(output, size)
+    return output.flatten(1)
+
+
+def similarity(rows: Tensor) -> Tensor:
+    """Cosines between all pairs of rows, each row centred: (N, F) to (N, N).
+
+    A feature map (N, C, H, W) is described by the standard deviation of each channel over its
+    positions first.
+
+    Example:
+        >>> similarity(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tensor([[ 1.0000, -1.0000],
+                [-1.0000,  1.0000]])
+
+    Reference:
+        Nokland, Eidnes, Training Neural Networks with Local Error Signals, 2019, arXiv 1901.06656,
+        section 2.
+    """
+    if rows.dim() > 2:
+        flat = rows.flatten(2)
+        rows = flat.std(2) if flat.shape[2] > 1 else flat.flatten(1)
+    centred = rows - rows.mean(1, keepdim=True)
+    unit = centred / (torch.linalg.vector_norm(centred, dim=1, keepdim=True) + 1e-8)
+    cosines: Tensor = unit @ unit.T
+    return cosines
+
+
+class LocalHeads(NoticesLoading):
+    """The heads of all units: a linear prediction, and the layer in front of the similarity.
+
+    A head's shape depends on the output of its unit, so :meth:`make` draws it from an output; a
+    checkpoint brings its own shapes. Parameters: ``pred_weight_0`` (C, F) and ``pred_bias_0`` (C,),
+    which start at zero, and ``sim_weight_0``, (F, F) or a kernel (C, C, 3, 3) for maps, of unit 0.
+
+    Args:
+        units: names of the units, in forward order.
+        seed: seed of the layers in front of the similarity; each unit has its own stream.
+    """
+
+    def __init__(self, units: Sequence[str], seed: int = 0) -> None:
+        super().__init__()
+        self.units = list(units)
+        self.seed = seed
+
+    def before_loading(self, saved: Mapping[str, Tensor]) -> None:
+        """Make room for the parameters of a checkpoint."""
+        own = own_parameters(self)
+        for name, value in saved.items():
+            found = own.get(name)
+            if found is None or found.shape != value.shape:
+                device = None if found is None else found.device
+                self.register_parameter(name, nn.Parameter(torch.empty_like(value, device=device)))
+
+    def make(
+        self, outputs: Mapping[str, Tensor], width: int | None, positions: bool, similar: bool
+    ) -> None:
+        """Draw the heads that are not there yet.
+
+        Args:
+            outputs: output of each unit on a few samples.
+            width: outputs C of a prediction; None makes none.
+            positions: whether heads answer at every position of a sequence.
+            similar: whether to make the layers in front of the similarity.
+        """
+        for name, output in outputs.items():
+            index = self.units.index(name)
+            if width is not None and f"pred_weight_{index}" not in own_parameters(self):
+                features = pooled(output, positions).shape[-1]
+                weight, bias = output.new_zeros(width, features), output.new_zeros(width)
+                self.register_parameter(f"pred_weight_{index}", nn.Parameter(weight))
+                self.register_parameter(f"pred_bias_{index}", nn.Parameter(bias))
+            if similar and f"sim_weight_{index}" not in own_parameters(self):
+                kernel = (3, 3) if output.dim() > 3 else ()
+                shape = (output.shape[1], output.shape[1], *kernel)
+                generator = torch.Generator().manual_seed(derive_seed(self.seed, name))
+                drawn = torch.empty(shape)
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+                self.register_parameter(f"sim_weight_{index}", nn.Parameter(drawn.to(output)))
+
+    def predict(self, name: str, output: Tensor, positions: bool) -> Tensor:
+        """The prediction (N, C), or (N, T, C), from a unit's output."""
+        index = self.units.index(name)
+        weight, bias = getattr(self, f"pred_weight_{index}"), getattr(self, f"pred_bias_{index}")
+        return F.linear(pooled(output, positions), weight, bias)
+
+    def similarity(self, name: str, output: Tensor) -> Tensor:
+        """The similarities (N, N) of a unit's outputs (N, F) or (N, C, H, W)."""
+        weight: Tensor = getattr(self, f"sim_weight_{self.units.index(name)}")
+        if output.dim() > 3:
+            return similarity(F.conv2d(output, weight, padding=1))
+        return similarity(F.linear(output, weight))
