@@ -23,6 +23,7 @@ OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 ROOMS = {"functional", "inspect", "runs", "plotting", "testing"}  # beside those YAML names
 OPEN_WITH_REASON = {
     "CreditRule.forward": "the inputs of the net, whatever they are",
+    "LocalLosses.forward": "the same",
     "Ensemble.forward": "the inputs of the members' net, whatever they are",
     "SeparateHeads.by_head": "as many tensors as there are heads",
     "FeedbackLayer": "a mixin of torch's layers, whose arguments it leaves alone",
@@ -34,6 +35,8 @@ OTHERWISE = {
     "WeightMirror": {"feedback_sign", "redraw"},
     # B learns from the outputs of the units and from the error at the output; it starts at 0.
     "DirectKolenPollack": {"recompute", "feedback", "feedback_scale", "signal", "error_at"},
+    # Its losses need the outputs of the units.
+    "LocalLosses": {"recompute"},
     # B learns the Jacobian of the output.
     "FDFA": {"shared_feedback", "rank", "signal", "error_at"},
 }
