@@ -9,7 +9,9 @@ from torch.nn.functional import pad
 __all__ = ["normalize", "random_crop_flip"]
 
 
-def random_crop_flip(images: Tensor, generator: Generator, padding: int = 4) -> Tensor:
+def random_crop_flip(
+    images: Tensor, generator: Generator, padding: int = 4, mirror: bool = True
+) -> Tensor:
     """Mirror each image with probability 1/2, and shift each at random within a black border.
 
     Image n is mirrored left to right with probability 1/2 and padded by p zeros on every side. The
@@ -21,6 +23,7 @@ def random_crop_flip(images: Tensor, generator: Generator, padding: int = 4) -> 
         images: ``(N, C, H, W)``, any dtype; uint8 is fast.
         generator: CPU generator for all random numbers.
         padding: p, in pixels.
+        mirror: False only shifts, as for digits and letters.
 
     Returns:
         New images of the same shape and dtype.
@@ -32,10 +35,11 @@ def random_crop_flip(images: Tensor, generator: Generator, padding: int = 4) -> 
     """
     n, channels, height, width = images.shape
     dy, dx = torch.randint(2 * padding + 1, (2, n), generator=generator).to(images.device)
-    mirrored = torch.randint(2, (n,), generator=generator).to(images.device)
     row = torch.arange(n, device=images.device)
-    # Copying rows of a doubled batch is four times as fast as torch.where on bytes.
-    images = torch.cat((images, images.flip(-1))).index_select(0, row + n * mirrored)
+    if mirror:
+        mirrored = torch.randint(2, (n,), generator=generator).to(images.device)
+        # Copying rows of a doubled batch is four times as fast as torch.where on bytes.
+        images = torch.cat((images, images.flip(-1))).index_select(0, row + n * mirrored)
     # The image shifted by (dy, dx) begins dy lines and dx pixels into the padded image. So view the
     # memory as one padded image starting at every pixel, copy one of them per sample, and cut off
     # what the shift pushed over the edges. A blank image behind the last keeps the view inside the

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from lit_credit.datamodules.image import Pixels
 from lit_credit.datamodules.tensor_loader import Batch
 from lit_credit.datamodules.torchvision_images import Files, TorchvisionClass, TorchvisionImages
 
@@ -26,7 +27,12 @@ class CIFAR10(TorchvisionImages):
             ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
         random_targets: replace the labels of each training batch by fresh, independent, uniform
             classes.
-        augment: mirror and shift (by up to 4 pixels) the training images at random.
+        augment: shift the training images at random, and mirror them.
+        normalize: pixels that the net gets: ``mean_std`` centres and scales each channel by
+            ``mean`` and ``std``, ``unit`` scales to [0, 1], ``none`` leaves them as they are
+            (0 to 255 for photographs).
+        max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
+        mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
 
     Reference:
         A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), ch. 3.
@@ -47,8 +53,22 @@ class CIFAR10(TorchvisionImages):
         seed: int | None = None,
         random_targets: bool = False,
         augment: bool = True,
+        normalize: Pixels = "mean_std",
+        max_shift: int = 4,
+        mirror: bool = True,
     ) -> None:
-        super().__init__(root, download, batch_size, val_batch_size, seed, random_targets, augment)
+        super().__init__(
+            root=root,
+            download=download,
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            seed=seed,
+            random_targets=random_targets,
+            augment=augment,
+            normalize=normalize,
+            max_shift=max_shift,
+            mirror=mirror,
+        )
 
     def files(self) -> Files:
         """Five training batches, the test batch and the class names."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from lit_credit.datamodules.image import ImageDataModule
+from lit_credit.datamodules.image import ImageDataModule, Pixels
 from lit_credit.datamodules.tensor_loader import Batch
 
 __all__ = ["Digits"]
@@ -13,9 +13,9 @@ _TEST_SAMPLES = 360
 class Digits(ImageDataModule):
     """scikit-learn's 8 x 8 digits, 1437 for training and 360 for testing; no download needed.
 
-    The split is stratified by class and always the same. Images are standardised by the mean and
-    the standard deviation of all pixels of the training split. The validation split is the test
-    split.
+    The split is stratified by class and always the same. By default images are standardised by the
+    mean and the standard deviation of all pixels of the training split. The validation split is
+    the test split.
 
     Args:
         batch_size: samples in a training batch, over all devices together.
@@ -24,6 +24,8 @@ class Digits(ImageDataModule):
             or 0 if there was none. A resumed run keeps the one it had.
         random_targets: replace the labels of each training batch by fresh, independent, uniform
             classes.
+        normalize: pixels that the net gets: ``mean_std`` standardises them, ``unit`` scales to
+            [0, 1], ``none`` leaves them as they are (0 to 16).
 
     Example:
         >>> x, y = next(iter(Digits(batch_size=32).train_dataloader()))
@@ -37,6 +39,7 @@ class Digits(ImageDataModule):
 
     num_classes = 10
     shape = (1, 8, 8)
+    max_pixel = 16
 
     def __init__(
         self,
@@ -44,8 +47,11 @@ class Digits(ImageDataModule):
         val_batch_size: int = 1000,
         seed: int | None = None,
         random_targets: bool = False,
+        normalize: Pixels = "mean_std",
     ) -> None:
-        super().__init__(batch_size, val_batch_size, seed, random_targets, augment=False)
+        super().__init__(
+            batch_size, val_batch_size, seed, random_targets, augment=False, normalize=normalize
+        )
 
     def read(self, train: bool) -> Batch:
         """Read a split out of scikit-learn.

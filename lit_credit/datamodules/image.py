@@ -3,23 +3,26 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from lit_credit.datamodules.augment import normalize, random_crop_flip
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
+from lit_credit.utils.ranges import check_choice, check_range
 
-__all__ = ["ImageDataModule"]
+__all__ = ["ImageDataModule", "Pixels"]
+
+Pixels = Literal["mean_std", "unit", "none"]
 
 
 class ImageDataModule(TensorDataModule, ABC):
     """Labelled images as one uint8 tensor per split, returned in whole batches.
 
-    A batch is (x, y): x float32 ``(N, C, H, W)``, normalised; y int64 ``(N,)``. The validation
-    split IS the test split: the study reports curves on the test set and selects nothing by them.
+    A batch is (x, y): x float32 ``(N, C, H, W)``, as ``normalize`` says; y int64 ``(N,)``.
+    The validation split IS the test split: the study reports curves on the test set and selects nothing by them.
     Do not tune on it.
 
     Every training batch is a function of (seed, epoch, batch index), see :class:`TensorLoader`.
@@ -31,7 +34,12 @@ class ImageDataModule(TensorDataModule, ABC):
             ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
         random_targets: replace the labels of each training batch by fresh, independent, uniform
             classes: a task in which nothing can be learned.
-        augment: mirror and shift (by up to 4 pixels) the training images at random.
+        augment: shift the training images at random, and mirror them.
+        normalize: pixels that the net gets: ``mean_std`` centres and scales each channel by
+            ``mean`` and ``std``, ``unit`` scales to [0, 1], ``none`` leaves them as they are
+            (0 to 255 for photographs).
+        max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
+        mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
     """
 
     num_classes: ClassVar[int]
@@ -40,6 +48,8 @@ class ImageDataModule(TensorDataModule, ABC):
     mean: Sequence[float]
     """Mean of each channel, in the units of the pixels."""
     std: Sequence[float]
+    max_pixel: ClassVar[float] = 255
+    """The value of a white pixel."""
 
     def __init__(
         self,
@@ -48,10 +58,23 @@ class ImageDataModule(TensorDataModule, ABC):
         seed: int | None = None,
         random_targets: bool = False,
         augment: bool = False,
+        normalize: Pixels = "mean_std",
+        max_shift: int = 4,
+        mirror: bool = True,
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed)
+        check_choice(get_args(Pixels), normalize=normalize)
+        check_range(0, min(self.shape[1:]) - 1, max_shift=max_shift)
+        if not augment and (max_shift != 4 or not mirror):
+            raise ValueError(
+                f"`max_shift` is {max_shift} and `mirror` {mirror}, but `augment` is False, so "
+                "that no image is shifted or mirrored. Set `augment` to true."
+            )
         self.random_targets = random_targets
         self.augment = augment
+        self.normalize: Pixels = normalize
+        self.max_shift = max_shift
+        self.mirror = mirror
 
     @abstractmethod
     def read(self, train: bool) -> Batch:
@@ -99,11 +122,17 @@ class ImageDataModule(TensorDataModule, ABC):
     def _train_transform(self, batch: Batch, generator: Generator) -> Batch:
         images, labels = batch
         if self.augment:
-            images = random_crop_flip(images, generator)
+            images = random_crop_flip(images, generator, self.max_shift, self.mirror)
         if self.random_targets:
             labels = torch.randint(self.num_classes, labels.shape, generator=generator)
-        return normalize(images, self.mean, self.std), labels
+        return self._pixels(images), labels
 
     def _eval_transform(self, batch: Batch, generator: Generator) -> Batch:
         images, labels = batch
-        return normalize(images, self.mean, self.std), labels
+        return self._pixels(images), labels
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        if self.normalize == "mean_std":
+            return normalize(images, self.mean, self.std)
+        most = self.max_pixel if self.normalize == "unit" else 1.0
+        return normalize(images, [0.0], [most])

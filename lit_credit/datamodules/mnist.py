@@ -24,7 +24,12 @@ class MNIST(TorchvisionImages):
             ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
         random_targets: replace the labels of each training batch by fresh, independent, uniform
             classes.
-        augment: mirror and shift (by up to 4 pixels) the training images at random.
+        augment: shift the training images at random, and mirror them.
+        normalize: pixels that the net gets: ``mean_std`` centres and scales each channel by
+            ``mean`` and ``std``, ``unit`` scales to [0, 1], ``none`` leaves them as they are
+            (0 to 255).
+        max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
+        mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
 
     Reference:
         Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lit_credit.datamodules.image import ImageDataModule
+from lit_credit.datamodules.image import ImageDataModule, Pixels
 from lit_credit.datamodules.network import any_reachable
 from lit_credit.utils.paths import local_path
 
@@ -55,7 +55,12 @@ class TorchvisionImages(ImageDataModule):
             ``seed_everything``, or 0 if there was none. A resumed run keeps the one it had.
         random_targets: replace the labels of each training batch by fresh, independent, uniform
             classes.
-        augment: mirror and shift (by up to 4 pixels) the training images at random.
+        augment: shift the training images at random, and mirror them.
+        normalize: pixels that the net gets: ``mean_std`` centres and scales each channel by
+            ``mean`` and ``std``, ``unit`` scales to [0, 1], ``none`` leaves them as they are
+            (0 to 255 for photographs).
+        max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
+        mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
     """
 
     dataset: ClassVar[Any]
@@ -70,8 +75,20 @@ class TorchvisionImages(ImageDataModule):
         seed: int | None = None,
         random_targets: bool = False,
         augment: bool = False,
+        normalize: Pixels = "mean_std",
+        max_shift: int = 4,
+        mirror: bool = True,
     ) -> None:
-        super().__init__(batch_size, val_batch_size, seed, random_targets, augment)
+        super().__init__(
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            seed=seed,
+            random_targets=random_targets,
+            augment=augment,
+            normalize=normalize,
+            max_shift=max_shift,
+            mirror=mirror,
+        )
         self.root = local_path(root, "root")
         self.download = download
 

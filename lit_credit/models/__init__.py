@@ -6,8 +6,10 @@ from lit_credit.former_names import former_names
 from lit_credit.models.attention import AttentionWeights, CausalSelfAttention
 from lit_credit.models.ensemble import Ensemble
 from lit_credit.models.gpt import GPT
+from lit_credit.models.lenet import LeNet
 from lit_credit.models.mlp import MLP
 from lit_credit.models.residual_mlp import ResidualMLP
+from lit_credit.models.resnet import ResNet
 from lit_credit.models.rotary import Rotary
 from lit_credit.models.rotary_transformer import RotaryTransformer
 
@@ -17,6 +19,8 @@ __all__ = [
     "AttentionWeights",
     "CausalSelfAttention",
     "Ensemble",
+    "LeNet",
+    "ResNet",
     "ResidualMLP",
     "Rotary",
     "RotaryTransformer",

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-__all__ = ["flat_features"]
+__all__ = ["check_images", "flat_features"]
 
 
 def flat_features(x: Tensor, in_features: int) -> Tensor:
@@ -18,3 +18,27 @@ def flat_features(x: Tensor, in_features: int) -> Tensor:
             f"(batch {tuple(x.shape)}). Set the net's `in_features` to {flat.shape[1]}."
         )
     return flat
+
+
+def check_images(x: Tensor, shape: tuple[int, int | None, int | None]) -> Tensor:
+    """Return images ``x`` (N, C, H, W) if they have the shape of a net's input.
+
+    Args:
+        x: a batch.
+        shape: channels, height and width; None where any number will do.
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    fits = x.dim() == 4 and all(
+        size is None or size == found for size, found in zip(shape, x.shape[1:], strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(
+            letter if n is None else str(n) for letter, n in zip("CHW", shape, strict=True)
+        )
+        raise ValueError(
+            f"the net takes images (N, {wanted}), but the batch is {tuple(x.shape)}. Set the net's "
+            "`in_channels` and size to those of the data."
+        )
+    return x

@@ -74,3 +74,12 @@ def test_float_images_are_not_changed_in_place():
     images = torch.ones(1, 1, 2, 2)
     normalize(images, [1.0], [1.0])
     assert torch.equal(images, torch.ones(1, 1, 2, 2))
+
+
+def test_a_jitter_only_shifts_and_leaves_the_draws_of_shifts_alone():
+    images = torch.arange(1, 65, dtype=torch.uint8).view(1, 1, 8, 8).repeat(50, 1, 1, 1)
+    shifted = random_crop_flip(images, torch.Generator().manual_seed(0), 2, mirror=False)
+    variants = all_variants(images[0].numpy(), 2)
+    found = {variants[image.tobytes()] for image in shifted.numpy()}
+    assert not any(mirrored for *_, mirrored in found)
+    assert len(found) > 15

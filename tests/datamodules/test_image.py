@@ -103,3 +103,16 @@ def test_the_ranks_of_a_trainer_share_each_batch():
 
 def test_it_can_be_printed():
     assert str(Digits(seed=3)) == "Digits(batch_size=128, seed=3, random_targets=False)"
+
+
+@pytest.mark.parametrize(("normalize", "scale"), [("none", 1), ("unit", 16)])
+def test_pixels_as_they_are_or_in_the_unit_interval(normalize, scale):
+    data = Digits(normalize=normalize)
+    x, _ = epoch(data.val_dataloader())
+    assert x.dtype == torch.float32
+    assert torch.equal(x, data.splits[1][0].float() / scale)
+
+
+def test_an_unknown_choice_of_pixels_is_refused():
+    with pytest.raises(ValueError, match=r"`normalize` is 'max', expected 'mean_std', 'unit' or"):
+        Digits(normalize="max")

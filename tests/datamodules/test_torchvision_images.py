@@ -189,3 +189,17 @@ def test_reachable_means_that_a_port_answers(monkeypatch):
         monkeypatch.setattr("lit_credit.datamodules.network.getproxies", lambda: {"https": url})
         assert any_reachable(["https://example.invalid/data"], seconds=HANG)
     assert not any_reachable(["http://localhost:1/", "https://example.invalid/data"])
+
+
+def test_mnist_is_jittered_by_two_pixels(tmp_path, monkeypatch):
+    write(MNIST, tmp_path, monkeypatch)
+    data = MNIST(root=str(tmp_path), augment=True, max_shift=2, mirror=False, normalize="none")
+    plain = MNIST(root=str(tmp_path), normalize="none")
+    for image, original in zip(
+        next(iter(data.train_dataloader()))[0], next(iter(plain.train_dataloader()))[0], strict=True
+    ):
+        padded = torch.nn.functional.pad(original, (2,) * 4)
+        windows = [padded[:, y : y + 28, x : x + 28] for y in range(5) for x in range(5)]
+        assert any(torch.equal(image, window) for window in windows)
+    with pytest.raises(ValueError, match=r"`max_shift` is 2 .*`augment` is False"):
+        MNIST(root=str(tmp_path), max_shift=2)

@@ -94,6 +94,7 @@ MEANINGFUL = {
     # No block, no dropout, nothing carried, no limit.
     "depth": {0},
     "dropout": {0},
+    "max_shift": {0},
     "burn_in": {0},
     "carry_mix": {0},
     "peak": {0},
