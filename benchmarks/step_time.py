@@ -3,6 +3,7 @@
     python benchmarks/step_time.py --net residual_mlp
     python benchmarks/step_time.py --net mlp
     python benchmarks/step_time.py --net gpt --batch-size 32 --memory-batch-size 64
+    python benchmarks/step_time.py --net resnet18 --batch-size 32 --memory-batch-size 32 --dense
 
 Rounds are interleaved: in each, every contestant takes some steps on the same batches with the
 same fused AdamW; ratios are taken within a round, and the median over rounds is printed. Times are
@@ -19,13 +20,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torchvision
 from lightning.pytorch import Callback, Trainer
 from timing import begin, ratio, time_rounds
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from lit_credit.datamodules import TensorLoader
-from lit_credit.models import GPT, MLP, ResidualMLP
+from lit_credit.models import GPT, MLP, ResidualMLP, ResNet
 from lit_credit.rules import BP, DFA, FA, BlockFA, CreditRule, FrozenUnits
 from lit_credit.tasks import Classification, NextToken
 
@@ -36,6 +38,11 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "residual_mlp": lambda depth: ResidualMLP(3072, 256, 10, depth),
     "mlp": lambda depth: MLP(784, [512] * (depth - 1)),
     "gpt": lambda depth: GPT(depth=depth),
+    "resnet18": lambda depth: torchvision.models.resnet18(num_classes=10),
+    "resnet20": lambda depth: ResNet(20),
+}
+NAMES: dict[str, dict[str, list[str]]] = {
+    "resnet18": {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]}
 }
 STUDY = {
     "normalize_credit": True,
@@ -48,19 +55,23 @@ def fused_adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01, fused=True)
 
 
-def make_rules(net: str, depth: int) -> dict[str, CreditRule]:
+def make_rules(net: str, depth: int, dense: bool = False) -> dict[str, CreditRule]:
     def make(kind: type[CreditRule], **kwargs: Any) -> CreditRule:
         torch.manual_seed(0)
         task = NextToken() if net == "gpt" else Classification()
-        return kind(NETS[net](depth), task, optimizer=fused_adamw, **kwargs)
+        names = {} if kind in (BP, FA) else NAMES.get(net, {})
+        return kind(NETS[net](depth), task, optimizer=fused_adamw, **names, **kwargs)
 
     rules = {
         "BP": make(BP),
         "FA": make(FA),
         "BlockFA": make(BlockFA),
         "DFA": make(DFA),
-        "DFA, recompute": make(DFA, recompute=True),
     }
+    if not net.startswith("resnet"):  # whose batch norms a second forward would update again
+        rules["DFA, recompute"] = make(DFA, recompute=True)
+    if dense:
+        rules["BlockFA, dense maps"] = make(BlockFA, feedback_maps="dense")
     if net == "residual_mlp":
         rules["DFA, as in the study"] = make(DFA, **STUDY)
         rules["FrozenUnits"] = make(FrozenUnits, frozen=["blocks.*"])
@@ -97,12 +108,12 @@ def plain_step(net: nn.Module) -> Step:
 def make_batches(net: str, batch_size: int, count: int = 4) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     if net == "gpt":
-        shape = (count, 2, batch_size, 64)
-        return [(x, y) for x, y in torch.randint(65, shape, generator=generator)]
-    features = {"residual_mlp": 3072, "mlp": 784}[net]
+        size = (count, 2, batch_size, 64)
+        return [(x, y) for x, y in torch.randint(65, size, generator=generator)]
+    shape = {"residual_mlp": (3072,), "mlp": (784,)}.get(net, (3, 32, 32))
     return [
         (
-            torch.randn(batch_size, features, generator=generator),
+            torch.randn(batch_size, *shape, generator=generator),
             torch.randint(10, (batch_size,), generator=generator),
         )
         for _ in range(count)
@@ -147,7 +158,7 @@ def fit_with(rule: CreditRule, batches: Sequence[Batch], extra: list[Callback]) 
 
 def report_rules(options: argparse.Namespace) -> None:
     batches = make_batches(options.net, options.batch_size)
-    rules = make_rules(options.net, options.depth)
+    rules = make_rules(options.net, options.depth, options.dense)
     torch.manual_seed(0)
     steps = {"plain PyTorch BP": plain_step(NETS[options.net](options.depth))}
     steps |= {name: rule_step(rule) for name, rule in rules.items()}
@@ -167,6 +178,11 @@ def report_rules(options: argparse.Namespace) -> None:
             f"{ratio(seconds, name, 'BP'):8.3f}{memory[name] / 1e6:9.2f}"
             f"{memory[name] / memory['BP']:8.2f}"
         )
+    for name, rule in rules.items():
+        if isinstance(rule, BlockFA | DFA):
+            numbers = sum(matrix.numel() for matrix in rule.feedback.buffers())
+            own = sum(weight.numel() for weight in rule.net.parameters())
+            print(f"{name:24} B {4 * numbers / 1e6:9.2f} MB, {numbers / own:.3f} of the weights")
     report_lightning(options, batches)
 
 
@@ -219,6 +235,7 @@ def parser_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
 def main(args: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, rounds=30)
     parser.add_argument("--memory-batch-size", type=int, default=4096)
+    parser.add_argument("--dense", action="store_true", help="also BlockFA with dense maps")
     parser.add_argument("--steps", type=int, default=10, help="steps in a round")
     options = parser.parse_args(args)
     begin(options.threads, options.rounds)

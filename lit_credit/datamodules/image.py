@@ -22,8 +22,8 @@ class ImageDataModule(TensorDataModule, ABC):
     """Labelled images as one uint8 tensor per split, returned in whole batches.
 
     A batch is (x, y): x float32 ``(N, C, H, W)``, as ``normalize`` says; y int64 ``(N,)``.
-    The validation split IS the test split: the study reports curves on the test set and selects nothing by them.
-    Do not tune on it.
+    The validation split IS the test split: the study reports curves on the test set and selects
+    nothing by them. Do not tune on it.
 
     Every training batch is a function of (seed, epoch, batch index), see :class:`TensorLoader`.
 

@@ -18,12 +18,18 @@ from lit_credit.feedback.credits import (
 )
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.lazy_buffers import LazyBuffers
+from lit_credit.feedback.sizes import check_matrix_sizes
 from lit_credit.utils.ranges import check_range, check_sizes
 from lit_credit.utils.short_text import choice
 
 __all__ = ["DirectFeedback", "ErrorShape"]
 
 ErrorShape = Literal["auto", "flattened", "per_position"]
+
+_REMEDY = (
+    "Set `error` to 'per_position' (one row a channel, the same at every position), or choose "
+    "units with smaller outputs."
+)
 
 
 class DirectFeedback(LazyBuffers):
@@ -277,7 +283,9 @@ class DirectFeedback(LazyBuffers):
     ) -> dict[str, int]:
         dtype = torch.float32 if self.matrix is None else self.matrix.dtype
         parts = self._by_name(drawn, dtype)
-        for name in widths.keys() - parts.keys():
+        missing = {name: (widths[name], errors) for name in widths if name not in parts}
+        check_matrix_sizes(missing, _REMEDY, copies=2)
+        for name in missing:
             matrix = self._draw(name, widths[name], errors)
             parts[name] = matrix if self.matrix is None else matrix.to(self.matrix)
         self._drawn = {name: len(parts[name]) for name in self._order if name in parts}

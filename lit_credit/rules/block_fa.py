@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Size, Tensor, nn
 
-from lit_credit.feedback.block_feedback import BlockFeedback
+from lit_credit.feedback.block_feedback import BlockFeedback, MapFeedback
 from lit_credit.feedback.credits import Credits, check_rows
 from lit_credit.feedback.direct_feedback import DirectFeedback
 from lit_credit.feedback.draw import Distribution
@@ -39,6 +39,8 @@ class BlockFA(LocalRule):
         feedback_seed: seed of the matrices' own generator; None takes the seed of the run.
         top: credit of the last unit: the ``exact`` gradient at its output, through the readout, or
             the output error through a ``random`` matrix.
+        feedback_maps: matrices between feature maps: ``per_channel``, ``channels_last`` or
+            ``dense``; see :class:`lit_credit.feedback.BlockFeedback`.
 
     Reference:
         Hao, Wan, Zhai, What Accuracy and Gradient Cosine Miss, 2026, arXiv 2606.21126 (there
@@ -70,6 +72,7 @@ class BlockFA(LocalRule):
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
         top: Literal["exact", "random"] = "exact",
+        feedback_maps: MapFeedback = "per_channel",
     ) -> None:
         check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
         super().__init__(
@@ -90,7 +93,10 @@ class BlockFA(LocalRule):
             group_options=group_options,
         )
         seed = run_seed() if feedback_seed is None else feedback_seed
-        self.feedback = BlockFeedback(self.units, feedback, feedback_scale, seed)
+        self.feedback = BlockFeedback(
+            self.units, feedback, feedback_scale, seed, maps=feedback_maps
+        )
+        self.feedback.parameters = sum(weight.numel() for weight in self.net.parameters())
         self.top_feedback = (
             DirectFeedback(self.units[-1:], feedback, feedback_scale, seed)
             if top == "random"
