@@ -27,8 +27,8 @@ __all__ = ["DirectFeedback", "ErrorShape"]
 ErrorShape = Literal["auto", "flattened", "per_position"]
 
 _REMEDY = (
-    "Set `error` to 'per_position' (one row a channel, the same at every position), or choose "
-    "units with smaller outputs."
+    "Set `error` to 'per_position' (one row a channel, the same at every position), take a low "
+    "`rank`, or choose units with smaller outputs."
 )
 
 
