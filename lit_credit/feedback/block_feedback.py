@@ -35,9 +35,10 @@ class BlockFeedback(LazyBuffers):
 
     Between feature maps B_l is (C, C') from channels to channels, the same at every position:
     ``a_l[n, c, p] = sum_c' B_l[c, c'] R(a_{l+1})[n, c', p]``. R is the adjoint of average pooling
-    from the positions of unit l to those of unit l + 1 (`lit_credit.feedback.maps.spread`), so that the credit of a smaller map is divided among the pixels that it stands for. A flat
-    output (N, F) counts as a map of one position, and a sequence (N, T, d) beside a map as one row
-    of T positions. With B = W this is the gradient through pooling and a 1 x 1 convolution.
+    from the positions of unit l to those of unit l + 1 (``lit_credit.feedback.maps.spread``), so
+    that the credit of a smaller map is divided among the pixels that it stands for. A flat output
+    (N, F) counts as a map of one position, and a sequence (N, T, d) beside a map as one row of T
+    positions. With B = W this is the gradient through pooling and a 1 x 1 convolution.
 
     Args:
         units: names of the units, in forward order.
@@ -77,7 +78,7 @@ class BlockFeedback(LazyBuffers):
         self.seed = seed
         self.normalize = normalize
         self.maps: MapFeedback = maps
-        self.parameters: int | None = None
+        self.net_size: int | None = None
         """Numbers of the net, if known: what the size of the matrices is judged by."""
         self._warned = False
 
@@ -110,7 +111,7 @@ class BlockFeedback(LazyBuffers):
             for lower, shape in above.items()
             if getattr(self, self._buffer(lower), None) is None
         }
-        check_matrix_sizes(missing, _REMEDY, self.parameters)
+        check_matrix_sizes(missing, _REMEDY, self.net_size)
         credits = dict.fromkeys(ran[-1:], top)
         for lower, upper in reversed(neighbours):
             credits[lower] = self._carry(lower, credits[upper], shapes[lower])
@@ -146,10 +147,11 @@ class BlockFeedback(LazyBuffers):
         last = prod(positions) < credit.shape[2:].numel()
         if last:
             credit = spread(credit, positions)
-        mixed = (matrix @ credit.flatten(2)).unflatten(2, credit.shape[2:])
+        mixed = (matrix @ credit.flatten(2)).reshape(len(credit), -1, *credit.shape[2:])
         if not last:
             mixed = spread(mixed, positions)
-        return mixed.reshape(len(credit), len(matrix), *whole).movedim(1, channel)
+        carried: Tensor = mixed.reshape(len(credit), len(matrix), *whole).movedim(1, channel)
+        return carried
 
     def _channel(self, shape: Size) -> int:
         """The dimension of channels: last in (N, d) and (N, T, d), second in maps (N, C, H, W)."""

@@ -96,7 +96,7 @@ class BlockFA(LocalRule):
         self.feedback = BlockFeedback(
             self.units, feedback, feedback_scale, seed, maps=feedback_maps
         )
-        self.feedback.parameters = sum(weight.numel() for weight in self.net.parameters())
+        self.feedback.net_size = sum(weight.numel() for weight in self.net.parameters())
         self.top_feedback = (
             DirectFeedback(self.units[-1:], feedback, feedback_scale, seed)
             if top == "random"
