@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Generator
@@ -34,8 +33,8 @@ class ImageDataModule(TensorDataModule, ABC):
         augment: mirror and shift (by up to 4 pixels) the training images at random.
     """
 
-    num_classes: ClassVar[int]
-    shape: ClassVar[tuple[int, int, int]]
+    num_classes: int
+    shape: tuple[int, int, int]
     """(channels, height, width) of an image."""
     mean: Sequence[float]
     """Mean of each channel, in the units of the pixels."""
