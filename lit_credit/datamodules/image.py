@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -42,8 +42,8 @@ class ImageDataModule(TensorDataModule, ABC):
         mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
     """
 
-    num_classes: ClassVar[int]
-    shape: ClassVar[tuple[int, int, int]]
+    num_classes: int
+    shape: tuple[int, int, int]
     """(channels, height, width) of an image."""
     mean: Sequence[float]
     """Mean of each channel, in the units of the pixels."""

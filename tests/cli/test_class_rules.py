@@ -197,6 +197,9 @@ NEEDED = {
     "Ensemble": {"net": "MLP"},
     "NGram": {"distribution": "PowerUnif"},
     "EachMember": {"task": "Classification"},
+    "Supervised": {"loss": "torch.nn.MSELoss"},
+    "ImageFolder": {"root": "somewhere"},
+    "ArrayFile": {"file": "some.npz", "names": ["x", "y"]},
     "MemberMetric": {"metric": "Margin", "index": 0},
     "CopyError": {"ood": True},
     "PartFreezing": {"frozen": []},
@@ -254,7 +257,7 @@ def test_foreign_classes_of_one_name_are_listed(parser, foreign, monkeypatch):
     ("place", "name", "message"),
     [
         (NET, "ResidualMPL", "no class ResidualMPL is known; did you mean ResidualMLP?"),
-        (TASK, "Qqqqqqqq", "no class Qqqqqqqq is known ("),
+        (TASK, "Qqqqqqqq", "no class Qqqqqqqq is known. A class of your own is named"),
         ("data", "ResidualMLP", "ResidualMLP is no class of the kind that is expected here"),
     ],
 )
