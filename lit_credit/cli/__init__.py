@@ -4,12 +4,12 @@ A module is imported only when a command needs it.
 """
 
 import gc
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_credit.cli.arguments import ArgumentsError
+from lit_credit.cli.own_modules import find_own_modules
 from lit_credit.utils.late_names import late_names
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def main(args: Sequence[str] | None = None) -> int:
         Exception: any error, unchanged, if ``LIT_CREDIT_TRACEBACK`` is set.
     """
     words = list(sys.argv[1:] if args is None else args)
-    if args is None and not {"", os.getcwd()} & set(sys.path):
-        sys.path.insert(0, os.getcwd())  # as for python: modules in the working directory are found
+    if args is None:
+        find_own_modules(words)
     try:
         # Each command loads only the modules that it needs.
         if words[:1] == ["compare"]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from jsonargparse import Namespace
 
+from lit_credit.cli.own_modules import why_not_imported
 from lit_credit.utils.private_names import (
     class_parser,
     class_path_of,
@@ -75,6 +76,7 @@ def install(rules: ClassRules) -> None:
     replace_parsing_step("read", lambda original: _read(rules, original))
     replace_parsing_step("make", lambda original: _make(rules, original))
     replace_parsing_step("untyped", lambda original: _untyped(rules, original))
+    replace_parsing_step("import", _import)
     replace_parsing_step("defaults", _fill_in)
 
 
@@ -188,6 +190,19 @@ def _untyped(rules: ClassRules, original: _Step) -> _Step:
         return original(val, *args, **kwargs)
 
     return untyped
+
+
+def _import(original: _Step) -> _Step:
+    def import_object(path: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(path, *args, **kwargs)
+        except (Exception, SystemExit) as error:  # a module may raise anything
+            text = why_not_imported(path, error) if _is_ours() and isinstance(path, str) else None
+            if text is None:
+                raise
+            raise ImportError(text) from error
+
+    return import_object
 
 
 def _fill_in(original: _Step) -> _Step:

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
+from lit_credit.cli.own_modules import configs_of
 from lit_credit.cli.reasons import ShortErrors
 
 __all__ = ["COMMANDS", "DESCRIPTION", "answer"]
@@ -42,19 +42,11 @@ def answer(words: Sequence[str]) -> None:
     first = words[0] if words else "--help"
     if not words or first in ("-h", "--help") or not (first.startswith("-") or first in COMMANDS):
         _parser().parse_args(list(words))
-    for file in _configs(words):
+    for file in configs_of(words):
         # Text that is not a path is itself a configuration: the parser reads it later.
         if file.endswith((".yaml", ".yml")) and "://" not in file and not _exists(file):
             given = [first] if first in COMMANDS else []
             _parser().parse_args([*given, "--config", file])
-
-
-def _configs(words: Sequence[str]) -> list[str]:
-    after = [file for word, file in pairwise(words) if word in _CONFIG]
-    return after + [w.partition("=")[2] for w in words if w.partition("=")[0] in _CONFIG]
-
-
-_CONFIG = ("--config", "-c")
 
 
 def _exists(file: str) -> bool:

@@ -28,7 +28,8 @@ def _unknown(match: re.Match[str]) -> str:
     if name in names:
         return f"{name} is no class of the kind that is expected here"
     close = get_close_matches(name, names, n=1)
-    return f"no class {name} is known" + (f"; did you mean {close[0]}?" if close else "")
+    known = f"no class {name} is known" + (f"; did you mean {close[0]}?" if close else ".")
+    return f"{known} A class of your own is named with its module: my_module.{name}"
 
 
 _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (

@@ -468,14 +468,14 @@ def attention_implementation(config: Any) -> str:
 
 # jsonargparse
 
-ParsingStep = Literal["find", "replace", "read", "make", "untyped", "defaults"]
+ParsingStep = Literal["find", "replace", "read", "make", "untyped", "import", "defaults"]
 """A step in which jsonargparse parses a class that a configuration names.
 
 ``find(bases, name)``: the import path of a bare name. ``replace(parser, old, new)``: drop those
 arguments of an earlier class that the new class does not take. ``read(value, hint, ...)``: check a
 value. ``make(hint, spec)``: check a class that an argument wants a callable to make. ``untyped(
-value, ...)``: look at a value of an argument without a type. ``defaults(parser, config)``: fill in
-the default arguments of the classes.
+value, ...)``: look at a value of an argument without a type. ``import(path)``: import an object.
+``defaults(parser, config)``: fill in the default arguments of the classes.
 """
 _STEPS: dict[ParsingStep, str] = {
     "find": "resolve_class_path_by_name",
@@ -483,6 +483,7 @@ _STEPS: dict[ParsingStep, str] = {
     "read": "adapt_typehints",
     "make": "adapt_partial_callable_class",
     "untyped": "adapt_classes_any",
+    "import": "import_object",
 }
 
 

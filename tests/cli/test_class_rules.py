@@ -254,7 +254,7 @@ def test_foreign_classes_of_one_name_are_listed(parser, foreign, monkeypatch):
     ("place", "name", "message"),
     [
         (NET, "ResidualMPL", "no class ResidualMPL is known; did you mean ResidualMLP?"),
-        (TASK, "Qqqqqqqq", "no class Qqqqqqqq is known ("),
+        (TASK, "Qqqqqqqq", "no class Qqqqqqqq is known. A class of your own is named"),
         ("data", "ResidualMLP", "ResidualMLP is no class of the kind that is expected here"),
     ],
 )

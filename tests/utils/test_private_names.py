@@ -759,7 +759,7 @@ def steps():
 
         private.replace_parsing_step(step, around)
 
-    for step in ("find", "replace", "read", "make", "untyped", "defaults"):
+    for step in ("find", "replace", "read", "make", "untyped", "import", "defaults"):
         note(step)
     yield calls
     vars(typehints).update(kept)
@@ -771,6 +771,7 @@ def test_a_bare_name_is_found_and_a_value_read(steps):
     parser.parse_args([f"--a0={SQUARE}"])
     assert (Shape, SQUARE) in [args for args, _ in steps["find"]]
     assert any(args[0] == SQUARE and args[1] is Shape for args, _ in steps["read"])
+    assert (SQUARE,) in [args for args, _ in steps["import"]]
     assert any(at_work is parser for _, (at_work, _) in steps["read"])
     assert private.parser_at_work() is None
 

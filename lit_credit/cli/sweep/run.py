@@ -12,6 +12,7 @@ import lit_credit
 from lit_credit.callbacks import MetricHistory
 from lit_credit.cli.boundary import report
 from lit_credit.cli.fit import run
+from lit_credit.cli.own_modules import find_own_modules
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
@@ -32,6 +33,7 @@ def run_cell(cell: Cell) -> None:
     From then on the output of the process goes to the cell's log. The result is written last.
     """
     os.chdir(cell.cwd)
+    find_own_modules(cell.words)  # a worker of Ray has a path of its own
     # After a sweep was killed, its cells end by themselves a moment later: wait for them.
     with hold_folder(cell.folder, patience=_PATIENCE):
         _run(cell)
