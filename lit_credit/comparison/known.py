@@ -23,6 +23,7 @@ __all__ = [
     "HISTORIES",
     "declared_figures",
     "declared_quantities",
+    "declares_metrics",
     "found_class",
     "kinds_of",
     "known_histories",
@@ -50,6 +51,14 @@ def found_class(path: str) -> type | None:
 def kinds_of(run: Run) -> list[type]:
     """The classes of a run's task and callbacks, without those that cannot be imported."""
     return [kind for path in (run.task, *run.callbacks) if (kind := found_class(path))]
+
+
+def declares_metrics(path: str) -> bool:
+    """Whether the task at an import path can be imported, and says which metrics are compared."""
+    kind = found_class(path)
+    if kind is None or not issubclass(kind, tasks.Task):
+        return False
+    return kind.headline is not tasks.Task.headline or kind.__module__.startswith("lit_credit.")
 
 
 def look_of(run: Run) -> Look:

@@ -14,6 +14,7 @@ __all__ = [
     "Quantity",
     "as_they_are",
     "end_of",
+    "metric_quantity",
     "named_apart",
     "of_loaders",
     "start_of",
@@ -67,6 +68,16 @@ class Quantity:
                 return None
             tag = found
         return f"{self.section}/{tag}" if self.section else tag
+
+
+def metric_quantity(name: str) -> Quantity:
+    """A metric of a task, for which no class declares a headline.
+
+    Args:
+        name: name of the metric, or its tag.
+    """
+    headline = Headline(name.removeprefix(f"{VALIDATION}/"), each_loader=True)
+    return Quantity(headline, METRICS, VALIDATION)
 
 
 def end_of(runs: Sequence[Run], quantity: Quantity) -> MeanAndSd:

@@ -14,6 +14,7 @@ from lit_credit.comparison.groups import grouped
 from lit_credit.comparison.known import (
     declared_figures,
     declared_quantities,
+    declares_metrics,
     found_class,
     kinds_of,
     known_histories,
@@ -25,6 +26,7 @@ from lit_credit.comparison.quantities import (
     METRICS,
     Quantity,
     as_they_are,
+    metric_quantity,
     named_apart,
     of_loaders,
 )
@@ -139,7 +141,8 @@ def _placed(run: Run) -> Run:
 
 
 def _quantities_of(run: Run) -> list[Quantity]:
-    return named_apart([*our_quantities(), *declared_quantities(kinds_of(run))])
+    added = map(metric_quantity, run.metrics)
+    return named_apart([*our_quantities(), *declared_quantities(kinds_of(run)), *added])
 
 
 def _figures_of(run: Run) -> list[tuple[str, ComparisonFigure]]:
@@ -152,7 +155,10 @@ def _histories_of(run: Run) -> list[str]:
 
 
 def _undeclared(run: Run, declared: Sequence[Quantity]) -> list[Quantity]:
-    """Quantities of classes that cannot be imported; adds their histories to the run."""
+    """Quantities of classes that cannot be imported; adds their histories to the run.
+
+    Also the metrics of a task of one's own that declares no headline.
+    """
     found: list[Quantity] = []
     if not run.class_path or any(found_class(path) is None for path in run.callbacks):
         known = known_histories(run)
@@ -164,8 +170,11 @@ def _undeclared(run: Run, declared: Sequence[Quantity]) -> list[Quantity]:
             except ValueError:  # not what a diagnostic writes
                 continue
             found += as_they_are(path.stem, run.histories, declared)
-    if not run.class_path or (run.task and found_class(run.task) is None):
-        found += as_they_are(METRICS, run.histories, [*declared, *of_loaders(declared, [run])])
+    if not run.class_path or (run.task and not declares_metrics(run.task)):
+        known_metrics = [*declared, *of_loaders(declared, [run])]
+        tags = as_they_are(METRICS, run.histories, known_metrics)
+        own = run.task and found_class(run.task) is not None
+        found += [metric_quantity(tag.name) if own else tag for tag in tags]
     return found
 
 

@@ -56,6 +56,7 @@ class Run:
         class_path: class path of the rule; empty if the folder has no configuration.
         task: class path of the task; empty if there is none.
         callbacks: class paths of the callbacks.
+        metrics: names of metrics that the configuration adds to those of the task.
         place: what ``epoch`` in the rows counts.
     """
 
@@ -72,6 +73,7 @@ class Run:
     class_path: str = ""
     task: str = ""
     callbacks: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
     place: str = "epochs of training"
 
     @property
@@ -209,6 +211,7 @@ def _configured(folder: Path, path: Path) -> Run:
         class_path=model["class_path"],
         task=_class_path(arguments.get("task")),
         callbacks=tuple(name for name in map(_class_path, listed) if name),
+        metrics=_added_metrics(arguments.get("task")),
     )
 
 
@@ -315,6 +318,12 @@ def _read_rows(path: Path) -> list[Row]:
 def _class_path(node: Any) -> str:
     path = node.get("class_path") if isinstance(node, dict) else node
     return path if isinstance(path, str) else ""
+
+
+def _added_metrics(task: Any) -> tuple[str, ...]:
+    arguments = task.get("init_args") if isinstance(task, dict) else None
+    metrics = arguments.get("metrics") if isinstance(arguments, dict) else None
+    return tuple(map(str, metrics)) if isinstance(metrics, dict) else ()
 
 
 def _class_name(node: Any) -> str:

@@ -7,6 +7,7 @@ from lit_credit.tasks.base import Task
 from lit_credit.tasks.classification import Classification
 from lit_credit.tasks.each_member import EachMember, MemberMetric
 from lit_credit.tasks.next_token import BitsPerCharacter, NextToken, Perplexity
+from lit_credit.tasks.supervised import Supervised
 
 __all__ = [
     "BitsPerCharacter",
@@ -15,6 +16,7 @@ __all__ = [
     "MemberMetric",
     "NextToken",
     "Perplexity",
+    "Supervised",
     "Task",
 ]
 

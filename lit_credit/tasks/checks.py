@@ -10,12 +10,12 @@ from lit_credit.utils.nested import described
 __all__ = ["entry", "tensor_output"]
 
 
-def entry(batch: Any, index: int, task: nn.Module, form: str = "(x, y)") -> Any:
-    """An entry of a batch that is a tuple.
+def entry(batch: Any, index: int | str, task: nn.Module, form: str = "(x, y)") -> Any:
+    """An entry of a batch that is a tuple or a mapping.
 
     Args:
         batch: batch of the datamodule.
-        index: index of the entry.
+        index: index of the entry, or its name in a mapping.
         task: task that reads the batch, for the error.
         form: form that the task expects, for the error.
 
@@ -25,13 +25,16 @@ def entry(batch: Any, index: int, task: nn.Module, form: str = "(x, y)") -> Any:
     if isinstance(batch, Mapping):
         unreadable = index not in batch
     else:
-        short = isinstance(batch, tuple | list) and len(batch) <= index
+        short = isinstance(batch, tuple | list) and not (
+            isinstance(index, int) and -len(batch) <= index < len(batch)
+        )
         unreadable = short or isinstance(batch, Tensor | str)
     if unreadable:
         raise ValueError(
             f"{type(task).__name__} reads batches {form}, but was handed {described(batch)}. Have "
-            "the datamodule hand out such tuples (a `collate_fn` of its DataLoader can), or write "
-            "a Task whose `inputs`, `loss` and `target` read these batches."
+            "the datamodule hand out such batches (a `collate_fn` of its DataLoader can), take the "
+            "task `Supervised`, whose `inputs` and `target` are names or indices, or write a Task "
+            "whose `inputs`, `loss` and `target` read these batches."
         )
     return batch[index]
 

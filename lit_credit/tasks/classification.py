@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lit_credit.tasks.added_metrics import ViewedMetric, check_added, with_added
 from lit_credit.tasks.base import Task
 from lit_credit.tasks.checks import entry, tensor_output
 from lit_credit.utils.nested import described
@@ -17,12 +18,12 @@ __all__ = ["Classification"]
 _MAIN = ("logits", "out")
 
 
-class _MainAccuracy(MulticlassAccuracy):
-    """Accuracy of the main head of a net with auxiliary heads."""
+class _OfMainHead(ViewedMetric):
+    """A metric of the main head of a net with auxiliary heads."""
 
-    def update(self, output: Any, target: Tensor) -> None:
-        """Add outputs (N, C), alone or with outputs of auxiliary heads."""
-        super().update(_heads(output)[0], target)
+    def view(self, output: Any, target: Any) -> tuple[Any, Any]:
+        """The output (N, C) of the main head."""
+        return _heads(output)[0], target
 
 
 class Classification(Task):
@@ -39,9 +40,12 @@ class Classification(Task):
             ``(output, aux, ...)``, like torchvision's GoogLeNet and Inception, or as a mapping
             ``{"out": output, "aux": aux}``. The loss is ``loss(output) + w * sum of loss(aux)``;
             metrics use the main output. None refuses such outputs.
+        metrics: metrics by name besides ``accuracy``, called with the outputs (N, C) and the
+            classes (N,).
 
     Raises:
-        ValueError: if ``num_classes`` is below 1 or ``aux_weight`` below 0.
+        ValueError: if ``num_classes`` is below 1 or ``aux_weight`` below 0, or if a metric has the
+            name ``accuracy``.
 
     Example:
         >>> import torch
@@ -56,6 +60,7 @@ class Classification(Task):
         loss: nn.Module | None = None,
         one_hot: bool = False,
         aux_weight: float | None = None,
+        metrics: dict[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         check_sizes(num_classes=num_classes)
@@ -64,6 +69,8 @@ class Classification(Task):
         self.aux_weight = aux_weight
         self.one_hot = one_hot
         self.criterion = loss or nn.CrossEntropyLoss()
+        check_added(["accuracy"], metrics, self)
+        self.added = metrics
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """``(x,)``."""
@@ -105,10 +112,13 @@ class Classification(Task):
         return loss
 
     def metrics(self) -> dict[str, Metric]:
-        """``accuracy``: the fraction of samples whose largest output is their class."""
-        kind = MulticlassAccuracy if self.aux_weight is None else _MainAccuracy
+        """``accuracy``: the fraction of samples whose largest output is their class; and others."""
         # validate_args costs a device synchronisation per batch.
-        return {"accuracy": kind(self.num_classes, average="micro", validate_args=False)}
+        accuracy = MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
+        found = with_added({"accuracy": accuracy}, self.added)
+        if self.aux_weight is None:
+            return found
+        return {name: _OfMainHead(metric) for name, metric in found.items()}
 
     def target(self, batch: Any) -> Tensor:
         """``y`` (N,)."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lit_credit.tasks.added_metrics import ViewedMetric
 from lit_credit.tasks.base import Task
 from lit_credit.utils.ranges import check_parts
 from lit_credit.utils.short_text import choice
@@ -13,7 +14,7 @@ from lit_credit.utils.short_text import choice
 __all__ = ["EachMember", "MemberMetric"]
 
 
-class MemberMetric(Metric):
+class MemberMetric(ViewedMetric):
     """A metric of one member's output.
 
     Args:
@@ -21,25 +22,13 @@ class MemberMetric(Metric):
         index: index of the member.
     """
 
-    full_state_update = False
-
     def __init__(self, metric: Metric, index: int) -> None:
-        super().__init__()
-        self.metric = metric
+        super().__init__(metric)
         self.index = index
 
-    def update(self, output: Tensor, target: Any) -> None:
-        """Add the outputs (E, ...) of all members."""
-        self.metric.update(output[self.index], target)
-
-    def compute(self) -> Any:
-        """The value of the metric."""
-        return self.metric.compute()
-
-    def reset(self) -> None:
-        """Reset the inner metric too."""
-        super().reset()
-        self.metric.reset()
+    def view(self, output: Any, target: Any) -> tuple[Any, Any]:
+        """The outputs of the member, of outputs (E, ...) of all members."""
+        return output[self.index], target
 
 
 class EachMember(Task):

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 
+from lit_credit.tasks.added_metrics import ViewedMetric, check_added, with_added
 from lit_credit.tasks.base import Task
 from lit_credit.tasks.checks import entry, tensor_output
 
@@ -66,17 +67,37 @@ class BitsPerCharacter(_MeanLoss):
         return self.nats() / math.log(2)
 
 
+class _OfPositions(ViewedMetric):
+    """A metric over the positions of all samples."""
+
+    def view(self, output: Any, target: Any) -> tuple[Any, Any]:
+        """The logits (N T, V) and the symbols (N T,)."""
+        return output.flatten(0, -2), target.flatten()
+
+
 class NextToken(Task):
     """Batches ``(x, y)`` of symbols (N, T) and their following symbols; cross-entropy in nats.
 
     The loss is a mean over all positions of all samples. Perplexity and bits per character are
     computed from the same mean.
 
+    Args:
+        metrics: metrics by name besides ``bits_per_character`` and ``perplexity``, called with the
+            logits (N T, V) and the symbols (N T,) of all positions.
+
+    Raises:
+        ValueError: if a metric has one of these names.
+
     Example:
         >>> batch = torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.long)
         >>> NextToken().loss(torch.zeros(2, 5, 8), batch)
         tensor(2.0794)
     """
+
+    def __init__(self, metrics: dict[str, Metric] | None = None) -> None:
+        super().__init__()
+        check_added(["bits_per_character", "perplexity"], metrics, self)
+        self.added = metrics
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """``(x,)``."""
@@ -97,8 +118,10 @@ class NextToken(Task):
         return _nats(output, target)
 
     def metrics(self) -> dict[str, Metric]:
-        """``bits_per_character`` and ``perplexity``."""
-        return {"bits_per_character": BitsPerCharacter(), "perplexity": Perplexity()}
+        """``bits_per_character``, ``perplexity``, and those that are added."""
+        own = {"bits_per_character": BitsPerCharacter(), "perplexity": Perplexity()}
+        found = with_added(own, self.added)
+        return {name: m if name in own else _OfPositions(m) for name, m in found.items()}
 
     def target(self, batch: Any) -> Any:
         """``y`` (N, T)."""

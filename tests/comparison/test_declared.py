@@ -252,3 +252,26 @@ def test_a_run_read_in_python_has_all_its_histories(tmp_path):
     assert run_curve(
         {"metrics": [{"step": 0, "epoch": 0, "values": {"val/accuracy/ood": 1.0}}]}, "accuracy/ood"
     ) == {0: 1.0}
+
+
+class Own(Classification):
+    """A task that declares nothing."""
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"class_path": f"{HERE}.Own"},
+        {"class_path": "lit_credit.tasks.Supervised", "init_args": {"metrics": {"f1": {}}}},
+    ],
+)
+def test_added_metrics_and_those_of_an_own_task_are_compared(tmp_path, task):
+    folder = write_run(tmp_path / "run", "BP", 1, epochs=1)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["model"]["init_args"]["task"] = task
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    History(folder / "metrics.jsonl").append(99, 2, "metrics", {"val/f1": 0.75})
+    compare(tmp_path, tmp_path / "out")
+    text = (tmp_path / "out" / "comparison.csv").read_text()
+    (row,) = csv.DictReader(text.splitlines())
+    assert float(row["f1"]) == 0.75

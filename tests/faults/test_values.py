@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import SGD
 
 from lit_credit import callbacks, datamodules, feedback, models, rules, tasks
@@ -31,6 +32,7 @@ REQUIRED = {
     "Ensemble": lambda: {"net": net},
     "SeparateHeads": lambda: {"stacked": ParallelAttention(4, 2)},
     "EachMember": lambda: {"task": Classification(2)},
+    "Supervised": lambda: {"loss": nn.MSELoss()},
     "StagedTraining": lambda: {"stages": [["net"]]},
     "PartFreezing": lambda: {"frozen": ["net"]},
     "NGram": lambda: {"distribution": ngram.PowerUnif()},
@@ -74,6 +76,8 @@ MEANINGFUL = {
     "total": {LARGE},
     "floor": {0},
     "position": {0, -1, LARGE},
+    "inputs": {0, -1, LARGE},
+    "target": {0, -1, LARGE},
     # Factors, and numbers in an exponent.
     "scale": {0, -1, LARGE},
     "feedback_scale": {0, -1, LARGE},

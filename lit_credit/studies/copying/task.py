@@ -88,6 +88,9 @@ class PatternCopying(NextToken):
         Headline("id_error", form=".3f", order=10),
     )
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def metrics(self) -> dict[str, Metric]:
         """``ood_error`` and ``id_error``."""
         return {"ood_error": CopyError(ood=True), "id_error": CopyError(ood=False)}
