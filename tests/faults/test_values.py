@@ -36,6 +36,8 @@ REQUIRED = {
     "StagedTraining": lambda: {"stages": [["net"]]},
     "PartFreezing": lambda: {"frozen": ["net"]},
     "NGram": lambda: {"distribution": ngram.PowerUnif()},
+    "ImageFolder": lambda: {"root": "."},
+    "ArrayFile": lambda: {"file": "x.npz", "names": ["x"]},
     "TensorDataModule": lambda: {"batch_size": 4, "val_batch_size": 4, "seed": None},
     "WarmupCosine": lambda: {"optimizer": SGD([torch.zeros(1)], 0.1), "warmup": 1, "total": 9},
     "BlockFeedback": lambda: {"units": ["a"]},
