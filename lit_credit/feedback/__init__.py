@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lit_credit.feedback.block_feedback import BlockFeedback
 from lit_credit.feedback.broadcast import Broadcast
 from lit_credit.feedback.convert import add_feedback
-from lit_credit.feedback.credits import rms_normalized
+from lit_credit.feedback.credits import Credits, rms_normalized
 from lit_credit.feedback.direct_feedback import DirectFeedback, ErrorShape
 from lit_credit.feedback.draw import Distribution, derive_seed, draw_feedback
 from lit_credit.feedback.layers import FeedbackLayer, Sign
@@ -18,6 +18,7 @@ from lit_credit.inspect.exact_backward import exact_backward
 __all__ = [
     "BlockFeedback",
     "Broadcast",
+    "Credits",
     "DirectFeedback",
     "Distribution",
     "ErrorShape",
