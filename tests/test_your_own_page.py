@@ -79,7 +79,7 @@ def test_the_commands_of_the_page_run_and_the_matrices_learn(folder, monkeypatch
     for command in COMMANDS:
         words = command.replace("\\\n", " ").split()
         assert not lit_credit(monkeypatch, [*words, *QUIET, "--trainer.max_epochs=3"])
-    first, *_, last = rows(folder / "runs" / "KolenPollack", "weight_alignment")
+    first, *_, last = rows(folder / "runs" / "MyKolenPollack", "weight_alignment")
     angles = [tag for tag in first if "angle" in tag]
     assert len(angles) == 3
     assert all(80 < first[tag] < 100 and last[tag] < 60 for tag in angles)
