@@ -106,7 +106,7 @@ def test_the_target_is_sent_through_the_matrices(folder):
     batch = torch.zeros(6, 4), torch.arange(6) % 5
     credit = rule.credit(batch)
     matrix = rule.feedback.matrix  # (3 + 2, 5)
-    expected = torch.stack([-matrix[:, y] for y in batch[1]])
+    expected = torch.stack([-matrix[:, y] / 6 for y in batch[1]])
     found = torch.cat([credit["net.layers.0"], credit["net.layers.1"]], 1)
     torch.testing.assert_close(found, expected)
 
