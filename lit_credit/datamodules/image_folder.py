@@ -41,7 +41,7 @@ class ImageFolder(ImageDataModule):
             images differ in size, or a file cannot be read.
     """
 
-    shape = ()
+    shape: tuple[int, ...] = ()
 
     def __init__(
         self,
