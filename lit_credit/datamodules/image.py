@@ -43,8 +43,8 @@ class ImageDataModule(TensorDataModule, ABC):
     """
 
     num_classes: int
-    shape: tuple[int, int, int]
-    """(channels, height, width) of an image."""
+    shape: tuple[int, ...]
+    """(channels, height, width) of an image; empty if only the files tell."""
     mean: Sequence[float]
     """Mean of each channel, in the units of the pixels."""
     std: Sequence[float]
@@ -64,7 +64,7 @@ class ImageDataModule(TensorDataModule, ABC):
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed)
         check_choice(get_args(Pixels), normalize=normalize)
-        check_range(0, min(self.shape[1:]) - 1, max_shift=max_shift)
+        check_range(0, min(self.shape[1:], default=10**5) - 1, max_shift=max_shift)
         if not augment and (max_shift != 4 or not mirror):
             raise ValueError(
                 f"`max_shift` is {max_shift} and `mirror` {mirror}, but `augment` is False, so "

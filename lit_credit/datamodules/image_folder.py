@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_credit.datamodules.held_out import held_out
-from lit_credit.datamodules.image import ImageDataModule
+from lit_credit.datamodules.image import ImageDataModule, Pixels
 from lit_credit.datamodules.tensor_loader import Batch
 from lit_credit.utils.paths import local_path
 from lit_credit.utils.ranges import check_choice, check_range
@@ -26,8 +26,8 @@ class ImageFolder(ImageDataModule):
     ``test``), or ``root/CLASS/*.png``, of which ``val_fraction`` is held out, the same images in
     every run. Classes are numbered in the order of their names.
 
-    All images are held in memory, n C H W bytes. They are read anew in every run. Pixels are
-    normalised by mean and standard deviation of each channel over the training images.
+    All images are held in memory, n C H W bytes. They are read anew in every run. Mean
+    and standard deviation of each channel, for ``normalize``, are those of the training images.
 
     Args:
         root: the folder.
@@ -41,6 +41,8 @@ class ImageFolder(ImageDataModule):
             images differ in size, or a file cannot be read.
     """
 
+    shape: tuple[int, ...] = ()
+
     def __init__(
         self,
         root: str,
@@ -52,8 +54,20 @@ class ImageFolder(ImageDataModule):
         seed: int | None = None,
         random_targets: bool = False,
         augment: bool = False,
+        normalize: Pixels = "mean_std",
+        max_shift: int = 4,
+        mirror: bool = True,
     ) -> None:
-        super().__init__(batch_size, val_batch_size, seed, random_targets, augment)
+        super().__init__(
+            batch_size,
+            val_batch_size,
+            seed,
+            random_targets,
+            augment,
+            normalize=normalize,
+            max_shift=max_shift,
+            mirror=mirror,
+        )
         check_range(1, 10**5, size=size)
         check_range(above=0, below=1, val_fraction=val_fraction)
         check_choice(("RGB", "L"), mode=mode)

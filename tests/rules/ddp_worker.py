@@ -20,6 +20,11 @@ RULES = {
     "BlockFA": {"normalize_credit": True, "clip_norm": 1.0},
     "DFA": {"normalize_credit": True, "clip_per_unit": {"blocks.*": 1.0}},
     "FrozenUnits": {"frozen": ["blocks.*"]},
+    "KolenPollack": {"clip_norm": 1.0},
+    "WeightMirror": {},
+    "DirectKolenPollack": {"rank": 4},
+    "FDFA": {"scale_penalty": 0.01},
+    "LocalLosses": {"loss": "pred", "prediction": "sum"},
 }
 
 

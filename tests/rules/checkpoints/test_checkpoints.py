@@ -10,14 +10,28 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_credit.callbacks import CreditAlignment, ResidualNorms
 from lit_credit.cli import main
 from lit_credit.models import ResidualMLP
-from lit_credit.rules import BP, DFA, FA, BlockFA, FrozenUnits
+from lit_credit.rules import (
+    BP,
+    DFA,
+    FA,
+    FDFA,
+    BlockFA,
+    DirectKolenPollack,
+    FrozenUnits,
+    KolenPollack,
+    LocalLosses,
+    WeightMirror,
+)
 from lit_credit.runs.history import read_history
 from lit_credit.tasks import Classification
 from tests.support import images, loader, quiet_trainer, seeded
 from tests.support.configs import WITHOUT_DIAGNOSTICS
 from tests.support.processes import start_module, wait_until
 
-RULES = [BP, FA, BlockFA, DFA, FrozenUnits]
+RULES = [
+    *(BP, FA, BlockFA, DFA, FrozenUnits),
+    *(KolenPollack, WeightMirror, DirectKolenPollack, FDFA, LocalLosses),
+]
 
 
 class Dropping(ResidualMLP):
