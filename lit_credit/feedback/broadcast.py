@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor, nn
 
-from lit_credit.feedback.credits import Credits, Factors, Feedback, rows_of
+from lit_credit.feedback.credits import Credits, Factors, Feedback
 from lit_credit.feedback.units import UnitGraphs
 
 __all__ = ["ENTRIES", "Broadcast", "Learning"]
@@ -25,8 +25,8 @@ class Broadcast:
     Args:
         feedback: called with the error, the shapes of the units' outputs, and the gradient of the
             loss itself: 1, or the factor by which a GradScaler multiplies all gradients.
-        penalty: weight of the mean over rows of ``|f_l|^2``, which every unit's output f_l adds to
-            the scalar that is differentiated.
+        penalty: weight of the mean square of every unit's output, which is added to the scalar that
+            is differentiated.
         parameters: feedback matrices that learn.
         learn: called with the error and the units' outputs; returns a gradient for each of
             ``parameters``, or None. Left out where the last unit's gradient is the error.
@@ -144,7 +144,7 @@ class Broadcast:
         """The gradient that enters at the end of a unit, whose output is given for a penalty."""
         credit = self.credits.dense(name).to(zeros.dtype)
         if output is not None:
-            credit = credit + output * (self.scale * (2 * self.penalty / rows_of(output.shape)))
+            credit = credit + output * (self.scale * (2 * self.penalty / output.numel()))
         return credit
 
 

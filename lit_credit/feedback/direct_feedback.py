@@ -301,6 +301,8 @@ class DirectFeedback(LazyBuffers):
             # Entries of Q P have the variance of a full matrix: a sum over r products.
             fan_in = self.projection.shape[1]
             scale *= (fan_in / errors) ** 0.5
+            if self.distribution == "orthogonal":  # whose variance is 1 / the longer side
+                scale *= (max(width, errors) / max(width, fan_in)) ** 0.5
         return draw_feedback(
             (width, errors),
             fan_in=fan_in,

@@ -61,9 +61,11 @@ class CutRule(CreditRule):
         recompute: keep only the inputs of each submodule of a unit and run the submodule again in
             the backward pass: less memory for one more forward pass.
         scale_penalty: weight of a penalty that keeps the outputs of the units small: every unit l
-            adds ``scale_penalty * mean |f_l|^2`` to the scalar that is differentiated, f_l its
-            output; the mean is over samples, or positions of a sequence. In a residual net f_l is
-            what a block adds to the stream. Credit as diagnostics show it is without the penalty.
+            adds ``scale_penalty * mean(f_l^2)`` to the scalar that is differentiated, the mean of
+            all entries of its output f_l. In a residual net f_l is what a block adds to the stream.
+            Credit as diagnostics show it is without the penalty. Source: Hao, Wan, Zhai, 2026,
+            arXiv 2606.21126, with 0.01; that the mean is also over features follows from their
+            accuracy (docs/rules.md).
 
     Raises:
         ValueError: if there are no units; if units or readout overlap; if a trainable parameter is

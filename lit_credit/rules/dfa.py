@@ -56,7 +56,7 @@ class DFA(LocalRule):
         error_at: where e is taken. ``output``: at the net's output, (N, C) or (N, T, C).
             ``readout``: the gradient at the output of the last unit, through the readout, so that
             B_l is (F, d) in place of (F, C): for large vocabularies, whose readout learns by
-            backpropagation in any case.
+            backpropagation in any case. The last unit gets ``e B_l^T`` as all others do.
 
     Reference:
         Nokland, Direct Feedback Alignment Provides Learning in Deep Neural Networks, 2016,
@@ -184,7 +184,11 @@ class DFA(LocalRule):
         return credits
 
     def feedback_matrices(self) -> dict[str, FeedbackPair]:
-        """The last unit's matrix with the weight of the readout, if one Linear; else all of it."""
+        """The last unit's matrix with the weight of the readout, if one Linear; else all of it.
+
+        Matrices of low rank, and those that carry the gradient at the readout's input, stand for no
+        single weight.
+        """
         matrix = self.feedback.matrix
         if matrix is not None and self.learns_feedback:
             matrix = matrix.detach()
@@ -193,7 +197,8 @@ class DFA(LocalRule):
         last = self.net.get_submodule(self.readout[-1]) if len(self.readout) == 1 else None
         # The last rows belong to the last unit, unless it uses another unit's matrix.
         ends = list(dict.fromkeys(map(self.feedback.source.get, self.units)))[-1] == self.units[-1]
-        if isinstance(last, nn.Linear) and len(matrix) >= last.in_features and ends:
+        alone = self.feedback.rank is not None or self.error_at == "readout"
+        if not alone and isinstance(last, nn.Linear) and len(matrix) >= last.in_features and ends:
             own = matrix[-last.in_features :]  # (d, C)
             if own.shape == last.weight.T.shape:
                 return {self.credit_units[-1]: FeedbackPair(own, last.weight.T)}

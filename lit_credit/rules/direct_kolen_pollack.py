@@ -33,9 +33,6 @@ class DirectKolenPollack(DFA):
     Args:
         feedback_scale: factor on the matrices as they start; 0 starts at zero.
 
-    Raises:
-        ValueError: with ``recompute``, under which the units' outputs are not kept.
-
     Reference:
         Webster, Choi, Ahn, Learning the Connections in Direct Feedback Alignment, 2021,
         openreview zgGmAx9ZcY.

@@ -1,5 +1,6 @@
 """Direct feedback alignment whose matrices learn the Jacobian from forward gradients."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from lit_credit.rules.dfa import DFA
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import SKY
 from lit_credit.utils.private_names import trainer_of
-from lit_credit.utils.random_state import generator_of, run_seed
+from lit_credit.utils.random_state import generator_of, preserved_rng, run_seed
 
 __all__ = ["FDFA"]
 
@@ -34,8 +35,9 @@ class FDFA(DFA):
     optimizer's group ``feedback``; with plain SGD its learning rate is the rate of a running mean.
     In a sequence (N, T, C) noise and effect are compared position by position.
 
-    The second pass leaves buffers, such as the statistics of a BatchNorm, as they are, and draws
-    dropout masks of its own. Learns digits on an MLP with AdamW at 1e-3; configs/rules/fdfa.yaml.
+    The second pass draws dropout masks of its own, and leaves no trace: neither in buffers, such as
+    the statistics of a BatchNorm, nor in random states. Learns digits on an MLP with AdamW at 1e-3;
+    configs/rules/fdfa.yaml.
 
     See :class:`lit_credit.rules.DFA` for the other arguments.
 
@@ -94,8 +96,18 @@ class FDFA(DFA):
             feedback_seed=feedback_seed,
             error=error,
         )
-        self._noise_seed = run_seed() if feedback_seed is None else feedback_seed
+        self.noise_seed = run_seed() if feedback_seed is None else feedback_seed
         self._passes = 0  # without a Trainer
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also save the seed of the noise."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["noise_seed"] = self.noise_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the noise of the run that is resumed."""
+        super().on_load_checkpoint(checkpoint)
+        self.noise_seed = checkpoint.get("noise_seed", self.noise_seed)
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the update of the net and of the matrices."""
@@ -117,6 +129,8 @@ class FDFA(DFA):
 
         with (
             torch.no_grad(),
+            preserved_rng(),
+            _without_deprecations(),
             _buffers_kept(self.net),
             sdpa_kernel(SDPBackend.MATH),  # the others have no forward derivative
             forward_ad.dual_level(),
@@ -140,7 +154,7 @@ class FDFA(DFA):
         trainer = trainer_of(self)
         self._passes += 1
         step = self._passes if trainer is None else trainer.global_step
-        return generator_of(self._noise_seed, step, 1)
+        return generator_of(self.noise_seed, step, 1)
 
     def _noise(self, value: Tensor, generator: torch.Generator) -> Tensor:
         """Noise for this process's rows of the global batch."""
@@ -160,6 +174,15 @@ def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
     """A tensor with a tangent."""
     made: Tensor = forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]
     return made
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Hide that torch, at the first forward derivative, uses what it has deprecated itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
+        yield
 
 
 @contextmanager

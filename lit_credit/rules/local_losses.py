@@ -8,7 +8,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from lit_credit.feedback.credits import rows_of
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.headlines import Look
 from lit_credit.inspect.capture import Point, capture
@@ -175,7 +174,7 @@ class LocalLosses(CutRule):
             self._trained.update(graphs.outputs)
         total = sum(self._local_losses(graphs.outputs, batch).values(), torch.zeros_like(loss))
         for output in graphs.outputs.values() if self.scale_penalty else ():
-            total = total + output.square().sum() * (self.scale_penalty / rows_of(output.shape))
+            total = total + self.scale_penalty * output.square().mean()
         scalar = total + loss if self.readout else total
         if self.prediction != "readout":
             with torch.no_grad():

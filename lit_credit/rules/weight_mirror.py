@@ -104,6 +104,16 @@ class WeightMirror(FA):
         self.mirror_batches = mirror_batches
         self._passes = 0  # without a Trainer
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also save the seed of the noise."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["noise_seed"] = self.feedback_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the noise of the run that is resumed."""
+        super().on_load_checkpoint(checkpoint)
+        self.feedback_seed = checkpoint.get("noise_seed", self.feedback_seed)
+
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the update of the net and of the matrices."""
         loss, scalar = super().surrogate(batch)
