@@ -334,10 +334,10 @@ def test_maps_are_pooled_to_at_most_2048_features():
     rule = made(lambda: Conv(40), images(), Classification(), loss="pred", **CONV)
     assert heads(rule, 0)[0].shape == (10, 40 * 7 * 7)
     assert 40 * 7 * 7 <= MOST_FEATURES < 40 * 8 * 8
-    pooled = F.adaptive_avg_pool2d(rule.net.act1(rule.net.conv1(images()[0])), 7).flatten(1)
-    expected = F.cross_entropy(pooled @ heads(rule, 0)[0].T + heads(rule, 0)[1], images()[1])
-    found = rule._local_losses({"conv1+act1": rule.net.conv1(images()[0]).relu()}, images())
-    torch.testing.assert_close(found["conv1+act1"], expected)
+    maps = rule.net.act1(rule.net.conv1(images()[0]))
+    weight, bias, _ = heads(rule, 0)
+    expected = F.adaptive_avg_pool2d(maps, 7).flatten(1) @ weight.T + bias
+    torch.testing.assert_close(rule.heads.predict("conv1+act1", maps, positions=False), expected)
 
 
 def test_diagnostics_measure_local_losses(tmp_path):
@@ -380,8 +380,8 @@ def test_similarity_refuses_sequences_before_training():
 def test_similarity_refuses_targets_without_classes():
     rule = LocalLosses(mlp(), Regression(), loss="predsim")
     data = batch()[0], torch.randn(16, 5)
+    rule.prepare(data)
     with pytest.raises(ValueError, match=r"Regression.*classes.*'pred'"):
-        rule.prepare(data)
         rule.surrogate(data)
 
 
