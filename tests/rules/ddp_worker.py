@@ -19,7 +19,6 @@ RULES = {
     "FA": {"updates_per_step": 4},
     "BlockFA": {"normalize_credit": True, "clip_norm": 1.0},
     "DFA": {"normalize_credit": True, "clip_per_unit": {"blocks.*": 1.0}},
-    "LocalLosses": {"loss": "pred"},
     "FrozenUnits": {"frozen": ["blocks.*"]},
     "KolenPollack": {"clip_norm": 1.0},
     "WeightMirror": {},
