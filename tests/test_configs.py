@@ -8,7 +8,7 @@ import torch
 from lit_credit.cli import main
 from lit_credit.cli.sweep.grid import as_word, read_grid
 from lit_credit.cli.sweep.plan import asked_configuration
-from lit_credit.datamodules import CIFAR10
+from lit_credit.datamodules import CIFAR10, MNIST
 
 # Their net has no size of its own; with that of the class it is run once.
 SMALL_GPT = [
@@ -24,14 +24,15 @@ CONFIGS = sorted(set(Path("configs").rglob("*.yaml")) - set(GRIDS))
 
 def fake_read(self, train):
     generator = torch.Generator().manual_seed(int(train))
-    images = torch.randint(256, (64, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    images = torch.randint(256, (64, *self.shape), generator=generator, dtype=torch.uint8)
     return images, torch.arange(64) % 10
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_config_runs(config, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(CIFAR10, "prepare_data", lambda self: None)
-    monkeypatch.setattr(CIFAR10, "read", fake_read)
+    for data in (CIFAR10, MNIST):
+        monkeypatch.setattr(data, "prepare_data", lambda self: None)
+        monkeypatch.setattr(data, "read", fake_read)
     args = ["fit", "--config", str(config), "--trainer.fast_dev_run", "2"]
     args += ["--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu"]
     if config.parent == LIKE_BP and config.stem != "bp":

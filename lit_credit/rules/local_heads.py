@@ -117,8 +117,17 @@ class LocalHeads(NoticesLoading):
                 self.register_parameter(f"sim_weight_{index}", nn.Parameter(drawn.to(output)))
 
     def predict(self, name: str, output: Tensor, positions: bool) -> Tensor:
-        """The prediction (N, C), or (N, T, C), from a unit's output."""
+        """The prediction (N, C), or (N, T, C), from a unit's output.
+
+        Raises:
+            ValueError: if the heads are not made yet.
+        """
         index = self.units.index(name)
+        if f"pred_weight_{index}" not in own_parameters(self):
+            raise ValueError(
+                f"unit {name!r} has no head yet: the heads are made at the start of `fit`. Train "
+                "first, load a checkpoint, or call `prepare(batch)` of the rule."
+            )
         weight, bias = getattr(self, f"pred_weight_{index}"), getattr(self, f"pred_bias_{index}")
         return F.linear(pooled(output, positions), weight, bias)
 

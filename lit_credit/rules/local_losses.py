@@ -12,12 +12,14 @@ from lit_credit.feedback.units import UnitGraphs
 from lit_credit.headlines import Look
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import with_prefix
+from lit_credit.protocols import NetProtocol, asked
 from lit_credit.rules.cut import CutRule, Entry
 from lit_credit.rules.local_heads import LocalHeads, similarity
 from lit_credit.tasks import Task
 from lit_credit.tasks.checks import tensor_output
 from lit_credit.tasks.one_hot import one_hot_target
 from lit_credit.utils.colors import SKY
+from lit_credit.utils.nested import described
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_choice, check_range
 
@@ -37,7 +39,9 @@ class LocalLosses(CutRule):
 
     A feature map is averaged to at most 2048 features in front of a linear head. Its similarity is
     that of the standard deviations, over positions, of a 3 x 3 convolution of the map. Sequences
-    have a prediction at each position, and no similarity.
+    have a prediction at each position, and no similarity. A task without classes has heads of the
+    width of the net's output, and no similarity. With several processes each compares the samples
+    of its own rows, so similarity depends on their number.
 
     Mono-Forward is ``loss: pred`` with ``readout: []``, ``stray: freeze`` (the net's own head is
     not used) and ``prediction: last`` or ``sum``.
@@ -92,6 +96,18 @@ class LocalLosses(CutRule):
         check_choice(["readout", "last", "sum"], prediction=prediction)
         check_range(0, 1, sim_weight=sim_weight)
         check_range(heads_seed=heads_seed)
+        if loss == "sim" and prediction != "readout":
+            raise ValueError(
+                f"`prediction` is {prediction!r}, but heads of `loss` 'sim' do not predict. Set "
+                "`prediction` to 'readout', or `loss` to 'predsim'."
+            )
+        named = asked(net, NetProtocol.readout, []) if readout is None else readout
+        if prediction == "readout" and not named:
+            raise ValueError(
+                "`prediction` is 'readout', but `readout` is empty. Name in `readout` what follows "
+                "the last unit, or set `prediction` to 'last' or 'sum'; with `stray: freeze`, if "
+                "the net has a head of its own."
+            )
         super().__init__(
             net=net,
             task=task,
@@ -107,16 +123,6 @@ class LocalLosses(CutRule):
             scale_penalty=scale_penalty,
             group_options=group_options,
         )
-        if loss == "sim" and prediction != "readout":
-            raise ValueError(
-                f"`prediction` is {prediction!r}, but heads of `loss` 'sim' do not predict. Set "
-                "`prediction` to 'readout', or `loss` to 'predsim'."
-            )
-        if prediction == "readout" and not self.readout:
-            raise ValueError(
-                "`prediction` is 'readout', but `readout` is empty. Name in `readout` what follows "
-                "the last unit, or set `prediction` to 'last' or 'sum'."
-            )
         self.local_loss = loss
         self.sim_weight = sim_weight
         self.prediction = prediction
@@ -217,8 +223,15 @@ class LocalLosses(CutRule):
     def _one_hot(self, outputs: Mapping[str, Tensor], batch: Any, task: str) -> Tensor:
         """One-hot targets (N, C)."""
         rows = next(iter(outputs.values())).shape[0]
+        target = self.task.target(batch)
+        if not isinstance(target, Tensor) or target.is_floating_point() or target.dim() != 1:
+            raise ValueError(
+                f"`loss` is {self.local_loss!r}, which compares the classes of samples, but the "
+                f"target of {task} is {described(target)}, expected classes ({rows},). Set `loss` "
+                "to 'pred'."
+            )
         like = torch.empty(rows, self._output[-1], device=self.device)
-        return one_hot_target(self.task.target(batch), like, task, f"`loss` {self.local_loss}")
+        return one_hot_target(target, like, task, f"`loss` {self.local_loss}")
 
     def _check_similarity(self, name: str, output: Tensor) -> None:
         if output.dim() not in (2, 4):
