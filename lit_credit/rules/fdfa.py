@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -120,7 +119,6 @@ class FDFA(DFA):
 
     def _forward_tangents(self, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
         """The noise at each unit's output, and its effect on the net's output."""
-        _load_forward_rules()
         noise: dict[str, Tensor] = {}
         generator = self._generator()
 
@@ -176,17 +174,6 @@ def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
     """A tensor with a tangent."""
     made: Tensor = forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]
     return made
-
-
-@cache
-def _load_forward_rules() -> None:
-    """Let torch compile its rules at its first tensor with a tangent, without a warning of its own.
-
-    It does so by ``torch.jit.script``, which it deprecates.
-    """
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.filterwarnings("ignore", message="`torch.jit", category=Warning)
-        _dual(torch.zeros(1), torch.zeros(1))
 
 
 @contextmanager
