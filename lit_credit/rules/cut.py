@@ -64,8 +64,8 @@ class CutRule(CreditRule):
             adds ``scale_penalty * mean(f_l^2)`` to the scalar that is differentiated, the mean of
             all entries of its output f_l. In a residual net f_l is what a block adds to the stream.
             Credit as diagnostics show it is without the penalty. Source: Hao, Wan, Zhai, 2026,
-            arXiv 2606.21126, with 0.01; that the mean is also over features follows from their
-            accuracy (docs/rules.md).
+            arXiv 2606.21126, with 0.01; the mean over features is chosen by the size of the
+            stream that they report (docs/rules.md).
 
     Raises:
         ValueError: if there are no units; if units or readout overlap; if a trainable parameter is

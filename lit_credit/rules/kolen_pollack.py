@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.learned import feedback_parameters, learn_feedback
@@ -16,6 +16,8 @@ from lit_credit.tasks import Task
 from lit_credit.utils.colors import AMBER
 
 __all__ = ["KolenPollack"]
+
+_ADAPTIVE = (Adadelta, Adagrad, Adam, Adamax, NAdam, RAdam, RMSprop)
 
 
 class KolenPollack(FA):
@@ -30,8 +32,8 @@ class KolenPollack(FA):
     Group options that differ between ``feedback`` and the weights give up the identity.
 
     Clipping scales B's gradient by the factor of its weight, and B counts in no norm. Learns
-    wherever backpropagation does, as far as tried: digits, MNIST, a character GPT, and copying,
-    which fixed feedback does not learn (docs/rules.md).
+    digits, MNIST, a character GPT, and a copying task that fixed feedback does not learn
+    (docs/rules.md).
 
     See :class:`lit_credit.rules.FA` for the other arguments.
 
@@ -98,11 +100,11 @@ class KolenPollack(FA):
 
 
 def _decays_inside(optimizer: Optimizer, feedback: set[int]) -> bool:
-    """Whether an adaptive optimizer decays feedback through the gradient."""
-    if isinstance(optimizer, AdamW):
+    """Whether an adaptive optimizer of torch decays feedback through the gradient."""
+    if not isinstance(optimizer, _ADAPTIVE) or isinstance(optimizer, AdamW):
         return False
     return any(
-        group.get("weight_decay", 0) and "eps" in group and not group.get("decoupled_weight_decay")
+        group.get("weight_decay", 0) and not group.get("decoupled_weight_decay")
         for group in optimizer.param_groups
         if any(id(p) in feedback for p in group["params"])
     )

@@ -1,26 +1,30 @@
 """Auxiliary heads at the outputs of units, and the similarity loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_credit.feedback.draw import derive_seed
+from lit_credit.feedback.sizes import check_matrix_sizes
 from lit_credit.utils.private_names import NoticesLoading, own_parameters
 
 __all__ = ["LocalHeads", "pooled", "similarity"]
 
 MOST_FEATURES = 2048
 """Inputs of a linear head on a feature map, which is pooled to this size."""
+_POOLS: dict[int, Callable[..., Tensor]] = {4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
+_REMEDY = "Name fewer `units`, or units with smaller outputs."
 
 
 def pooled(output: Tensor, positions: bool) -> Tensor:
     """A unit's output as the input of a linear head.
 
     Args:
-        output: (N, F), a sequence (N, T, d) or a feature map (N, C, H, W).
+        output: (N, F), a sequence (N, T, d) or a feature map (N, C, H, W) or (N, C, D, H, W). Of
+            three dimensions the last has the features, so the unit of a Conv1d must transpose.
         positions: the head answers at every position of a sequence.
 
     Returns:
@@ -34,9 +38,10 @@ def pooled(output: Tensor, positions: bool) -> Tensor:
     if output.dim() == 3:
         return output if positions else output.mean(1)
     if output.dim() > 3:
-        side = max(math.isqrt(MOST_FEATURES // output.shape[1]), 1)
-        size = min(side, output.shape[-2]), min(side, output.shape[-1])
-        output = F.adaptive_avg_pool2d(output, size)
+        positions_left = max(MOST_FEATURES // output.shape[1], 1)
+        side = max(int(positions_left ** (1 / (output.dim() - 2)) + 1e-6), 1)
+        size = [min(side, length) for length in output.shape[2:]]
+        output = _POOLS[output.dim()](output, size)
     return output.flatten(1)
 
 
@@ -101,6 +106,9 @@ class LocalHeads(NoticesLoading):
             positions: whether heads answer at every position of a sequence.
             similar: whether to make the layers in front of the similarity.
         """
+        if width is not None:
+            sizes = {n: (width, pooled(v, positions).shape[-1]) for n, v in outputs.items()}
+            check_matrix_sizes(sizes, _REMEDY)
         for name, output in outputs.items():
             index = self.units.index(name)
             if width is not None and f"pred_weight_{index}" not in own_parameters(self):

@@ -31,9 +31,10 @@ class WeightMirror(FA):
     on average. The gradient of B is ``decay B - mean(y^T x)``, so that B grows by the product and
     tends to ``W / decay``. It enters the scalar of feedback alignment as
     ``<B, stopgrad(decay B - mean(y^T x))>``, with one batch of noise in each update. B is a
-    parameter of the optimizer's group ``feedback``: ``group_options`` set its learning rate. A
-    kernel of a convolution sees patches of noise; a bias and an activation are left out, as a
-    neuron's baseline is in the reference. In a first phase before training only B learns.
+    parameter of the optimizer's group ``feedback``: ``group_options`` set its learning rate.
+    Clipping scales its gradient by the factor of the weight beside it. A kernel of a convolution
+    sees patches of noise; a bias and an activation are left out, as a neuron's baseline is in the
+    reference. In a first phase before training only B learns.
 
     The reference also decays B, by a constant of its own. Its repository has a guard against growth
     that does nothing; here the decay bounds B.
@@ -44,7 +45,8 @@ class WeightMirror(FA):
         mirror_decay: decay of B; B tends to W divided by it.
         mirror_samples: samples of noise in a batch of noise.
         mirror_batches: batches of noise before training; None takes as many as an epoch of training
-            has batches. They are not counted as steps. A resumed run does not repeat them.
+            has batches. They are not counted as steps. A resumed run and a second ``fit`` do not
+            repeat them.
 
     Raises:
         ValueError: if the net has weights that cannot be converted; the error lists them.
@@ -102,6 +104,7 @@ class WeightMirror(FA):
         self.mirror_decay = mirror_decay
         self.mirror_samples = mirror_samples
         self.mirror_batches = mirror_batches
+        self._has_mirrored = False
         self._passes = 0  # without a Trainer
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -125,8 +128,9 @@ class WeightMirror(FA):
     def on_train_start(self) -> None:
         """Let B learn alone before the first step."""
         super().on_train_start()
-        if self.trainer.global_step == 0:
+        if self.trainer.global_step == 0 and not self._has_mirrored:
             self._mirror_alone()
+        self._has_mirrored = True
 
     def _mirror_alone(self) -> None:
         batches = self.mirror_batches

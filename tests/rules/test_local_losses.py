@@ -98,7 +98,7 @@ def written(rule, x, y, share, penalty=0.0):
     for index, layer in enumerate(rule.net.layers):
         out = layer(h)
         weight, bias, similar = heads(rule, index)
-        loss = penalty * out.square().sum(1).mean()
+        loss = penalty * out.square().mean()
         if share < 1:
             loss = loss + (1 - share) * F.cross_entropy(out @ weight.T + bias, y)
         if share:
