@@ -132,6 +132,8 @@ class FDFA(DFA):
             preserved_rng(),
             _without_deprecations(),
             _buffers_kept(self.net),
+            # Products of mixed types have no forward derivative.
+            torch.autocast(self.device.type, enabled=False),
             sdpa_kernel(SDPBackend.MATH),  # the others have no forward derivative
             forward_ad.dual_level(),
             local_units(self.net, self.units, tap=perturb),
@@ -160,7 +162,9 @@ class FDFA(DFA):
         """Noise for this process's rows of the global batch."""
         trainer = trainer_of(self)
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        drawn = torch.randn(world * len(value), *value.shape[1:], generator=generator)
+        size = (world * len(value), *value.shape[1:])
+        # The same numbers in every precision: Lightning's 64-true changes the default type.
+        drawn = torch.randn(size, generator=generator, dtype=torch.float32)
         return drawn[rank * len(value) : (rank + 1) * len(value)].to(value)
 
 

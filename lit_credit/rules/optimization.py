@@ -149,7 +149,9 @@ def _matched_parameters(key: str, names: Sequence[str], groups: Sequence[str]) -
 
 
 def check_group_options(options: Mapping[str, Mapping[str, Any]], optimizer: Optimizer) -> None:
-    """Refuse options that the optimizer does not have; torch would keep them and not use them.
+    """Refuse options that the optimizer does not have, and numbers below 0.
+
+    torch would keep such options and not use them, and it checks only the numbers of all groups.
 
     Raises:
         ValueError: naming the option.
@@ -162,6 +164,12 @@ def check_group_options(options: Mapping[str, Mapping[str, Any]], optimizer: Opt
                 f"{type(optimizer).__name__}. Choose from: "
                 f"{choice(optimizer.defaults, unknown[0])}."
             )
+        for name, value in own.items():
+            if isinstance(value, int | float) and value < 0:
+                raise ValueError(
+                    f"`group_options[{key!r}]`: `{name}` is {value}, expected a number of at least "
+                    "0."
+                )
 
 
 def made(argument: str, make: Callable[..., Any], *given: Any) -> Any:

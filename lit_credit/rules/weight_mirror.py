@@ -157,7 +157,9 @@ class WeightMirror(FA):
         total: Tensor | float = 0.0
         for feedback, weight in self._pairs():
             rows = weight.detach().flatten(1)  # (out, in)
-            noise = torch.randn(self.mirror_samples, rows.shape[1], generator=generator).to(rows)
+            size = self.mirror_samples, rows.shape[1]
+            # The same numbers in every precision: Lightning's 64-true changes the default type.
+            noise = torch.randn(size, generator=generator, dtype=torch.float32).to(rows)
             growth = (noise @ rows.T).T @ noise / self.mirror_samples
             towards = self.mirror_decay * feedback.detach().flatten(1) - growth
             total = total + (feedback.flatten(1) * towards).sum()

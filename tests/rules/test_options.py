@@ -13,7 +13,17 @@ from torch.optim import SGD
 
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import MLP, ResidualMLP
-from lit_credit.rules import BP, DFA, FA, BlockFA
+from lit_credit.rules import (
+    BP,
+    DFA,
+    FA,
+    FDFA,
+    BlockFA,
+    DirectKolenPollack,
+    KolenPollack,
+    LocalLosses,
+    WeightMirror,
+)
 from lit_credit.tasks import Classification
 from tests.support import gradients, images, loader, quiet_trainer, seeded
 
@@ -53,8 +63,19 @@ def test_clipping_bounds_the_norms_that_the_optimizer_sees(precision):
     assert all(abs(norm - 0.2) < 1e-4 for (norm,) in whole.seen)
 
 
-@pytest.mark.parametrize("kind", [BP, FA, BlockFA, DFA])
-@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "64-true"])
+BUILT = [DirectKolenPollack, FDFA, LocalLosses]  # from a batch, before the training
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [
+        *itertools.product(
+            ["bf16-mixed", "16-mixed", "64-true"],
+            [BP, FA, BlockFA, DFA, KolenPollack, WeightMirror],
+        ),
+        *itertools.product(["bf16-mixed", "16-mixed"], BUILT),
+    ],
+)
 def test_every_precision_trains_about_what_float32_trains(kind, precision):
     trained = []
     for chosen in ("32-true", precision):
