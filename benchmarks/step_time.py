@@ -28,7 +28,20 @@ from torch.profiler import ProfilerActivity, profile
 
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import GPT, MLP, ResidualMLP, ResNet
-from lit_credit.rules import BP, DFA, FA, BlockFA, CreditRule, FrozenUnits
+from lit_credit.rules import (
+    BP,
+    DFA,
+    FA,
+    FDFA,
+    BlockFA,
+    CreditRule,
+    DirectKolenPollack,
+    FrozenUnits,
+    KolenPollack,
+    LocalLosses,
+    WeightMirror,
+)
+from lit_credit.rules.cut import CutRule
 from lit_credit.tasks import Classification, NextToken
 
 Batch = tuple[Tensor, Tensor]
@@ -44,6 +57,7 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
 NAMES: dict[str, dict[str, list[str]]] = {
     "resnet18": {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]}
 }
+LIGHTNING = ["BP", "FA", "BlockFA", "DFA", "DFA, recompute"]
 STUDY = {
     "normalize_credit": True,
     "shared_feedback": {"embed": "blocks.0"},
@@ -59,17 +73,31 @@ def make_rules(net: str, depth: int, dense: bool = False) -> dict[str, CreditRul
     def make(kind: type[CreditRule], **kwargs: Any) -> CreditRule:
         torch.manual_seed(0)
         task = NextToken() if net == "gpt" else Classification()
-        names = {} if kind in (BP, FA) else NAMES.get(net, {})
-        return kind(NETS[net](depth), task, optimizer=fused_adamw, **names, **kwargs)
+        names = NAMES.get(net, {}) if issubclass(kind, CutRule) else {}
+        rule = kind(NETS[net](depth), task, optimizer=fused_adamw, **names, **kwargs)
+        if isinstance(rule, CutRule) and rule.builds:
+            rule.prepare(make_batches(net, batch_size=8, count=1)[0])
+        return rule
 
     rules = {
         "BP": make(BP),
         "FA": make(FA),
         "BlockFA": make(BlockFA),
         "DFA": make(DFA),
+        "KolenPollack": make(KolenPollack),
+        "WeightMirror": make(WeightMirror),
+        "DirectKolenPollack": make(DirectKolenPollack),
+        "DFA, sign": make(DFA, signal="sign"),
+        "DFA, target": make(DFA, signal="target"),
+        "DFA, rank 4": make(DFA, rank=4),
+        "DFA, error at readout": make(DFA, error_at="readout"),
+        "LocalLosses, pred": make(LocalLosses, loss="pred"),
     }
+    if net != "gpt":  # similarities compare samples, not positions
+        rules["LocalLosses, predsim"] = make(LocalLosses, loss="predsim")
     if not net.startswith("resnet"):  # whose batch norms a second forward would update again
         rules["DFA, recompute"] = make(DFA, recompute=True)
+        rules["FDFA"] = make(FDFA)
     if dense:
         rules["BlockFA, dense maps"] = make(BlockFA, feedback_maps="dense")
     if net == "residual_mlp":
@@ -180,7 +208,8 @@ def report_rules(options: argparse.Namespace) -> None:
         )
     for name, rule in rules.items():
         if isinstance(rule, BlockFA | DFA):
-            numbers = sum(matrix.numel() for matrix in rule.feedback.buffers())
+            matrices = [*rule.feedback.buffers(), *rule.feedback.parameters()]  # some B learn
+            numbers = sum(matrix.numel() for matrix in matrices)
             own = sum(weight.numel() for weight in rule.net.parameters())
             print(f"{name:24} B {4 * numbers / 1e6:9.2f} MB, {numbers / own:.3f} of the weights")
     report_lightning(options, batches)
@@ -203,7 +232,10 @@ class StepClock(Callback):
 
 def report_lightning(options: argparse.Namespace, batches: Sequence[Batch]) -> None:
     """The step inside of a Trainer without logger and progress bar, less the bare step."""
-    fitted, bare = (make_rules(options.net, options.depth) for _ in range(2))
+    fitted, bare = (
+        {n: rule for n, rule in make_rules(options.net, options.depth).items() if n in LIGHTNING}
+        for _ in range(2)
+    )
     steps = {name: rule_step(rule) for name, rule in bare.items()}
     many = [batches[i % len(batches)] for i in range(options.steps + 1)]
     extra: dict[str, list[float]] = {name: [] for name in fitted}

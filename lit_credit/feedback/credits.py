@@ -1,6 +1,7 @@
 """Credits of units: as dense tensors or products, normalised, in the shapes of the units."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -110,8 +111,12 @@ def normalized_credits(
         tensor([[0.8485, 1.1314]])
     """
 
+    @cache
+    def samples(rows: int) -> Tensor | float:
+        return rows / scale  # `scale` may be a tensor, so that units of equal size share a division
+
     def scaled(credit: Tensor) -> Tensor:
-        return rms_normalized(credit, credit.shape[:-1].numel() / scale)
+        return rms_normalized(credit, samples(credit.shape[:-1].numel()))
 
     def dense(name: str) -> Tensor:
         product = credits.factors(name)
@@ -127,8 +132,8 @@ def normalized_credits(
         if product is None:
             return None
         rows, matrix = product
-        samples = rows.shape[:-1].numel() / scale
-        return Factors(rms_normalized(rows, samples, credit=product.product()), matrix)
+        count = samples(rows.shape[:-1].numel())
+        return Factors(rms_normalized(rows, count, credit=product.product()), matrix)
 
     return Credits(dense, factors)
 

@@ -115,8 +115,6 @@ def _local_forward(
     run = forward if options.watch is None else options.watch.unseen(forward)
     ending = [passage for passage in passages if passage.until is part]
     members = [passage for passage in passages if passage.has_member(part)]
-    # A submodule without parameters, such as a ReLU, may also run outside its units.
-    learns = any(True for _ in part.parameters())
     end = partial(_end, graphs, options)
 
     def local(*args: Any, **kwargs: Any) -> Any:
@@ -125,6 +123,8 @@ def _local_forward(
                 args, kwargs = _end_at_input(end, passage, args, kwargs)
         unit = passage_at(part, members)
         if unit is None:
+            # A submodule without parameters, such as a ReLU, may also run outside its units.
+            learns = any(True for _ in part.parameters())
             graphs.begun.update(dict.fromkeys(member.name for member in members if learns))
             return forward(*args, **kwargs)
         graphs.begun[unit.name] = None

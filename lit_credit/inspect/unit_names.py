@@ -7,6 +7,7 @@ the parameters of ``a`` and ``b``, and ends at the input of ``c``.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from torch import nn
@@ -48,6 +49,7 @@ class UnitName(NamedTuple):
         return joined if self.until is None else f"{joined}{_UNTIL}{self.until}"
 
 
+@lru_cache(maxsize=4096)  # units are parsed at every step
 def parse_unit(name: str) -> UnitName:
     """Split the name of a unit into its parts.
 

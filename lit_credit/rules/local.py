@@ -157,7 +157,9 @@ class LocalRule(CutRule):
         return {with_prefix(name, "net."): credits.dense(name) for name in shapes}
 
     def _broadcast(self, batch: Any) -> Broadcast:
-        learned = list(feedback_parameters(self).values())
+        # The walk over all modules is left out where no feedback learns by this rule.
+        learns = type(self).feedback_gradients is not LocalRule.feedback_gradients
+        learned = list(feedback_parameters(self).values()) if learns else []
 
         def learn(error: Tensor, outputs: Mapping[str, Tensor]) -> list[Tensor | None]:
             found = self.feedback_gradients(error, outputs, batch)
