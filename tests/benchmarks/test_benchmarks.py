@@ -32,6 +32,14 @@ TINY = ["--rounds", "1"]
             ["adder_time.py", "--steps", "2", "--no-compile"],
             ["bare loop", "50 update(s) a step", "8 seeds at once", "evaluation"],
         ),
+        (
+            [
+                *["vocabulary.py", "--vocab-sizes", "11", "--width", "8", "--depth", "1"],
+                *["--positions", "4", "--batch-size", "2", "--rank", "3"],
+            ],
+            # B: two units of 8 features meet 11 symbols, or 8 features at the readout, or 3 rows.
+            ["plain PyTorch BP", *(f" {2 * n} " for n in (88, 44, 64, 36)), " 81 "],
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
