@@ -23,6 +23,7 @@ from lit_credit.rules.base import CreditRule
 from lit_credit.tasks import Task
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
+from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
@@ -167,6 +168,9 @@ class CutRule(CreditRule):
         Raises:
             ValueError: if a unit does not run on the batch.
         """
+        # In `setup` a Trainer has converted the batch to its precision, but not yet the net.
+        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), None)
+        batch = map_tensors(batch, lambda t: t.to(dtype) if t.is_floating_point() else t)
         with held(self), preserved_rng(), torch.no_grad():
             self.eval()
             cut = Cut()

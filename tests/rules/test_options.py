@@ -71,9 +71,8 @@ BUILT = [DirectKolenPollack, FDFA, LocalLosses]  # from a batch, before the trai
     [
         *itertools.product(
             ["bf16-mixed", "16-mixed", "64-true"],
-            [BP, FA, BlockFA, DFA, KolenPollack, WeightMirror],
+            [BP, FA, BlockFA, DFA, KolenPollack, WeightMirror, *BUILT],
         ),
-        *itertools.product(["bf16-mixed", "16-mixed"], BUILT),
     ],
 )
 def test_every_precision_trains_about_what_float32_trains(kind, precision):
