@@ -195,6 +195,13 @@ def report_rules(options: argparse.Namespace) -> None:
         return lambda: [step(batches[i % len(batches)]) for i in range(options.steps)] and None
 
     seconds = time_rounds({name: repeated(step) for name, step in steps.items()}, options.rounds)
+    if options.times_only:
+        print(f"{'rule':24}{'ms':>8}{'to plain':>10}{'to BP':>8}")
+        for name in steps:
+            ms = 1e3 * statistics.median(seconds[name]) / options.steps
+            to_plain, to_bp = (ratio(seconds, name, base) for base in ("plain PyTorch BP", "BP"))
+            print(f"{name:24}{ms:8.2f}{to_plain:10.3f}{to_bp:8.3f}")
+        return
     (large,) = make_batches(options.net, options.memory_batch_size, count=1)
     memory = {name: peak_bytes(rule, large) for name, rule in rules.items()}
     memory["plain PyTorch BP"] = memory["BP"]
@@ -268,6 +275,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, rounds=30)
     parser.add_argument("--memory-batch-size", type=int, default=4096)
     parser.add_argument("--dense", action="store_true", help="also BlockFA with dense maps")
+    parser.add_argument("--times-only", action="store_true", help="no memory, no Lightning")
     parser.add_argument("--steps", type=int, default=10, help="steps in a round")
     options = parser.parse_args(args)
     begin(options.threads, options.rounds)
