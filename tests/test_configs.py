@@ -62,4 +62,5 @@ def test_the_ends_of_a_grid_fit_its_configuration(grid):
 def test_there_are_configs_of_every_rule_for_both_data_sets():
     stems = {path.stem for path in CONFIGS if path.parent.name == "residual_explosion"}
     rules = {"bp", "fa", "block_fa", "dfa", "frozen"}
-    assert stems == rules | {f"{rule}_cifar10" for rule in (*rules, "dfa_frozen")}
+    more = ("dfa_frozen", "dfa_penalty")
+    assert stems == rules | {f"{rule}_cifar10" for rule in (*rules, *more)}
