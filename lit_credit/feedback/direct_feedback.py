@@ -210,6 +210,11 @@ class DirectFeedback(LazyBuffers):
         if self.rank is None:
             return rows
         size = self.rank, rows.shape[-1]
+        if self.rank > rows.shape[-1]:
+            raise ValueError(
+                f"`rank` is {self.rank}, but the error has {rows.shape[-1]} entries, so that full "
+                "matrices are smaller. Leave `rank` out, or take a smaller one."
+            )
         if self.projection is None:
             with torch.inference_mode(False):  # training could not use it otherwise
                 seed = derive_seed(self.seed, "projection of the error")

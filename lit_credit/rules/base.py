@@ -33,6 +33,7 @@ from lit_credit.rules.optimization import (
     parameter_groups,
     skip_device_search,
     step_scheduler,
+    warn_of_lost_rates,
     with_group_options,
 )
 from lit_credit.rules.schedule_checks import try_scheduler
@@ -71,8 +72,9 @@ class CreditRule(EvaluatedRule):
             some rules "feedback" (matrices that learn) and "heads" (auxiliary modules).
         lr_scheduler: makes the scheduler; None keeps the learning rate.
         lr_interval: step the scheduler per epoch or per step.
-        clip_norm: largest gradient norm of all parameters together; in an ensemble, of the
-            parameters of each net. None does not clip.
+        clip_norm: largest gradient norm of all parameters of the net together; in an ensemble, of
+            the parameters of each net. Auxiliary heads and matrices of direct feedback are not part
+            of the net. None does not clip.
         clip_per_unit: largest gradient norm of each unit, or of the units that match a pattern:
             ``{"blocks.*": 1.0}``; None does not clip.
         units: names or patterns (``layer*.*``) of the submodules of ``net`` that receive one
@@ -89,7 +91,7 @@ class CreditRule(EvaluatedRule):
         group_options: options of the optimizer for some parameters, by the name of a group, by
             ``biases``, or by a pattern of parameter names (``blocks.*.weight``); for example
             ``{biases: {lr: 0.01, weight_decay: 0.0}, feedback: {lr: 0.1}}``. Biases and parameters
-            of a pattern become a group of that name.
+            of a pattern become a group of that name; patterns leave feedback that learns alone.
 
     Raises:
         ValueError: if a pattern matches no submodule, or one is matched twice, or a number is out
@@ -243,7 +245,8 @@ class CreditRule(EvaluatedRule):
         groups = parameter_groups(self.net, self.units, self.readout, self.extra_parameters())
         if not groups:
             raise ValueError("every parameter of `net` is frozen; leave at least one trainable.")
-        names = {parameter: name for name, parameter in self.net.named_parameters()}
+        own = {id(p) for parameters in self.extra_parameters().values() for p in parameters}
+        names = {p: name for name, p in self.net.named_parameters() if id(p) not in own}
         groups = with_group_options(groups, self.group_options, names)
         optimizer = made("optimizer", self.make_optimizer, groups)
         check_group_options(self.group_options, optimizer)
@@ -258,6 +261,7 @@ class CreditRule(EvaluatedRule):
                 "`lr_scheduler` makes torch's ReduceLROnPlateau, which does not name the metric to "
                 "watch. Use lightning.pytorch.cli.ReduceLROnPlateau and its `monitor`."
             )
+        warn_of_lost_rates(self.group_options, optimizer)
         monitor = getattr(scheduler, "monitor", None)
         if monitor is None:
             try_scheduler(self.make_scheduler, self.make_optimizer, groups)

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from lit_credit.inspect.probe.training_batch import training_batch
 from lit_credit.inspect.state.guard import held
 from lit_credit.rules.base import CreditRule
 from lit_credit.tasks import Task
+from lit_credit.trainer.trainer import callbacks_of
+from lit_credit.utils.both_packages import is_a
 from lit_credit.utils.compiled import compiled_part
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.nested import map_tensors
@@ -158,6 +161,9 @@ class CutRule(CreditRule):
         super().setup(stage)
         if stage == "fit" and self.builds and not self.is_built:
             self.prepare(training_batch(self.trainer, self))
+            for callback in callbacks_of(self.trainer):
+                if is_a(callback, WeightAveraging):  # it has copied the rule without them
+                    callback.setup(self.trainer, self, stage)
 
     def prepare(self, batch: Any) -> None:
         """Make the parameters whose shapes depend on the units' outputs, from one batch.
@@ -180,6 +186,11 @@ class CutRule(CreditRule):
             raise ValueError(
                 f"units {choice(idle)} do not run on the first batch in eval mode, so the shapes "
                 "of their outputs are not known. Take them out of `units`."
+            )
+        if cut.leaf.dim() < 2:
+            raise ValueError(
+                f"the net's output is {tuple(cut.leaf.shape)}, expected (N, C) or more dimensions. "
+                "Let the net return (N, 1) where each sample has one number."
             )
         self.build({n: v.detach() for n, v in graphs.outputs.items()}, cut.leaf.detach())
         self.is_built = True

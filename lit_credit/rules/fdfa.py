@@ -111,8 +111,9 @@ class FDFA(DFA):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the update of the net and of the matrices."""
-        loss, scalar = super().surrogate(batch)
+        # First: it writes buffers that the graph of the loss keeps, such as those of batch norm.
         noise, effect = self._forward_tangents(batch)
+        loss, scalar = super().surrogate(batch)
         matrix = self.learned_matrix()
         estimate = self.feedback.gradient(effect, noise) / rows_of(effect.shape)
         return loss, scalar + (matrix * (matrix.detach() - estimate.to(matrix.dtype))).sum()

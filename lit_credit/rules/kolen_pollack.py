@@ -9,7 +9,9 @@ from torch import nn
 from torch.optim import Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from lit_credit.feedback.draw import Distribution
+from lit_credit.feedback.layers import FeedbackLayer
 from lit_credit.feedback.learned import feedback_parameters, learn_feedback
+from lit_credit.feedback.matrices import feedback_names
 from lit_credit.headlines import Look
 from lit_credit.rules.fa import FA
 from lit_credit.tasks import Task
@@ -87,7 +89,10 @@ class KolenPollack(FA):
         learn_feedback(self.net)
 
     def configure_optimizers(self) -> Any:
-        """Also warn of a decay under which B does not tend to W."""
+        """Keep B of frozen weights; warn of a decay under which B does not tend to W."""
+        for layer in (m for m in self.net.modules() if isinstance(m, FeedbackLayer)):
+            for weight, feedback in feedback_names(layer).items():
+                getattr(layer, feedback).requires_grad_(getattr(layer, weight).requires_grad)
         found = super().configure_optimizers()
         optimizer = found["optimizer"] if isinstance(found, dict) else found
         if _decays_inside(optimizer, {id(p) for p in feedback_parameters(self.net).values()}):

@@ -130,6 +130,11 @@ class LocalLosses(CutRule):
         self._runs_units = False
         self._output = torch.Size()  # the shape of the net's output in the last pass
 
+    @property
+    def residual_stream(self) -> list[str] | None:
+        """The stream that the net declares; None if heads predict, which do not read it."""
+        return super().residual_stream if self.prediction == "readout" else None
+
     # Heads
 
     @property
@@ -139,6 +144,11 @@ class LocalLosses(CutRule):
 
     def build(self, outputs: Mapping[str, Tensor], output: Tensor) -> None:
         """Make the heads that are not there yet."""
+        if output.dim() > 3:
+            raise ValueError(
+                f"the net's output is {tuple(output.shape)}, expected (N, C) or (N, T, C): a head "
+                "of a unit gives one answer for a sample or a position."
+            )
         if self.local_loss != "pred":
             for name, value in outputs.items():
                 self._check_similarity(name, value)

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.optim import Optimizer
 
@@ -26,6 +27,7 @@ __all__ = [
     "parameter_groups",
     "skip_device_search",
     "step_scheduler",
+    "warn_of_lost_rates",
     "with_group_options",
 ]
 
@@ -170,6 +172,22 @@ def check_group_options(options: Mapping[str, Mapping[str, Any]], optimizer: Opt
                     f"`group_options[{key!r}]`: `{name}` is {value}, expected a number of at least "
                     "0."
                 )
+
+
+def warn_of_lost_rates(options: Mapping[str, Mapping[str, Any]], optimizer: Optimizer) -> None:
+    """Warn of a scheduler that has replaced the learning rates of ``group_options``.
+
+    OneCycleLR and CyclicLR set the rates of all groups to their own.
+    """
+    for group in optimizer.param_groups:
+        rate = options.get(group.get("name", ""), {}).get("lr")
+        base = group.get("initial_lr", group["lr"])
+        if rate is not None and base != rate and "max_lr" in group:
+            rank_zero_warn(
+                f"`lr_scheduler` replaces the learning rate {rate} that `group_options` gives "
+                f"{group['name']!r}. Give its `max_lr` as a list, a rate for each of the groups "
+                f"{[g.get('name') for g in optimizer.param_groups]}."
+            )
 
 
 def made(argument: str, make: Callable[..., Any], *given: Any) -> Any:

@@ -111,11 +111,13 @@ class WeightMirror(FA):
         """Also save the seed of the noise."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["noise_seed"] = self.feedback_seed
+        checkpoint["has_mirrored"] = self._has_mirrored
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the noise of the run that is resumed."""
         super().on_load_checkpoint(checkpoint)
         self.feedback_seed = checkpoint.get("noise_seed", self.feedback_seed)
+        self._has_mirrored = checkpoint.get("has_mirrored", True)
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the update of the net and of the matrices."""

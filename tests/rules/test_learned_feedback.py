@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.nn import functional as F
 
@@ -316,3 +317,33 @@ def test_the_readout_of_direct_kolen_pollack_learns_alone_in_the_first_step():
     assert moved == {"head.weight", "head.bias"}
     train(r, 1)
     assert not torch.equal(weights(r)["layers.0.0.weight"], before["layers.0.0.weight"])
+
+
+def test_feedback_of_a_frozen_weight_stays():
+    net = MLP(20, [16], num_classes=5)
+    net.layers[0][0].weight.requires_grad_(False)
+    rule = KolenPollack(net, Classification(5), optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    before = net.layers[0][0].feedback.clone()
+    optimizer = rule.configure_optimizers()
+    rule.surrogate(images(8))[1].backward()
+    optimizer.step()
+    assert torch.equal(net.layers[0][0].feedback, before)
+    assert net.head.feedback.grad is not None
+
+
+def test_fdfa_trains_a_net_with_batch_norm():
+    net = MLP(20, [16], num_classes=5, norm="batch")
+    rule = FDFA(net, Classification(5))
+    rule.prepare(images(8))
+    rule.surrogate(images(8))[1].backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert int(net.layers[0][1].num_batches_tracked) == 1
+
+
+def test_weight_averaging_keeps_feedback_that_learns(tmp_path):
+    rule = DirectKolenPollack(MLP(20, [16], num_classes=5), Classification(5))
+    trainer = quiet_trainer(max_epochs=1, callbacks=[EMAWeightAveraging()])
+    trainer.fit(rule, loader())
+    path = tmp_path / "ema.ckpt"
+    trainer.save_checkpoint(path)
+    assert "feedback.matrix" in torch.load(path, weights_only=True)["state_dict"]
