@@ -254,6 +254,7 @@ plotting.divergence_figure callbacks.distributions.divergence_figure
 plotting.parameter_bars callbacks.credit.parameter_bars
 plotting.symbol_maps callbacks.heads.symbol_maps
 plotting.theory_figure studies.ngram.theory
+rules.optimization.parameter_groups rules.parameter_groups
 rules.resume.configuration rules.checkpoints.described
 tasks.AdditionTask studies.addition.task
 tasks.ContextDivergence studies.ngram.task

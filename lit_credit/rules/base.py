@@ -26,13 +26,15 @@ from lit_credit.rules.evaluation.monitors import check_monitor
 from lit_credit.rules.first_batch import check_loss, explaining
 from lit_credit.rules.gradient_clipping import clip_gradients, clip_norms
 from lit_credit.rules.optimization import (
-    check_group_options,
     check_numbers,
     check_options,
     made,
-    parameter_groups,
     skip_device_search,
     step_scheduler,
+)
+from lit_credit.rules.parameter_groups import (
+    check_group_options,
+    parameter_groups,
     warn_of_lost_rates,
     with_group_options,
 )

@@ -1,6 +1,6 @@
 """The base class of rules under which no gradient passes between units."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lit_credit.feedback.activations import ActivationWatch, ends_bare, followed_by_activation
+from lit_credit.feedback.activations import ActivationWatch
 from lit_credit.feedback.unit_checks import (
     check_coverage,
     check_cut,
@@ -20,6 +20,7 @@ from lit_credit.feedback.unit_checks import (
 from lit_credit.feedback.units import UnitGraphs, local_units
 from lit_credit.inspect.probe.training_batch import training_batch
 from lit_credit.inspect.state.guard import held
+from lit_credit.rules.bare_ends import BareEnds
 from lit_credit.rules.base import CreditRule
 from lit_credit.tasks import Task
 from lit_credit.trainer.trainer import callbacks_of
@@ -129,7 +130,7 @@ class CutRule(CreditRule):
                 f"`scale_penalty` is {scale_penalty}, which needs the units' outputs, but with "
                 "`recompute` they are not kept. Set one of the two to 0 or false."
             )
-        self._warn_of_bare_ends()
+        self._bare_ends = BareEnds(self.net, self.units, type(self).__name__)
 
     def configure_callbacks(self) -> list[Any]:
         """Also refuse a rule that has been compiled since its construction."""
@@ -242,7 +243,7 @@ class CutRule(CreditRule):
             check_cut(graphs, output)
             self._ran.update(graphs.outputs)
         if watch is not None:
-            self._warn_of_activations(watch.followed)
+            self._bare_ends.warn_of_activations(watch.followed)
             self._watched.update(graphs.outputs)
         if error is not None and not self.error_at_unit:
             output = error(output, graphs)
@@ -262,32 +263,6 @@ class CutRule(CreditRule):
             raise ValueError(
                 "`units` ran in another order than they are given in. Give them in forward order: "
                 f"{choice(ran)}."
-            )
-
-    def _warn_of_bare_ends(self) -> None:
-        """Warn of units that end in front of an activation which is a submodule."""
-        self._bare = {name for name in self.units if ends_bare(self.net, name)}
-        joined: dict[str, str] = {}
-        for name in self.units:
-            following = followed_by_activation(self.net, name)
-            # A norm that is a unit of its own belongs to the layer in front of it.
-            if following and not any(f"{full}+".find(f"+{name}+") > 0 for full in joined.values()):
-                joined[name] = "+".join([name, *following])
-        self._bare -= joined.keys()
-        self._warn(list(joined), "an activation", list(joined.values()))
-
-    def _warn_of_activations(self, followed: Mapping[str, str]) -> None:
-        """Warn of units whose output went into an activation in a forward pass."""
-        units = [name for name in followed if name in self._bare]
-        kinds = ", ".join(dict.fromkeys(followed[name] for name in units))
-        self._warn(units, kinds, [f"{name}->" for name in units])
-
-    def _warn(self, units: Sequence[str], what: str, remedies: Sequence[str]) -> None:
-        if units:
-            rank_zero_warn(
-                f"{type(self).__name__}: the credit of {_some(units)} enters in front of {what}, "
-                "so its derivative f'(z) is missing from the update (see Nokland 2016, equation 7)."
-                f" To make layer and activation one unit, write in `units`: {_some(remedies)}."
             )
 
     def _check_uncompiled(self, module: nn.Module) -> None:
@@ -328,8 +303,3 @@ class Cut:
     def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
         """A copy of the tensor as a leaf."""
         return self(value, graphs).clone()  # the next operation may work in place
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more

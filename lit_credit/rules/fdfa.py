@@ -17,15 +17,16 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.units import local_units
 from lit_credit.headlines import Look
 from lit_credit.rules.dfa import DFA
+from lit_credit.rules.step_noise import StepNoise
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import SKY
 from lit_credit.utils.private_names import trainer_of
-from lit_credit.utils.random_state import generator_of, preserved_rng, run_seed
+from lit_credit.utils.random_state import preserved_rng, run_seed
 
 __all__ = ["FDFA"]
 
 
-class FDFA(DFA):
+class FDFA(StepNoise, DFA):
     """Forward direct feedback alignment: the matrices of DFA learn the Jacobian of the net.
 
     ``a_l = e B_l^T`` as under DFA. A second forward pass carries tangents: noise v_l ~ N(0, 1) is
@@ -97,17 +98,6 @@ class FDFA(DFA):
             error=error,
         )
         self.noise_seed = run_seed() if feedback_seed is None else feedback_seed
-        self._passes = 0  # without a Trainer
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also save the seed of the noise."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["noise_seed"] = self.noise_seed
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the noise of the run that is resumed."""
-        super().on_load_checkpoint(checkpoint)
-        self.noise_seed = checkpoint.get("noise_seed", self.noise_seed)
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the update of the net and of the matrices."""
@@ -121,7 +111,7 @@ class FDFA(DFA):
     def _forward_tangents(self, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
         """The noise at each unit's output, and its effect on the net's output."""
         noise: dict[str, Tensor] = {}
-        generator = self._generator()
+        generator = self.step_generator(stream=1)
 
         def perturb(name: str, value: Tensor) -> Tensor:
             primal, tangent = _parts_of_dual(value)
@@ -151,13 +141,6 @@ class FDFA(DFA):
         if effect is None:
             raise ValueError("the net's output does not depend on its units; choose other `units`.")
         return noise, effect
-
-    def _generator(self) -> torch.Generator:
-        """The generator of a step's noise; a resumed run draws the same."""
-        trainer = trainer_of(self)
-        self._passes += 1
-        step = self._passes if trainer is None else trainer.global_step
-        return generator_of(self.noise_seed, step, 1)
 
     def _noise(self, value: Tensor, generator: torch.Generator) -> Tensor:
         """Noise for this process's rows of the global batch."""

@@ -14,17 +14,18 @@ from lit_credit.feedback.learned import feedback_parameters, learn_feedback
 from lit_credit.feedback.matrices import feedback_names
 from lit_credit.headlines import Look
 from lit_credit.rules.fa import FA
-from lit_credit.rules.optimization import made, with_group_options
+from lit_credit.rules.optimization import made
+from lit_credit.rules.parameter_groups import with_group_options
+from lit_credit.rules.step_noise import StepNoise
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import SKY
-from lit_credit.utils.private_names import trainer_of
 from lit_credit.utils.random_state import generator_of
 from lit_credit.utils.ranges import check_range, check_sizes
 
 __all__ = ["WeightMirror"]
 
 
-class WeightMirror(FA):
+class WeightMirror(StepNoise, FA):
     """Weight mirror: feedback matrices learn the weights from noise that passes through them.
 
     White noise x ~ N(0, 1) at the input of a layer gives ``y = x W^T``, whose product with x is W
@@ -105,27 +106,22 @@ class WeightMirror(FA):
         self.mirror_samples = mirror_samples
         self.mirror_batches = mirror_batches
         self._has_mirrored = False
-        self._passes = 0  # without a Trainer
+        self.noise_seed = self.feedback_seed
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Also save the seed of the noise."""
+        """Also save whether the first phase is over."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["noise_seed"] = self.feedback_seed
         checkpoint["has_mirrored"] = self._has_mirrored
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the noise of the run that is resumed."""
+        """Leave out the first phase if it is over."""
         super().on_load_checkpoint(checkpoint)
-        self.feedback_seed = checkpoint.get("noise_seed", self.feedback_seed)
         self._has_mirrored = checkpoint.get("has_mirrored", True)
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the update of the net and of the matrices."""
         loss, scalar = super().surrogate(batch)
-        trainer = trainer_of(self)
-        self._passes += 1
-        step = self._passes if trainer is None else trainer.global_step
-        return loss, scalar + self._mirrored(generator_of(self.feedback_seed, step, 2))
+        return loss, scalar + self._mirrored(self.step_generator(stream=2))
 
     def on_train_start(self) -> None:
         """Let B learn alone before the first step."""
@@ -147,7 +143,7 @@ class WeightMirror(FA):
         for index in range(batches):
             optimizer.zero_grad()
             with torch.enable_grad():
-                scalar = self._mirrored(generator_of(self.feedback_seed, index, 3))
+                scalar = self._mirrored(generator_of(self.noise_seed, index, 3))
             gradients = torch.autograd.grad(scalar, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

@@ -123,7 +123,7 @@ def nothing_is_drawn(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("drawn")
 
-    for module in ("block_feedback", "direct_feedback"):
+    for module in ("block_feedback", "stacked_matrices"):
         monkeypatch.setattr(f"lit_credit.feedback.{module}.draw_feedback", refuse)
 
 

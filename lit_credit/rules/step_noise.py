@@ -1,0 +1,46 @@
+"""Noise of a training step that a resumed run draws again."""
+
+from typing import Any
+
+import torch
+
+from lit_credit.rules.checkpoints.checkpointed import CheckpointedRule
+from lit_credit.utils.private_names import trainer_of
+from lit_credit.utils.random_state import generator_of
+
+__all__ = ["StepNoise"]
+
+
+class StepNoise(CheckpointedRule):
+    """A rule whose noise depends on a seed and on the step alone.
+
+    Checkpoints hold the seed, so that a resumed run draws the noise of the run that it goes on
+    with. All processes draw the same numbers.
+
+    Attributes:
+        noise_seed: the seed; set in ``__init__``.
+    """
+
+    noise_seed: int
+    _passes = 0  # counts steps without a Trainer
+
+    def step_generator(self, stream: int) -> torch.Generator:
+        """The generator of the current step's noise.
+
+        Args:
+            stream: tells a rule's noises from each other.
+        """
+        trainer = trainer_of(self)
+        self._passes += 1
+        step = self._passes if trainer is None else trainer.global_step
+        return generator_of(self.noise_seed, step, stream)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also save the seed of the noise."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["noise_seed"] = self.noise_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the noise of the run that is resumed."""
+        super().on_load_checkpoint(checkpoint)
+        self.noise_seed = checkpoint.get("noise_seed", self.noise_seed)
