@@ -204,7 +204,7 @@ def test_a_rule_from_yaml_equals_the_loop_after_20_steps(name, tmp_path):
     bounded = name in ("drtp", "sdfa", "dfa_low_rank")
     net = seeded(lambda: MLP(64, [256, 256], activation="tanh" if bounded else "relu"))
     start = {key: value.clone() for key, value in net.state_dict().items()}
-    learned = by_hand(net, RULES[name], lr=1e-4 if name == "sdfa" else 1e-3)
+    learned = by_hand(net, RULES[name], lr=1e-3)
     for key, value in net.state_dict().items():
         assert not torch.equal(value, start[key])
         torch.testing.assert_close(trained[f"net.{key}"], value, atol=1e-5, rtol=0)
