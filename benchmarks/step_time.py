@@ -4,6 +4,7 @@
     python benchmarks/step_time.py --net mlp
     python benchmarks/step_time.py --net gpt --batch-size 32 --memory-batch-size 64
     python benchmarks/step_time.py --net resnet18 --batch-size 32 --memory-batch-size 32 --dense
+    python benchmarks/step_time.py --net mlp --compile --rules DFA BlockFA
 
 Rounds are interleaved: in each, every contestant takes some steps on the same batches with the
 same fused AdamW; ratios are taken within a round, and the median over rounds is printed. Times are
@@ -57,6 +58,7 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
 NAMES: dict[str, dict[str, list[str]]] = {
     "resnet18": {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]}
 }
+BASES = {"plain PyTorch BP": "plain", "plain PyTorch BP, compiled": "compiled", "BP": "BP"}
 LIGHTNING = ["BP", "FA", "BlockFA", "DFA", "DFA, recompute"]
 STUDY = {
     "normalize_credit": True,
@@ -69,8 +71,12 @@ def fused_adamw(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01, fused=True)
 
 
-def make_rules(net: str, depth: int, dense: bool = False) -> dict[str, CreditRule]:
+def make_rules(
+    net: str, depth: int, dense: bool = False, compile: bool = False
+) -> dict[str, CreditRule]:
     def make(kind: type[CreditRule], **kwargs: Any) -> CreditRule:
+        if compile and not kwargs.get("recompute"):
+            kwargs["compile"] = True
         torch.manual_seed(0)
         task = NextToken() if net == "gpt" else Classification()
         names = NAMES.get(net, {}) if issubclass(kind, CutRule) else {}
@@ -120,14 +126,18 @@ def rule_step(rule: CreditRule) -> Step:
     return step
 
 
-def plain_step(net: nn.Module) -> Step:
+def plain_step(net: nn.Module, compile: bool = False) -> Step:
     """Backpropagation of the same net, without lit_credit."""
     optimizer = fused_adamw(net.parameters())
 
+    def loss(x: Tensor, target: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(net(x).flatten(0, -2), target.flatten())
+
+    run = torch.compile(loss) if compile else loss
+
     def step(batch: Batch) -> None:
         optimizer.zero_grad()
-        logits, target = net(batch[0]), batch[1]
-        nn.functional.cross_entropy(logits.flatten(0, -2), target.flatten()).backward()
+        run(*batch).backward()
         optimizer.step()
 
     return step
@@ -186,21 +196,24 @@ def fit_with(rule: CreditRule, batches: Sequence[Batch], extra: list[Callback]) 
 
 def report_rules(options: argparse.Namespace) -> None:
     batches = make_batches(options.net, options.batch_size)
-    rules = make_rules(options.net, options.depth, options.dense)
+    rules = chosen_rules(options)
     torch.manual_seed(0)
     steps = {"plain PyTorch BP": plain_step(NETS[options.net](options.depth))}
+    if options.compile:
+        steps["plain PyTorch BP, compiled"] = plain_step(NETS[options.net](options.depth), True)
     steps |= {name: rule_step(rule) for name, rule in rules.items()}
 
     def repeated(step: Step) -> Callable[[], None]:
         return lambda: [step(batches[i % len(batches)]) for i in range(options.steps)] and None
 
     seconds = time_rounds({name: repeated(step) for name, step in steps.items()}, options.rounds)
-    if options.times_only:
-        print(f"{'rule':24}{'ms':>8}{'to plain':>10}{'to BP':>8}")
+    if options.times_only or options.compile:
+        bases = [name for name in steps if name in BASES]
+        print(f"{'rule':34}{'ms':>8}" + "".join(f"{'to ' + BASES[b]:>14}" for b in bases))
         for name in steps:
             ms = 1e3 * statistics.median(seconds[name]) / options.steps
-            to_plain, to_bp = (ratio(seconds, name, base) for base in ("plain PyTorch BP", "BP"))
-            print(f"{name:24}{ms:8.2f}{to_plain:10.3f}{to_bp:8.3f}")
+            ratios = "".join(f"{ratio(seconds, name, base):14.3f}" for base in bases)
+            print(f"{name:34}{ms:8.2f}{ratios}")
         return
     (large,) = make_batches(options.net, options.memory_batch_size, count=1)
     memory = {name: peak_bytes(rule, large) for name, rule in rules.items()}
@@ -220,6 +233,23 @@ def report_rules(options: argparse.Namespace) -> None:
             own = sum(weight.numel() for weight in rule.net.parameters())
             print(f"{name:24} B {4 * numbers / 1e6:9.2f} MB, {numbers / own:.3f} of the weights")
     report_lightning(options, batches)
+
+
+def chosen_rules(options: argparse.Namespace) -> dict[str, CreditRule]:
+    """The rules that take part, and, if asked for, each of them compiled."""
+    rules = make_rules(options.net, options.depth, options.dense)
+    if options.compile:
+        compiled = make_rules(options.net, options.depth, options.dense, compile=True)
+        rules = {
+            title: rule
+            for name in rules
+            for title, rule in ((name, rules[name]), (f"{name}, compiled", compiled[name]))
+            if not (title.endswith("compiled") and rule.compile_options is None)
+        }
+    if options.rules:
+        wanted = {*options.rules, *(f"{name}, compiled" for name in options.rules)}
+        rules = {name: rule for name, rule in rules.items() if name in wanted}
+    return rules
 
 
 class StepClock(Callback):
@@ -275,6 +305,10 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, rounds=30)
     parser.add_argument("--memory-batch-size", type=int, default=4096)
     parser.add_argument("--dense", action="store_true", help="also BlockFA with dense maps")
+    parser.add_argument("--compile", action="store_true", help="also compiled; times only")
+    parser.add_argument(
+        "--rules", nargs="*", metavar="RULE", help="names of the table; all if none"
+    )
     parser.add_argument("--times-only", action="store_true", help="no memory, no Lightning")
     parser.add_argument("--steps", type=int, default=10, help="steps in a round")
     options = parser.parse_args(args)

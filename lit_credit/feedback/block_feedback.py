@@ -196,14 +196,16 @@ class BlockFeedback(LazyBuffers):
             # Training could not use a tensor that was made under inference_mode.
             with torch.inference_mode(False):
                 self.register_buffer(buffer, self._draw(name, size))
-        matrix: Tensor = getattr(self, buffer).to(device)
+        matrix: Tensor = getattr(self, buffer)
+        if matrix.device != device:
+            matrix = matrix.to(device)
+            setattr(self, buffer, matrix)
         if matrix.shape != size:
             raise ValueError(
                 f"the feedback matrix of unit {name!r} is {tuple(matrix.shape)}, but the units' "
                 f"outputs need {size}. It was drawn for the first batch or loaded from a "
                 "checkpoint: keep the shapes of net and data."
             )
-        setattr(self, buffer, matrix)
         return matrix
 
     def _draw(self, name: str, size: tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Size, Tensor, nn
@@ -54,6 +54,7 @@ class Broadcast:
         self.outputs: dict[str, Tensor] = {}
         self.scale: Tensor | float = 1.0
         self.shapes: dict[str, Size] = {}
+        self.zero: Tensor | float = 0.0
         self._credits: Credits | None = None
         self._top: str | None = None
         self._link: Tensor | None = None
@@ -105,6 +106,17 @@ class Broadcast:
         copy, self._link = _Link.apply(self, name, value, *receivers, *below)
         passed: Tensor = copy
         return passed
+
+    def at_once(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """As :meth:`__call__`, for torch.compile: all credits at once, without hooks.
+
+        :attr:`zero` must be added to the loss; its gradient is the scale. The penalty is left out.
+        """
+        outputs = graphs.outputs
+        passed, self.zero = _AtOnce.apply(
+            self.feedback, self.learn, tuple(outputs), value, *self.parameters, *outputs.values()
+        )
+        return cast(Tensor, passed)
 
     def is_top(self, name: str) -> bool:
         """Whether no other unit has been attached after this one."""
@@ -163,6 +175,33 @@ class _Broadcast(torch.autograd.Function):
         # begins: all credits at once would cost as much memory as the activations of an MLP.
         zero = error.new_zeros(())
         return None, error, *learned, *(zero.expand(shape) for shape in ctx.shapes)
+
+
+class _AtOnce(torch.autograd.Function):
+    """As ``_Broadcast``, but with all credits at once and no hook, so that torch.compile reads it.
+
+    Also returns a zero. Added to the loss, it receives the gradient of the loss itself.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, feedback: Feedback, learn: Learning | None, names: Sequence[str], *given: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        value, outputs = given[0], given[len(given) - len(names) :]
+        ctx.feedback, ctx.learn, ctx.names = feedback, learn, names
+        ctx.shapes = [output.shape for output in outputs]
+        ctx.save_for_backward(*(outputs if learn is not None else ()))
+        return value.view_as(value), torch.zeros((), device=value.device)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor, scale: Tensor) -> tuple[Tensor | None, ...]:
+        credits = ctx.feedback(error, dict(zip(ctx.names, ctx.shapes, strict=True)), scale)
+        learned = []
+        if ctx.learn is not None:
+            outputs = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+            learned = ctx.learn(error, outputs)
+        sent = [credits.dense(name) for name in ctx.names]
+        return None, None, None, error, *learned, *sent
 
 
 class _Link(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """Credits of units: as dense tensors or products, normalised, in the shapes of the units."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -110,10 +109,12 @@ def normalized_credits(
         >>> normalized_credits(plain, {"unit": torch.Size([1, 2])}, 1.0).dense("unit")
         tensor([[0.8485, 1.1314]])
     """
+    divided: dict[int, Tensor | float] = {}  # `scale` may be a tensor
 
-    @cache
     def samples(rows: int) -> Tensor | float:
-        return rows / scale  # `scale` may be a tensor, so that units of equal size share a division
+        if rows not in divided:
+            divided[rows] = rows / scale
+        return divided[rows]
 
     def scaled(credit: Tensor) -> Tensor:
         return rms_normalized(credit, samples(credit.shape[:-1].numel()))

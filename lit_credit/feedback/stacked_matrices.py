@@ -125,7 +125,8 @@ class StackedMatrices(LazyBuffers):
                 f"`rank` need {size}. It was drawn for the first batch or loaded from a "
                 "checkpoint: keep `rank` and the shapes of net and data."
             )
-        self.projection = self.projection.to(rows.device)
+        if self.projection.device != rows.device:
+            self.projection = self.projection.to(rows.device)
         return linear(rows, self.projection.to(rows.dtype))
 
     def known_widths(self, widths: Mapping[str, int]) -> dict[str, int]:
@@ -133,8 +134,7 @@ class StackedMatrices(LazyBuffers):
         if self.matrix is None:
             return {}
         if self._drawn is None and self.widths is not None:
-            saved = dict(zip(self._order, self.widths.tolist(), strict=True))
-            self._drawn = {name: width for name, width in saved.items() if width}
+            self._drawn = self._saved_widths(self.widths)
         if self._drawn is None or sum(self._drawn.values()) != len(self.matrix):
             # From a checkpoint without `widths`: all units ran when the matrices were drawn.
             idle = [name for name in self._order if name not in widths]
@@ -149,6 +149,10 @@ class StackedMatrices(LazyBuffers):
                 self.widths = torch.tensor(list(self._drawn.values()))
         return self._drawn
 
+    def _saved_widths(self, widths: Tensor) -> dict[str, int]:
+        saved = zip(self._order, widths.tolist(), strict=True)
+        return {name: width for name, width in saved if width}
+
     def is_drawn(self, unit: str) -> bool:
         """Whether the matrix that a unit uses has been drawn."""
         if self.matrix is None or self.widths is None:
@@ -156,8 +160,10 @@ class StackedMatrices(LazyBuffers):
         return bool(self.widths[self._order.index(self.source[unit])])
 
     def after_loading(self) -> None:
-        """Forget which matrices were drawn; missing ones are drawn at their next use."""
+        """Take note of which matrices the checkpoint has; missing ones are drawn when used."""
         self._drawn = None
+        if self.widths is not None and not self.widths.is_meta:
+            self._drawn = self._saved_widths(self.widths)
 
     def _by_name(self, drawn: Mapping[str, int], dtype: torch.dtype) -> dict[str, Tensor]:
         if self.matrix is None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, is_grad_enabled, nn
+from torch.compiler import is_compiling
 from torch.utils.checkpoint import checkpoint
 
 from lit_credit.feedback.activations import ActivationWatch
@@ -15,7 +16,7 @@ from lit_credit.inspect.activation_checkpoints import checkpoints, with_checkpoi
 from lit_credit.inspect.unit_passage import Passage, passage_at
 from lit_credit.utils.nested import described, first_tensor, map_tensors, replace_first, tensors_of
 
-__all__ = ["UnitGraphs", "local_units"]
+__all__ = ["LocalUnits", "UnitGraphs", "local_units"]
 
 Tap = Callable[[str, Tensor], Tensor]
 """Maps a unit's name and its detached output to the tensor that the net continues with."""
@@ -46,10 +47,10 @@ class UnitGraphs:
 
 
 class _Options(NamedTuple):
-    detach_inputs: bool
-    recompute: bool
-    tap: Tap | None
-    watch: ActivationWatch | None
+    detach_inputs: bool = True
+    recompute: bool = False
+    tap: Tap | None = None
+    watch: ActivationWatch | None = None
 
 
 @contextmanager
@@ -86,104 +87,151 @@ def local_units(
     Raises:
         ValueError: inside, if a unit runs twice in one forward pass or returns no float tensor.
     """
-    graphs = UnitGraphs()
-    options = _Options(detach_inputs, recompute, tap, watch)
-    passages = [Passage(module, name) for name in units]
-    parts = [part for passage in passages for part in passage.parts]
-    replaced = []
-    try:
-        for part in {id(part): part for part in parts}.values():
-            # The instance's attribute shadows the class's method. Not set by nn.Module's
-            # __setattr__, which takes as long as the forward pass of a small unit.
-            attributes = vars(part)
-            replaced.append((attributes, attributes.get("forward")))
-            attributes["forward"] = _local_forward(part, passages, graphs, options)
-        with checkpoints("direct"):
-            yield graphs
-    finally:
-        for attributes, before in reversed(replaced):
-            if before is None:
-                del attributes["forward"]
-            else:
-                attributes["forward"] = before
+    cut = LocalUnits(module, units)
+    with cut.installed(), checkpoints("direct"):
+        yield cut.begin(detach_inputs, recompute, tap, watch)
 
 
-def _local_forward(
-    part: nn.Module, passages: Sequence[Passage], graphs: UnitGraphs, options: _Options
-) -> Callable[..., Any]:
-    forward = part.forward
-    run = forward if options.watch is None else options.watch.unseen(forward)
-    ending = [passage for passage in passages if passage.until is part]
-    members = [passage for passage in passages if passage.has_member(part)]
-    end = partial(_end, graphs, options)
+class LocalUnits:
+    """Cuts one forward pass after another as :func:`local_units` does, for less time each.
 
-    def local(*args: Any, **kwargs: Any) -> Any:
-        for passage in ending:
-            if passage.may_end:
-                args, kwargs = _end_at_input(end, passage, args, kwargs)
-        unit = passage_at(part, members)
-        if unit is None:
-            # A submodule without parameters, such as a ReLU, may also run outside its units.
-            learns = any(True for _ in part.parameters())
-            graphs.begun.update(dict.fromkeys(member.name for member in members if learns))
-            return forward(*args, **kwargs)
-        graphs.begun[unit.name] = None
-        if options.detach_inputs and unit.step == 1:
-            args, kwargs = _detached(args), _detached(kwargs)
-        with checkpoints("kept"):
-            if options.recompute and is_grad_enabled():
-                again = with_checkpoints("kept", run)
-                result = checkpoint(again, *args, use_reentrant=False, **kwargs)
-            else:
-                result = run(*args, **kwargs)
-        if unit.is_composite:
-            graphs.inside.setdefault(unit.name, []).append(
-                [t.grad_fn for t in tensors_of(result) if t.grad_fn is not None]
-            )
-            if not unit.has_run or unit.until is not None:
-                return result
-        output = first_tensor(result, Tensor.is_floating_point)
-        if output is None:
+    Args:
+        module: the net.
+        units: names of submodules of ``module``, in forward order.
+    """
+
+    def __init__(self, module: nn.Module, units: Sequence[str]) -> None:
+        self._passages = [Passage(module, name) for name in units]
+        parts = [part for passage in self._passages for part in passage.parts]
+        self._parts = list({id(part): part for part in parts}.values())
+        self._local_forwards = [self._local_forward(i) for i in range(len(self._parts))]
+        self._own_forwards: list[Callable[..., Any] | None] = [None] * len(self._parts)
+        self._options = _Options()
+        self._graphs = UnitGraphs()
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether the units of ``module`` are still the same submodules."""
+        return all(passage.fits(module) for passage in self._passages)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Have the submodules run cut apart inside the ``with``."""
+        replaced = 0
+        try:
+            for index, part in enumerate(self._parts):
+                # The instance's attribute shadows the class's method. Not set by nn.Module's
+                # __setattr__, which takes as long as the forward pass of a small unit.
+                self._own_forwards[index] = vars(part).get("forward")
+                vars(part)["forward"] = self._local_forwards[index]
+                replaced += 1
+            yield
+        finally:
+            for part, own in zip(self._parts[:replaced], self._own_forwards, strict=False):
+                if own is None:
+                    del vars(part)["forward"]
+                else:
+                    vars(part)["forward"] = own
+            self.end()
+
+    def begin(
+        self,
+        detach_inputs: bool = True,
+        recompute: bool = False,
+        tap: Tap | None = None,
+        watch: ActivationWatch | None = None,
+    ) -> UnitGraphs:
+        """Begin a forward pass, whose graphs are returned; see :func:`local_units`."""
+        self._options = _Options(detach_inputs, recompute, tap, watch)
+        self._graphs = UnitGraphs()
+        for passage in self._passages:
+            passage.reset()
+        return self._graphs
+
+    def end(self) -> None:
+        """Let go of the graphs of the last pass."""
+        self._options, self._graphs = _Options(), UnitGraphs()
+
+    def _local_forward(self, index: int) -> Callable[..., Any]:
+        part = self._parts[index]
+        ending = [passage for passage in self._passages if passage.until is part]
+        members = [passage for passage in self._passages if passage.has_member(part)]
+
+        def local(*args: Any, **kwargs: Any) -> Any:
+            graphs, options = self._graphs, self._options
+            forward = self._own_forwards[index] or partial(type(part).forward, part)
+            for passage in ending:
+                if passage.may_end:
+                    args, kwargs = self._end_at_input(passage, args, kwargs)
+            unit = passage_at(part, members)
+            if unit is None:
+                # A submodule without parameters, such as a ReLU, may also run outside its units.
+                learns = any(True for _ in part.parameters())
+                graphs.begun.update(dict.fromkeys(member.name for member in members if learns))
+                return forward(*args, **kwargs)
+            graphs.begun[unit.name] = None
+            if options.detach_inputs and unit.step == 1:
+                args, kwargs = _detached(args), _detached(kwargs)
+            result = _run(forward, options, args, kwargs)
+            if unit.is_composite:
+                if not is_compiling():
+                    graphs.inside.setdefault(unit.name, []).append(
+                        [t.grad_fn for t in tensors_of(result) if t.grad_fn is not None]
+                    )
+                if not unit.has_run or unit.until is not None:
+                    return result
+            output = first_tensor(result, Tensor.is_floating_point)
+            if output is None:
+                raise ValueError(
+                    f"unit {unit.name!r} returns {described(result)}, expected a floating-point "
+                    "tensor, or a tuple, list, mapping or dataclass with one. Choose another "
+                    "submodule as a unit."
+                )
+            linear = type(part) is nn.Linear and not unit.is_composite
+            if isinstance(part, nn.Linear) and linear and args and args[0].dtype == output.dtype:
+                graphs.linear[unit.name] = args[0], part
+            handed_on = self._end(unit, output)
+            if result is output:
+                return handed_on
+            return replace_first(_detached(result), handed_on, Tensor.is_floating_point)
+
+        return local
+
+    def _end_at_input(self, passage: Passage, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The inputs of the submodule at which a unit ends, cut off from the unit's graph."""
+        tensor = first_tensor((args, kwargs))
+        if tensor is None or not tensor.is_floating_point():
             raise ValueError(
-                f"unit {unit.name!r} returns {described(result)}, expected a floating-point "
-                "tensor, or a tuple, list, mapping or dataclass with one. Choose another submodule "
-                "as a unit."
+                f"unit {passage.name!r} ends at the input of a submodule that is given no "
+                "floating-point tensor. Name another one behind the arrow."
             )
-        linear = type(part) is nn.Linear and not unit.is_composite
-        if isinstance(part, nn.Linear) and linear and args and args[0].dtype == output.dtype:
-            graphs.linear[unit.name] = args[0], part
-        handed_on = end(unit, output)
-        if result is output:
-            return handed_on
-        return replace_first(_detached(result), handed_on, Tensor.is_floating_point)
+        args, kwargs = replace_first((args, kwargs), self._end(passage, tensor))
+        return args, kwargs
 
-    return local
-
-
-def _end_at_input(
-    end: Callable[[Passage, Tensor], Tensor], passage: Passage, args: Any, kwargs: Any
-) -> tuple[Any, Any]:
-    """The inputs of the submodule at which a unit ends, cut off from the unit's graph."""
-    tensor = first_tensor((args, kwargs))
-    if tensor is None or not tensor.is_floating_point():
-        raise ValueError(
-            f"unit {passage.name!r} ends at the input of a submodule that is given no "
-            "floating-point tensor. Name another one behind the arrow."
-        )
-    args, kwargs = replace_first((args, kwargs), end(passage, tensor))
-    return args, kwargs
+    def _end(self, passage: Passage, output: Tensor) -> Tensor:
+        """Keep a unit's output, and return what the rest of the net gets in its place."""
+        options = self._options
+        passage.is_open = False
+        kept = _WithoutValues.apply(output) if options.recompute else output
+        self._graphs.outputs[passage.name] = kept
+        handed_on = _detached_tensor(output)
+        if options.tap is not None:
+            handed_on = options.tap(passage.name, handed_on)
+        if options.watch is not None and passage.until is None:
+            options.watch.follow(passage.name, handed_on)
+        return handed_on
 
 
-def _end(graphs: UnitGraphs, options: _Options, passage: Passage, output: Tensor) -> Tensor:
-    """Keep a unit's output, and return what the rest of the net gets in its place."""
-    passage.is_open = False
-    graphs.outputs[passage.name] = _WithoutValues.apply(output) if options.recompute else output
-    handed_on = _detached_tensor(output)
-    if options.tap is not None:
-        handed_on = options.tap(passage.name, handed_on)
-    if options.watch is not None and passage.until is None:
-        options.watch.follow(passage.name, handed_on)
-    return handed_on
+def _run(forward: Callable[..., Any], options: _Options, args: Any, kwargs: Any) -> Any:
+    """Run a member of a unit, with its own checkpoints."""
+    if is_compiling():
+        return forward(*args, **kwargs)
+    if options.watch is not None:
+        forward = options.watch.unseen(forward)
+    with checkpoints("kept"):
+        if options.recompute and is_grad_enabled():
+            again = with_checkpoints("kept", forward)
+            return checkpoint(again, *args, use_reentrant=False, **kwargs)
+        return forward(*args, **kwargs)
 
 
 class _WithoutValues(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """Following a forward pass through the units of a net."""
 
+import operator
 from collections.abc import Sequence
 
 from torch import nn
@@ -26,13 +27,21 @@ class Passage:
     """
 
     def __init__(self, module: nn.Module, name: str) -> None:
-        until = parse_unit(name).until
         self.name = name
-        self.modules = unit_modules(module, name)
-        self.until = None if until is None else submodule(module, until)
+        self.modules, self.until = _found(module, name)
         self.is_composite = is_composite(name)
         self.step = 0
         self.is_open = False
+
+    def reset(self) -> None:
+        """Begin another forward pass."""
+        self.step = 0
+        self.is_open = False
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether the unit of ``module`` still has the same submodules."""
+        modules, until = _found(module, self.name)
+        return until is self.until and all(map(operator.is_, modules, self.modules))
 
     @property
     def parts(self) -> list[nn.Module]:
@@ -61,6 +70,12 @@ class Passage:
         """Note that the next member begins to run."""
         self.step += 1
         self.is_open = True
+
+
+def _found(module: nn.Module, unit: str) -> tuple[list[nn.Module], nn.Module | None]:
+    """The members of a unit, and the submodule at whose input it ends."""
+    until = parse_unit(unit).until
+    return unit_modules(module, unit), None if until is None else submodule(module, until)
 
 
 def passage_at(module: nn.Module, passages: Sequence[Passage]) -> Passage | None:

@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -21,6 +21,7 @@ from lit_credit.inspect.updates import batches_of
 from lit_credit.protocols import NetProtocol, asked
 from lit_credit.rules.checkpoints.described import describe_groups
 from lit_credit.rules.checkpoints.hyperparameters import save_plain_hyperparameters
+from lit_credit.rules.compilation import compile_options, run_compiled
 from lit_credit.rules.evaluation.evaluated import EvaluatedRule
 from lit_credit.rules.evaluation.monitors import check_monitor
 from lit_credit.rules.first_batch import check_loss, explaining
@@ -42,12 +43,15 @@ from lit_credit.rules.schedule_checks import try_scheduler
 from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.tasks import Task
 from lit_credit.trainer.trainer import count_updates, is_at_epoch_start, logger_due
+from lit_credit.utils.compiled import is_eager
 from lit_credit.utils.inherited_docs import complete_arguments
 from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.random_state import set_random_state
 from lit_credit.utils.ranges import check_parts, check_range
 
 __all__ = ["CreditRule"]
+
+Result = TypeVar("Result")
 
 
 class CreditRule(EvaluatedRule):
@@ -94,10 +98,15 @@ class CreditRule(EvaluatedRule):
             ``biases``, or by a pattern of parameter names (``blocks.*.weight``); for example
             ``{biases: {lr: 0.01, weight_decay: 0.0}, feedback: {lr: 0.1}}``. Biases and parameters
             of a pattern become a group of that name; patterns leave feedback that learns alone.
+        compile: run the net, the loss and their backward pass through ``torch.compile``, as one
+            graph: True, or arguments of ``torch.compile`` such as ``{mode: reduce-overhead}``.
+            Training alone is compiled; diagnostics and evaluation run the net eagerly. Needs torch
+            2.6. docs/speed.md has times.
 
     Raises:
         ValueError: if a pattern matches no submodule, or one is matched twice, or a number is out
-            of range.
+            of range; at the first batch, if ``compile`` is set and torch does not compile the net
+            and the loss.
     """
 
     exact_credit: ClassVar[bool] = False
@@ -123,6 +132,7 @@ class CreditRule(EvaluatedRule):
         updates_per_step: int = 1,
         *,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         super().__init__(net, task)
         save_plain_hyperparameters(self)
@@ -138,12 +148,13 @@ class CreditRule(EvaluatedRule):
         self.clip_norm = clip_norm
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
         self.group_options = group_options or {}
+        self.compile_options = compile_options(compile)
 
     # Methods that a rule defines, and names that diagnostics read
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the rule's update; here they are the same."""
-        loss = self.batch_loss(batch)
+        loss = self._run(type(self).batch_loss, batch)
         return loss, loss
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
@@ -192,6 +203,18 @@ class CreditRule(EvaluatedRule):
     def batch_loss(self, batch: Any) -> Tensor:
         """The task's loss of the net on a batch."""
         return self.task.loss(self(*self.task.inputs(batch)), batch)
+
+    def _run(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Call ``function(self, *args)``; compiled, if the rule is and no measurement runs.
+
+        Args:
+            function: a method of the rule's class, or another function whose first argument is the
+                rule.
+            *args: the other arguments.
+        """
+        if self.compile_options is None or is_eager():
+            return function(self, *args)
+        return run_compiled(self, self.compile_options, function, *args)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Make ``updates_per_step`` updates, each on its own batch, and return the last loss.

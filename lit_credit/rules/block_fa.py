@@ -68,6 +68,7 @@ class BlockFA(LocalRule):
         recompute: bool = False,
         scale_penalty: float = 0.0,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
@@ -91,6 +92,7 @@ class BlockFA(LocalRule):
             recompute=recompute,
             scale_penalty=scale_penalty,
             group_options=group_options,
+            compile=compile,
         )
         seed = run_seed() if feedback_seed is None else feedback_seed
         self.feedback = BlockFeedback(

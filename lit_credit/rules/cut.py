@@ -1,8 +1,9 @@
 """The base class of rules under which no gradient passes between units."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
@@ -17,7 +18,8 @@ from lit_credit.feedback.unit_checks import (
     check_recompute,
     stray_parameters,
 )
-from lit_credit.feedback.units import UnitGraphs, local_units
+from lit_credit.feedback.units import LocalUnits, UnitGraphs
+from lit_credit.inspect.activation_checkpoints import checkpoints
 from lit_credit.inspect.probe.training_batch import training_batch
 from lit_credit.inspect.state.guard import held
 from lit_credit.rules.bare_ends import BareEnds
@@ -25,7 +27,7 @@ from lit_credit.rules.base import CreditRule
 from lit_credit.tasks import Task
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.both_packages import is_a
-from lit_credit.utils.compiled import compiled_part
+from lit_credit.utils.compiled import compiled_part, eager, is_eager
 from lit_credit.utils.names import submodule_names
 from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.random_state import preserved_rng
@@ -33,6 +35,9 @@ from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
 __all__ = ["Cut", "CutRule", "Entry"]
+
+_LOCAL_UNITS: "WeakKeyDictionary[CutRule, LocalUnits]" = WeakKeyDictionary()
+"""Not an attribute of the rule: a copy of a rule must not cut the net of the original."""
 
 
 class Entry(Protocol):
@@ -100,6 +105,7 @@ class CutRule(CreditRule):
         recompute: bool = False,
         scale_penalty: float = 0.0,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         check_range(0, scale_penalty=scale_penalty)
         super().__init__(
@@ -114,6 +120,7 @@ class CutRule(CreditRule):
             readout=readout,
             updates_per_step=updates_per_step,
             group_options=group_options,
+            compile=compile,
         )
         self.scale_penalty = scale_penalty
         self.stray = stray
@@ -125,6 +132,11 @@ class CutRule(CreditRule):
         self._check_units()
         if recompute:
             check_recompute(self.net, self.units)
+        if recompute and self.compile_options is not None:
+            raise ValueError(
+                f"`compile` is {compile}, but `recompute` is true, and torch.compile chooses by "
+                "itself what to keep for the backward pass. Set one of the two to false."
+            )
         if recompute and scale_penalty:
             raise ValueError(
                 f"`scale_penalty` is {scale_penalty}, which needs the units' outputs, but with "
@@ -158,9 +170,9 @@ class CutRule(CreditRule):
         return False
 
     def setup(self, stage: str) -> None:
-        """Run one batch before a training whose parameters depend on the units' outputs."""
+        """Run one batch before a training that is compiled, or that needs the outputs' shapes."""
         super().setup(stage)
-        if stage == "fit" and self.builds and not self.is_built:
+        if stage == "fit" and (self.builds or self.compile_options) and not self.is_built:
             self.prepare(training_batch(self.trainer, self))
             for callback in callbacks_of(self.trainer):
                 if is_a(callback, WeightAveraging):  # it has copied the rule without them
@@ -170,7 +182,9 @@ class CutRule(CreditRule):
         """Make the parameters whose shapes depend on the units' outputs, from one batch.
 
         A Trainer's ``fit`` does this by itself; call it where the rule is trained without one. The
-        batch runs in eval mode, without gradients, and leaves nothing behind.
+        batch runs in eval mode, without gradients, and leaves nothing behind. If the rule is
+        compiled, the batch also passes the checks of a first training batch, and all that is drawn
+        at its first use is drawn: compiled code does neither.
 
         Raises:
             ValueError: if a unit does not run on the batch.
@@ -193,8 +207,23 @@ class CutRule(CreditRule):
                 f"the net's output is {tuple(cut.leaf.shape)}, expected (N, C) or more dimensions. "
                 "Let the net return (N, 1) where each sample has one number."
             )
-        self.build({n: v.detach() for n, v in graphs.outputs.items()}, cut.leaf.detach())
+        outputs = {n: v.detach() for n, v in graphs.outputs.items()}
+        self.build(outputs, cut.leaf.detach())
         self.is_built = True
+        if self.compile_options is not None:
+            self.rehearse(batch, outputs, cut.leaf.detach())
+
+    def rehearse(self, batch: Any, outputs: Mapping[str, Tensor], output: Tensor) -> None:
+        """Run a training batch eagerly once before it is compiled, and leave nothing behind.
+
+        Args:
+            batch: the batch.
+            outputs: output of each unit on it, by the name of the unit.
+            output: the tensor whose gradient is the error.
+        """
+        with held(self), preserved_rng(), eager(), torch.enable_grad():
+            self.train()
+            self.surrogate(batch)
 
     # One batch
 
@@ -221,22 +250,14 @@ class CutRule(CreditRule):
         """
         # Watch what follows each unit only once: it does not depend on the values.
         watch = None if self._watched >= self._ran and self._watched else ActivationWatch()
-        graphs: UnitGraphs
 
         def extend(name: str, value: Tensor) -> Tensor:
             return value if error is None else error.extend(name, value, graphs)
 
-        with (
-            local_units(
-                self.net,
-                self.units,
-                detach_inputs=self.stray != "train",
-                recompute=self.recompute,
-                tap=extend if self.error_at_unit else None,
-                watch=watch,
-            ) as graphs,
-            watch or nullcontext(),
-        ):
+        units = self.local_units()
+        with units.installed(), checkpoints("direct"), watch or nullcontext():
+            tap = extend if self.error_at_unit else None
+            graphs = units.begin(self.stray != "train", self.recompute, tap, watch)
             output = self(*self.task.inputs(batch))
         self._check_passages(graphs)
         if not self._ran >= graphs.outputs.keys():
@@ -248,6 +269,37 @@ class CutRule(CreditRule):
         if error is not None and not self.error_at_unit:
             output = error(output, graphs)
         return self.task.loss(output, batch), graphs
+
+    def local_units(self) -> LocalUnits:
+        """What cuts the net's passes; made again if a submodule has been replaced."""
+        found = _LOCAL_UNITS.get(self)
+        if found is None or not found.fits(self.net):
+            found = _LOCAL_UNITS[self] = LocalUnits(self.net, self.units)
+        return found
+
+    def run_units_compiled(
+        self, function: Callable[..., tuple[Tensor, Tensor]], batch: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The loss and the scalar of a compiled pass with the units cut apart.
+
+        Args:
+            function: called with the rule, a :class:`LocalUnits` and the batch; returns the scalar,
+                and what it contains beside the loss, detached. It begins and ends the pass.
+            batch: what the task takes.
+        """
+        if not self.is_built:
+            self.prepare(batch)
+        units = self.local_units()
+        self._trained.update(self.units)
+        with units.installed(), checkpoints("direct"):
+            # Of two equal results, of which one is detached, torch.compile detaches both.
+            scalar, extra = self._run(function, units, batch)
+        return scalar.detach() - extra, scalar
+
+    @property
+    def is_compiled_now(self) -> bool:
+        """Whether a pass is to run compiled: training, but not a measurement."""
+        return self.compile_options is not None and not is_eager()
 
     def _check_passages(self, graphs: UnitGraphs) -> None:
         """Refuse units that ran in part, or, if chained, in another order than in ``units``."""
@@ -271,7 +323,7 @@ class CutRule(CreditRule):
             raise ValueError(
                 f"{part!r} is compiled, but {type(self).__name__} cuts the graph at the units' "
                 "borders, inside of what torch.compile has fused. Leave `net` and the rule "
-                "uncompiled."
+                "uncompiled, and set the rule's `compile: true`."
             )
 
     def _check_units(self) -> None:

@@ -89,6 +89,7 @@ class DFA(LocalRule):
         recompute: bool = False,
         scale_penalty: float = 0.0,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
@@ -122,6 +123,7 @@ class DFA(LocalRule):
             recompute=recompute,
             scale_penalty=scale_penalty,
             group_options=group_options,
+            compile=compile,
         )
         if isinstance(shared_feedback, dict):
             known = unit_aliases(self.units)

@@ -69,6 +69,7 @@ class FA(CreditRule):
         updates_per_step: int = 1,
         *,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
         feedback: Distribution = "normal",
         feedback_scale: float = 1.0,
         feedback_seed: int | None = None,
@@ -89,6 +90,7 @@ class FA(CreditRule):
             readout=readout,
             updates_per_step=updates_per_step,
             group_options=group_options,
+            compile=compile,
         )
         self.feedback_seed = run_seed() if feedback_seed is None else feedback_seed
         self.redraw = redraw

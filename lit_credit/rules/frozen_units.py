@@ -53,6 +53,7 @@ class FrozenUnits(CreditRule):
         updates_per_step: int = 1,
         *,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
         frozen: list[str] | None = None,
     ) -> None:
         super().__init__(
@@ -67,6 +68,7 @@ class FrozenUnits(CreditRule):
             readout=readout,
             updates_per_step=updates_per_step,
             group_options=group_options,
+            compile=compile,
         )
         names = submodule_names(self.net)
         self.frozen = self.units if frozen is None else expand_units(frozen, names, "frozen")

@@ -15,6 +15,7 @@ from lit_credit.feedback.broadcast import Broadcast
 from lit_credit.feedback.credits import Credits, normalized_credits
 from lit_credit.feedback.learned import feedback_parameters
 from lit_credit.feedback.unit_checks import check_sent
+from lit_credit.feedback.units import LocalUnits, UnitGraphs
 from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.rules.cut import Cut, CutRule
 from lit_credit.tasks import Task
@@ -68,6 +69,7 @@ class LocalRule(CutRule):
         recompute: bool = False,
         scale_penalty: float = 0.0,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         super().__init__(
             net=net,
@@ -84,6 +86,7 @@ class LocalRule(CutRule):
             recompute=recompute,
             scale_penalty=scale_penalty,
             group_options=group_options,
+            compile=compile,
         )
         self.normalize_credit = normalize_credit
         if stray == "error" and not self.readout:
@@ -132,7 +135,9 @@ class LocalRule(CutRule):
     # Units and credit
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """The loss, twice: with the units cut apart, its gradient is the rule's update."""
+        """The loss, and the scalar whose gradient is the update; the same, unless compiled."""
+        if self.is_compiled_now:
+            return self.run_units_compiled(LocalRule._whole_surrogate, batch)
         broadcast = self._broadcast(batch)
         known = set(self._ran)
         loss, graphs = self.run_units(batch, broadcast)
@@ -144,6 +149,34 @@ class LocalRule(CutRule):
             check_sent(loss, f"unit {last!r}" if self.error_at_unit else "the net's output")
         broadcast.watch(loss)
         return loss, loss
+
+    def _whole_surrogate(self, units: LocalUnits, batch: Any) -> tuple[Tensor, Tensor]:
+        """The scalar as one graph, without checks and hooks, and what it has beside the loss."""
+        graphs: UnitGraphs
+        broadcast = self._broadcast(batch)
+
+        def extend(name: str, value: Tensor) -> Tensor:
+            return broadcast.at_once(value, graphs) if name == self.units[-1] else value
+
+        graphs = units.begin(self.stray != "train", tap=extend if self.error_at_unit else None)
+        output = self(*self.task.inputs(batch))
+        if not self.error_at_unit:
+            output = broadcast.at_once(output, graphs)
+        loss = self.task.loss(output, batch) + broadcast.zero
+        penalty = loss.new_zeros(())
+        for value in graphs.outputs.values() if self.scale_penalty else ():
+            penalty = penalty + self.scale_penalty * value.square().mean()
+        units.end()  # or torch.compile returns what it holds
+        return loss + penalty, penalty.detach()
+
+    def rehearse(self, batch: Any, outputs: Mapping[str, Tensor], output: Tensor) -> None:
+        """Draw the matrices, and run a training batch eagerly."""
+        shapes = {name: value.shape for name, value in outputs.items()}
+        with torch.no_grad():
+            credits = self._deliver(torch.zeros_like(output), shapes, 1.0, batch)
+            for name in shapes:
+                credits.dense(name)
+        super().rehearse(batch, outputs, output)
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
         """The credit that the output of each unit that ran receives, of the output's shape."""

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from lit_credit.feedback.units import UnitGraphs
+from lit_credit.feedback.units import LocalUnits, UnitGraphs
 from lit_credit.headlines import Look
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import with_prefix
@@ -87,6 +87,7 @@ class LocalLosses(CutRule):
         stray: Literal["error", "freeze", "train"] = "error",
         scale_penalty: float = 0.0,
         group_options: dict[str, dict[str, Any]] | None = None,
+        compile: bool | dict[str, Any] = False,
         loss: Literal["pred", "sim", "predsim"] = "predsim",
         sim_weight: float = 0.99,
         prediction: Literal["readout", "last", "sum"] = "readout",
@@ -122,6 +123,7 @@ class LocalLosses(CutRule):
             stray=stray,
             scale_penalty=scale_penalty,
             group_options=group_options,
+            compile=compile,
         )
         self.local_loss = loss
         self.sim_weight = sim_weight
@@ -185,16 +187,36 @@ class LocalLosses(CutRule):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss of the prediction, and the sum of all losses."""
+        if self.is_compiled_now:
+            self._runs_units = True
+            try:
+                return self.run_units_compiled(LocalLosses._whole_surrogate, batch)
+            finally:
+                self._runs_units = False
         loss, graphs = self.run_units(batch)
         if self.training:
             self._trained.update(graphs.outputs)
-        total = sum(self._local_losses(graphs.outputs, batch).values(), torch.zeros_like(loss))
-        for output in graphs.outputs.values() if self.scale_penalty else ():
+        return self._summed(loss, graphs.outputs, batch)
+
+    def _whole_surrogate(self, units: LocalUnits, batch: Any) -> tuple[Tensor, Tensor]:
+        """The scalar as one graph, without checks, and what it has beside the loss."""
+        graphs = units.begin(self.stray != "train")
+        output = self(*self.task.inputs(batch))
+        loss, scalar = self._summed(self.task.loss(output, batch), graphs.outputs, batch)
+        units.end()
+        return scalar, (scalar - loss).detach()
+
+    def _summed(
+        self, loss: Tensor, outputs: Mapping[str, Tensor], batch: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of the prediction, and the sum of all losses, from that of the readout."""
+        total = sum(self._local_losses(outputs, batch).values(), torch.zeros_like(loss))
+        for output in outputs.values() if self.scale_penalty else ():
             total = total + self.scale_penalty * output.square().mean()
         scalar = total + loss if self.readout else total
         if self.prediction != "readout":
             with torch.no_grad():
-                loss = self.task.loss(self._predicted(graphs.outputs), batch)
+                loss = self.task.loss(self._predicted(outputs), batch)
         return loss, scalar
 
     def credit(self, batch: Any) -> dict[str, Tensor]:

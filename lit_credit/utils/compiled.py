@@ -16,6 +16,7 @@ __all__ = [
     "clean_name",
     "compiled_part",
     "eager",
+    "is_eager",
     "named_submodules",
     "named_weights",
     "submodule",
@@ -65,6 +66,11 @@ def eager() -> AbstractContextManager[Any]:
     once.
     """
     return _EAGER
+
+
+def is_eager() -> bool:
+    """Whether the code runs inside of :func:`eager`."""
+    return _EAGER.is_entered
 
 
 def check_compiled(module: nn.Module) -> None:

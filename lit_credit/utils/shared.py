@@ -38,6 +38,11 @@ class Shared:
         self._inside = 0
         self._context: AbstractContextManager[Any] | None = None
 
+    @property
+    def is_entered(self) -> bool:
+        """Whether a thread is inside."""
+        return self._inside > 0
+
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:

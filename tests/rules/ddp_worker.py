@@ -17,7 +17,11 @@ from tests.support import quiet_trainer, seeded
 RULES = {
     "BP": {},
     "FA": {"updates_per_step": 4},
-    "BlockFA": {"normalize_credit": True, "clip_norm": 1.0},
+    "BlockFA": {
+        "normalize_credit": True,
+        "clip_norm": 1.0,
+        "compile": {"backend": "aot_eager"},
+    },
     "DFA": {"normalize_credit": True, "clip_per_unit": {"blocks.*": 1.0}},
     "FrozenUnits": {"frozen": ["blocks.*"]},
     "KolenPollack": {"clip_norm": 1.0},

@@ -1,0 +1,256 @@
+"""`compile: true`: the update of every rule as one graph, equal to the eager one."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import seed_everything
+from torch import nn
+
+from lit_credit import rules
+from lit_credit.callbacks import CreditAlignment
+from lit_credit.datamodules import Digits
+from lit_credit.models import GPT, MLP, ResidualMLP
+from lit_credit.rules import BP, DFA, FDFA, BlockFA, LocalLosses
+from lit_credit.rules.cut import CutRule
+from lit_credit.tasks import Classification, NextToken
+from tests.support import quiet_trainer, seeded
+
+# The graph is traced and differentiated as with the default backend, but no C++ is compiled.
+TRACED = {"backend": "aot_eager"}
+MLPS = {
+    "BP": {},
+    "FrozenUnits": {"frozen": ["layers.0"]},
+    "FA": {},
+    "KolenPollack": {},
+    "WeightMirror": {},
+    "BlockFA": {},
+    "DFA": {},
+    "DirectKolenPollack": {},
+    "FDFA": {},
+    "LocalLosses": {"loss": "predsim", "scale_penalty": 0.1},
+}
+OPTIONS = {
+    "BlockFA, random top": (BlockFA, {"top": "random"}),
+    "normalised": (DFA, {"normalize_credit": True}),
+    "penalty": (DFA, {"scale_penalty": 0.5}),
+    "shared": (DFA, {"shared_feedback": True}),
+    "rank": (DFA, {"rank": 2}),
+    "at the readout": (DFA, {"error_at": "readout", "normalize_credit": True}),
+    "sign": (DFA, {"signal": "sign"}),
+    "target": (DFA, {"signal": "target"}),
+    "other rows": (DFA, {"units": ["layers.0.0->layers.1.0", "layers.1.0+layers.1.1"]}),
+    "sum of heads": (LocalLosses, {"loss": "pred", "prediction": "sum", "readout": []}),
+}
+
+
+def mlp():
+    return MLP(20, [12, 12], num_classes=5)
+
+
+def images(rows=8):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(rows, 20, generator=generator), torch.arange(rows) % 5
+
+
+def gradients(rule):
+    """Gradients of all parameters, also those of feedback and heads."""
+    return {n: p.grad.clone() for n, p in rule.named_parameters() if p.grad is not None}
+
+
+def pair(kind, net, task, batch, **kwargs):
+    """A rule, and the same rule compiled."""
+    if kind is LocalLosses and kwargs.get("readout") == []:
+        kwargs["stray"] = "freeze"
+    made = [seeded(lambda c=c: kind(net(), task, compile=c, **kwargs)) for c in (False, TRACED)]
+    for rule in made:
+        if isinstance(rule, CutRule):
+            rule.prepare(batch)
+    return made
+
+
+def equal(first, second, batch, scale=1.0):
+    found = []
+    for rule in (first, second):
+        rule.zero_grad()
+        loss, scalar = rule.surrogate(batch)
+        (scale * scalar).backward()
+        found.append((loss.detach(), gradients(rule)))
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("kind", MLPS)
+def test_every_rule_has_the_gradients_of_its_eager_self(kind):
+    eager, compiled = pair(getattr(rules, kind), mlp, Classification(5), images(), **MLPS[kind])
+    equal(eager, compiled, images())
+    equal(eager, compiled, images(5))  # a last batch with fewer rows
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(name):
+    kind, options = OPTIONS[name]
+    eager, compiled = pair(kind, mlp, Classification(5), images(), **options)
+    equal(eager, compiled, images())
+    equal(eager, compiled, images(), scale=1024.0)  # as by a GradScaler
+
+
+@pytest.mark.parametrize("kind", ["FA", "DFA"])
+def test_a_transformer(kind):
+    tokens = torch.randint(7, (2, 3, 4), generator=torch.Generator().manual_seed(0)).unbind()
+    equal(
+        *pair(
+            getattr(rules, kind),
+            lambda: GPT(vocab_size=7, block_size=4, width=8, heads=2, depth=1),
+            NextToken(),
+            tokens,
+        ),
+        tokens,
+    )
+
+
+@pytest.mark.parametrize("kind", ["FA", "BlockFA", "DFA", "LocalLosses"])
+def test_feature_maps(kind):
+    def net():
+        layers = [
+            nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+            nn.Sequential(nn.Conv2d(4, 6, 3, 2), nn.BatchNorm2d(6), nn.ReLU()),
+            nn.Flatten(),
+            nn.Linear(54, 10),
+        ]
+        return nn.Sequential(*layers)
+
+    maps = torch.randn(3, 3, 8, 8), torch.tensor([0, 4, 9])
+    names = {} if kind == "FA" else {"units": ["0", "1"], "readout": ["3"]}
+    equal(*pair(getattr(rules, kind), net, Classification(), maps, **names), maps)
+
+
+def test_the_graph_is_one_and_serves_all_batches_of_a_shape():
+    _, rule = pair(DFA, mlp, Classification(5), images())
+    graphs = []
+
+    def backend(module, inputs):
+        graphs.append(module)
+        return module.forward
+
+    rule.compile_options = {"backend": backend, "fullgraph": True}
+    for _ in range(3):
+        rule.surrogate(images())
+    assert len(graphs) == 1
+
+
+def test_a_process_may_compile_many_rules():
+    options = {"backend": "eager"}  # torch's limit for one function is 8
+    for width in range(4, 14):
+        rule = DFA(MLP(20, [width], num_classes=5), Classification(5), compile=options)
+        rule.surrogate(images())
+
+
+def test_a_copy_trains_itself():
+    _, rule = pair(DFA, mlp, Classification(5), images())
+    rule.surrogate(images())
+    twin = copy.deepcopy(rule)
+    rule.zero_grad()
+    twin.surrogate(images())[1].backward()
+    assert not gradients(rule)
+    assert gradients(twin)
+
+
+def test_a_replaced_submodule_is_trained():
+    for compiled in (False, TRACED):
+        rule = DFA(mlp(), Classification(5), compile=compiled)
+        rule.surrogate(images())[1].backward()
+        rule.net.layers[1] = nn.Sequential(nn.Linear(12, 12), nn.Tanh())
+        rule.zero_grad()
+        rule.surrogate(images())[1].backward()
+        assert rule.net.layers[1][0].weight.grad is not None
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_with_torchs_own_backend():
+    eager = seeded(lambda: DFA(mlp(), Classification(5)))
+    compiled = seeded(lambda: DFA(mlp(), Classification(5), compile=True))
+    equal(eager, compiled, images())
+
+
+@pytest.mark.parametrize("kind", [DFA, FDFA, LocalLosses])
+def test_a_run_resumes_to_the_bit(kind, tmp_path):
+    def run(epochs, checkpoint=None):
+        seed_everything(3)
+        rule = kind(ResidualMLP(64, 8, 10, 2), Classification(), compile=TRACED)
+        trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=epochs)
+        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0), ckpt_path=checkpoint)
+        return trainer, rule
+
+    _, whole = run(2)
+    trainer, _ = run(1)
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    _, resumed = run(2, tmp_path / "first.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_diagnostics_measure_as_without(tmp_path):
+    found = []
+    for compiled in (False, TRACED):
+        seed_everything(3)
+        rule = DFA(ResidualMLP(64, 8, 10, 2), Classification(), compile=compiled)
+        watch = CreditAlignment(figure=False)
+        trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[watch])
+        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0))
+        found.append(watch.history.rows[-1]["values"])
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        assert found[1][name] == pytest.approx(value, rel=1e-4, abs=1e-5, nan_ok=True), name
+
+
+class ThroughNumpy(nn.Module):
+    """A net that torch cannot read as one graph."""
+
+    credit_units = ("hidden",)
+    readout = ("head",)
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(20, 12), nn.Linear(12, 5)
+
+    def forward(self, x):
+        h = self.hidden(x)
+        if float(np.asarray(h.detach().sum().item())) == 1.5:
+            h = 2 * h
+        return self.head(h)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's
+def test_a_net_that_is_not_one_graph_says_what_to_do():
+    rule = DFA(ThroughNumpy(), Classification(5), compile=TRACED)
+    with pytest.raises(ValueError, match=r"(?s)`compile` is set, .* ThroughNumpy .*fullgraph: fal"):
+        rule.surrogate(images())
+    eager = seeded(lambda: DFA(ThroughNumpy(), Classification(5)))
+    parts = seeded(
+        lambda: DFA(ThroughNumpy(), Classification(5), compile={**TRACED, "fullgraph": False})
+    )
+    equal(eager, parts, images())
+
+
+def test_an_error_of_the_first_batch_is_that_of_an_eager_rule():
+    rule = DFA(mlp(), Classification(4), compile=TRACED)
+    with pytest.raises(ValueError, match="expected \\(8, 4\\)"):
+        rule.surrogate(images())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compile": {"modus": "x"}}, "`compile` is .*modus.*fullgraph"),
+        ({"compile": "inductor"}, "`compile` is 'inductor', expected true"),
+        ({"compile": True, "recompute": True}, "`compile` is True, but `recompute` is true"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        DFA(mlp(), Classification(5), **options)
+    if "recompute" not in options:
+        with pytest.raises(ValueError, match=message):
+            BP(mlp(), Classification(5), **options)
