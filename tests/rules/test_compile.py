@@ -96,6 +96,14 @@ def test_options(name):
     equal(eager, compiled, images(), scale=1024.0)  # as by a GradScaler
 
 
+@pytest.mark.parametrize("kind", ["DFA", "DirectKolenPollack"])
+def test_a_unit_that_is_one_linear_layer(kind):
+    def net():
+        return ResidualMLP(20, 12, 5, 1)
+
+    equal(*pair(getattr(rules, kind), net, Classification(5), images()), images())
+
+
 @pytest.mark.parametrize("kind", ["FA", "DFA"])
 def test_a_transformer(kind):
     tokens = torch.randint(7, (2, 3, 4), generator=torch.Generator().manual_seed(0)).unbind()
