@@ -373,6 +373,13 @@ class RuleProtocol(Protocol):
         Without it: the update is the gradient of the loss.
         """
 
+    def extra_parameters(self) -> "Mapping[str, Sequence[nn.Parameter]]":
+        """Parameters that the loss of the net does not reach, by their group: ``feedback``, heads.
+
+        Asked by: ``CreditAlignment``, which does not compare their updates.
+        Without it: the updates of all parameters are compared.
+        """
+
     @property
     def exact_credit(self) -> bool:
         """Whether the rule's credit is the gradient that the net's backward pass computes.

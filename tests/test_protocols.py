@@ -164,6 +164,7 @@ OURS = {
     "ModuleProtocol.credit": CreditRule.credit,
     "ModuleProtocol.feedback_matrices": CreditRule.feedback_matrices,
     "RuleProtocol.surrogate": CreditRule.surrogate,
+    "RuleProtocol.extra_parameters": CreditRule.extra_parameters,
     "TaskProtocol.target": Task.target,
     "DataModuleProtocol.contexts": NGram.contexts,
     "DataModuleProtocol.encode": CharText.encode,

@@ -17,8 +17,8 @@ __all__ = ["StackedMatrices"]
 
 _REMEDY = (
     "Set `error` to 'per_position' (one row a channel, the same at every position); draw matrices "
-    "of low `rank`; for many classes set DFA's `error_at` to 'readout'; or choose units with "
-    "smaller outputs."
+    "of low `rank`; for many classes set DFA's `error_at` to 'readout', with a last unit that ends "
+    "behind the pooling ('layer4->fc'); or choose units with smaller outputs."
 )
 
 

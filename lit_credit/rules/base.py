@@ -35,6 +35,7 @@ from lit_credit.rules.optimization import (
 )
 from lit_credit.rules.parameter_groups import (
     check_group_options,
+    check_option_values,
     parameter_groups,
     warn_of_lost_rates,
     with_group_options,
@@ -147,6 +148,7 @@ class CreditRule(EvaluatedRule):
         check_range(above=0, finite=False, clip_norm=clip_norm)
         self.clip_norm = clip_norm
         self.clip_norms = clip_norms(net, self.units, clip_per_unit)
+        check_option_values(group_options or {})
         self.group_options = group_options or {}
         self.compile_options = compile_options(compile)
 

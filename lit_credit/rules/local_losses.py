@@ -170,7 +170,10 @@ class LocalLosses(CutRule):
         points = {name: Point(with_prefix(name, "net."), "output") for name in self.units}
         with capture(self, list(points.values())) as found:
             self._run_net(inputs)
-        return self._predicted({n: found[p] for n, p in points.items() if p in found})
+        outputs = {n: found[p] for n, p in points.items() if p in found}
+        if self.prediction == "last":
+            outputs = dict(list(outputs.items())[-1:])
+        return self._combined(self._predictions(outputs))
 
     def _run_net(self, inputs: Any) -> Any:
         output = self.net(*inputs)
@@ -210,13 +213,15 @@ class LocalLosses(CutRule):
         self, loss: Tensor, outputs: Mapping[str, Tensor], batch: Any
     ) -> tuple[Tensor, Tensor]:
         """The loss of the prediction, and the sum of all losses, from that of the readout."""
-        total = sum(self._local_losses(outputs, batch).values(), torch.zeros_like(loss))
+        predictions = self._predictions(outputs)
+        losses = self._local_losses(outputs, predictions, batch)
+        total = sum(losses.values(), torch.zeros_like(loss))
         for output in outputs.values() if self.scale_penalty else ():
             total = total + self.scale_penalty * output.square().mean()
         scalar = total + loss if self.readout else total
         if self.prediction != "readout":
             with torch.no_grad():
-                loss = self.task.loss(self._predicted(outputs), batch)
+                loss = self.task.loss(self._combined(predictions), batch)
         return loss, scalar
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
@@ -225,7 +230,8 @@ class LocalLosses(CutRule):
         outputs = {n: v.detach().requires_grad_() for n, v in graphs.outputs.items()}
         if not outputs:
             return {}
-        total = torch.stack(list(self._local_losses(outputs, batch).values())).sum()
+        losses = self._local_losses(outputs, self._predictions(outputs), batch)
+        total = torch.stack(list(losses.values())).sum()
         gradients = torch.autograd.grad(
             total, list(outputs.values()), allow_unused=True, materialize_grads=True
         )
@@ -234,7 +240,9 @@ class LocalLosses(CutRule):
             for name, gradient in zip(outputs, gradients, strict=True)
         }
 
-    def _local_losses(self, outputs: Mapping[str, Tensor], batch: Any) -> dict[str, Tensor]:
+    def _local_losses(
+        self, outputs: Mapping[str, Tensor], predictions: Mapping[str, Tensor], batch: Any
+    ) -> dict[str, Tensor]:
         share = {"pred": 0.0, "sim": 1.0, "predsim": self.sim_weight}[self.local_loss]
         target = None
         if share:
@@ -244,7 +252,7 @@ class LocalLosses(CutRule):
         for name, output in outputs.items():
             loss = output.new_zeros(())
             if share < 1:
-                loss = (1 - share) * self.task.loss(self._predict(name, output), batch)
+                loss = (1 - share) * self.task.loss(predictions[name], batch)
             if target is not None:
                 self._check_similarity(name, output)
                 found = self.heads.similarity(name, output)
@@ -272,9 +280,14 @@ class LocalLosses(CutRule):
                 f"on {tuple(output.shape)}, expected (N, F) or (N, C, H, W). Set `loss` to 'pred'."
             )
 
-    def _predict(self, name: str, output: Tensor) -> Tensor:
-        return self.heads.predict(name, output, positions=len(self._output) == 3)
+    def _predictions(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of the heads that predict, by unit."""
+        if self.local_loss == "sim":
+            return {}
+        positions = len(self._output) == 3
+        return {name: self.heads.predict(name, v, positions) for name, v in outputs.items()}
 
-    def _predicted(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        names = list(outputs)[-1:] if self.prediction == "last" else list(outputs)
-        return torch.stack([self._predict(name, outputs[name]) for name in names]).sum(0)
+    def _combined(self, predictions: Mapping[str, Tensor]) -> Tensor:
+        """The answer of the last head, or of all."""
+        answers = list(predictions.values())
+        return answers[-1] if self.prediction == "last" else torch.stack(answers).sum(0)

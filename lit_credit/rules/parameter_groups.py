@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_credit.inspect.unit_names import unit_modules
@@ -13,6 +13,7 @@ from lit_credit.utils.short_text import choice
 
 __all__ = [
     "check_group_options",
+    "check_option_values",
     "parameter_groups",
     "warn_of_lost_rates",
     "with_group_options",
@@ -101,6 +102,31 @@ def _matched_parameters(key: str, names: Sequence[str], groups: Sequence[str]) -
             f"{choice(names, key)}."
         )
     return found
+
+
+def check_option_values(options: Any) -> None:
+    """Refuse options that are not numbers; torch reports them late, without the name of the group.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if not isinstance(options, Mapping):
+        raise ValueError(
+            f"`group_options` is {options!r}, expected options by the name of a group, such as "
+            "{'biases': {'lr': 0.01}}."
+        )
+    for key, own in options.items():
+        if not isinstance(own, Mapping):
+            raise ValueError(
+                f"`group_options[{key!r}]` is {own!r}, expected options of the optimizer by name, "
+                "such as {'lr': 0.01}."
+            )
+        for name, value in own.items():
+            numbers = value if isinstance(value, list | tuple) else [value]
+            if not all(isinstance(x, int | float | Tensor | None) for x in numbers):
+                raise ValueError(
+                    f"`group_options[{key!r}]`: `{name}` is {value!r}, expected a number."
+                )
 
 
 def check_group_options(options: Mapping[str, Mapping[str, Any]], optimizer: Optimizer) -> None:

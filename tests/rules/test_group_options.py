@@ -89,6 +89,12 @@ def test_a_scheduler_keeps_the_ratios():
         ({"biases": {"lr": 0.1}, "blocks.*": {"lr": 0.2}}, r"'blocks\.\*' and 'biases' match the"),
         ({"readout": {"lr": float("nan")}}, "nan"),
         ({"readout": {"lr": -1.0}}, r"`group_options\['readout'\]`: `lr` is -1.0, expected"),
+        (
+            {"readout": {"lr": "fast"}},
+            r"`group_options\['readout'\]`: `lr` is 'fast', expected a nu",
+        ),
+        ({"readout": 0.1}, r"`group_options\['readout'\]` is 0.1, expected options"),
+        ([0.1], r"`group_options` is \[0.1\], expected options by the name of a group"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, words):
