@@ -198,9 +198,10 @@ class CutRule(CreditRule):
             _, graphs = self.run_units(batch, cut)
         idle = [name for name in self.units if name not in graphs.outputs]
         if idle:
+            remedy = " or leave `compile` out" if self.compile_options and not self.builds else ""
             raise ValueError(
                 f"units {choice(idle)} do not run on the first batch in eval mode, so the shapes "
-                "of their outputs are not known. Take them out of `units`."
+                f"of their outputs are not known. Take them out of `units`{remedy}."
             )
         if cut.leaf.dim() < 2:
             raise ValueError(

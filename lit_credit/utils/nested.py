@@ -139,6 +139,8 @@ def with_items(value: Any, items: Iterable[tuple[Any, Any]]) -> Any:
         for place, part in items:
             parts[place] = part
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if type(value) is dict:  # torch.compile does not read `copy`
+        return {**value, **dict(items)}
     changed = copy(value)
     for key, part in items:
         if isinstance(value, Mapping | list):

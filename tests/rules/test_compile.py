@@ -12,8 +12,9 @@ from torch import nn
 from lit_credit import rules
 from lit_credit.callbacks import CreditAlignment
 from lit_credit.datamodules import Digits
+from lit_credit.feedback import Credits
 from lit_credit.models import GPT, MLP, ResidualMLP
-from lit_credit.rules import BP, DFA, FDFA, BlockFA, LocalLosses
+from lit_credit.rules import BP, DFA, FDFA, BlockFA, LocalLosses, LocalRule
 from lit_credit.rules.cut import CutRule
 from lit_credit.tasks import Classification, NextToken
 from tests.support import quiet_trainer, seeded
@@ -211,6 +212,43 @@ def test_diagnostics_measure_as_without(tmp_path):
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
         assert found[1][name] == pytest.approx(value, rel=1e-4, abs=1e-5, nan_ok=True), name
+
+
+class ByName(nn.Module):
+    """A net whose unit is given a tensor by name, and in a dict."""
+
+    credit_units = ("a", "b")
+    readout = ("head",)
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = Named(), Named()
+        self.head = nn.Linear(20, 5)
+
+    def forward(self, x):
+        return self.head(self.b(x=self.a(x={"it": x})))
+
+
+class Named(nn.Linear):
+    def __init__(self):
+        super().__init__(20, 20)
+
+    def forward(self, *, x):
+        return super().forward(x["it"] if isinstance(x, dict) else x).tanh()
+
+
+def test_units_that_are_given_tensors_by_name():
+    equal(*pair(DFA, ByName, Classification(5), images()), images())
+
+
+class SendsTargets(LocalRule):
+    def send(self, error, shapes, scale, batch):
+        target = nn.functional.one_hot(self.task.target(batch), 5).to(error.dtype)
+        return Credits(lambda name: target[:, :1].expand(shapes[name]) * scale)
+
+
+def test_a_rule_of_ones_own():
+    equal(*pair(SendsTargets, mlp, Classification(5), images()), images(), scale=8.0)
 
 
 class ThroughNumpy(nn.Module):
