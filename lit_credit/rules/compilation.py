@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from lit_credit.inspect.state.guard import held
+from lit_credit.utils.compiled import eager
 from lit_credit.utils.private_names import PRIVATE_TORCH
 from lit_credit.utils.short_text import choice, shortened
 
@@ -61,6 +63,7 @@ def run_compiled(
 
     Raises:
         ValueError: if torch does not compile it.
+        Exception: what the function raises.
     """
     found = _COMPILED.setdefault(rule, {})
     name = function.__qualname__
@@ -71,6 +74,8 @@ def run_compiled(
     except Exception as error:
         if not type(error).__module__.startswith((PRIVATE_TORCH, "torch.fx.")):
             raise  # not the compiler's own
+        with held(rule), eager():
+            function(rule, *args)  # an error of the batch itself is the one to report
         net = type(rule.net).__name__
         reason = shortened(" ".join(str(error).split()), 600)
         raise ValueError(

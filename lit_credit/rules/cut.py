@@ -297,6 +297,16 @@ class CutRule(CreditRule):
             scalar, extra = self._run(function, units, batch)
         return scalar.detach() - extra, scalar
 
+    def check_all_ran(self, graphs: UnitGraphs) -> None:
+        """Refuse to compile a pass in which a unit does not run, as where layers are dropped."""
+        self._check_passages(graphs)
+        idle = [name for name in self.units if name not in graphs.outputs]
+        if idle:
+            raise ValueError(
+                f"units {choice(idle)} do not run in a training step, which `compile` does not "
+                "allow. Take them out of `units`, or leave `compile` out."
+            )
+
     @property
     def is_compiled_now(self) -> bool:
         """Whether a pass is to run compiled: training, but not a measurement."""

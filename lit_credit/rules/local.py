@@ -160,6 +160,7 @@ class LocalRule(CutRule):
 
         graphs = units.begin(self.stray != "train", tap=extend if self.error_at_unit else None)
         output = self(*self.task.inputs(batch))
+        self.check_all_ran(graphs)
         if not self.error_at_unit:
             output = broadcast.at_once(output, graphs)
         loss = self.task.loss(output, batch) + broadcast.zero

@@ -205,6 +205,7 @@ class LocalLosses(CutRule):
         """The scalar as one graph, without checks, and what it has beside the loss."""
         graphs = units.begin(self.stray != "train")
         output = self(*self.task.inputs(batch))
+        self.check_all_ran(graphs)
         loss, scalar = self._summed(self.task.loss(output, batch), graphs.outputs, batch)
         units.end()
         return scalar, (scalar - loss).detach()

@@ -280,9 +280,24 @@ def test_a_net_that_is_not_one_graph_says_what_to_do():
     equal(eager, parts, images())
 
 
-def test_an_error_of_the_first_batch_is_that_of_an_eager_rule():
-    rule = DFA(mlp(), Classification(4), compile=TRACED)
-    with pytest.raises(ValueError, match="expected \\(8, 4\\)"):
+@pytest.mark.parametrize("kind", [BP, DFA])
+def test_an_error_of_the_first_batch_is_that_of_an_eager_rule(kind):
+    rule = kind(mlp(), Classification(4), compile=TRACED)
+    with pytest.raises(ValueError, match=r"^the net's output is \(8, 5\), expected \(8, 4\)"):
+        rule.surrogate(images())
+
+
+class DropsInTraining(ByName):
+    def forward(self, x):
+        return self.head(self.b(x=x) if self.training else self.b(x=self.a(x=x)))
+
+
+@pytest.mark.parametrize(("kind", "options"), [(DFA, {"error_at": "readout"}), (LocalLosses, {})])
+def test_a_unit_must_run_in_training(kind, options):
+    rule = kind(DropsInTraining(), Classification(5), compile=TRACED, **options)
+    with pytest.raises(
+        ValueError, match=r"^units a do not run in a training step, which `compile`"
+    ):
         rule.surrogate(images())
 
 
