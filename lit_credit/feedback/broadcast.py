@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Size, Tensor, nn
 
-from lit_credit.feedback.credits import Credits, Factors, Feedback
+from lit_credit.feedback.credits import Credits, Feedback
+from lit_credit.feedback.layer_credit import bias_gradient, layer_credit, weight_gradient
 from lit_credit.feedback.units import UnitGraphs
 
 __all__ = ["ENTRIES", "Broadcast", "Learning"]
@@ -54,7 +55,6 @@ class Broadcast:
         self.outputs: dict[str, Tensor] = {}
         self.scale: Tensor | float = 1.0
         self.shapes: dict[str, Size] = {}
-        self.zero: Tensor | float = 0.0
         self._credits: Credits | None = None
         self._top: str | None = None
         self._link: Tensor | None = None
@@ -106,27 +106,6 @@ class Broadcast:
         copy, self._link = _Link.apply(self, name, value, *receivers, *below)
         passed: Tensor = copy
         return passed
-
-    def at_once(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
-        """As :meth:`__call__`, for torch.compile: all credits at once, without hooks.
-
-        :attr:`zero` must be added to the loss; its gradient is the scale. The penalty is left out.
-        """
-        # A layer whose input needs no gradient receives its own, others that of their output.
-        layers = {n: pair for n, pair in graphs.linear.items() if not pair[0].requires_grad}
-        receivers: list[Tensor | None] = []
-        for name, output in graphs.outputs.items():
-            if name in layers:
-                x, layer = layers[name]
-                receivers += [x, layer.weight, layer.bias]
-            else:
-                receivers.append(output)
-        outputs = [v.detach() for v in graphs.outputs.values()] if self.learn is not None else []
-        names = tuple((name, name in layers) for name in graphs.outputs)
-        passed, self.zero = _AtOnce.apply(
-            self.feedback, self.learn, names, value, *outputs, *self.parameters, *receivers
-        )
-        return cast(Tensor, passed)
 
     def is_top(self, name: str) -> bool:
         """Whether no other unit has been attached after this one."""
@@ -187,56 +166,6 @@ class _Broadcast(torch.autograd.Function):
         return None, error, *learned, *(zero.expand(shape) for shape in ctx.shapes)
 
 
-class _AtOnce(torch.autograd.Function):
-    """As ``_Broadcast``, but with all credits at once and no hook, so that torch.compile reads it.
-
-    Also returns a zero. Added to the loss, it receives the gradient of the loss itself. ``names``
-    says of each unit whether it is a linear layer, which is given as its input, weight and bias.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        feedback: Feedback,
-        learn: Learning | None,
-        names: Sequence[tuple[str, bool]],
-        value: Tensor,
-        *given: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        outputs = given[: len(names)] if learn is not None else ()
-        rest = list(given[len(given) - sum(3 if is_layer else 1 for _, is_layer in names) :])
-        shapes, inputs = {}, []
-        for name, is_layer in names:
-            first = rest.pop(0)
-            if is_layer:
-                weight, _ = rest.pop(0), rest.pop(0)
-                inputs.append(first)
-                shapes[name] = Size((*first.shape[:-1], weight.shape[0]))
-            else:
-                shapes[name] = first.shape
-        ctx.feedback, ctx.learn, ctx.names, ctx.shapes = feedback, learn, names, shapes
-        ctx.save_for_backward(*outputs, *inputs)
-        return value.view_as(value), torch.zeros((), device=value.device)
-
-    @staticmethod
-    def backward(ctx: Any, error: Tensor, scale: Tensor) -> tuple[Tensor | None, ...]:
-        credits = ctx.feedback(error, ctx.shapes, scale)
-        saved = list(ctx.saved_tensors)
-        sent: list[Tensor | None] = []
-        if ctx.learn is not None:
-            outputs = {name: saved.pop(0) for name, _ in ctx.names}
-            sent += [None] * len(outputs)
-            sent += ctx.learn(error, outputs)
-        for name, is_layer in ctx.names:
-            if is_layer:
-                x = saved.pop(0)
-                rows, matrix = _of_layer(credits, name, x, ctx.shapes[name][-1])
-                sent += [None, _of_weight(rows, matrix, x), _of_bias(rows, matrix)]
-            else:
-                sent.append(credits.dense(name))
-        return None, None, None, error, *sent
-
-
 class _Link(torch.autograd.Function):
     """One link of a chain of units; the last link receives the error for all units.
 
@@ -283,43 +212,15 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        rows, matrix = _of_layer(ctx.broadcast.credits, ctx.name, x, len(weight))
+        rows, matrix = layer_credit(ctx.broadcast.credits, ctx.name, x, len(weight))
         _, _, needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             None,
             None,
             rows @ (weight if matrix is None else matrix.T @ weight) if needs_x else None,
-            _of_weight(rows, matrix, x) if needs_weight else None,
-            _of_bias(rows, matrix) if needs_bias else None,
+            weight_gradient(rows, matrix, x) if needs_weight else None,
+            bias_gradient(rows, matrix) if needs_bias else None,
         )
-
-
-def _of_layer(
-    credits: Credits, name: str, x: Tensor, features: int
-) -> tuple[Tensor, Tensor | None]:
-    """The credit of a linear layer as factors; one factor and None if it is dense."""
-    factors = credits.factors(name)
-    if factors is None or not _worthwhile(factors, x, features):
-        return credits.dense(name).to(x.dtype), None
-    return factors.rows, factors.matrix
-
-
-def _of_weight(rows: Tensor, matrix: Tensor | None, x: Tensor) -> Tensor:
-    gradient = rows.reshape(-1, rows.shape[-1]).T @ x.reshape(-1, x.shape[-1])
-    return gradient if matrix is None else matrix @ gradient
-
-
-def _of_bias(rows: Tensor, matrix: Tensor | None) -> Tensor:
-    gradient = rows.reshape(-1, rows.shape[-1]).sum(0)
-    return gradient if matrix is None else matrix @ gradient
-
-
-def _worthwhile(factors: Factors, x: Tensor, features: int) -> bool:
-    """Whether the factors fit the layer's output, and two thin products cost less than one."""
-    rows, matrix = factors
-    samples, (own, rank) = rows.shape[:-1].numel(), matrix.shape
-    fits = rows.dtype == x.dtype and rows.shape[:-1] == x.shape[:-1] and own == features
-    return fits and rank * (samples + features) < samples * features
 
 
 def _on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:

@@ -14,6 +14,7 @@ from torch import Size, Tensor, nn
 from lit_credit.feedback.broadcast import Broadcast
 from lit_credit.feedback.credits import Credits, normalized_credits
 from lit_credit.feedback.learned import feedback_parameters
+from lit_credit.feedback.one_graph import OneGraph
 from lit_credit.feedback.unit_checks import check_sent
 from lit_credit.feedback.units import LocalUnits, UnitGraphs
 from lit_credit.inspect.unit_names import with_prefix
@@ -153,17 +154,17 @@ class LocalRule(CutRule):
     def _whole_surrogate(self, units: LocalUnits, batch: Any) -> tuple[Tensor, Tensor]:
         """The scalar as one graph, without checks and hooks, and what it has beside the loss."""
         graphs: UnitGraphs
-        broadcast = self._broadcast(batch)
+        attach = OneGraph(self._broadcast(batch))
 
         def extend(name: str, value: Tensor) -> Tensor:
-            return broadcast.at_once(value, graphs) if name == self.units[-1] else value
+            return attach(value, graphs) if name == self.units[-1] else value
 
         graphs = units.begin(self.stray != "train", tap=extend if self.error_at_unit else None)
         output = self(*self.task.inputs(batch))
         self.check_all_ran(graphs)
         if not self.error_at_unit:
-            output = broadcast.at_once(output, graphs)
-        loss = self.task.loss(output, batch) + broadcast.zero
+            output = attach(output, graphs)
+        loss = self.task.loss(output, batch) + attach.zero
         penalty = loss.new_zeros(())
         for value in graphs.outputs.values() if self.scale_penalty else ():
             penalty = penalty + self.scale_penalty * value.square().mean()
