@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_credit.feedback.activations import ActivationWatch
+from lit_credit.feedback.entry import Cut, Entry
 from lit_credit.feedback.unit_checks import (
     check_coverage,
     check_cut,
@@ -34,20 +35,10 @@ from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
-__all__ = ["Cut", "CutRule", "Entry"]
+__all__ = ["CutRule"]
 
 _LOCAL_UNITS: "WeakKeyDictionary[CutRule, LocalUnits]" = WeakKeyDictionary()
 """Not an attribute of the rule: a copy of a rule must not cut the net of the original."""
-
-
-class Entry(Protocol):
-    """Attaches credit to the graphs of the units, where the error arrives."""
-
-    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
-        """Attach all units to the net's output."""
-
-    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
-        """Attach one more unit to its detached output."""
 
 
 class CutRule(CreditRule):
@@ -238,7 +229,7 @@ class CutRule(CreditRule):
                 "nothing in them has learned. Take them out of `units` if they are not meant to."
             )
 
-    def run_units(self, batch: Any, error: "Entry | None" = None) -> tuple[Tensor, UnitGraphs]:
+    def run_units(self, batch: Any, error: Entry | None = None) -> tuple[Tensor, UnitGraphs]:
         """Run the net with its units cut apart.
 
         Args:
@@ -351,18 +342,3 @@ class CutRule(CreditRule):
                     parameter.requires_grad_(False)
         if self.stray != "train":
             check_coverage(self.net, self.units, self.readout)
-
-
-class Cut:
-    """Replaces the tensor whose gradient is the error by a leaf."""
-
-    leaf: Tensor
-
-    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
-        """The tensor as a leaf."""
-        self.leaf = value.detach().requires_grad_()
-        return self.leaf
-
-    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
-        """A copy of the tensor as a leaf."""
-        return self(value, graphs).clone()  # the next operation may work in place

@@ -13,12 +13,13 @@ from torch import Size, Tensor, nn
 
 from lit_credit.feedback.broadcast import Broadcast
 from lit_credit.feedback.credits import Credits, normalized_credits
+from lit_credit.feedback.entry import Cut
 from lit_credit.feedback.learned import feedback_parameters
 from lit_credit.feedback.one_graph import OneGraph
 from lit_credit.feedback.unit_checks import check_sent
 from lit_credit.feedback.units import LocalUnits, UnitGraphs
 from lit_credit.inspect.unit_names import with_prefix
-from lit_credit.rules.cut import Cut, CutRule
+from lit_credit.rules.cut import CutRule
 from lit_credit.tasks import Task
 
 __all__ = ["LocalRule"]

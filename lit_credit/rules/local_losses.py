@@ -8,12 +8,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from lit_credit.feedback.entry import Entry
 from lit_credit.feedback.units import LocalUnits, UnitGraphs
 from lit_credit.headlines import Look
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.protocols import NetProtocol, asked
-from lit_credit.rules.cut import CutRule, Entry
+from lit_credit.rules.cut import CutRule
 from lit_credit.rules.local_heads import LocalHeads, similarity
 from lit_credit.tasks import Task
 from lit_credit.tasks.checks import tensor_output

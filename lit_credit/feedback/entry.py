@@ -1,0 +1,34 @@
+"""Where the error arrives: what is attached there, or cut."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from lit_credit.feedback.units import UnitGraphs
+
+__all__ = ["Cut", "Entry"]
+
+
+class Entry(Protocol):
+    """Attaches credit to the graphs of the units, where the error arrives."""
+
+    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """Attach all units to the net's output."""
+
+    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """Attach one more unit to its detached output."""
+
+
+class Cut:
+    """Replaces the tensor whose gradient is the error by a leaf."""
+
+    leaf: Tensor
+
+    def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """The tensor as a leaf."""
+        self.leaf = value.detach().requires_grad_()
+        return self.leaf
+
+    def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
+        """A copy of the tensor as a leaf."""
+        return self(value, graphs).clone()  # the next operation may work in place
