@@ -109,9 +109,10 @@ class LocalUnits:
         self._options = _Options()
         self._graphs = UnitGraphs()
 
-    def fits(self, module: nn.Module) -> bool:
-        """Whether the units of ``module`` are still the same submodules."""
-        return all(passage.fits(module) for passage in self._passages)
+    def fits(self, module: nn.Module, units: Sequence[str]) -> bool:
+        """Whether these units of ``module`` are the same submodules."""
+        names = [passage.name for passage in self._passages]
+        return names == list(units) and all(passage.fits(module) for passage in self._passages)
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -265,7 +265,7 @@ class CutRule(CreditRule):
     def local_units(self) -> LocalUnits:
         """What cuts the net's passes; made again if a submodule has been replaced."""
         found = _LOCAL_UNITS.get(self)
-        if found is None or not found.fits(self.net):
+        if found is None or not found.fits(self.net, self.units):
             found = _LOCAL_UNITS[self] = LocalUnits(self.net, self.units)
         return found
 
