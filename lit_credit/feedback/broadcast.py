@@ -8,6 +8,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from lit_credit.feedback.credits import Credits, Feedback
+from lit_credit.feedback.entry import check_one_tensor
 from lit_credit.feedback.layer_credit import bias_gradient, layer_credit, weight_gradient
 from lit_credit.feedback.units import UnitGraphs
 
@@ -72,11 +73,7 @@ class Broadcast:
         Raises:
             ValueError: if ``value`` is not a tensor.
         """
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"the net's output is {type(value).__name__}, but this rule needs one tensor to "
-                "take the error at. Wrap the net so that it returns a tensor."
-            )
+        check_one_tensor(value)
         self.shapes = {name: output.shape for name, output in graphs.outputs.items()}
         receivers = [
             self._receiver(name, graphs)

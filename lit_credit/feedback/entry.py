@@ -1,12 +1,12 @@
 """Where the error arrives: what is attached there, or cut."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from lit_credit.feedback.units import UnitGraphs
 
-__all__ = ["Cut", "Entry"]
+__all__ = ["Cut", "Entry", "check_one_tensor"]
 
 
 class Entry(Protocol):
@@ -26,9 +26,23 @@ class Cut:
 
     def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
         """The tensor as a leaf."""
+        check_one_tensor(value)
         self.leaf = value.detach().requires_grad_()
         return self.leaf
 
     def extend(self, name: str, value: Tensor, graphs: UnitGraphs) -> Tensor:
         """A copy of the tensor as a leaf."""
         return self(value, graphs).clone()  # the next operation may work in place
+
+
+def check_one_tensor(value: Any) -> None:
+    """Refuse a net with several outputs, at which there is no one error.
+
+    Raises:
+        ValueError: if ``value`` is not a tensor.
+    """
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"the net's output is {type(value).__name__}, but this rule needs one tensor to "
+            "take the error at. Wrap the net so that it returns a tensor."
+        )

@@ -8,6 +8,7 @@ from torch import Size, Tensor
 
 from lit_credit.feedback.broadcast import Broadcast, Learning
 from lit_credit.feedback.credits import Feedback
+from lit_credit.feedback.entry import check_one_tensor
 from lit_credit.feedback.layer_credit import bias_gradient, layer_credit, weight_gradient
 from lit_credit.feedback.units import UnitGraphs
 
@@ -38,41 +39,52 @@ class OneGraph:
         Returns:
             ``value``, attached to the graphs of all units.
         """
+        check_one_tensor(value)
         learn, outputs = self.broadcast.learn, graphs.outputs
-        # A layer whose input needs no gradient receives its own, others that of their output.
-        layers = {n: pair for n, pair in graphs.linear.items() if not pair[0].requires_grad}
+        names: list[tuple[str, str]] = []
         receivers: list[Tensor | None] = []
+        # Each receiver is a tensor of its own: torch.compile refuses one that is given twice.
         for name, output in outputs.items():
-            if name in layers:
-                x, layer = layers[name]
-                receivers += [x, layer.weight, layer.bias]
-            else:
-                receivers.append(output)
+            x, layer = graphs.linear.get(name, (None, None))
+            if not output.requires_grad:
+                names.append((name, "none"))
+                receivers.append(output.detach())
+            elif x is None or layer is None or x.requires_grad:
+                names.append((name, "output"))
+                receivers.append(output.view_as(output))
+            else:  # a layer whose input needs no gradient receives its own
+                names.append((name, "layer"))
+                bias = None if layer.bias is None else layer.bias.view_as(layer.bias)
+                receivers += [x.detach(), layer.weight.view_as(layer.weight), bias]
         kept = [output.detach() for output in outputs.values()] if learn is not None else []
-        names = tuple((name, name in layers) for name in outputs)
         given = value, *kept, *self.broadcast.parameters, *receivers
-        passed, self.zero = _OneGraph.apply(self.broadcast.feedback, learn, names, *given)
+        passed, self.zero = _OneGraph.apply(self.broadcast.feedback, learn, tuple(names), *given)
         return cast(Tensor, passed)
 
 
 class _OneGraph(torch.autograd.Function):
-    """``names`` tells of each unit whether it is a layer, given as its input, weight and bias."""
+    """``names`` tells of each unit what it receives.
+
+    ``output``: its credit; ``layer``: the gradients of a layer, given as input, weight and bias;
+    ``none``: nothing, since it is frozen.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         feedback: Feedback,
         learn: Learning | None,
-        names: Sequence[tuple[str, bool]],
+        names: Sequence[tuple[str, str]],
         value: Tensor,
         *given: Tensor,
     ) -> tuple[Tensor, Tensor]:
         outputs = given[: len(names)] if learn is not None else ()
-        receivers = list(given[len(given) - sum(3 if layer else 1 for _, layer in names) :])
+        count = sum(3 if kind == "layer" else 1 for _, kind in names)
+        receivers = list(given[len(given) - count :])
         shapes, inputs = {}, []
-        for name, is_layer in names:
+        for name, kind in names:
             first = receivers.pop(0)
-            if is_layer:
+            if kind == "layer":
                 weight, _ = receivers.pop(0), receivers.pop(0)
                 inputs.append(first)
                 shapes[name] = Size((*first.shape[:-1], weight.shape[0]))
@@ -91,11 +103,11 @@ class _OneGraph(torch.autograd.Function):
             outputs = {name: saved.pop(0) for name, _ in ctx.names}
             sent += [None] * len(outputs)
             sent += ctx.learn(error, outputs)
-        for name, is_layer in ctx.names:
-            if is_layer:
+        for name, kind in ctx.names:
+            if kind == "layer":
                 x = saved.pop(0)
                 rows, matrix = layer_credit(credits, name, x, ctx.shapes[name][-1])
                 sent += [None, weight_gradient(rows, matrix, x), bias_gradient(rows, matrix)]
             else:
-                sent.append(credits.dense(name))
+                sent.append(credits.dense(name) if kind == "output" else None)
         return None, None, None, error, *sent

@@ -162,7 +162,8 @@ class StackedMatrices(LazyBuffers):
     def after_loading(self) -> None:
         """Take note of which matrices the checkpoint has; missing ones are drawn when used."""
         self._drawn = None
-        if self.widths is not None and not self.widths.is_meta:
+        fits = self.widths is not None and len(self.widths) == len(self._order)
+        if self.widths is not None and fits and not self.widths.is_meta:
             self._drawn = self._saved_widths(self.widths)
 
     def _by_name(self, drawn: Mapping[str, int], dtype: torch.dtype) -> dict[str, Tensor]:

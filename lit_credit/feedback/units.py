@@ -108,16 +108,23 @@ class LocalUnits:
         self._own_forwards: list[Callable[..., Any] | None] = [None] * len(self._parts)
         self._options = _Options()
         self._graphs = UnitGraphs()
+        self._is_installed = False
 
     def fits(self, module: nn.Module, units: Sequence[str]) -> bool:
         """Whether these units of ``module`` are the same submodules."""
         names = [passage.name for passage in self._passages]
         return names == list(units) and all(passage.fits(module) for passage in self._passages)
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether a pass is under way inside of :meth:`installed`."""
+        return self._is_installed
+
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Have the submodules run cut apart inside the ``with``."""
         replaced = 0
+        self._is_installed = True
         try:
             for index, part in enumerate(self._parts):
                 # The instance's attribute shadows the class's method. Not set by nn.Module's
@@ -133,6 +140,7 @@ class LocalUnits:
                 else:
                     vars(part)["forward"] = own
             self.end()
+            self._is_installed = False
 
     def begin(
         self,
@@ -187,7 +195,8 @@ class LocalUnits:
                     "tensor, or a tuple, list, mapping or dataclass with one. Choose another "
                     "submodule as a unit."
                 )
-            linear = type(part) is nn.Linear and not unit.is_composite
+            plain = type(part) is nn.Linear and self._own_forwards[index] is None
+            linear = plain and not unit.is_composite
             if isinstance(part, nn.Linear) and linear and args and args[0].dtype == output.dtype:
                 graphs.linear[unit.name] = args[0], part
             handed_on = self._end(unit, output)

@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from lit_credit.inspect.state.guard import held
 from lit_credit.utils.compiled import eager
-from lit_credit.utils.private_names import PRIVATE_TORCH
+from lit_credit.utils.private_names import PRIVATE_TORCH, RECOMPILED_TOO_OFTEN
 from lit_credit.utils.short_text import choice, shortened
 
 __all__ = ["compile_options", "run_compiled"]
@@ -74,14 +75,22 @@ def run_compiled(
     except Exception as error:
         if not type(error).__module__.startswith((PRIVATE_TORCH, "torch.fx.")):
             raise  # not the compiler's own
+        if type(error).__name__ == RECOMPILED_TOO_OFTEN:
+            rank_zero_warn(
+                f"`compile`: torch has compiled {type(rule.net).__name__} anew too often, because "
+                "something that the code reads changes from step to step, such as a counter or a "
+                "list that grows. The run goes on eagerly. Keep such numbers in tensors, or give "
+                "torch.compile a larger `recompile_limit`; TORCH_LOGS=recompiles names the cause."
+            )
+            found[name] = function
+            return function(rule, *args)
         with held(rule), eager():
             function(rule, *args)  # an error of the batch itself is the one to report
-        net = type(rule.net).__name__
-        reason = shortened(" ".join(str(error).split()), 600)
         raise ValueError(
-            f"`compile` is set, but torch {torch.__version__} does not compile {net} under "
-            f"{type(rule).__name__} as one graph: {reason} Leave `compile` out, or set `compile: "
-            "{fullgraph: false}`, which compiles in parts and may be slower than no compilation."
+            f"`compile` is set, but torch {torch.__version__} does not compile "
+            f"{type(rule.net).__name__} under {type(rule).__name__} as one graph: {_reason(error)} "
+            "Leave `compile` out, or set `compile: {fullgraph: false}`, which compiles in parts "
+            "and may be slower than no compilation."
         ) from error
     return result
 
@@ -103,3 +112,13 @@ def _copied(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def _reason(error: Exception) -> str:
+    """What the compiler says, without its hints, and the line that it stopped at."""
+    said, _, where = str(error).partition("from user code:")
+    said = " ".join(said.partition("Hint:")[0].partition("Developer debug")[0].split())
+    lines = [line.strip() for line in where.partition("Set TORCH")[0].splitlines()]
+    code = [line for line in lines if line.strip("^~ ")]
+    at = f" It stops at: {' '.join(code[-2:])}." if code else ""
+    return shortened(said, 300) + at

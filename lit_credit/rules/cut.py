@@ -25,6 +25,7 @@ from lit_credit.inspect.probe.training_batch import training_batch
 from lit_credit.inspect.state.guard import held
 from lit_credit.rules.bare_ends import BareEnds
 from lit_credit.rules.base import CreditRule
+from lit_credit.rules.first_batch import explaining
 from lit_credit.tasks import Task
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.both_packages import is_a
@@ -117,6 +118,7 @@ class CutRule(CreditRule):
         self.stray = stray
         self.recompute = recompute
         self.is_built = False
+        self._is_rehearsed = False
         self._ran: set[str] = set()  # units that ran in any pass
         self._watched: set[str] = set()  # units checked for activations behind them
         self._trained: set[str] = set()  # units that ran in training
@@ -161,10 +163,12 @@ class CutRule(CreditRule):
         return False
 
     def setup(self, stage: str) -> None:
-        """Run one batch before a training that is compiled, or that needs the outputs' shapes."""
+        """Run one batch before a training whose parameters depend on the units' outputs."""
         super().setup(stage)
-        if stage == "fit" and (self.builds or self.compile_options) and not self.is_built:
-            self.prepare(training_batch(self.trainer, self))
+        if stage == "fit" and self.builds and not self.is_built:
+            batch = training_batch(self.trainer, self)
+            with explaining(batch, self, set(), "training"):
+                self.prepare(batch)
             for callback in callbacks_of(self.trainer):
                 if is_a(callback, WeightAveraging):  # it has copied the rule without them
                     callback.setup(self.trainer, self, stage)
@@ -173,13 +177,38 @@ class CutRule(CreditRule):
         """Make the parameters whose shapes depend on the units' outputs, from one batch.
 
         A Trainer's ``fit`` does this by itself; call it where the rule is trained without one. The
-        batch runs in eval mode, without gradients, and leaves nothing behind. If the rule is
-        compiled, the batch also passes the checks of a first training batch, and all that is drawn
-        at its first use is drawn: compiled code does neither.
+        batch runs in eval mode, without gradients, and leaves nothing behind.
 
         Raises:
             ValueError: if a unit does not run on the batch.
         """
+        outputs, output = self._outputs(batch)
+        if output.dim() < 2:
+            raise ValueError(
+                f"the net's output is {tuple(output.shape)}, expected (N, C) or more dimensions. "
+                "Let the net return (N, 1) where each sample has one number."
+            )
+        self.build(outputs, output)
+        self.is_built = True
+
+    def draw(self, outputs: Mapping[str, Tensor], output: Tensor, batch: Any) -> None:
+        """Draw what is drawn at its first use, since compiled code cannot; by default nothing.
+
+        Args:
+            outputs: output of each unit, by the name of the unit.
+            output: the tensor whose gradient is the error.
+            batch: what the task takes.
+        """
+
+    def _rehearse(self, batch: Any) -> None:
+        """Run a training batch eagerly once before it is compiled: compiled code checks nothing."""
+        self.draw(*self._outputs(batch), batch)
+        with held(self), preserved_rng(), eager(), torch.enable_grad():
+            self.surrogate(batch)
+        self._is_rehearsed = True
+
+    def _outputs(self, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """Outputs of the units in eval mode, and the tensor whose gradient is the error."""
         # In `setup` a Trainer has converted the batch to its precision, but not yet the net.
         dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), None)
         batch = map_tensors(batch, lambda t: t.to(dtype) if t.is_floating_point() else t)
@@ -189,33 +218,12 @@ class CutRule(CreditRule):
             _, graphs = self.run_units(batch, cut)
         idle = [name for name in self.units if name not in graphs.outputs]
         if idle:
-            remedy = " or leave `compile` out" if self.compile_options and not self.builds else ""
+            remedy = "" if self.compile_options is None else " or leave `compile` out"
             raise ValueError(
                 f"units {choice(idle)} do not run on the first batch in eval mode, so the shapes "
                 f"of their outputs are not known. Take them out of `units`{remedy}."
             )
-        if cut.leaf.dim() < 2:
-            raise ValueError(
-                f"the net's output is {tuple(cut.leaf.shape)}, expected (N, C) or more dimensions. "
-                "Let the net return (N, 1) where each sample has one number."
-            )
-        outputs = {n: v.detach() for n, v in graphs.outputs.items()}
-        self.build(outputs, cut.leaf.detach())
-        self.is_built = True
-        if self.compile_options is not None:
-            self.rehearse(batch, outputs, cut.leaf.detach())
-
-    def rehearse(self, batch: Any, outputs: Mapping[str, Tensor], output: Tensor) -> None:
-        """Run a training batch eagerly once before it is compiled, and leave nothing behind.
-
-        Args:
-            batch: the batch.
-            outputs: output of each unit on it, by the name of the unit.
-            output: the tensor whose gradient is the error.
-        """
-        with held(self), preserved_rng(), eager(), torch.enable_grad():
-            self.train()
-            self.surrogate(batch)
+        return {n: v.detach() for n, v in graphs.outputs.items()}, cut.leaf.detach()
 
     # One batch
 
@@ -265,6 +273,8 @@ class CutRule(CreditRule):
     def local_units(self) -> LocalUnits:
         """What cuts the net's passes; made again if a submodule has been replaced."""
         found = _LOCAL_UNITS.get(self)
+        if found is not None and found.is_installed:  # a pass inside of a pass
+            return LocalUnits(self.net, self.units)
         if found is None or not found.fits(self.net, self.units):
             found = _LOCAL_UNITS[self] = LocalUnits(self.net, self.units)
         return found
@@ -276,17 +286,17 @@ class CutRule(CreditRule):
 
         Args:
             function: called with the rule, a :class:`LocalUnits` and the batch; returns the scalar,
-                and what it contains beside the loss, detached. It begins and ends the pass.
+                and a detached stack of the loss and the scalar. It begins and ends the pass.
             batch: what the task takes.
         """
-        if not self.is_built:
-            self.prepare(batch)
+        if not self._is_rehearsed:
+            self._rehearse(batch)
         units = self.local_units()
         self._trained.update(self.units)
         with units.installed(), checkpoints("direct"):
-            # Of two equal results, of which one is detached, torch.compile detaches both.
-            scalar, extra = self._run(function, units, batch)
-        return scalar.detach() - extra, scalar
+            # Stacked: of two equal results, one of them detached, torch.compile detaches both.
+            scalar, both = self._run(function, units, batch)
+        return both[0], scalar
 
     def check_all_ran(self, graphs: UnitGraphs) -> None:
         """Refuse to compile a pass in which a unit does not run, as where layers are dropped."""

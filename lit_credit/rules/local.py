@@ -153,7 +153,7 @@ class LocalRule(CutRule):
         return loss, loss
 
     def _whole_surrogate(self, units: LocalUnits, batch: Any) -> tuple[Tensor, Tensor]:
-        """The scalar as one graph, without checks and hooks, and what it has beside the loss."""
+        """The scalar as one graph, without checks and hooks, and a stack of loss and scalar."""
         graphs: UnitGraphs
         attach = OneGraph(self._broadcast(batch))
 
@@ -166,20 +166,19 @@ class LocalRule(CutRule):
         if not self.error_at_unit:
             output = attach(output, graphs)
         loss = self.task.loss(output, batch) + attach.zero
-        penalty = loss.new_zeros(())
+        scalar = loss
         for value in graphs.outputs.values() if self.scale_penalty else ():
-            penalty = penalty + self.scale_penalty * value.square().mean()
+            scalar = scalar + self.scale_penalty * value.square().mean()
         units.end()  # or torch.compile returns what it holds
-        return loss + penalty, penalty.detach()
+        return scalar, torch.stack([loss, scalar]).detach()
 
-    def rehearse(self, batch: Any, outputs: Mapping[str, Tensor], output: Tensor) -> None:
-        """Draw the matrices, and run a training batch eagerly."""
+    def draw(self, outputs: Mapping[str, Tensor], output: Tensor, batch: Any) -> None:
+        """Draw the matrices, by sending an error of zeros."""
         shapes = {name: value.shape for name, value in outputs.items()}
         with torch.no_grad():
             credits = self._deliver(torch.zeros_like(output), shapes, 1.0, batch)
             for name in shapes:
                 credits.dense(name)
-        super().rehearse(batch, outputs, output)
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
         """The credit that the output of each unit that ran receives, of the output's shape."""

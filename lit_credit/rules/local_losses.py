@@ -203,13 +203,13 @@ class LocalLosses(CutRule):
         return self._summed(loss, graphs.outputs, batch)
 
     def _whole_surrogate(self, units: LocalUnits, batch: Any) -> tuple[Tensor, Tensor]:
-        """The scalar as one graph, without checks, and what it has beside the loss."""
+        """The scalar as one graph, without checks, and a stack of loss and scalar."""
         graphs = units.begin(self.stray != "train")
         output = self(*self.task.inputs(batch))
         self.check_all_ran(graphs)
         loss, scalar = self._summed(self.task.loss(output, batch), graphs.outputs, batch)
         units.end()
-        return scalar, (scalar - loss).detach()
+        return scalar, torch.stack([loss, scalar]).detach()
 
     def _summed(
         self, loss: Tensor, outputs: Mapping[str, Tensor], batch: Any

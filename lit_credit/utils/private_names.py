@@ -31,6 +31,7 @@ __all__ = [
     "PLACES_OF_TRAINER",
     "PRIVATE_DRAWS",
     "PRIVATE_TORCH",
+    "RECOMPILED_TOO_OFTEN",
     "SCHEDULER_ARGUMENTS",
     "SHARDED",
     "SUBMODULES",
@@ -121,6 +122,8 @@ FORWARD_METHODS = ("forward", "_conv_forward")
 """Methods of torch's layers that compute the output; convolutions have the second."""
 PRIVATE_TORCH = "torch._"
 """The import paths of torch's private modules begin with this."""
+RECOMPILED_TOO_OFTEN = "FailOnRecompileLimitHit"
+"""The class of torch's error where a graph that must be one would be compiled too often."""
 COMPILED = "_orig_mod"
 """The attribute in which the wrapper ``torch.compile(module)`` holds the module."""
 SHARDED = "_fsdp_wrapped_module"

@@ -1,6 +1,7 @@
 """`compile: true`: the update of every rule as one graph, equal to the eager one."""
 
 import copy
+import inspect
 import shutil
 
 import numpy as np
@@ -292,12 +293,124 @@ class DropsInTraining(ByName):
         return self.head(self.b(x=x) if self.training else self.b(x=self.a(x=x)))
 
 
-@pytest.mark.parametrize(("kind", "options"), [(DFA, {"error_at": "readout"}), (LocalLosses, {})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [(DFA, {"error_at": "readout"}), (LocalLosses, {"loss": "pred"})]
+)
 def test_a_unit_must_run_in_training(kind, options):
     rule = kind(DropsInTraining(), Classification(5), compile=TRACED, **options)
+    rule.prepare(images())
     with pytest.raises(
         ValueError, match=r"^units a do not run in a training step, which `compile`"
     ):
+        rule.surrogate(images())
+
+
+class Counts(ByName):
+    steps = 0
+
+    def forward(self, x):
+        self.steps += 1
+        return super().forward(x * self.steps)
+
+
+@pytest.mark.skipif(
+    "recompile_limit" not in inspect.signature(torch.compile).parameters,
+    reason="this torch has no `recompile_limit`",
+)
+@pytest.mark.parametrize("kind", [BP, DFA])
+def test_a_net_that_changes_at_every_step_goes_on_eagerly(kind):
+    options = {"backend": "eager", "recompile_limit": 2}
+    pair = [
+        seeded(lambda c=c: kind(Counts(), Classification(5), compile=c)) for c in (False, options)
+    ]
+
+    def steps():
+        for step in range(6):
+            for rule in pair:
+                rule.net.steps = step
+            equal(*pair, images())
+
+    with pytest.warns(UserWarning, match="has compiled Counts anew too often"):
+        steps()
+
+
+def test_units_that_share_input_and_weight_and_units_that_are_frozen():
+    class Plain(nn.Module):
+        credit_units, readout = ("a", "b"), ("head",)
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(20, 20), nn.Linear(20, 20), nn.Linear(20, 5)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.head((self.a(x) + self.b(x)).tanh())
+
+    eager, compiled = pair(DFA, Plain, Classification(5), images())
+    equal(eager, compiled, images())
+    for rule in (eager, compiled):
+        rule.net.requires_grad_(False)
+        rule.net.head.requires_grad_(True)
+    equal(eager, compiled, images())
+
+
+def test_the_loss_is_exact_beside_a_large_penalty():
+    losses = []
+    for compiled in (False, TRACED):
+        rule = seeded(lambda c=compiled: DFA(mlp(), Classification(5), compile=c, scale_penalty=1))
+        with torch.no_grad():
+            rule.net.layers[1][0].weight.mul_(1e20)
+            rule.net.head.weight.mul_(1e-21)
+        losses.append(rule.surrogate(images())[0])
+    torch.testing.assert_close(*losses)
+    assert losses[1].isfinite()
+
+
+def test_a_pass_inside_of_a_pass_leaves_the_net_as_it_was():
+    rule = DFA(mlp(), Classification(5))
+    rule.prepare(images())
+    rule.surrogate(images())
+    handle = rule.net.layers[1][0].register_forward_hook(lambda *_: rule.credit(images()) and None)
+    with pytest.raises(ValueError, match="runs more than once"):
+        rule.surrogate(images())
+    handle.remove()
+    assert all("forward" not in vars(module) for module in rule.net.modules())
+    rule.net(images()[0])
+    rule.surrogate(images())[1].backward()
+
+
+@pytest.mark.parametrize("compiled", [False, TRACED])
+def test_a_linear_layer_with_a_forward_of_its_own_keeps_its_gradient(compiled):
+    net = ResidualMLP(20, 12, 5, 1)
+    layer = net.embed
+    layer.forward = lambda x: nn.functional.linear(x, 3 * layer.weight, layer.bias)
+    rule = DFA(net, Classification(5), compile=compiled)
+    x, y = images()
+    credit = rule.credit((x, y))["net.embed"]
+    rule.surrogate((x, y))[1].backward()
+    torch.testing.assert_close(layer.weight.grad, 3 * credit.T @ x)
+
+
+def test_matrices_do_not_depend_on_compilation_in_half_precision(tmp_path):
+    found = []
+    for compiled in (False, TRACED):
+        seed_everything(3)
+        rule = DFA(ResidualMLP(64, 8, 10, 1), Classification(), compile=compiled)
+        trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1, precision="bf16-true")
+        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0))
+        found.append(rule.feedback.matrix)
+    assert found[0].dtype == found[1].dtype
+    assert torch.equal(*found)
+
+
+def test_several_outputs_are_refused_by_name():
+    class Two(ByName):
+        def forward(self, x):
+            y = super().forward(x)
+            return y, y
+
+    rule = DFA(Two(), Classification(5, aux_weight=0.3), compile=TRACED)
+    with pytest.raises(ValueError, match="output is tuple, but this rule needs one tensor"):
         rule.surrogate(images())
 
 

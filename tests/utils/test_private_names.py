@@ -999,3 +999,9 @@ def test_no_class_of_ours_takes_a_private_name_of_its_foreign_base():
                 if names:
                     taken[f"{kind.__module__}.{kind.__qualname__}"] = names
     assert taken == {}
+
+
+def test_the_error_of_too_many_compilations():
+    from torch._dynamo import exc
+
+    assert issubclass(getattr(exc, private.RECOMPILED_TOO_OFTEN), Exception)
