@@ -20,7 +20,7 @@ RULES = {
     "BlockFA": {
         "normalize_credit": True,
         "clip_norm": 1.0,
-        "compile": {"backend": "aot_eager"},
+        "compile": hasattr(torch.compiler, "set_stance") and {"backend": "aot_eager"},
     },
     "DFA": {"normalize_credit": True, "clip_per_unit": {"blocks.*": 1.0}},
     "FrozenUnits": {"frozen": ["blocks.*"]},

@@ -20,6 +20,9 @@ from lit_credit.rules.cut import CutRule
 from lit_credit.tasks import Classification, NextToken
 from tests.support import quiet_trainer, seeded
 
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"), reason="`compile` needs torch 2.6"
+)
 # The graph is traced and differentiated as with the default backend, but no C++ is compiled.
 TRACED = {"backend": "aot_eager"}
 MLPS = {
