@@ -18,7 +18,8 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from step_time import fit_with, make_batches, make_rules, parser_of, rule_step
+from lightning_time import fit_with
+from step_time import make_batches, make_rules, parser_of, rule_step
 from timing import begin, time_rounds
 
 from lit_credit import callbacks

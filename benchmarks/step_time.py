@@ -1,4 +1,4 @@
-"""What a training step costs under each rule, and what Lightning adds to it.
+"""What a training step costs under each rule.
 
     python benchmarks/step_time.py --net residual_mlp
     python benchmarks/step_time.py --net mlp
@@ -14,20 +14,15 @@ the most that a forward and a backward hold, at a batch so large that activation
 
 import argparse
 import statistics
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torchvision
-from lightning.pytorch import Callback, Trainer
 from timing import begin, ratio, time_rounds
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from lit_credit.datamodules import TensorLoader
 from lit_credit.models import GPT, MLP, ResidualMLP, ResNet
 from lit_credit.rules import (
     BP,
@@ -59,7 +54,6 @@ NAMES: dict[str, dict[str, list[str]]] = {
     "resnet18": {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]}
 }
 BASES = {"plain PyTorch BP": "plain", "plain PyTorch BP, compiled": "compiled", "BP": "BP"}
-LIGHTNING = ["BP", "FA", "BlockFA", "DFA", "DFA, recompute"]
 STUDY = {
     "normalize_credit": True,
     "shared_feedback": {"embed": "blocks.0"},
@@ -175,25 +169,6 @@ def peak_bytes(rule: CreditRule, batch: Batch) -> int:
     return peak
 
 
-def fit_with(rule: CreditRule, batches: Sequence[Batch], extra: list[Callback]) -> None:
-    """One epoch under a real Trainer; the validation data are 1024 rows."""
-    x, y = (torch.cat(column) for column in zip(*batches, strict=True))
-    loader = TensorLoader([x, y], batch_size=len(batches[0][0]), shuffle=False)
-    validation = TensorLoader([x[:1024], y[:1024]], batch_size=1024, shuffle=False)
-    Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        callbacks=extra,
-        default_root_dir=tempfile.mkdtemp(),
-    ).fit(rule, loader, validation)
-
-
 def report_rules(options: argparse.Namespace) -> None:
     batches = make_batches(options.net, options.batch_size)
     rules = chosen_rules(options)
@@ -232,7 +207,6 @@ def report_rules(options: argparse.Namespace) -> None:
             numbers = sum(matrix.numel() for matrix in matrices)
             own = sum(weight.numel() for weight in rule.net.parameters())
             print(f"{name:24} B {4 * numbers / 1e6:9.2f} MB, {numbers / own:.3f} of the weights")
-    report_lightning(options, batches)
 
 
 def chosen_rules(options: argparse.Namespace) -> dict[str, CreditRule]:
@@ -250,44 +224,6 @@ def chosen_rules(options: argparse.Namespace) -> dict[str, CreditRule]:
         wanted = {*options.rules, *(f"{name}, compiled" for name in options.rules)}
         rules = {name: rule for name, rule in rules.items() if name in wanted}
     return rules
-
-
-class StepClock(Callback):
-    """CPU time from the start of each step to that of the next: all that a Trainer does for it."""
-
-    def __init__(self) -> None:
-        self.starts: list[float] = []
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Note the time."""
-        self.starts.append(time.process_time())
-
-    def median(self) -> float:
-        """Seconds a step."""
-        return statistics.median(b - a for a, b in pairwise(self.starts))
-
-
-def report_lightning(options: argparse.Namespace, batches: Sequence[Batch]) -> None:
-    """The step inside of a Trainer without logger and progress bar, less the bare step."""
-    fitted, bare = (
-        {n: rule for n, rule in make_rules(options.net, options.depth).items() if n in LIGHTNING}
-        for _ in range(2)
-    )
-    steps = {name: rule_step(rule) for name, rule in bare.items()}
-    many = [batches[i % len(batches)] for i in range(options.steps + 1)]
-    extra: dict[str, list[float]] = {name: [] for name in fitted}
-    for round_ in range(-1, options.rounds):
-        for name, rule in fitted.items():
-            inside, outside = StepClock(), StepClock()
-            fit_with(rule, many, [inside])
-            for batch in many:
-                outside.on_train_batch_start()
-                steps[name](batch)
-            if round_ >= 0:
-                extra[name].append(1e3 * (inside.median() - outside.median()))
-    for name, ms in extra.items():
-        low, middle, high = statistics.quantiles(ms * 2, n=4)  # one round is enough, too
-        print(f"Lightning adds to {name:22}{middle:6.2f} ms a step ({low:.2f} to {high:.2f})")
 
 
 def parser_of(doc: str | None, rounds: int) -> argparse.ArgumentParser:
@@ -309,7 +245,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rules", nargs="*", metavar="RULE", help="names of the table; all if none"
     )
-    parser.add_argument("--times-only", action="store_true", help="no memory, no Lightning")
+    parser.add_argument("--times-only", action="store_true", help="no memory")
     parser.add_argument("--steps", type=int, default=10, help="steps in a round")
     options = parser.parse_args(args)
     begin(options.threads, options.rounds)

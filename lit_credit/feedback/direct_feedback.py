@@ -25,9 +25,7 @@ ErrorShape = Literal["auto", "flattened", "per_position"]
 class DirectFeedback(StackedMatrices):
     """Fixed random matrices from the error straight to every unit: ``a_l = e B_l^T``.
 
-    Each matrix is drawn when its unit first runs, because its shape is not known before; the seed
-    and the name of its unit determine its values. ``matrix`` stacks the rows of all matrices in the
-    order of the units. ``widths`` counts the rows of each matrix, 0 if it is not drawn yet.
+    Each matrix is drawn when its unit first runs. :class:`StackedMatrices` holds them.
 
     Args:
         units: names of the units, in forward order.

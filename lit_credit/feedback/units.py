@@ -98,6 +98,9 @@ class LocalUnits:
     Args:
         module: the net.
         units: names of submodules of ``module``, in forward order.
+
+    Attributes:
+        is_installed: whether a pass is under way inside of :meth:`installed`.
     """
 
     def __init__(self, module: nn.Module, units: Sequence[str]) -> None:
@@ -108,23 +111,18 @@ class LocalUnits:
         self._own_forwards: list[Callable[..., Any] | None] = [None] * len(self._parts)
         self._options = _Options()
         self._graphs = UnitGraphs()
-        self._is_installed = False
+        self.is_installed = False
 
     def fits(self, module: nn.Module, units: Sequence[str]) -> bool:
         """Whether these units of ``module`` are the same submodules."""
         names = [passage.name for passage in self._passages]
         return names == list(units) and all(passage.fits(module) for passage in self._passages)
 
-    @property
-    def is_installed(self) -> bool:
-        """Whether a pass is under way inside of :meth:`installed`."""
-        return self._is_installed
-
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Have the submodules run cut apart inside the ``with``."""
         replaced = 0
-        self._is_installed = True
+        self.is_installed = True
         try:
             for index, part in enumerate(self._parts):
                 # The instance's attribute shadows the class's method. Not set by nn.Module's
@@ -140,7 +138,7 @@ class LocalUnits:
                 else:
                     vars(part)["forward"] = own
             self.end()
-            self._is_installed = False
+            self.is_installed = False
 
     def begin(
         self,

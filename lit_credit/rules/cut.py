@@ -1,18 +1,17 @@
 """The base class of rules under which no gradient passes between units."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_credit.feedback.activations import ActivationWatch
-from lit_credit.feedback.entry import Cut, Entry
+from lit_credit.feedback.entry import Entry
 from lit_credit.feedback.unit_checks import (
     check_coverage,
     check_cut,
@@ -21,18 +20,11 @@ from lit_credit.feedback.unit_checks import (
 )
 from lit_credit.feedback.units import LocalUnits, UnitGraphs
 from lit_credit.inspect.activation_checkpoints import checkpoints
-from lit_credit.inspect.probe.training_batch import training_batch
-from lit_credit.inspect.state.guard import held
 from lit_credit.rules.bare_ends import BareEnds
-from lit_credit.rules.base import CreditRule
-from lit_credit.rules.first_batch import explaining
+from lit_credit.rules.preparation import PreparedRule
 from lit_credit.tasks import Task
-from lit_credit.trainer.trainer import callbacks_of
-from lit_credit.utils.both_packages import is_a
-from lit_credit.utils.compiled import compiled_part, eager, is_eager
+from lit_credit.utils.compiled import compiled_part, is_eager
 from lit_credit.utils.names import submodule_names
-from lit_credit.utils.nested import map_tensors
-from lit_credit.utils.random_state import preserved_rng
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
@@ -42,7 +34,7 @@ _LOCAL_UNITS: "WeakKeyDictionary[CutRule, LocalUnits]" = WeakKeyDictionary()
 """Not an attribute of the rule: a copy of a rule must not cut the net of the original."""
 
 
-class CutRule(CreditRule):
+class CutRule(PreparedRule):
     """A rule under which a unit learns from what happens at its own output.
 
     Each unit runs on detached inputs, and what follows sees its output detached, so that no
@@ -117,8 +109,6 @@ class CutRule(CreditRule):
         self.scale_penalty = scale_penalty
         self.stray = stray
         self.recompute = recompute
-        self.is_built = False
-        self._is_rehearsed = False
         self._ran: set[str] = set()  # units that ran in any pass
         self._watched: set[str] = set()  # units checked for activations behind them
         self._trained: set[str] = set()  # units that ran in training
@@ -146,84 +136,6 @@ class CutRule(CreditRule):
     def error_at_unit(self) -> bool:
         """Whether the error is the true gradient at the last unit, not at the net's output."""
         return False
-
-    def build(self, outputs: Mapping[str, Tensor], output: Tensor) -> None:
-        """Make the parameters whose shapes depend on the units' outputs; by default none.
-
-        Called before the optimizer is made, if :attr:`builds` is set.
-
-        Args:
-            outputs: output of each unit on a few samples, by the name of the unit.
-            output: the net's output on them.
-        """
-
-    @property
-    def builds(self) -> bool:
-        """Whether :meth:`build` makes parameters, so that a batch must run before the training."""
-        return False
-
-    def setup(self, stage: str) -> None:
-        """Run one batch before a training whose parameters depend on the units' outputs."""
-        super().setup(stage)
-        if stage == "fit" and self.builds and not self.is_built:
-            batch = training_batch(self.trainer, self)
-            with explaining(batch, self, set(), "training"):
-                self.prepare(batch)
-            for callback in callbacks_of(self.trainer):
-                if is_a(callback, WeightAveraging):  # it has copied the rule without them
-                    callback.setup(self.trainer, self, stage)
-
-    def prepare(self, batch: Any) -> None:
-        """Make the parameters whose shapes depend on the units' outputs, from one batch.
-
-        A Trainer's ``fit`` does this by itself; call it where the rule is trained without one. The
-        batch runs in eval mode, without gradients, and leaves nothing behind.
-
-        Raises:
-            ValueError: if a unit does not run on the batch.
-        """
-        outputs, output = self._outputs(batch)
-        if output.dim() < 2:
-            raise ValueError(
-                f"the net's output is {tuple(output.shape)}, expected (N, C) or more dimensions. "
-                "Let the net return (N, 1) where each sample has one number."
-            )
-        self.build(outputs, output)
-        self.is_built = True
-
-    def draw(self, outputs: Mapping[str, Tensor], output: Tensor, batch: Any) -> None:
-        """Draw what is drawn at its first use, since compiled code cannot; by default nothing.
-
-        Args:
-            outputs: output of each unit, by the name of the unit.
-            output: the tensor whose gradient is the error.
-            batch: what the task takes.
-        """
-
-    def _rehearse(self, batch: Any) -> None:
-        """Run a training batch eagerly once before it is compiled: compiled code checks nothing."""
-        self.draw(*self._outputs(batch), batch)
-        with held(self), preserved_rng(), eager(), torch.enable_grad():
-            self.surrogate(batch)
-        self._is_rehearsed = True
-
-    def _outputs(self, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
-        """Outputs of the units in eval mode, and the tensor whose gradient is the error."""
-        # In `setup` a Trainer has converted the batch to its precision, but not yet the net.
-        dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), None)
-        batch = map_tensors(batch, lambda t: t.to(dtype) if t.is_floating_point() else t)
-        with held(self), preserved_rng(), torch.no_grad():
-            self.eval()
-            cut = Cut()
-            _, graphs = self.run_units(batch, cut)
-        idle = [name for name in self.units if name not in graphs.outputs]
-        if idle:
-            remedy = "" if self.compile_options is None else " or leave `compile` out"
-            raise ValueError(
-                f"units {choice(idle)} do not run on the first batch in eval mode, so the shapes "
-                f"of their outputs are not known. Take them out of `units`{remedy}."
-            )
-        return {n: v.detach() for n, v in graphs.outputs.items()}, cut.leaf.detach()
 
     # One batch
 
@@ -290,7 +202,7 @@ class CutRule(CreditRule):
             batch: what the task takes.
         """
         if not self._is_rehearsed:
-            self._rehearse(batch)
+            self.rehearse(batch)
         units = self.local_units()
         self._trained.update(self.units)
         with units.installed(), checkpoints("direct"):

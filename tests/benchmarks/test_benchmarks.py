@@ -16,7 +16,11 @@ TINY = ["--rounds", "1"]
     [
         (
             ["step_time.py", "--net", "mlp", "--steps", "1", "--memory-batch-size", "8"],
-            ["plain PyTorch BP", "FA", "BlockFA", "DFA, recompute", "Lightning adds"],
+            ["plain PyTorch BP", "FA", "BlockFA", "DFA, recompute"],
+        ),
+        (
+            ["lightning_time.py", "--net", "mlp", "--steps", "2"],
+            [f"Lightning adds to {rule}" for rule in ("BP", "BlockFA", "DFA, recompute")],
         ),
         (
             ["callback_time.py", "--epoch-steps", "1", "--batch-size", "8"],
