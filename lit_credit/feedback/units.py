@@ -16,7 +16,7 @@ from lit_credit.inspect.activation_checkpoints import checkpoints, with_checkpoi
 from lit_credit.inspect.unit_passage import Passage, passage_at
 from lit_credit.utils.nested import described, first_tensor, map_tensors, replace_first, tensors_of
 
-__all__ = ["LocalUnits", "UnitGraphs", "local_units"]
+__all__ = ["LocalUnits", "Tap", "UnitGraphs", "local_units"]
 
 Tap = Callable[[str, Tensor], Tensor]
 """Maps a unit's name and its detached output to the tensor that the net continues with."""

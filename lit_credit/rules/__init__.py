@@ -10,10 +10,14 @@ from lit_credit.rules.dfa import DFA
 from lit_credit.rules.direct_kolen_pollack import DirectKolenPollack
 from lit_credit.rules.fa import FA
 from lit_credit.rules.fdfa import FDFA
+from lit_credit.rules.forward_gradient import ForwardGradient
 from lit_credit.rules.frozen_units import FrozenUnits
 from lit_credit.rules.kolen_pollack import KolenPollack
 from lit_credit.rules.local import LocalRule
 from lit_credit.rules.local_losses import LocalLosses
+from lit_credit.rules.pepita import PEPITA
+from lit_credit.rules.predictive_coding import PredictiveCoding
+from lit_credit.rules.target_propagation import TargetPropagation
 from lit_credit.rules.warmup_cosine import WarmupCosine
 from lit_credit.rules.weight_mirror import WeightMirror
 
@@ -22,13 +26,17 @@ __all__ = [
     "DFA",
     "FA",
     "FDFA",
+    "PEPITA",
     "BlockFA",
     "CreditRule",
     "DirectKolenPollack",
+    "ForwardGradient",
     "FrozenUnits",
     "KolenPollack",
     "LocalLosses",
     "LocalRule",
+    "PredictiveCoding",
+    "TargetPropagation",
     "WarmupCosine",
     "WeightMirror",
 ]

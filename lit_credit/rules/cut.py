@@ -1,7 +1,7 @@
 """The base class of rules under which no gradient passes between units."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
@@ -18,7 +18,7 @@ from lit_credit.feedback.unit_checks import (
     check_recompute,
     stray_parameters,
 )
-from lit_credit.feedback.units import LocalUnits, UnitGraphs
+from lit_credit.feedback.units import LocalUnits, Tap, UnitGraphs
 from lit_credit.inspect.activation_checkpoints import checkpoints
 from lit_credit.rules.bare_ends import BareEnds
 from lit_credit.rules.preparation import PreparedRule
@@ -71,6 +71,8 @@ class CutRule(PreparedRule):
 
     chained: ClassVar[bool] = False
     """Whether a unit's credit is computed from the next unit's, so that the order matters."""
+    needs_derivative: ClassVar[bool] = True
+    """Whether a unit that ends in front of an activation is warned of: f' is missing there."""
 
     def __init__(
         self,
@@ -112,6 +114,7 @@ class CutRule(PreparedRule):
         self._ran: set[str] = set()  # units that ran in any pass
         self._watched: set[str] = set()  # units checked for activations behind them
         self._trained: set[str] = set()  # units that ran in training
+        self._is_cut = False  # whether the net runs with its units cut apart
         self._check_units()
         if recompute:
             check_recompute(self.net, self.units)
@@ -125,7 +128,8 @@ class CutRule(PreparedRule):
                 f"`scale_penalty` is {scale_penalty}, which needs the units' outputs, but with "
                 "`recompute` they are not kept. Set one of the two to 0 or false."
             )
-        self._bare_ends = BareEnds(self.net, self.units, type(self).__name__)
+        learning = self.units if self.needs_derivative else []
+        self._bare_ends = BareEnds(self.net, learning, type(self).__name__)
 
     def configure_callbacks(self) -> list[Any]:
         """Also refuse a rule that has been compiled since its construction."""
@@ -149,13 +153,27 @@ class CutRule(PreparedRule):
                 "nothing in them has learned. Take them out of `units` if they are not meant to."
             )
 
-    def run_units(self, batch: Any, error: Entry | None = None) -> tuple[Tensor, UnitGraphs]:
+    def run_units(
+        self,
+        batch: Any,
+        error: Entry | None = None,
+        *,
+        inputs: Sequence[Any] | None = None,
+        values: Tap | None = None,
+        cut_inputs: bool | None = None,
+    ) -> tuple[Tensor, UnitGraphs]:
         """Run the net with its units cut apart.
 
         Args:
             batch: what the task takes.
             error: called with the tensor whose gradient is the error, and with the units' graphs;
                 the forward pass continues with the tensor that it returns. None leaves the tensor.
+            inputs: what the net is given; None takes the inputs of the batch.
+            values: called with a unit's name and its detached output; the net continues with what
+                it returns. None leaves the output.
+            cut_inputs: cut the graph at the inputs of units too. With False a unit's graph begins
+                at what ``values`` has returned for the units before it. None cuts, unless strays
+                train.
 
         Returns:
             The loss, and the units' graphs.
@@ -163,14 +181,19 @@ class CutRule(PreparedRule):
         # Watch what follows each unit only once: it does not depend on the values.
         watch = None if self._watched >= self._ran and self._watched else ActivationWatch()
 
-        def extend(name: str, value: Tensor) -> Tensor:
-            return value if error is None else error.extend(name, value, graphs)
+        def tap(name: str, value: Tensor) -> Tensor:
+            value = value if values is None else values(name, value)
+            if error is not None and self.error_at_unit:
+                return error.extend(name, value, graphs)
+            return value
 
         units = self.local_units()
+        cut = self.stray != "train" if cut_inputs is None else cut_inputs
         with units.installed(), checkpoints("direct"), watch or nullcontext():
-            tap = extend if self.error_at_unit else None
-            graphs = units.begin(self.stray != "train", self.recompute, tap, watch)
-            output = self(*self.task.inputs(batch))
+            tapped = values is not None or self.error_at_unit
+            graphs = units.begin(cut, self.recompute, tap if tapped else None, watch)
+            with self._cut():
+                output = self(*(self.task.inputs(batch) if inputs is None else inputs))
         self._check_passages(graphs)
         if not self._ran >= graphs.outputs.keys():
             check_cut(graphs, output)
@@ -181,6 +204,15 @@ class CutRule(PreparedRule):
         if error is not None and not self.error_at_unit:
             output = error(output, graphs)
         return self.task.loss(output, batch), graphs
+
+    @contextmanager
+    def _cut(self) -> Iterator[None]:
+        """Have ``forward`` know that it runs inside of :meth:`run_units`."""
+        before, self._is_cut = self._is_cut, True
+        try:
+            yield
+        finally:
+            self._is_cut = before
 
     def local_units(self) -> LocalUnits:
         """What cuts the net's passes; made again if a submodule has been replaced."""
@@ -205,7 +237,7 @@ class CutRule(PreparedRule):
             self.rehearse(batch)
         units = self.local_units()
         self._trained.update(self.units)
-        with units.installed(), checkpoints("direct"):
+        with units.installed(), checkpoints("direct"), self._cut():
             # Stacked: of two equal results, one of them detached, torch.compile detaches both.
             scalar, both = self._run(function, units, batch)
         return both[0], scalar

@@ -1,32 +1,25 @@
 """Direct feedback alignment whose matrices learn the Jacobian from forward gradients."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lit_credit.feedback.credits import rows_of
 from lit_credit.feedback.direct_feedback import ErrorShape
 from lit_credit.feedback.draw import Distribution
-from lit_credit.feedback.units import local_units
 from lit_credit.headlines import Look
 from lit_credit.rules.dfa import DFA
-from lit_credit.rules.step_noise import StepNoise
+from lit_credit.rules.node_noise import NodeNoise
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import SKY
-from lit_credit.utils.private_names import trainer_of
-from lit_credit.utils.random_state import preserved_rng, run_seed
+from lit_credit.utils.random_state import run_seed
 
 __all__ = ["FDFA"]
 
 
-class FDFA(StepNoise, DFA):
+class FDFA(NodeNoise, DFA):
     """Forward direct feedback alignment: the matrices of DFA learn the Jacobian of the net.
 
     ``a_l = e B_l^T`` as under DFA. A second forward pass carries tangents: noise v_l ~ N(0, 1) is
@@ -36,8 +29,8 @@ class FDFA(StepNoise, DFA):
     optimizer's group ``feedback``; with plain SGD its learning rate is the rate of a running mean.
     In a sequence (N, T, C) noise and effect are compared position by position.
 
-    The second pass draws dropout masks of its own, and leaves no trace: neither in buffers, such as
-    the statistics of a BatchNorm, nor in random states. Learns digits on an MLP with AdamW at 1e-3;
+    The second pass leaves no trace: neither in buffers, such as the statistics of a BatchNorm, nor
+    in random states. Learns digits on an MLP with AdamW at 1e-3;
     configs/rules/fdfa.yaml.
 
     See :class:`lit_credit.rules.DFA` for the other arguments.
@@ -104,83 +97,8 @@ class FDFA(StepNoise, DFA):
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss, and the scalar whose gradient is the update of the net and of the matrices."""
         # First: it writes buffers that the graph of the loss keeps, such as those of batch norm.
-        noise, effect = self._forward_tangents(batch)
+        noise, effect = self.effect(batch, stream=1)
         loss, scalar = super().surrogate(batch)
         matrix = self.learned_matrix()
         estimate = self.feedback.gradient(effect, noise) / rows_of(effect.shape)
         return loss, scalar + (matrix * (matrix.detach() - estimate.to(matrix.dtype))).sum()
-
-    def _forward_tangents(self, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
-        """The noise at each unit's output, and its effect on the net's output."""
-        noise: dict[str, Tensor] = {}
-        generator = self.step_generator(stream=1)
-
-        def perturb(name: str, value: Tensor) -> Tensor:
-            primal, tangent = _parts_of_dual(value)
-            noise[name] = self._noise(primal, generator)
-            return _dual(primal, noise[name] if tangent is None else tangent + noise[name])
-
-        with (
-            torch.no_grad(),
-            preserved_rng(),
-            _without_deprecations(),
-            _buffers_kept(self.net),
-            # Products of mixed types have no forward derivative.
-            torch.autocast(self.device.type, enabled=False),
-            sdpa_kernel(SDPBackend.MATH),  # the others have no forward derivative
-            forward_ad.dual_level(),
-            local_units(self.net, self.units, tap=perturb),
-        ):
-            try:
-                _, effect = _parts_of_dual(self(*self.task.inputs(batch)))
-            except (RuntimeError, NotImplementedError) as error:
-                if "forward AD" not in str(error) and "jvp" not in str(error):
-                    raise
-                raise ValueError(
-                    f"FDFA differentiates {type(self.net).__name__} forward, which an operation "
-                    f"does not offer: {error} Train the net by DFA, or replace the operation."
-                ) from error
-        if effect is None:
-            raise ValueError("the net's output does not depend on its units; choose other `units`.")
-        return noise, effect
-
-    def _noise(self, value: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise for this process's rows of the global batch."""
-        trainer = trainer_of(self)
-        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        size = (world * len(value), *value.shape[1:])
-        # The same numbers in every precision: Lightning's 64-true changes the default type.
-        drawn = torch.randn(size, generator=generator, dtype=torch.float32)
-        return drawn[rank * len(value) : (rank + 1) * len(value)].to(value)
-
-
-def _parts_of_dual(value: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The value and the tangent of a tensor in a forward pass with tangents."""
-    primal, tangent = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
-    return primal, tangent
-
-
-def _dual(primal: Tensor, tangent: Tensor) -> Tensor:
-    """A tensor with a tangent."""
-    made: Tensor = forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]
-    return made
-
-
-@contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Hide that torch, at the first forward derivative, uses what it has deprecated itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)
-        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
-        yield
-
-
-@contextmanager
-def _buffers_kept(net: nn.Module) -> Iterator[None]:
-    """Give the buffers of a net their values back."""
-    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)

@@ -8,8 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from lit_credit.feedback.entry import Entry
-from lit_credit.feedback.units import LocalUnits, UnitGraphs
+from lit_credit.feedback.units import LocalUnits
 from lit_credit.headlines import Look
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import with_prefix
@@ -130,7 +129,6 @@ class LocalLosses(CutRule):
         self.sim_weight = sim_weight
         self.prediction = prediction
         self.heads = LocalHeads(self.units, run_seed() if heads_seed is None else heads_seed)
-        self._runs_units = False
         self._output = torch.Size()  # the shape of the net's output in the last pass
 
     @property
@@ -166,7 +164,7 @@ class LocalLosses(CutRule):
 
     def forward(self, *inputs: Any) -> Any:
         """Run the net, and answer with the chosen prediction."""
-        if self.prediction == "readout" or self._runs_units:
+        if self.prediction == "readout" or self._is_cut:
             return self._run_net(inputs)
         points = {name: Point(with_prefix(name, "net."), "output") for name in self.units}
         with capture(self, list(points.values())) as found:
@@ -181,22 +179,10 @@ class LocalLosses(CutRule):
         self._output = tensor_output(output, self.task).shape
         return output
 
-    def run_units(self, batch: Any, error: Entry | None = None) -> tuple[Tensor, UnitGraphs]:
-        """Run the net with its units cut apart; the loss is that of the readout."""
-        self._runs_units = True
-        try:
-            return super().run_units(batch, error)
-        finally:
-            self._runs_units = False
-
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss of the prediction, and the sum of all losses."""
         if self.is_compiled_now:
-            self._runs_units = True
-            try:
-                return self.run_units_compiled(LocalLosses._whole_surrogate, batch)
-            finally:
-                self._runs_units = False
+            return self.run_units_compiled(LocalLosses._whole_surrogate, batch)
         loss, graphs = self.run_units(batch)
         if self.training:
             self._trained.update(graphs.outputs)

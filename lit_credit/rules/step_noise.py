@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_credit.rules.checkpoints.checkpointed import CheckpointedRule
 from lit_credit.utils.private_names import trainer_of
@@ -34,6 +35,15 @@ class StepNoise(CheckpointedRule):
         self._passes += 1
         step = self._passes if trainer is None else trainer.global_step
         return generator_of(self.noise_seed, step, stream)
+
+    def noise_like(self, value: Tensor, generator: torch.Generator) -> Tensor:
+        """N(0, 1) in the shape of a tensor (N, ...): this process's rows of the global batch."""
+        trainer = trainer_of(self)
+        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+        size = (world * len(value), *value.shape[1:])
+        # The same numbers in every precision: Lightning's 64-true changes the default type.
+        drawn = torch.randn(size, generator=generator, dtype=torch.float32)
+        return drawn[rank * len(value) : (rank + 1) * len(value)].to(value)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also save the seed of the noise."""

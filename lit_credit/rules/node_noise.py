@@ -1,0 +1,127 @@
+"""Noise at the outputs of units, and its effect at the output of the net."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lit_credit.inspect.activation_checkpoints import checkpoints
+from lit_credit.rules.cut import CutRule
+from lit_credit.rules.extra_passes import extra_pass
+from lit_credit.rules.step_noise import StepNoise
+
+__all__ = ["NodeNoise", "dual", "forward_derivative", "parts_of_dual"]
+
+
+class NodeNoise(StepNoise, CutRule):
+    """A rule that perturbs the outputs of its units and learns from what arrives at the output."""
+
+    def effect(
+        self, batch: Any, stream: int, epsilon: float | None = None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Noise v_l ~ N(0, 1) at each unit's output, and its effect ``d = sum_l J_l v_l``.
+
+        The pass is an extra one; it keeps no graph.
+
+        Args:
+            batch: what the task takes.
+            stream: tells a rule's noises from each other.
+            epsilon: None takes the derivative, by a pass with tangents. A number takes the central
+                difference of two passes with ``epsilon v_l`` added and subtracted.
+
+        Returns:
+            The noise, by the name of the unit, and d in the shape of the net's output.
+
+        Raises:
+            ValueError: if an operation of the net has no forward derivative, or the output does
+                not depend on the units.
+        """
+        generator = self.step_generator(stream)
+        noise: dict[str, Tensor] = {}
+
+        def draw(name: str, value: Tensor) -> Tensor:
+            if name not in noise:
+                noise[name] = self.noise_like(value, generator)
+            return noise[name]
+
+        if epsilon is not None:
+            up = self._perturbed(batch, lambda n, v: v + epsilon * draw(n, v))
+            down = self._perturbed(batch, lambda n, v: v - epsilon * draw(n, v))
+            return noise, (up - down) / (2 * epsilon)
+
+        def add_tangent(name: str, value: Tensor) -> Tensor:
+            primal, tangent = parts_of_dual(value)
+            added = draw(name, primal)
+            return dual(primal, added if tangent is None else tangent + added)
+
+        with forward_derivative(type(self).__name__, self.net, self.device.type):
+            _, found = parts_of_dual(self._perturbed(batch, add_tangent))
+        if found is None:
+            raise ValueError("the net's output does not depend on its units; choose other `units`.")
+        return noise, found
+
+    def _perturbed(self, batch: Any, tap: Any) -> Tensor:
+        """The net's output in an extra pass with the outputs of the units replaced."""
+        units = self.local_units()
+        with torch.no_grad(), extra_pass(self.net), units.installed(), checkpoints("direct"):
+            units.begin(tap=tap)
+            with self._cut():
+                output: Tensor = self(*self.task.inputs(batch))
+        return output
+
+
+@contextmanager
+def forward_derivative(rule: str, net: nn.Module, device: str) -> Iterator[None]:
+    """Let tensors carry tangents inside the ``with``.
+
+    Args:
+        rule: name of the rule, for the error.
+        net: the net, for the error.
+        device: type of the device.
+
+    Raises:
+        ValueError: inside, if an operation has no forward derivative.
+    """
+    with (
+        torch.no_grad(),
+        _without_deprecations(),
+        # Products of mixed types have no forward derivative.
+        torch.autocast(device, enabled=False),
+        sdpa_kernel(SDPBackend.MATH),  # the others have no forward derivative
+        forward_ad.dual_level(),
+    ):
+        try:
+            yield
+        except (RuntimeError, NotImplementedError) as error:
+            if "forward AD" not in str(error) and "jvp" not in str(error):
+                raise
+            raise ValueError(
+                f"{rule} differentiates {type(net).__name__} forward, which an operation does not "
+                f"offer: {error} Replace the operation, or train the net by DFA."
+            ) from error
+
+
+def parts_of_dual(value: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The value and the tangent of a tensor in a forward pass with tangents."""
+    primal, tangent = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
+    return primal, tangent
+
+
+def dual(primal: Tensor, tangent: Tensor) -> Tensor:
+    """A tensor with a tangent."""
+    made: Tensor = forward_ad.make_dual(primal, tangent)  # type: ignore[no-untyped-call]
+    return made
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Hide that torch, at the first forward derivative, uses what it has deprecated itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)
+        warnings.filterwarnings("ignore", ".*torch.jit.script", DeprecationWarning)
+        yield
