@@ -79,7 +79,7 @@ class PredictiveCoding(InferenceRule):
         group_options: dict[str, dict[str, Any]] | None = None,
         prediction: Literal["strict", "fixed"] = "strict",
         iterations: int = 20,
-        inference_lr: float = 0.3,
+        inference_lr: float = 0.1,
         loss_weight: float = 1.0,
     ) -> None:
         check_choice(["strict", "fixed"], prediction=prediction)
