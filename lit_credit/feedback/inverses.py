@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_credit.feedback.credits import channel_dim
 from lit_credit.feedback.draw import derive_seed
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 from lit_credit.feedback.sizes import check_matrix_sizes
@@ -23,6 +24,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
 }
+_POOLS: dict[int, Callable[..., Tensor]] = {4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}
 _REMEDY = "Name units with smaller outputs, or fewer of them."
 
 
@@ -30,9 +32,10 @@ class Inverses(LazyBuffers):
     """A mapping ``G_l(t) = activation(t Q_l^T + c_l)`` for each unit l but the last.
 
     G_l maps the output of the unit that follows to the shape of the output of unit l. Sequences
-    (N, T, d) are mapped position by position, feature maps (N, C, H, W) as a whole. Of unit 0 the
-    weights are ``weight_0`` (F_0, F_1) and ``bias_0`` (F_0,). Entries of Q start at
-    N(0, 1 / F_{l+1}), c at 0.
+    (N, T, d) are mapped position by position. Feature maps (N, C, H, W) are mapped from channels to
+    channels at every position, and then resampled to the positions of unit l: averaged, or
+    repeated. Of unit 0 the weights are ``weight_0`` (F_0, F_1) and ``bias_0`` (F_0,), F the
+    features or channels. Entries of Q start at N(0, 1 / F_{l+1}), c at 0.
 
     Args:
         units: names of the units, in forward order.
@@ -104,11 +107,17 @@ class Inverses(LazyBuffers):
                 f"the mapping to unit {name!r} is not drawn yet. Call `prepare(batch)` of the rule "
                 "before training without a Trainer."
             )
-        rows = after if after.dim() == 3 else after.flatten(1)
-        mapped = F.linear(rows, weight, getattr(self, f"bias_{index}"))
+        bias = getattr(self, f"bias_{index}")
+        dims = max(like.dim(), after.dim())
+        if dims < 4:
+            mapped = F.linear(after, weight, bias)
+        else:
+            maps = after.reshape(*after.shape, *(1,) * (dims - after.dim()))
+            mapped = F.linear(maps.movedim(1, -1), weight, bias).movedim(-1, 1)
+            mapped = _POOLS[dims](mapped, (*like.shape[2:], *(1,) * (dims - like.dim())))
         return _ACTIVATIONS[self.activation](mapped).reshape(like.shape)
 
 
 def _features(output: Tensor) -> int:
-    """Numbers that a mapping takes, or gives, at once."""
-    return output.shape[-1] if output.dim() == 3 else output[0].numel()
+    """Features, or channels."""
+    return output.shape[channel_dim(output.shape)]

@@ -125,6 +125,7 @@ class ForwardGradient(NodeNoise, InferenceRule):
             return super().surrogate(batch)
         parameters = {n: p for n, p in self.named_parameters() if p.requires_grad}
         loss, gradients = self._along_weights(batch, parameters)
+        self._trained.update(self.units)
         return loss, attached(loss, list(parameters.values()), gradients)
 
     def credit(self, batch: Any) -> dict[str, Tensor]:

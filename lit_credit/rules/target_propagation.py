@@ -52,7 +52,7 @@ class TargetPropagation(StepNoise, InferenceRule):
         feedback_seed: seed of the mappings and of the noise; None takes the seed of the run.
 
     Raises:
-        ValueError: if there is one unit alone, or an argument is out of range.
+        ValueError: if an argument is out of range, or a mapping would not fit into memory.
 
     Reference:
         Lee, Zhang, Fischer, Bengio, Difference Target Propagation, 2015, arXiv 1412.7525,

@@ -1,0 +1,411 @@
+"""What must hold of rules with several passes or an inner loop."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+from lit_credit.models import GPT, MLP, LeNet, ResidualMLP, ResNet
+from lit_credit.rules import BP, PEPITA, ForwardGradient, PredictiveCoding, TargetPropagation
+from lit_credit.tasks import Classification, NextToken
+from tests.support import seeded
+
+KINDS = {
+    "PEPITA": (PEPITA, {}),
+    "PredictiveCoding": (PredictiveCoding, {"iterations": 3}),
+    "PredictiveCoding, fixed": (PredictiveCoding, {"iterations": 3, "prediction": "fixed"}),
+    "ForwardGradient": (ForwardGradient, {}),
+    "node perturbation": (ForwardGradient, {"derivative": "difference"}),
+    "ForwardGradient, weights": (ForwardGradient, {"perturb": "weights"}),
+    "SPSA": (ForwardGradient, {"perturb": "weights", "derivative": "difference"}),
+    "TargetPropagation": (TargetPropagation, {}),
+    "TargetPropagation, fixed": (TargetPropagation, {"learned_feedback": False}),
+}
+every_kind = pytest.mark.parametrize("name", KINDS)
+
+
+def vectors(n=8, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(n, 20, generator=generator, dtype=dtype)
+    return x, torch.randint(5, (n,), generator=generator)
+
+
+def pictures():
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(4, 3, 32, 32, generator=generator), torch.arange(4)
+
+
+def symbols():
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randint(7, (2, 3, 6), generator=generator)
+    return x, y
+
+
+def mlp(**options):
+    return seeded(lambda: MLP(20, [16, 12, 8], num_classes=5, **{"activation": "tanh", **options}))
+
+
+def make(name, net, task=None, batch=None, **options):
+    kind, own = KINDS[name]
+    rule = kind(net, task or Classification(5), **{**own, **options})
+    if rule.builds:
+        rule.prepare(vectors(dtype=next(net.parameters()).dtype) if batch is None else batch)
+    return rule
+
+
+def gradients(rule, batch):
+    rule.zero_grad()
+    rule.surrogate(batch)[1].backward()
+    return {n: p.grad.clone() for n, p in rule.net.named_parameters() if p.grad is not None}
+
+
+def assert_same(found, expected, **tolerance):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, msg=name, **tolerance)
+
+
+# Predictive coding
+
+NETS = {
+    "mlp": (mlp, vectors, Classification(5)),
+    "residual": (lambda: ResidualMLP(20, 16, 5, 3), vectors, Classification(5)),
+    "gpt": (lambda: GPT(7, block_size=6, width=8, depth=2), symbols, NextToken()),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_fixed_predictions_give_the_gradient_after_as_many_iterations_as_units(net):
+    build, batch, task = NETS[net]
+    net = seeded(build).double()
+    exact = gradients(BP(net, task), batch())
+    options = {"prediction": "fixed", "inference_lr": 1.0}
+    rule = PredictiveCoding(net, task, iterations=len(net.credit_units), **options)
+    assert_same(gradients(rule, batch()), exact, rtol=0, atol=1e-14)
+
+
+def test_the_error_moves_down_by_one_unit_in_an_iteration():
+    net = mlp().double()
+    for iterations in (1, 2, 3):
+        credit = PredictiveCoding(net, Classification(5), iterations=iterations).credit(vectors())
+        reached = [bool(value.any()) for value in credit.values()]
+        assert reached == [3 - index <= iterations for index in range(3)]
+
+
+def test_states_relax_to_where_the_energy_is_stationary():
+    net = mlp().double()
+    rule = PredictiveCoding(net, Classification(5), iterations=4000, inference_lr=0.05)
+    x, y = vectors()
+    states = [v.requires_grad_() for v in rule.infer((x, y)).values.values()]
+    below = [x, *states]
+    energy = F.cross_entropy(net.head(states[-1]), y, reduction="sum")
+    for layer, h, v in zip(net.layers, below, states, strict=False):
+        energy = energy + 0.5 * (v - layer(h)).square().sum()
+    for slope in torch.autograd.grad(energy, states):
+        assert slope.abs().max() < 1e-10
+    # At the states that have relaxed, the update is the gradient of the energy by the weights.
+    expected = torch.autograd.grad(
+        F.cross_entropy(net.head(states[-1].detach()), y)
+        + sum(
+            0.5 * (v.detach() - layer(h.detach())).square().sum() / len(x)
+            for layer, h, v in zip(net.layers, below, states, strict=False)
+        ),
+        list(net.parameters()),
+    )
+    found = gradients(rule, (x, y))
+    assert_same(found, dict(zip(found, expected, strict=True)), rtol=1e-9, atol=1e-12)
+
+
+def test_the_weight_of_the_loss_reaches_the_readout_too():
+    net = mlp().double()
+    options = {"prediction": "fixed", "iterations": 3, "inference_lr": 1.0}
+    plain = gradients(PredictiveCoding(net, Classification(5), **options), vectors())
+    heavy = PredictiveCoding(net, Classification(5), loss_weight=5.0, **options)
+    expected = {name: 5 * value for name, value in plain.items()}
+    assert_same(gradients(heavy, vectors()), expected, rtol=1e-12, atol=0)
+
+
+# Forward gradients
+
+
+@pytest.mark.parametrize("perturb", ["activities", "weights"])
+def test_the_mean_over_10000_directions_is_the_gradient_within_its_spread(perturb):
+    net = seeded(lambda: MLP(20, [4, 3], num_classes=5, activation="tanh")).double()
+    exact = torch.cat(
+        [g.flatten() for g in gradients(BP(net, Classification(5)), vectors()).values()]
+    )
+    rule = ForwardGradient(net, Classification(5), perturb=perturb, noise_seed=5)
+    estimates = torch.stack(
+        [
+            torch.cat([g.flatten() for g in gradients(rule, vectors()).values()])
+            for _ in range(10_000)
+        ]
+    )
+    noisy = estimates.std(0) > 1e-12
+    error = (estimates.mean(0) - exact)[noisy] / (estimates.std(0)[noisy] / 100)
+    assert error.abs().max() < 4.5
+    assert 0.6 < error.square().mean() < 1.5
+    torch.testing.assert_close(estimates.mean(0)[~noisy], exact[~noisy], rtol=1e-9, atol=1e-12)
+    # The readout is exact where activities are perturbed; a bias of 1 % of the gradient would show.
+    assert int((~noisy).sum()) == (20 if perturb == "activities" else 0)
+
+
+@pytest.mark.parametrize("perturb", ["activities", "weights"])
+def test_differences_tend_to_the_exact_slope(perturb):
+    net = mlp().double()
+    options = {"perturb": perturb, "noise_seed": 5, "directions": 3}
+    exact = gradients(ForwardGradient(net, Classification(5), **options), vectors())
+    worst = []
+    for epsilon in (1e-2, 1e-3):
+        rule = ForwardGradient(
+            net, Classification(5), derivative="difference", epsilon=epsilon, **options
+        )
+        found = gradients(rule, vectors())
+        worst.append(max((found[n] - g).abs().max().item() for n, g in exact.items()))
+    assert worst[0] < 0.05
+    assert worst[1] == pytest.approx(worst[0] / 100, rel=0.05)  # central: the error is epsilon^2
+
+
+def test_more_directions_are_the_mean_of_their_estimates():
+    net = mlp().double()
+
+    def rule(directions):
+        return ForwardGradient(net, Classification(5), directions=directions, noise_seed=5)
+
+    together = rule(4).credit(vectors())
+    parts = rule(1)
+    each = [parts.credit(vectors()) for _ in range(400)]
+    spread = {name: torch.stack([part[name] for part in each]).std(0) for name in together}
+    many = rule(400).credit(vectors())
+    for name, value in together.items():
+        noise = (value - many[name]).std() / spread[name].mean()
+        assert 0.35 < noise < 0.7  # 1 / sqrt(4)
+
+
+def test_perturbed_weights_keep_no_graph():
+    net = mlp().double()
+    rule = ForwardGradient(net, Classification(5), perturb="weights")
+    loss, scalar = rule.surrogate(vectors())
+    nodes = {type(node).__name__ for node, _ in scalar.grad_fn.next_functions if node is not None}
+    assert nodes == {"AccumulateGrad"}
+    assert not loss.requires_grad
+    assert rule.credit(vectors()) == {}
+
+
+# Target propagation
+
+
+def test_exact_inverses_give_the_closed_form_on_a_linear_net():
+    net = seeded(lambda: MLP(20, [8, 8, 8], num_classes=5, activation="identity")).double()
+    x, y = vectors()
+    rule = make("TargetPropagation", net, target_lr=0.3)
+    with torch.no_grad():
+        for index in (0, 1):
+            inverse = torch.linalg.inv(net.layers[index + 1][0].weight)
+            getattr(rule.inverses, f"weight_{index}").copy_(inverse)
+    found = gradients(rule, (x, y))
+    one, two, three = (layer[0] for layer in net.layers)
+    h1 = one(x)
+    h2 = two(h1)
+    error = (net.head(three(h2)).softmax(1) - F.one_hot(y, 5)) / len(x)
+    delta3 = 0.3 * error @ net.head.weight
+    delta2 = delta3 @ torch.linalg.inv(three.weight).T
+    delta1 = delta2 @ torch.linalg.inv(two.weight).T
+    for index, (delta, h) in enumerate([(delta1, x), (delta2, h1), (delta3, h2)]):
+        expected = delta.T @ h
+        torch.testing.assert_close(
+            found[f"layers.{index}.0.weight"], expected, rtol=1e-9, atol=1e-12
+        )
+    exact = gradients(BP(net, Classification(5)), (x, y))
+    for name in ("head.weight", "head.bias"):
+        torch.testing.assert_close(found[name], exact[name])
+
+
+def test_the_mappings_learn_to_invert_the_units():
+    options = {"activation": "identity", "init": "orthogonal"}
+    net = seeded(lambda: MLP(20, [8, 8], num_classes=5, **options)).double()
+    rule = make("TargetPropagation", net, reconstruction_noise=1.0)
+    mappings = list(rule.inverses.parameters())
+    optimizer = torch.optim.SGD(mappings, lr=0.2)
+    for _ in range(500):
+        optimizer.zero_grad()
+        rule.surrogate(vectors(64))[1].backward()
+        optimizer.step()
+    product = rule.inverses.weight_0 @ net.layers[1][0].weight
+    torch.testing.assert_close(product, torch.eye(8).double(), rtol=0, atol=0.05)
+
+
+def test_the_mappings_do_not_change_the_update_of_the_net_through_their_loss():
+    net = mlp().double()
+    learned = make("TargetPropagation", net, feedback_seed=1)
+    fixed = make("TargetPropagation, fixed", net, feedback_seed=1)
+    assert_same(gradients(learned, vectors()), gradients(fixed, vectors()), rtol=0, atol=0)
+    assert list(fixed.inverses.parameters()) == []
+    assert {n for n, _ in fixed.inverses.named_buffers()} >= {"weight_0", "bias_1"}
+
+
+# PEPITA
+
+
+def test_the_credit_is_what_the_error_at_the_input_changes():
+    net = mlp().double()
+    x, y = vectors()
+    rule = make("PEPITA", net, feedback_seed=1)
+    credit = rule.credit((x, y))
+    error = net(x).softmax(1) - F.one_hot(y, 5)
+    before, after = x, x + error @ rule.feedback.matrix.double().T
+    bound = 0.05 * (6 / 20) ** 0.5
+    assert 0.9 * bound < rule.feedback.matrix.abs().max() <= bound
+    for index, layer in enumerate(net.layers):
+        before, after = layer(before), layer(after)
+        torch.testing.assert_close(credit[f"net.layers.{index}"], (before - after) / len(x))
+
+
+def test_both_passes_have_the_same_masks():
+    net = mlp(dropout=0.5).double()
+    rule = make("PEPITA", net, feedback_scale=0.0)
+    assert all(not credit.any() for credit in rule.credit(vectors()).values())
+
+
+class InPlace(nn.Module):
+    """Joined units whose activation may work in place."""
+
+    def __init__(self, inplace=True):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(20, 16), nn.Linear(16, 16), nn.Linear(16, 5)
+        self.act = nn.ReLU(inplace=inplace)
+
+    def forward(self, x):
+        return self.c(self.act(self.b(self.act(self.a(x)))))
+
+
+@every_kind
+def test_activations_in_place_change_nothing(name):
+    found = []
+    for inplace in (False, True):
+        net = seeded(lambda inplace=inplace: InPlace(inplace)).double()
+        names = {"units": ["a+act", "b+act"], "readout": ["c"]}
+        seeds = {"PEPITA": "feedback_seed", "Targ": "feedback_seed", "Pred": None}
+        seed = seeds.get(name if name == "PEPITA" else name[:4], "noise_seed")
+        options = {} if seed is None else {seed: 1}
+        found.append(gradients(make(name, net, **names, **options), vectors()))
+    assert_same(found[1], found[0], rtol=0, atol=0)
+
+
+# All of them
+
+
+@every_kind
+@pytest.mark.parametrize("amp", [False, True])
+def test_extra_passes_leave_no_trace_in_buffers_and_random_states(name, amp):
+    net = mlp(norm="batch", dropout=0.2)
+    rule = make(name, net)
+    batch = vectors(dtype=torch.float32)
+    torch.manual_seed(5)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
+        loss, scalar = rule.surrogate(batch)
+    scalar.backward()
+    after = torch.rand(())
+    norm = net.layers[0][1]
+    assert int(norm.num_batches_tracked) == 1
+    assert norm.running_mean.requires_grad is False
+    exact = BP(mlp(norm="batch", dropout=0.2), Classification(5))
+    torch.manual_seed(5)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
+        plain = exact.surrogate(batch)[0]
+    assert torch.equal(after, torch.rand(()))
+    if name != "SPSA":  # the mean of two losses beside the point
+        torch.testing.assert_close(loss.float(), plain.float(), rtol=2e-2 if amp else 1e-5, atol=0)
+    for parameter, value in net.named_parameters():
+        assert value.grad.isfinite().all(), parameter
+
+
+FOREIGN = {
+    "lenet": (lambda: LeNet(in_channels=3, image_size=32), pictures, Classification(10), {}),
+    "resnet": (lambda: ResNet(20), pictures, Classification(10), {}),
+    "torchvision": (
+        lambda: torchvision.models.resnet18(num_classes=10),
+        pictures,
+        Classification(10),
+        {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]},
+    ),
+    "gpt": (lambda: GPT(7, block_size=6, width=8, depth=2), symbols, NextToken(), {}),
+    "residual": (
+        lambda: ResidualMLP(20, 16, 5, 3),
+        lambda: vectors(dtype=torch.float32),
+        Classification(5),
+        {},
+    ),
+}
+
+
+@every_kind
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_every_parameter_of_every_net_gets_a_finite_gradient(name, foreign):
+    build, batch, task, names = FOREIGN[foreign]
+    pools = foreign in ("lenet", "torchvision")
+    options = {"derivative": True} if name == "PEPITA" and pools else {}
+    net = seeded(build)
+    if name == "PEPITA" and foreign == "gpt":
+        with pytest.raises(ValueError, match="expected real numbers"):
+            gradients(make(name, net, task, batch()), batch())
+        return
+    if name == "PEPITA" and pools:
+        with pytest.raises(ValueError, match="`derivative: true`"):
+            gradients(make(name, net, task, batch(), **names), batch())
+    rule = make(name, net, task, batch(), **names, **options)
+    found = gradients(rule, batch())
+    assert found.keys() == dict(net.named_parameters()).keys()
+    assert all(value.isfinite().all() for value in found.values())
+    credit = rule.credit(batch())
+    units = [] if "weights" in name or name == "SPSA" else rule.credit_units
+    assert list(credit) == units
+
+
+@every_kind
+def test_frozen_units_stay_frozen(name):
+    net = mlp()
+    net.layers[0].requires_grad_(False)
+    found = gradients(make(name, net), vectors(dtype=torch.float32))
+    assert not [n for n in found if n.startswith("layers.0")]
+    assert len(found) == 6
+
+
+def test_an_operation_without_a_forward_derivative_is_refused():
+    class NoForward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    class Net(MLP):
+        def forward(self, x):
+            return super().forward(NoForward.apply(x) + self.layers[0][0].bias[0])
+
+    class Late(MLP):
+        def forward(self, x):
+            return NoForward.apply(super().forward(x))
+
+    for perturb in ("activities", "weights"):
+        rule = ForwardGradient(Late(20, [4], 5), Classification(5), perturb=perturb)
+        with pytest.raises(ValueError, match="ForwardGradient differentiates Late forward"):
+            rule.surrogate(vectors(dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (PredictiveCoding, {"prediction": "exact"}, "`prediction` is 'exact'"),
+        (PredictiveCoding, {"iterations": 0}, "`iterations` is 0"),
+        (ForwardGradient, {"perturb": "weights", "scale_penalty": 0.1}, "`scale_penalty` is 0.1"),
+        (TargetPropagation, {"feedback_activation": "elu"}, "`feedback_activation` is 'elu'"),
+        (PEPITA, {"feedback": "weight"}, "`feedback` is 'weight'"),
+    ],
+)
+def test_arguments_without_a_meaning_are_refused(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(mlp(), Classification(5), **options)
