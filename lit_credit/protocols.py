@@ -348,6 +348,8 @@ class ModuleProtocol(Protocol):
     def credit(self, batch: Any) -> "Mapping[str, Tensor]":
         """The credit (N, ...) that the output of each unit that ran receives, by the unit's name.
 
+        It is empty if the rule credits parameters, not units.
+
         Asked by: ``CreditAlignment``; ``FiniteGuard``, of rules only; and ``WeightAlignment``,
         which calls it once where no matrix is drawn yet.
         Without it: ``CreditAlignment`` compares updates alone, or raises an error in ``setup``.

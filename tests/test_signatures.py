@@ -29,6 +29,9 @@ OPEN_WITH_REASON = {
     "FeedbackLayer": "a mixin of torch's layers, whose arguments it leaves alone",
 }
 
+OF_SEVERAL_PASSES = [
+    *("InferenceRule", "PEPITA", "PredictiveCoding", "ForwardGradient", "TargetPropagation"),
+]
 OTHERWISE = {
     # B learns; it cannot take signs of W, or be drawn again.
     "KolenPollack": {"feedback_sign", "redraw"},
@@ -37,6 +40,8 @@ OTHERWISE = {
     "DirectKolenPollack": {"recompute", "feedback", "feedback_scale", "signal", "error_at"},
     # Its losses need the outputs of the units.
     "LocalLosses": {"recompute"},
+    # They run the net several times in a step, with other values in it.
+    **{name: {"recompute", "compile"} for name in OF_SEVERAL_PASSES},
     # B learns the Jacobian of the output.
     "FDFA": {"shared_feedback", "rank", "signal", "error_at"},
 }

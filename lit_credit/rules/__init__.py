@@ -12,6 +12,7 @@ from lit_credit.rules.fa import FA
 from lit_credit.rules.fdfa import FDFA
 from lit_credit.rules.forward_gradient import ForwardGradient
 from lit_credit.rules.frozen_units import FrozenUnits
+from lit_credit.rules.inference import InferenceRule
 from lit_credit.rules.kolen_pollack import KolenPollack
 from lit_credit.rules.local import LocalRule
 from lit_credit.rules.local_losses import LocalLosses
@@ -32,6 +33,7 @@ __all__ = [
     "DirectKolenPollack",
     "ForwardGradient",
     "FrozenUnits",
+    "InferenceRule",
     "KolenPollack",
     "LocalLosses",
     "LocalRule",

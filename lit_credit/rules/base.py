@@ -59,8 +59,9 @@ class CreditRule(EvaluatedRule):
     """A network, a task, and a rule that assigns credit to the network's units.
 
     A rule supplies one scalar, :meth:`surrogate`, whose autograd gradient is its update. Under
-    every rule an update is one forward pass, one backward pass and one optimizer step. A training
-    step makes ``updates_per_step`` updates.
+    every rule an update is one backward pass from that scalar and one optimizer step. It is one
+    forward pass too, unless the rule runs further passes first: those of
+    :class:`lit_credit.rules.InferenceRule`. A training step makes ``updates_per_step`` updates.
 
     With k updates per training step, small nets avoid most of Lightning's overhead. The weights are
     bit-identical to those of k training steps with one update each. Lightning's ``global_step``

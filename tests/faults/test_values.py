@@ -52,6 +52,7 @@ MEANINGFUL = {
     "distribution_seed": {0, LARGE},
     "feedback_seed": {0, -1, LARGE},
     "first_seed": {0, -1, LARGE},
+    "noise_seed": {0, -1, LARGE},
     # So large a batch has all samples; so long an interval never ends.
     "batch_size": {LARGE},
     "val_batch_size": {LARGE},
@@ -63,6 +64,12 @@ MEANINGFUL = {
     "unfreeze_epoch": {LARGE},
     "every": {LARGE},
     "until": {0, LARGE},
+    # A rule may be badly tuned.
+    "inference_lr": {LARGE},
+    "loss_weight": {LARGE},
+    "target_lr": {LARGE},
+    "epsilon": {LARGE},
+    "reconstruction_noise": {0, LARGE},
     # Looked at when the data are there.
     "n_samples": {LARGE},
     "chunk_size": {LARGE},

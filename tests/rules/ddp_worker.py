@@ -29,6 +29,11 @@ RULES = {
     "DirectKolenPollack": {"rank": 4},
     "FDFA": {"scale_penalty": 0.01},
     "LocalLosses": {"loss": "pred", "prediction": "sum"},
+    "PEPITA": {},
+    "PredictiveCoding": {"iterations": 4},
+    "ForwardGradient": {},
+    "ForwardGradient, weights": {"perturb": "weights", "clip_norm": 0.1},
+    "TargetPropagation": {},
 }
 
 
@@ -39,7 +44,8 @@ def sgd(parameters):
 
 def train(kind: str, devices: int, folder: Path) -> None:
     net = seeded(lambda: ResidualMLP(64, width=16, depth=2))
-    rule = getattr(rules, kind)(net, Classification(), optimizer=sgd, **RULES[kind])
+    make = getattr(rules, kind.partition(",")[0])
+    rule = make(net, Classification(), optimizer=sgd, **RULES[kind])
     trainer = quiet_trainer(
         max_epochs=2,
         # The last batch has an odd row, which two processes leave out.

@@ -111,9 +111,7 @@ class CreditAlignment(ProbeDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the units if the module has credit to compare."""
         self.has_credit = method(module, ModuleProtocol.credit) is not None
-        if not self.has_credit and not self.parameters:
-            remedy = "Leave `parameters` at True, or this callback out."
-            raise missing(self, module, "`credit(batch)`", remedy)
+        self._check_compares(module)
         self.names = unit_names(self, module, self.units) if self.has_credit else []
 
     def reset(self) -> None:
@@ -146,9 +144,13 @@ class CreditAlignment(ProbeDiagnostic):
 
     def _gather_credit(self, chunk: Chunk) -> None:
         credit = chunk.credit()
-        self._check_credited(chunk.module, credit)
         points = [Point(name, side) for name in self.names for side in ("input", "output")]
         exact = chunk.gradients(points)
+        if not credit and any(len(gradient) for _, gradient in exact.values()):
+            self.has_credit = False  # the rule credits parameters, not units
+            self._check_compares(chunk.module)
+            return
+        self._check_credited(chunk.module, credit)
         for index, name in enumerate(self.names):
             layer, (_, b) = layer_tag(index), exact[Point(name, "output")]
             a = credit.get(name, b.new_empty(0, 1))  # a unit that did not run: empty, like `b`
@@ -157,6 +159,11 @@ class CreditAlignment(ProbeDiagnostic):
             _, g = exact.get(Point(name, "input"), (None, None))
             if g is not None and g.shape == a.shape and len(g):
                 self.gathered.add(f"cosine_input/{layer}", gradient_cosine(a, g))
+
+    def _check_compares(self, module: LightningModule) -> None:
+        if not self.has_credit and not self.parameters:
+            remedy = "Leave `parameters` at True, or this callback out."
+            raise missing(self, module, "`credit(batch)`", remedy)
 
     def _check_credited(self, module: LightningModule, credit: dict[str, Tensor]) -> None:
         units = asked(module, ModuleProtocol.credit_units, None) or ()  # some may not have run

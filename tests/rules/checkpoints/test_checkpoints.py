@@ -15,11 +15,15 @@ from lit_credit.rules import (
     DFA,
     FA,
     FDFA,
+    PEPITA,
     BlockFA,
     DirectKolenPollack,
+    ForwardGradient,
     FrozenUnits,
     KolenPollack,
     LocalLosses,
+    PredictiveCoding,
+    TargetPropagation,
     WeightMirror,
 )
 from lit_credit.runs.history import read_history
@@ -31,6 +35,7 @@ from tests.support.processes import start_module, wait_until
 RULES = [
     *(BP, FA, BlockFA, DFA, FrozenUnits),
     *(KolenPollack, WeightMirror, DirectKolenPollack, FDFA, LocalLosses),
+    *(PEPITA, PredictiveCoding, ForwardGradient, TargetPropagation),
 ]
 
 
