@@ -29,12 +29,17 @@ from lit_credit.rules import (
     DFA,
     FA,
     FDFA,
+    PEPITA,
     BlockFA,
     CreditRule,
     DirectKolenPollack,
+    ForwardGradient,
     FrozenUnits,
+    InferenceRule,
     KolenPollack,
     LocalLosses,
+    PredictiveCoding,
+    TargetPropagation,
     WeightMirror,
 )
 from lit_credit.rules.cut import CutRule
@@ -69,7 +74,7 @@ def make_rules(
     net: str, depth: int, dense: bool = False, compile: bool = False
 ) -> dict[str, CreditRule]:
     def make(kind: type[CreditRule], **kwargs: Any) -> CreditRule:
-        if compile and not kwargs.get("recompute"):
+        if compile and not kwargs.get("recompute") and not issubclass(kind, InferenceRule):
             kwargs["compile"] = True
         torch.manual_seed(0)
         task = NextToken() if net == "gpt" else Classification()
@@ -98,6 +103,17 @@ def make_rules(
     if not net.startswith("resnet"):  # whose batch norms a second forward would update again
         rules["DFA, recompute"] = make(DFA, recompute=True)
         rules["FDFA"] = make(FDFA)
+    rules |= {
+        "PredictiveCoding, 20 iterations": make(PredictiveCoding),
+        "PredictiveCoding, fixed": make(PredictiveCoding, prediction="fixed", iterations=depth),
+        "ForwardGradient": make(ForwardGradient),
+        "ForwardGradient, weights": make(ForwardGradient, perturb="weights"),
+        "SPSA": make(ForwardGradient, perturb="weights", derivative="difference"),
+        "TargetPropagation": make(TargetPropagation),
+        "TargetPropagation, fixed": make(TargetPropagation, learned_feedback=False),
+    }
+    if net != "gpt":  # whose inputs are symbols
+        rules["PEPITA"] = make(PEPITA, derivative=net.startswith("resnet"))
     if dense:
         rules["BlockFA, dense maps"] = make(BlockFA, feedback_maps="dense")
     if net == "residual_mlp":
@@ -193,11 +209,11 @@ def report_rules(options: argparse.Namespace) -> None:
     (large,) = make_batches(options.net, options.memory_batch_size, count=1)
     memory = {name: peak_bytes(rule, large) for name, rule in rules.items()}
     memory["plain PyTorch BP"] = memory["BP"]
-    print(f"{'rule':24}{'ms':>8}{'to plain':>10}{'to BP':>8}{'peak MB':>9}{'to BP':>8}")
+    print(f"{'rule':34}{'ms':>8}{'to plain':>10}{'to BP':>8}{'peak MB':>9}{'to BP':>8}")
     for name in steps:
         ms = 1e3 * statistics.median(seconds[name]) / options.steps
         print(
-            f"{name:24}{ms:8.2f}{ratio(seconds, name, 'plain PyTorch BP'):10.3f}"
+            f"{name:34}{ms:8.2f}{ratio(seconds, name, 'plain PyTorch BP'):10.3f}"
             f"{ratio(seconds, name, 'BP'):8.3f}{memory[name] / 1e6:9.2f}"
             f"{memory[name] / memory['BP']:8.2f}"
         )
@@ -206,7 +222,7 @@ def report_rules(options: argparse.Namespace) -> None:
             matrices = [*rule.feedback.buffers(), *rule.feedback.parameters()]  # some B learn
             numbers = sum(matrix.numel() for matrix in matrices)
             own = sum(weight.numel() for weight in rule.net.parameters())
-            print(f"{name:24} B {4 * numbers / 1e6:9.2f} MB, {numbers / own:.3f} of the weights")
+            print(f"{name:34} B {4 * numbers / 1e6:9.2f} MB, {numbers / own:.3f} of the weights")
 
 
 def chosen_rules(options: argparse.Namespace) -> dict[str, CreditRule]:

@@ -21,6 +21,7 @@ from lit_credit.feedback.unit_checks import (
 from lit_credit.feedback.units import LocalUnits, Tap, UnitGraphs
 from lit_credit.inspect.activation_checkpoints import checkpoints
 from lit_credit.rules.bare_ends import BareEnds
+from lit_credit.rules.extra_passes import extra_pass
 from lit_credit.rules.preparation import PreparedRule
 from lit_credit.tasks import Task
 from lit_credit.utils.compiled import compiled_part, is_eager
@@ -204,6 +205,22 @@ class CutRule(PreparedRule):
         if error is not None and not self.error_at_unit:
             output = error(output, graphs)
         return self.task.loss(output, batch), graphs
+
+    def run_silently(
+        self, batch: Any, values: Tap | None = None, inputs: Sequence[Any] | None = None
+    ) -> Any:
+        """The net's output in a pass that keeps no graph and leaves no trace.
+
+        Args:
+            batch: what the task takes.
+            values: as in :meth:`run_units`.
+            inputs: what the net is given; None takes the inputs of the batch.
+        """
+        units = self.local_units()
+        with torch.no_grad(), extra_pass(self.net), units.installed(), checkpoints("direct"):
+            units.begin(tap=values)
+            with self._cut():
+                return self(*(self.task.inputs(batch) if inputs is None else inputs))
 
     @contextmanager
     def _cut(self) -> Iterator[None]:

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lit_credit.inspect.activation_checkpoints import checkpoints
 from lit_credit.rules.cut import CutRule
-from lit_credit.rules.extra_passes import extra_pass
 from lit_credit.rules.step_noise import StepNoise
 
 __all__ = ["NodeNoise", "dual", "forward_derivative", "parts_of_dual"]
@@ -50,8 +48,8 @@ class NodeNoise(StepNoise, CutRule):
             return noise[name]
 
         if epsilon is not None:
-            up = self._perturbed(batch, lambda n, v: v + epsilon * draw(n, v))
-            down = self._perturbed(batch, lambda n, v: v - epsilon * draw(n, v))
+            up = self.run_silently(batch, lambda n, v: v + epsilon * draw(n, v))
+            down = self.run_silently(batch, lambda n, v: v - epsilon * draw(n, v))
             return noise, (up - down) / (2 * epsilon)
 
         def add_tangent(name: str, value: Tensor) -> Tensor:
@@ -60,19 +58,10 @@ class NodeNoise(StepNoise, CutRule):
             return dual(primal, added if tangent is None else tangent + added)
 
         with forward_derivative(type(self).__name__, self.net, self.device.type):
-            _, found = parts_of_dual(self._perturbed(batch, add_tangent))
+            _, found = parts_of_dual(self.run_silently(batch, add_tangent))
         if found is None:
             raise ValueError("the net's output does not depend on its units; choose other `units`.")
         return noise, found
-
-    def _perturbed(self, batch: Any, tap: Any) -> Tensor:
-        """The net's output in an extra pass with the outputs of the units replaced."""
-        units = self.local_units()
-        with torch.no_grad(), extra_pass(self.net), units.installed(), checkpoints("direct"):
-            units.begin(tap=tap)
-            with self._cut():
-                output: Tensor = self(*self.task.inputs(batch))
-        return output
 
 
 @contextmanager

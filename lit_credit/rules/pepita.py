@@ -13,7 +13,6 @@ from lit_credit.feedback.input_feedback import InputFeedback
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.headlines import Look
 from lit_credit.inspect.unit_names import unit_modules
-from lit_credit.rules.extra_passes import extra_pass
 from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import AMBER
@@ -110,11 +109,17 @@ class PEPITA(InferenceRule):
                 f"PEPITA adds the error to the net's input, which is {described(x)}, expected real "
                 "numbers. Train nets of symbols by DFA."
             )
+        outputs: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            outputs[name] = value
+            return value.clone()  # the next operation may work in place
+
         first = LearningPass()
-        with torch.enable_grad(), extra_pass(self.net):
-            first.loss, graphs = self.run_units(batch, first)
+        first.output = self.run_silently(batch, keep).requires_grad_()
+        with torch.enable_grad():
+            first.loss = self.task.loss(first.output, batch)
             error = first.error() * first.rows
-        outputs = {name: output.detach() for name, output in graphs.outputs.items()}
         return Inferred(first.loss.detach(), [x + self.feedback(error, x), *rest], found=outputs)
 
     def credits(

@@ -107,21 +107,26 @@ class PredictiveCoding(InferenceRule):
 
     def infer(self, batch: Any) -> Inferred:
         """Relax the states."""
-        states: dict[str, Tensor] = {}
-        losses = []
-        for _ in range(self.iterations):
+        if self.prediction == "fixed":
             with torch.enable_grad(), extra_pass(self.net):
-                loss, energy, states, predicted = self._energy(batch, states)
-                losses.append(loss.detach())
-                if self.prediction == "fixed":
-                    errors = self._fixed_errors(states, predicted, energy)
-                    return Inferred(losses[0], found=errors)
-                slopes = _slopes(energy, states)
-                states = {
-                    name: value.detach() - self.inference_lr * slope
-                    for (name, value), slope in zip(states.items(), slopes, strict=True)
-                }
-        return Inferred(losses[0], values=states)
+                loss, energy, states, predicted = self._energy(batch, {})
+                errors = self._fixed_errors(states, predicted, energy)
+            return Inferred(loss.detach(), found=errors)
+        loss, states = self._step(batch, {})
+        for _ in range(self.iterations - 1):
+            _, states = self._step(batch, states)
+        return Inferred(loss, values=states)
+
+    def _step(self, batch: Any, states: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the states after one more step of inference."""
+        with torch.enable_grad(), extra_pass(self.net):
+            loss, energy, now, _ = self._energy(batch, states)
+            slopes = _slopes(energy, now)
+        moved = {
+            name: value.detach() - self.inference_lr * slope
+            for (name, value), slope in zip(now.items(), slopes, strict=True)
+        }
+        return loss.detach(), moved
 
     def _energy(
         self, batch: Any, states: Mapping[str, Tensor]

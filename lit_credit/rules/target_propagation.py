@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lit_credit.feedback.inverses import InverseActivation, Inverses
 from lit_credit.headlines import Look
-from lit_credit.rules.extra_passes import extra_pass
 from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
 from lit_credit.rules.step_noise import StepNoise
 from lit_credit.tasks import Task
@@ -149,18 +148,18 @@ class TargetPropagation(StepNoise, InferenceRule):
         if not self.learned_feedback:
             return None
         noisy: dict[str, Tensor] = {}
+        made: dict[str, Tensor] = {}  # what the units make of the noisy states
         generator = self.step_generator(stream=0)
 
-        def disturb(name: str, _: Tensor) -> Tensor:
+        def disturb(name: str, value: Tensor) -> Tensor:
             clean = learning.outputs[name]
             noise = self.noise_like(clean, generator)
-            noisy[name] = clean + self.reconstruction_noise * noise
+            made[name], noisy[name] = value, clean + self.reconstruction_noise * noise
             return noisy[name].clone()  # the next operation may work in place
 
-        with torch.no_grad(), extra_pass(self.net):
-            _, graphs = self.run_units(batch, values=disturb)
+        self.run_silently(batch, disturb)
         total = learning.loss.new_zeros(())
-        for name, after in pairwise(graphs.outputs):
-            undone = self.inverses(name, graphs.outputs[after], noisy[name])
+        for name, after in pairwise(made):
+            undone = self.inverses(name, made[after], noisy[name])
             total = total + 0.5 * (undone - noisy[name]).square().sum() / learning.rows
         return total
