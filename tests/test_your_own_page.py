@@ -57,6 +57,7 @@ def rows(folder, name):
 @pytest.mark.parametrize(
     ("config", "tags"),
     [
+        ("two_passes", ["val/accuracy"]),
         ("top5", ["val/top5", "val/accuracy"]),
         ("autoencoder", ["val/mae", "val/loss"]),
         ("images", ["val/accuracy"]),

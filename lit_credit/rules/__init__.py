@@ -12,7 +12,7 @@ from lit_credit.rules.fa import FA
 from lit_credit.rules.fdfa import FDFA
 from lit_credit.rules.forward_gradient import ForwardGradient
 from lit_credit.rules.frozen_units import FrozenUnits
-from lit_credit.rules.inference import InferenceRule
+from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
 from lit_credit.rules.kolen_pollack import KolenPollack
 from lit_credit.rules.local import LocalRule
 from lit_credit.rules.local_losses import LocalLosses
@@ -34,7 +34,9 @@ __all__ = [
     "ForwardGradient",
     "FrozenUnits",
     "InferenceRule",
+    "Inferred",
     "KolenPollack",
+    "LearningPass",
     "LocalLosses",
     "LocalRule",
     "PredictiveCoding",

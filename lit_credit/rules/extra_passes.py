@@ -1,14 +1,17 @@
-"""Passes of a training step that leave no trace: neither in buffers nor in random states."""
+"""How the passes of a training step run: without a trace, and with all their digits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from lit_credit.utils.private_names import own_buffers
 from lit_credit.utils.random_state import preserved_rng
 
-__all__ = ["extra_pass"]
+__all__ = ["extra_pass", "full_precision"]
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 @contextmanager
@@ -35,3 +38,26 @@ def extra_pass(net: nn.Module) -> Iterator[None]:
             for buffers, before in kept:
                 buffers.clear()
                 buffers.update(before)
+
+
+@contextmanager
+def full_precision(rule: str, net: nn.Module, device: str) -> Iterator[None]:
+    """Run without autocast: for what is a small difference of two passes.
+
+    Args:
+        rule: name of the rule, for the error.
+        net: the net.
+        device: type of the device.
+
+    Raises:
+        ValueError: if the weights have half precision.
+    """
+    half = next((p.dtype for p in net.parameters() if p.dtype in _HALF), None)
+    if half is not None:
+        raise ValueError(
+            f"{rule} learns from small differences of two passes, which the weights' precision "
+            f"({half}) rounds away. Set the Trainer's `precision` to '32-true', or to "
+            "'bf16-mixed', under which this rule runs its passes in float32."
+        )
+    with torch.autocast(device, enabled=False):
+        yield

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from lit_credit.feedback.attached import attached
 from lit_credit.headlines import Look
-from lit_credit.rules.extra_passes import extra_pass
+from lit_credit.rules.extra_passes import extra_pass, full_precision
 from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
 from lit_credit.rules.node_noise import NodeNoise, dual, forward_derivative, parts_of_dual
 from lit_credit.tasks import Task
@@ -36,7 +36,8 @@ class ForwardGradient(NodeNoise, InferenceRule):
 
     ``derivative: exact`` takes slopes by forward differentiation. ``derivative: difference`` takes
     the central difference of two passes at ``epsilon`` along the direction: under ``weights`` this
-    is SPSA (MeZO is SPSA with SGD), under ``activities`` it is node perturbation.
+    is SPSA (MeZO is SPSA with SGD), under ``activities`` it is node perturbation. These passes run
+    in float32 under mixed precision.
 
     Under ``activities`` a BatchNorm biases the update: the effect of a sample's noise on other
     samples is left out. Learns digits on an MLP: ``activities`` with AdamW at 1e-3
@@ -53,7 +54,8 @@ class ForwardGradient(NodeNoise, InferenceRule):
 
     Raises:
         ValueError: if an argument is out of range, or ``scale_penalty`` is set under ``weights``;
-            at the first batch, if an operation of the net has no forward derivative.
+            at the first batch, if an operation of the net has no forward derivative, or if slopes
+            are differences and the weights have half precision.
 
     Reference:
         Baydin, Pearlmutter, Syme, Wood, Torr, Gradients without Backpropagation, 2022,
@@ -183,7 +185,8 @@ class ForwardGradient(NodeNoise, InferenceRule):
                 loss, slope = parts_of_dual(self._loss_with(tangents, batch))
             return loss, torch.zeros_like(loss) if slope is None else slope
         step = self.epsilon
-        with torch.no_grad():
+        kind = type(self).__name__
+        with torch.no_grad(), full_precision(kind, self.net, self.device.type):
             with extra_pass(self.net):
                 down = self._loss_with({name: w - step * v for (name, w), v in pairs}, batch)
             up = self._loss_with({name: w + step * v for (name, w), v in pairs}, batch)

@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lit_credit.rules.cut import CutRule
+from lit_credit.rules.extra_passes import full_precision
 from lit_credit.rules.step_noise import StepNoise
 
 __all__ = ["NodeNoise", "dual", "forward_derivative", "parts_of_dual"]
@@ -36,8 +37,9 @@ class NodeNoise(StepNoise, CutRule):
             The noise, by the name of the unit, and d in the shape of the net's output.
 
         Raises:
-            ValueError: if an operation of the net has no forward derivative, or the output does
-                not depend on the units.
+            ValueError: if an operation of the net has no forward derivative, if the output does not
+                depend on the units, or if a difference is asked for and the weights have half
+                precision.
         """
         generator = self.step_generator(stream)
         noise: dict[str, Tensor] = {}
@@ -48,8 +50,9 @@ class NodeNoise(StepNoise, CutRule):
             return noise[name]
 
         if epsilon is not None:
-            up = self.run_silently(batch, lambda n, v: v + epsilon * draw(n, v))
-            down = self.run_silently(batch, lambda n, v: v - epsilon * draw(n, v))
+            with full_precision(type(self).__name__, self.net, self.device.type):
+                up = self.run_silently(batch, lambda n, v: v + epsilon * draw(n, v))
+                down = self.run_silently(batch, lambda n, v: v - epsilon * draw(n, v))
             return noise, (up - down) / (2 * epsilon)
 
         def add_tangent(name: str, value: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from lit_credit.feedback.input_feedback import InputFeedback
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.headlines import Look
 from lit_credit.inspect.unit_names import unit_modules
+from lit_credit.rules.extra_passes import full_precision
 from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import AMBER
@@ -34,10 +35,10 @@ class PEPITA(InferenceRule):
     the output of the last submodule with parameters in each unit, in front of the activation.
     ``derivative: true`` lets it enter at the unit's output, as under the other rules.
 
-    Both passes draw the same masks of dropout. The input must be real numbers: an error cannot
-    change symbols. A unit that pools behind its layer needs ``derivative: true``. Learns digits on
-    an MLP with AdamW at 1e-3 (configs/rules/pepita.yaml), and CIFAR-10 with one hidden layer and
-    SGD.
+    Both passes draw the same masks of dropout, and run in float32 under mixed precision. The input
+    must be real numbers: an error cannot change symbols. A unit that pools behind its layer needs
+    ``derivative: true``. Learns digits on an MLP with AdamW at 1e-3 (configs/rules/pepita.yaml), and
+    CIFAR-10 with one hidden layer and SGD.
 
     See :class:`lit_credit.rules.cut.CutRule` for the other arguments.
 
@@ -49,8 +50,9 @@ class PEPITA(InferenceRule):
         feedback_seed: seed of F; None takes the seed of the run.
 
     Raises:
-        ValueError: at the first batch, if the net's input is not one tensor of real numbers, or if
-            the output of a unit has not the shape in which its credit enters.
+        ValueError: at the first batch, if the weights have half precision, if the net's input is
+            not one tensor of real numbers, or if the output of a unit has not the shape in which
+            its credit enters.
 
     Reference:
         Dellaferrera, Kreiman, Error-driven Input Modulation: Solving the Credit Assignment Problem
@@ -100,6 +102,11 @@ class PEPITA(InferenceRule):
         seed = run_seed() if feedback_seed is None else feedback_seed
         self.feedback = InputFeedback(feedback, feedback_scale, seed)
         self._in_front: dict[str, Tensor] = {}  # what the units' last layers hand on
+
+    def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The loss of the net, and the scalar whose gradient is the update."""
+        with full_precision(type(self).__name__, self.net, self.device.type):
+            return super().surrogate(batch)
 
     def infer(self, batch: Any) -> Inferred:
         """The first pass, and the input that its error changes."""

@@ -321,6 +321,22 @@ def test_extra_passes_leave_no_trace_in_buffers_and_random_states(name, amp):
         assert value.grad.isfinite().all(), parameter
 
 
+@pytest.mark.parametrize("name", ["PEPITA", "node perturbation", "SPSA"])
+def test_small_differences_run_in_float32_and_refuse_weights_of_half_precision(name):
+    found = []
+    for amp in (False, True):
+        seed = {"feedback_seed" if name == "PEPITA" else "noise_seed": 1}
+        rule = make(name, mlp(), **seed)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
+            scalar = rule.surrogate(vectors(dtype=torch.float32))[1]
+        scalar.backward()
+        found.append(torch.cat([p.grad.flatten() for p in rule.net.layers.parameters()]))
+    assert F.cosine_similarity(*found, dim=0) > 0.999
+    rule = make(name, mlp().bfloat16())
+    with pytest.raises(ValueError, match=f"{type(rule).__name__} learns from small differences"):
+        rule.surrogate(vectors(dtype=torch.bfloat16))
+
+
 FOREIGN = {
     "lenet": (lambda: LeNet(in_channels=3, image_size=32), pictures, Classification(10), {}),
     "resnet": (lambda: ResNet(20), pictures, Classification(10), {}),

@@ -18,10 +18,14 @@ from lit_credit.rules import (
     DFA,
     FA,
     FDFA,
+    PEPITA,
     BlockFA,
     DirectKolenPollack,
+    ForwardGradient,
     KolenPollack,
     LocalLosses,
+    PredictiveCoding,
+    TargetPropagation,
     WeightMirror,
 )
 from lit_credit.tasks import Classification
@@ -64,6 +68,7 @@ def test_clipping_bounds_the_norms_that_the_optimizer_sees(precision):
 
 
 BUILT = [DirectKolenPollack, FDFA, LocalLosses]  # from a batch, before the training
+PASSES = [PEPITA, PredictiveCoding, ForwardGradient, TargetPropagation]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ BUILT = [DirectKolenPollack, FDFA, LocalLosses]  # from a batch, before the trai
     [
         *itertools.product(
             ["bf16-mixed", "16-mixed", "64-true"],
-            [BP, FA, BlockFA, DFA, KolenPollack, WeightMirror, *BUILT],
+            [BP, FA, BlockFA, DFA, KolenPollack, WeightMirror, *BUILT, *PASSES],
         ),
     ],
 )
