@@ -37,8 +37,8 @@ class PEPITA(InferenceRule):
 
     Both passes draw the same masks of dropout, and run in float32 under mixed precision. The input
     must be real numbers: an error cannot change symbols. A unit that pools behind its layer needs
-    ``derivative: true``. Learns digits on an MLP with AdamW at 1e-3 (configs/rules/pepita.yaml), and
-    CIFAR-10 with one hidden layer and SGD.
+    ``derivative: true``. Learns digits on an MLP with AdamW at 1e-3 (configs/rules/pepita.yaml),
+    and CIFAR-10 with one hidden layer and SGD.
 
     See :class:`lit_credit.rules.cut.CutRule` for the other arguments.
 
