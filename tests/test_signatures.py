@@ -24,6 +24,7 @@ ROOMS = {"functional", "inspect", "runs", "plotting", "testing"}  # beside those
 OPEN_WITH_REASON = {
     "CreditRule.forward": "the inputs of the net, whatever they are",
     "LocalLosses.forward": "the same",
+    "ForwardForward.forward": "the same",
     "Ensemble.forward": "the inputs of the members' net, whatever they are",
     "SeparateHeads.by_head": "as many tensors as there are heads",
     "FeedbackLayer": "a mixin of torch's layers, whose arguments it leaves alone",
@@ -42,6 +43,8 @@ OTHERWISE = {
     "LocalLosses": {"recompute"},
     # They run the net several times in a step, with other values in it.
     **{name: {"recompute", "compile"} for name in OF_SEVERAL_PASSES},
+    # It runs the net three times in a step, and its losses need the outputs of the units.
+    "ForwardForward": {"recompute", "compile"},
     # B learns the Jacobian of the output.
     "FDFA": {"shared_feedback", "rank", "signal", "error_at"},
 }

@@ -1,6 +1,6 @@
 """Recording the inputs and outputs of named submodules during a forward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +28,9 @@ class Point(NamedTuple):
 
 
 @contextmanager
-def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, Tensor]]:
+def capture(
+    module: nn.Module, points: Sequence[Point], change: Callable[[Tensor], Tensor] = Tensor.clone
+) -> Iterator[dict[Point, Tensor]]:
     """Record the tensor that passes each point while the ``with`` lasts.
 
     Of several inputs, the first tensor is recorded; of several outputs, the first tensor of real or
@@ -43,6 +45,7 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
     Args:
         module: the module that will be run inside.
         points: where to look; names are those of ``module.named_modules()``.
+        change: maps a recorded tensor to what the net goes on with, a new tensor.
 
     Yields:
         A dict that fills as the forward pass runs; a point not passed has no entry. If a submodule
@@ -65,7 +68,7 @@ def capture(module: nn.Module, points: Sequence[Point]) -> Iterator[dict[Point, 
             tensor = tensor.detach().requires_grad_()
         if not again:
             tensors[point] = tensor
-        return replace_first(value, tensor.clone(), has_fractions)
+        return replace_first(value, change(tensor), has_fractions)
 
     with ExitStack() as hooks:
         passages = []

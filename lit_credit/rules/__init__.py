@@ -10,6 +10,7 @@ from lit_credit.rules.dfa import DFA
 from lit_credit.rules.direct_kolen_pollack import DirectKolenPollack
 from lit_credit.rules.fa import FA
 from lit_credit.rules.fdfa import FDFA
+from lit_credit.rules.forward_forward import ForwardForward
 from lit_credit.rules.forward_gradient import ForwardGradient
 from lit_credit.rules.frozen_units import FrozenUnits
 from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
@@ -31,6 +32,7 @@ __all__ = [
     "BlockFA",
     "CreditRule",
     "DirectKolenPollack",
+    "ForwardForward",
     "ForwardGradient",
     "FrozenUnits",
     "InferenceRule",

@@ -179,6 +179,18 @@ class CutRule(PreparedRule):
         Returns:
             The loss, and the units' graphs.
         """
+        given = self.task.inputs(batch) if inputs is None else inputs
+        output, graphs = self.run_cut(given, error, values, cut_inputs)
+        return self.task.loss(output, batch), graphs
+
+    def run_cut(
+        self,
+        inputs: Sequence[Any],
+        error: Entry | None = None,
+        values: Tap | None = None,
+        cut_inputs: bool | None = None,
+    ) -> tuple[Any, UnitGraphs]:
+        """The net's output and the units' graphs; see :meth:`run_units`."""
         # Watch what follows each unit only once: it does not depend on the values.
         watch = None if self._watched >= self._ran and self._watched else ActivationWatch()
 
@@ -194,7 +206,7 @@ class CutRule(PreparedRule):
             tapped = values is not None or self.error_at_unit
             graphs = units.begin(cut, self.recompute, tap if tapped else None, watch)
             with self._cut():
-                output = self(*(self.task.inputs(batch) if inputs is None else inputs))
+                output = self(*inputs)
         self._check_passages(graphs)
         if not self._ran >= graphs.outputs.keys():
             check_cut(graphs, output)
@@ -204,7 +216,7 @@ class CutRule(PreparedRule):
             self._watched.update(graphs.outputs)
         if error is not None and not self.error_at_unit:
             output = error(output, graphs)
-        return self.task.loss(output, batch), graphs
+        return output, graphs
 
     def run_silently(
         self, batch: Any, values: Tap | None = None, inputs: Sequence[Any] | None = None

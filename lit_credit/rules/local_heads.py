@@ -96,7 +96,12 @@ class LocalHeads(NoticesLoading):
                 self.register_parameter(name, nn.Parameter(torch.empty_like(value, device=device)))
 
     def make(
-        self, outputs: Mapping[str, Tensor], width: int | None, positions: bool, similar: bool
+        self,
+        outputs: Mapping[str, Tensor],
+        width: int | None,
+        positions: bool,
+        similar: bool,
+        bias: bool = True,
     ) -> None:
         """Draw the heads that are not there yet.
 
@@ -105,6 +110,7 @@ class LocalHeads(NoticesLoading):
             width: outputs C of a prediction; None makes none.
             positions: whether heads answer at every position of a sequence.
             similar: whether to make the layers in front of the similarity.
+            bias: give predictions a bias.
         """
         if width is not None:
             sizes = {n: (width, pooled(v, positions).shape[-1]) for n, v in outputs.items()}
@@ -113,9 +119,10 @@ class LocalHeads(NoticesLoading):
             index = self.units.index(name)
             if width is not None and f"pred_weight_{index}" not in own_parameters(self):
                 features = pooled(output, positions).shape[-1]
-                weight, bias = output.new_zeros(width, features), output.new_zeros(width)
+                weight, zeros = output.new_zeros(width, features), output.new_zeros(width)
                 self.register_parameter(f"pred_weight_{index}", nn.Parameter(weight))
-                self.register_parameter(f"pred_bias_{index}", nn.Parameter(bias))
+                if bias:
+                    self.register_parameter(f"pred_bias_{index}", nn.Parameter(zeros))
             if similar and f"sim_weight_{index}" not in own_parameters(self):
                 kernel = (3, 3) if output.dim() > 3 else ()
                 shape = (output.shape[1], output.shape[1], *kernel)
@@ -130,14 +137,23 @@ class LocalHeads(NoticesLoading):
         Raises:
             ValueError: if the heads are not made yet.
         """
-        index = self.units.index(name)
-        if f"pred_weight_{index}" not in own_parameters(self):
+        weight = self.weight(name)
+        bias = own_parameters(self).get(f"pred_bias_{self.units.index(name)}")
+        return F.linear(pooled(output, positions), weight, bias)
+
+    def weight(self, name: str) -> Tensor:
+        """The weight (C, F) of the prediction from a unit's output.
+
+        Raises:
+            ValueError: if the heads are not made yet.
+        """
+        found = own_parameters(self).get(f"pred_weight_{self.units.index(name)}")
+        if found is None:
             raise ValueError(
                 f"unit {name!r} has no head yet: the heads are made at the start of `fit`. Train "
                 "first, load a checkpoint, or call `prepare(batch)` of the rule."
             )
-        weight, bias = getattr(self, f"pred_weight_{index}"), getattr(self, f"pred_bias_{index}")
-        return F.linear(pooled(output, positions), weight, bias)
+        return found
 
     def similarity(self, name: str, output: Tensor) -> Tensor:
         """The similarities (N, N) of a unit's outputs (N, F) or (N, C, H, W)."""

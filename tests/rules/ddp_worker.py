@@ -34,6 +34,7 @@ RULES = {
     "ForwardGradient": {},
     "ForwardGradient, weights": {"perturb": "weights", "clip_norm": 0.1},
     "TargetPropagation": {},
+    "ForwardForward": {},
 }
 
 

@@ -18,6 +18,7 @@ from lit_credit.rules import (
     PEPITA,
     BlockFA,
     DirectKolenPollack,
+    ForwardForward,
     ForwardGradient,
     FrozenUnits,
     KolenPollack,
@@ -36,6 +37,7 @@ RULES = [
     *(BP, FA, BlockFA, DFA, FrozenUnits),
     *(KolenPollack, WeightMirror, DirectKolenPollack, FDFA, LocalLosses),
     *(PEPITA, PredictiveCoding, ForwardGradient, TargetPropagation),
+    ForwardForward,
 ]
 
 
