@@ -18,7 +18,7 @@ from torch import nn
 from lit_credit import protocols
 from lit_credit.datamodules import CharText
 from lit_credit.inspect.plain_module import PlainModule
-from lit_credit.models import Ensemble, EnergyMLP
+from lit_credit.models import EnergyMLP, Ensemble
 from lit_credit.protocols import (
     DataModuleProtocol,
     FeedbackPairProtocol,

@@ -1,9 +1,9 @@
-"""A multilayer perceptron whose hidden states settle at the minimum of an energy."""
+"""A multilayer perceptron whose states settle at a minimum of an energy."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,21 +30,21 @@ class EnergyMLP(nn.Module):
     """Layers of states s_l that drive each other in both directions until they settle.
 
     The primitive function ``Phi(x, s) = sum_l s_l . (W_l s_{l-1} + b_l)`` with s_0 = x gives every
-    state its current, and all states are updated at once, ``steps`` times, from zero:
+    layer its current, ``dPhi / ds_l``. In each of ``steps`` steps from zero, the layers are updated
+    one after the other, from the last to the first:
 
     ``s_l <- sigma(dPhi / ds_l) = sigma(W_l s_{l-1} + b_l + W_{l+1}^T s_{l+1})``
 
-    A fixed point is a stationary point of the energy ``E = sum_l R(s_l) - Phi``, where R' is the
-    inverse of sigma. So the energy's gradient by a parameter at fixed states is that of -Phi. The
-    output is a linear readout of the last state, outside of the energy; or the last state itself.
+    With R' the inverse of sigma, such an update minimises the energy ``E = sum_l R(s_l) - Phi``
+    over s_l, so E never rises. The papers update all layers at once, which has the same fixed
+    points, but may alternate between two states for ever. The energy's gradient by a parameter at
+    fixed states is that of -Phi. The output is a linear readout of the last state, outside of the
+    energy; or the last state itself.
 
     Under :class:`lit_credit.rules.BP` the gradient passes back through all steps. The forward pass
     first lets the states settle without a graph, calls each layer once at these states, and relaxes
     again from zero. So hooks see what the layers receive and return at the settled states, and the
     gradient at a layer's output is that of a current added to the layer's states at all steps.
-
-    Large weights may let the states alternate between two values in place of settling: compare the
-    outputs with those of twice as many ``steps``.
 
     Args:
         in_features: numbers per sample; inputs are flattened to this size.
@@ -55,7 +55,8 @@ class EnergyMLP(nn.Module):
         output: ``linear``, a linear head on the last state, for any loss; or ``state``, the state
             of one more layer with ``num_classes`` features, for a squared error, such as
             ``Classification(loss=nn.MSELoss(), one_hot=True)``.
-        steps: updates of the states in a forward pass.
+        steps: updates of every layer in a forward pass. Large weights need more; compare with
+            twice as many.
         bias: give the layers and the head a bias.
         init: initial weights of the layers and of the head alike; see
             :class:`lit_credit.models.MLP`.
@@ -151,10 +152,10 @@ class EnergyMLP(nn.Module):
             force: returns what is added to the currents at each update, from the states.
         """
         x = flat_features(inputs[0], self.in_features)
-        _, *biases = [layer.bias for layer in self.layers]
-        offsets = [linear(x, self._weights[0], self.layers[0].bias)]
-        offsets += [x.new_zeros(()) if bias is None else bias for bias in biases]
-        start = self._zeros(x) if states is None else list(states)
+        first, *others = self._layers
+        offsets = [linear(x, first.weight, first.bias)]
+        offsets += [x.new_zeros(()) if one.bias is None else one.bias for one in others]
+        start = self._zeros(x) if states is None else states
         return self._settle(offsets, start, self.steps if steps is None else steps, force)
 
     def energy(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> Tensor:
@@ -174,25 +175,31 @@ class EnergyMLP(nn.Module):
         return output
 
     def _settle(
-        self, offsets: Sequence[Tensor], states: list[Tensor], steps: int, force: Force | None
+        self, offsets: Sequence[Tensor], states: Sequence[Tensor], steps: int, force: Force | None
     ) -> list[Tensor]:
         """Update the states; an offset is the part of a layer's current without states."""
-        weights = self._weights[1:]
-        sigma = _ACTIVATIONS[self.activation]
+        sigma, weights, states = _ACTIVATIONS[self.activation], self._weights, list(states)
         for _ in range(steps):
             forces = None if force is None else force(states)
-            below = zip(offsets[1:], states, weights, strict=False)
-            currents = [offsets[0], *(torch.addmm(o, s, w.t()) for o, s, w in below)]
-            for index, weight in enumerate(weights):
-                currents[index] = torch.addmm(currents[index], states[index + 1], weight)
-            if forces is not None:
-                currents = [a + b for a, b in zip(currents, forces, strict=True)]
-            states = [sigma(current) for current in currents]
+            # Downwards, so that a force on the output reaches all layers in one step.
+            for index in reversed(range(len(states))):
+                current = offsets[index]
+                if index:
+                    current = torch.addmm(current, states[index - 1], weights[index].t())
+                if index + 1 < len(states):
+                    current = torch.addmm(current, states[index + 1], weights[index + 1])
+                if forces is not None:
+                    current = current + forces[index]
+                states[index] = sigma(current)
         return states
 
     def _zeros(self, x: Tensor) -> list[Tensor]:
         return [x.new_zeros(len(x), len(weight)) for weight in self._weights]
 
     @property
+    def _layers(self) -> list[nn.Linear]:
+        return [cast(nn.Linear, layer) for layer in self.layers]
+
+    @property
     def _weights(self) -> list[Tensor]:
-        return [layer.weight for layer in self.layers]
+        return [layer.weight for layer in self._layers]

@@ -6,7 +6,6 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_credit.feedback.credits import rows_of
@@ -57,9 +56,8 @@ class EquilibriumPropagation(StepNoise, CreditRule):
     Args:
         beta: strength of the nudge. A smaller one has less bias and more rounding error.
         nudging: the phases of an update, see above.
-        nudged_steps: updates of the states in each nudged phase. The nudge passes one layer per
-            update, so a net of l layers needs at least l; a net whose states settle slowly needs
-            more. The free phase has the steps of the net's own forward pass.
+        nudged_steps: updates of the states in each nudged phase. The free phase has the steps of
+            the net's own forward pass.
 
     Raises:
         ValueError: if the net has no energy, a number is out of range, or ``compile`` is set; at
@@ -124,12 +122,6 @@ class EquilibriumPropagation(StepNoise, CreditRule):
         check_range(above=0, beta=beta)
         check_choice(["symmetric", "one_sided", "random_sign"], nudging=nudging)
         check_parts(nudged_steps=nudged_steps)
-        if nudged_steps < len(self.units):
-            rank_zero_warn(
-                f"`nudged_steps` is {nudged_steps}, and there are {len(self.units)} units. The "
-                "nudge passes one layer per step, so the first units of a chain get no credit. Set "
-                f"it to {len(self.units)} or more."
-            )
         self.beta = beta
         self.nudging = nudging
         self.nudged_steps = nudged_steps
@@ -207,8 +199,8 @@ class EquilibriumPropagation(StepNoise, CreditRule):
         coarse = [state.dtype for state in states if torch.finfo(state.dtype).bits < 32]
         if coarse:
             raise ValueError(
-                f"the states of {type(self.net).__name__} are {coarse[0]}, whose rounding hides how "
-                "far a nudge moves them. Set the Trainer's `precision` to 32-true, or to "
+                f"the states of {type(self.net).__name__} are {coarse[0]}, whose rounding hides "
+                "how far a nudge moves them. Set the Trainer's `precision` to 32-true, or to "
                 "bf16-mixed, under which the states are float32."
             )
 
