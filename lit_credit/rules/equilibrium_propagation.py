@@ -45,8 +45,8 @@ class EquilibriumPropagation(StepNoise, CreditRule):
 
     The net needs an energy: :class:`lit_credit.models.EnergyMLP`, or a net of your own with the
     methods ``relax``, ``energy`` and ``output_of``; see docs/protocols.md. All other nets are
-    refused. Under mixed precision the states are computed in the type of the parameters: rounding
-    to bfloat16 would hide how far a nudge moves them. Parameters of half precision are refused.
+    refused. Half and mixed precision are refused too: their rounding hides how far a nudge moves
+    the states, and would spoil the difference of both phases in the backward pass.
 
     Known to learn: digits and MNIST with hard-sigmoid states, Adam or AdamW, beta 0.1 to 0.5;
     configs/rules/equilibrium_propagation.yaml and configs/rules/ep_mnist.yaml.
@@ -61,7 +61,7 @@ class EquilibriumPropagation(StepNoise, CreditRule):
 
     Raises:
         ValueError: if the net has no energy, a number is out of range, or ``compile`` is set; at
-            the first batch, if the states have half precision.
+            the first batch, if the precision is half or mixed.
 
     Reference:
         Scellier, Bengio, Equilibrium Propagation, 2017, arXiv 1602.05179 (one-sided, random sign).
@@ -129,25 +129,23 @@ class EquilibriumPropagation(StepNoise, CreditRule):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss at the free state, and the scalar whose gradient is the update."""
-        with self._no_autocast():
-            loss, terms = self._terms(batch)
-            return loss, torch.stack([term() for term in terms]).sum()
+        loss, terms = self._terms(batch)
+        return loss, torch.stack([term() for term in terms]).sum()
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
         """The scalar's gradient at the output of each unit, summed over both phases."""
         found: dict[str, Tensor] = {}
         points = [Point(name, "output") for name in self.credit_units]
-        with self._no_autocast():
-            for term in self._terms(batch)[1]:
-                with capture(self, points) as outputs:
-                    value = term()
-                if not outputs:
-                    continue
-                gradients = torch.autograd.grad(
-                    value, list(outputs.values()), allow_unused=True, materialize_grads=True
-                )
-                for point, gradient in zip(outputs, gradients, strict=True):
-                    found[point.module] = found.get(point.module, 0) + gradient
+        for term in self._terms(batch)[1]:
+            with capture(self, points) as outputs:
+                value = term()
+            if not outputs:
+                continue
+            gradients = torch.autograd.grad(
+                value, list(outputs.values()), allow_unused=True, materialize_grads=True
+            )
+            for point, gradient in zip(outputs, gradients, strict=True):
+                found[point.module] = found.get(point.module, 0) + gradient
         return found
 
     def _terms(self, batch: Any) -> tuple[Tensor, list[Callable[[], Tensor]]]:
@@ -196,13 +194,11 @@ class EquilibriumPropagation(StepNoise, CreditRule):
         return -self.beta if negative else self.beta
 
     def _check_precision(self, states: Sequence[Tensor]) -> None:
-        coarse = [state.dtype for state in states if torch.finfo(state.dtype).bits < 32]
-        if coarse:
+        mixed = torch.is_autocast_enabled(self.device.type)
+        coarse = any(torch.finfo(state.dtype).bits < 32 for state in states)
+        if mixed or coarse:
             raise ValueError(
-                f"the states of {type(self.net).__name__} are {coarse[0]}, whose rounding hides "
-                "how far a nudge moves them. Set the Trainer's `precision` to 32-true, or to "
-                "bf16-mixed, under which the states are float32."
+                "EquilibriumPropagation takes differences of two almost equal states, which "
+                f"{'mixed' if mixed else 'half'} precision rounds away. Set the Trainer's "
+                "`precision` to 32-true or 64-true."
             )
-
-    def _no_autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, enabled=False)

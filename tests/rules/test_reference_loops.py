@@ -186,13 +186,14 @@ def by_hand(net, make, lr):
     return rule.learned
 
 
-def trained_from_yaml(name, folder):
+def trained_from_yaml(name, folder, *extra):
     args = ["fit", "--config", f"configs/rules/{name}.yaml", "--config", str(WITHOUT_DIAGNOSTICS)]
     if name == "dfa_low_rank":
         # Under ReLU one unit is dead but for one sample, where rounding decides.
         args += ["--model.init_args.net.init_args.activation", "tanh"]
     args += ["--trainer.default_root_dir", str(folder), "--trainer.accelerator", "cpu"]
     args += ["--trainer.enable_progress_bar", "false", "--trainer.max_steps", str(STEPS)]
+    args += extra
     assert main(args) == 0
     (saved,) = folder.glob("*/seed_42/checkpoints/last.ckpt")
     return torch.load(saved, weights_only=True)["state_dict"]
