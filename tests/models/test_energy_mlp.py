@@ -107,5 +107,5 @@ def test_it_trains_by_hand_without_lightning():
         loss = nn.functional.cross_entropy(net(x), y)
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
