@@ -203,6 +203,41 @@ class NetProtocol(Protocol):
         Without it: ``clip_norm`` clips the gradients of all parameters together.
         """
 
+    def relax(
+        self,
+        inputs: "Sequence[Any]",
+        states: "Sequence[Tensor] | None",
+        steps: int | None,
+        force: "Callable[[list[Tensor]], Sequence[Tensor]] | None",
+    ) -> "list[Tensor]":
+        """The states (N, ...) of a net with an energy, after some updates.
+
+        ``inputs`` are the positional arguments of ``forward``, ``states`` the first states, and
+        ``steps`` the number of updates; None stands for those of a forward pass. At each update,
+        what ``force`` returns for the states is added to ``-dE/ds``, to which states respond. It
+        runs under ``torch.no_grad``, so a net that differentiates its energy here turns gradients
+        on.
+
+        Asked by: ``EquilibriumPropagation``.
+        Without it: ``EquilibriumPropagation`` refuses the net.
+        """
+
+    def energy(self, inputs: "Sequence[Any]", states: "Sequence[Tensor]") -> "Tensor":
+        """The energy E of each sample at some states, (N,); terms without parameters may lack.
+
+        A unit is a submodule that runs in here, at most once.
+
+        Asked by: ``EquilibriumPropagation``.
+        Without it: ``EquilibriumPropagation`` refuses the net.
+        """
+
+    def output_of(self, states: "Sequence[Tensor]") -> "Tensor":
+        """What ``forward`` returns if these are the settled states.
+
+        Asked by: ``EquilibriumPropagation``.
+        Without it: ``EquilibriumPropagation`` refuses the net.
+        """
+
 
 class LayerProtocol(Protocol):
     """What a submodule of a net may offer."""

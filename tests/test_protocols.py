@@ -18,7 +18,7 @@ from torch import nn
 from lit_credit import protocols
 from lit_credit.datamodules import CharText
 from lit_credit.inspect.plain_module import PlainModule
-from lit_credit.models import Ensemble
+from lit_credit.models import EnergyMLP, Ensemble
 from lit_credit.protocols import (
     DataModuleProtocol,
     FeedbackPairProtocol,
@@ -159,6 +159,9 @@ OURS = {
     "NetProtocol.logits_with": MicroAdder.logits_with,
     "NetProtocol.member_state": Ensemble.member_state,
     "NetProtocol.clip_grad_norm_": Ensemble.clip_grad_norm_,
+    "NetProtocol.relax": EnergyMLP.relax,
+    "NetProtocol.energy": EnergyMLP.energy,
+    "NetProtocol.output_of": EnergyMLP.output_of,
     "ModuleProtocol.batch_loss": CreditRule.batch_loss,
     "ModuleProtocol.run_batch": PlainModule.run_batch,
     "ModuleProtocol.credit": CreditRule.credit,

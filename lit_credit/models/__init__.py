@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from lit_credit.former_names import former_names
 from lit_credit.models.attention import AttentionWeights, CausalSelfAttention
+from lit_credit.models.energy_mlp import EnergyMLP
 from lit_credit.models.ensemble import Ensemble
 from lit_credit.models.gpt import GPT
 from lit_credit.models.lenet import LeNet
@@ -18,6 +19,7 @@ __all__ = [
     "MLP",
     "AttentionWeights",
     "CausalSelfAttention",
+    "EnergyMLP",
     "Ensemble",
     "LeNet",
     "ResNet",

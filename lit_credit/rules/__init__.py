@@ -8,6 +8,7 @@ from lit_credit.rules.block_fa import BlockFA
 from lit_credit.rules.bp import BP
 from lit_credit.rules.dfa import DFA
 from lit_credit.rules.direct_kolen_pollack import DirectKolenPollack
+from lit_credit.rules.equilibrium_propagation import EquilibriumPropagation
 from lit_credit.rules.fa import FA
 from lit_credit.rules.fdfa import FDFA
 from lit_credit.rules.forward_forward import ForwardForward
@@ -32,6 +33,7 @@ __all__ = [
     "BlockFA",
     "CreditRule",
     "DirectKolenPollack",
+    "EquilibriumPropagation",
     "ForwardForward",
     "ForwardGradient",
     "FrozenUnits",

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD
 
 from lit_credit import callbacks, datamodules, feedback, models, rules, tasks
-from lit_credit.models import MLP
+from lit_credit.models import MLP, EnergyMLP
 from lit_credit.studies import addition, copying, ngram
 from lit_credit.studies.ngram import ParallelAttention
 from lit_credit.tasks import Classification
@@ -30,6 +30,7 @@ REQUIRED = {
     "ParallelAttention": lambda: {"width": 4, "parallel_heads": 2},
     "Rotary": lambda: {"features": 4},
     "Ensemble": lambda: {"net": net},
+    "EquilibriumPropagation": lambda: {"net": EnergyMLP(4, [3], 2)},
     "SeparateHeads": lambda: {"stacked": ParallelAttention(4, 2)},
     "EachMember": lambda: {"task": Classification(2)},
     "Supervised": lambda: {"loss": nn.MSELoss()},
@@ -91,6 +92,7 @@ MEANINGFUL = {
     "scale": {0, -1, LARGE},
     "feedback_scale": {0, -1, LARGE},
     "scale_penalty": {0, LARGE},
+    "beta": {LARGE},
     "sim_weight": {0},
     "threshold": {LARGE},
     "peer_weight": {0, LARGE},

@@ -9,7 +9,7 @@ import torch
 from lit_credit import rules
 from lit_credit.callbacks import CreditAlignment, GradientNorms, ResidualNorms, ScaleStability
 from lit_credit.datamodules import Digits
-from lit_credit.models import ResidualMLP
+from lit_credit.models import EnergyMLP, ResidualMLP
 from lit_credit.tasks import Classification
 from tests.foreign.spawn_worker import train as train_foreign
 from tests.support import quiet_trainer, seeded
@@ -35,7 +35,10 @@ RULES = {
     "ForwardGradient, weights": {"perturb": "weights", "clip_norm": 0.1},
     "TargetPropagation": {},
     "ForwardForward": {},
+    "EquilibriumPropagation": {"nudging": "random_sign", "beta": 0.5},
 }
+NETS = {"EquilibriumPropagation": lambda: EnergyMLP(64, [16, 12], steps=15)}
+"""Nets of rules that do not train every net."""
 
 
 def sgd(parameters):
@@ -44,7 +47,7 @@ def sgd(parameters):
 
 
 def train(kind: str, devices: int, folder: Path) -> None:
-    net = seeded(lambda: ResidualMLP(64, width=16, depth=2))
+    net = seeded(NETS.get(kind, lambda: ResidualMLP(64, width=16, depth=2)))
     make = getattr(rules, kind.partition(",")[0])
     rule = make(net, Classification(), optimizer=sgd, **RULES[kind])
     trainer = quiet_trainer(

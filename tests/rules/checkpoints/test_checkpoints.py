@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_credit.callbacks import CreditAlignment, ResidualNorms
 from lit_credit.cli import main
-from lit_credit.models import ResidualMLP
+from lit_credit.models import EnergyMLP, ResidualMLP
 from lit_credit.rules import (
     BP,
     DFA,
@@ -18,6 +18,7 @@ from lit_credit.rules import (
     PEPITA,
     BlockFA,
     DirectKolenPollack,
+    EquilibriumPropagation,
     ForwardForward,
     ForwardGradient,
     FrozenUnits,
@@ -38,6 +39,7 @@ RULES = [
     *(KolenPollack, WeightMirror, DirectKolenPollack, FDFA, LocalLosses),
     *(PEPITA, PredictiveCoding, ForwardGradient, TargetPropagation),
     ForwardForward,
+    EquilibriumPropagation,
 ]
 
 
@@ -52,9 +54,14 @@ def cosine(optimizer):
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
 
 
+def net_for(kind):
+    if kind is EquilibriumPropagation:
+        return EnergyMLP(20, [12, 8], num_classes=5)
+    return Dropping(20, width=12, num_classes=5, depth=2)
+
+
 def make(kind, **kwargs):
-    net = Dropping(20, width=12, num_classes=5, depth=2)
-    return kind(net, Classification(5), lr_scheduler=cosine, **kwargs)
+    return kind(net_for(kind), Classification(5), lr_scheduler=cosine, **kwargs)
 
 
 def fit(rule, folder, ckpt_path=None, stop=10, every=None):
@@ -97,8 +104,7 @@ def test_a_run_built_in_python_loads_given_its_objects(kind, tmp_path):
     rule = seeded(lambda: make(kind, clip_norm=0.5))
     state = fit(rule, tmp_path, stop=3, every=3)
     saved = tmp_path / "checkpoints" / "step=3.ckpt"
-    net = Dropping(20, width=12, num_classes=5, depth=2)
-    loaded = kind.load_from_checkpoint(saved, net=net, task=Classification(5))
+    loaded = kind.load_from_checkpoint(saved, net=net_for(kind), task=Classification(5))
     assert loaded.clip_norm == 0.5
     for name, value in state.items():
         assert torch.equal(loaded.state_dict()[name], value), name
