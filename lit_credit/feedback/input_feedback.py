@@ -36,10 +36,10 @@ class InputFeedback(LazyBuffers):
         super().__init__()
         if distribution in ("weight", "weight_std"):
             raise ValueError(
-                f"`feedback` is {distribution!r}, but no weight has the shape of F. Choose normal, "
+                f"`distribution` is {distribution!r}, but no weight has the shape of F. Choose normal, "
                 "uniform, kaiming, xavier, orthogonal or constant."
             )
-        check_range(feedback_scale=scale, feedback_seed=seed)
+        check_range(scale=scale, seed=seed)
         self.distribution: Distribution = distribution
         self.scale = scale
         self.seed = seed

@@ -13,7 +13,7 @@ from lit_credit.feedback.draw import derive_seed
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 from lit_credit.feedback.sizes import check_matrix_sizes
 from lit_credit.utils.private_names import own_parameters
-from lit_credit.utils.ranges import check_choice
+from lit_credit.utils.ranges import check_choice, check_range
 
 __all__ = ["InverseActivation", "Inverses"]
 
@@ -52,7 +52,8 @@ class Inverses(LazyBuffers):
         learned: bool = True,
     ) -> None:
         super().__init__()
-        check_choice(list(_ACTIVATIONS), feedback_activation=activation)
+        check_choice(list(_ACTIVATIONS), activation=activation)
+        check_range(seed=seed)
         self.activation: InverseActivation = activation
         self.seed = seed
         self._index = {name: index for index, name in enumerate(units)}

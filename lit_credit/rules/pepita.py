@@ -19,6 +19,7 @@ from lit_credit.tasks import Task
 from lit_credit.utils.colors import AMBER
 from lit_credit.utils.nested import described
 from lit_credit.utils.random_state import run_seed
+from lit_credit.utils.ranges import check_range
 
 __all__ = ["PEPITA"]
 
@@ -83,6 +84,7 @@ class PEPITA(InferenceRule):
         feedback_scale: float = 0.05,
         feedback_seed: int | None = None,
     ) -> None:
+        check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
         super().__init__(
             net=net,
             task=task,

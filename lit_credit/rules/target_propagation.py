@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -15,7 +15,7 @@ from lit_credit.rules.step_noise import StepNoise
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import GREEN
 from lit_credit.utils.random_state import run_seed
-from lit_credit.utils.ranges import check_range
+from lit_credit.utils.ranges import check_choice, check_range
 
 __all__ = ["TargetPropagation"]
 
@@ -88,6 +88,7 @@ class TargetPropagation(StepNoise, InferenceRule):
         check_range(above=0, target_lr=target_lr)
         check_range(0, reconstruction_noise=reconstruction_noise)
         check_range(feedback_seed=feedback_seed)
+        check_choice(get_args(InverseActivation), feedback_activation=feedback_activation)
         super().__init__(
             net=net,
             task=task,

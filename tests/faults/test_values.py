@@ -30,6 +30,7 @@ REQUIRED = {
     "ParallelAttention": lambda: {"width": 4, "parallel_heads": 2},
     "Rotary": lambda: {"features": 4},
     "Ensemble": lambda: {"net": net},
+    "Inverses": lambda: {"units": ["a", "b"]},
     "EquilibriumPropagation": lambda: {"net": EnergyMLP(4, [3], 2)},
     "SeparateHeads": lambda: {"stacked": ParallelAttention(4, 2)},
     "EachMember": lambda: {"task": Classification(2)},

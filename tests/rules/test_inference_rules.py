@@ -419,7 +419,7 @@ def test_an_operation_without_a_forward_derivative_is_refused():
         (PredictiveCoding, {"iterations": 0}, "`iterations` is 0"),
         (ForwardGradient, {"perturb": "weights", "scale_penalty": 0.1}, "`scale_penalty` is 0.1"),
         (TargetPropagation, {"feedback_activation": "elu"}, "`feedback_activation` is 'elu'"),
-        (PEPITA, {"feedback": "weight"}, "`feedback` is 'weight'"),
+        (PEPITA, {"feedback": "weight"}, "`distribution` is 'weight'"),
     ],
 )
 def test_arguments_without_a_meaning_are_refused(kind, options, message):
