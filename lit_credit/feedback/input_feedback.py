@@ -36,8 +36,8 @@ class InputFeedback(LazyBuffers):
         super().__init__()
         if distribution in ("weight", "weight_std"):
             raise ValueError(
-                f"`distribution` is {distribution!r}, but no weight has the shape of F. Choose normal, "
-                "uniform, kaiming, xavier, orthogonal or constant."
+                f"`distribution` is {distribution!r}, but no weight has the shape of F. Choose "
+                "normal, uniform, kaiming, xavier, orthogonal or constant."
             )
         check_range(scale=scale, seed=seed)
         self.distribution: Distribution = distribution
