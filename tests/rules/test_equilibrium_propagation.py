@@ -14,7 +14,7 @@ from lit_credit.models import MLP, EnergyMLP
 from lit_credit.rules import BP, EquilibriumPropagation
 from lit_credit.tasks import Classification
 from tests.rules.checkpoints.test_checkpoints import fit
-from tests.rules.test_reference_loops import SEED, STEPS, trained_from_yaml
+from tests.rules.test_reference_loops import SEED, STEPS, step, trained_from_yaml
 from tests.support import gradients, images, loader, quiet_trainer, seeded
 
 
@@ -118,51 +118,71 @@ def test_the_random_sign_depends_on_the_step_and_both_signs_appear():
     assert [again._signed_beta() > 0 for _ in range(20)] == signs
 
 
-def by_hand(weights, biases, head, x, y, beta=0.1):
-    """One update's gradients, by formulas alone: two layers of states and a linear readout."""
-    n, target = len(x), F.one_hot(y, 10).to(x)
+def by_hand_with_readout(parameters, x, target, beta):
+    """One update's gradients: two layers of states, a linear readout, cross-entropy."""
+    w1, b1, w2, b2, w3, b3 = parameters
 
     def error(s):
-        return (s @ head.weight.T + head.bias).softmax(1) - target
+        return (s @ w3.T + b3).softmax(1) - target
 
-    def settled(states, steps, b):
-        one, two = states
+    def settled(one, two, steps, b):
         for _ in range(steps):
-            nudge = -b * error(two) @ head.weight
-            two = (one @ weights[1].T + biases[1] + nudge).clamp(0, 1)
-            one = (x @ weights[0].T + biases[0] + two @ weights[1]).clamp(0, 1)
+            two = (one @ w2.T + b2 - b * error(two) @ w3).clamp(0, 1)
+            one = (x @ w1.T + b1 + two @ w2).clamp(0, 1)
         return one, two
 
-    free = settled((x.new_zeros(n, 256), x.new_zeros(n, 256)), 15, 0)
-    phases = [(sign, *settled(free, 5, sign * beta)) for sign in (1, -1)]
-    d = 2 * beta * n
+    free = settled(x.new_zeros(len(x), 256), x.new_zeros(len(x), 256), 15, 0)
+    (one, two), (other, last) = (settled(*free, 5, b) for b in (beta, -beta))
+    d = 2 * beta * len(x)
     return [
-        -sum(sign * one.T @ x for sign, one, two in phases) / d,
-        -sum(sign * one.sum(0) for sign, one, two in phases) / d,
-        -sum(sign * two.T @ one for sign, one, two in phases) / d,
-        -sum(sign * two.sum(0) for sign, one, two in phases) / d,
-        sum(error(two).T @ two for sign, one, two in phases) / (2 * n),
-        sum(error(two).sum(0) for sign, one, two in phases) / (2 * n),
+        *(-(one - other).T @ x / d, -(one - other).sum(0) / d),
+        *((last.T @ other - two.T @ one) / d, -(two - last).sum(0) / d),
+        (error(two).T @ two + error(last).T @ last) / (2 * len(x)),
+        (error(two) + error(last)).sum(0) / (2 * len(x)),
     ]
 
 
-def test_the_rule_from_yaml_equals_a_loop_by_hand_after_20_steps(tmp_path):
+def by_hand_with_output_state(parameters, x, target, beta):
+    """One update's gradients: a hidden and an output layer of states, the mean square."""
+    w1, b1, w2, b2 = parameters
+
+    def settled(one, two, steps, b):
+        for _ in range(steps):
+            two = (one @ w2.T + b2 - b * 2 * (two - target) / 10).clamp(0, 1)
+            one = (x @ w1.T + b1 + two @ w2).clamp(0, 1)
+        return one, two
+
+    free = settled(x.new_zeros(len(x), 256), x.new_zeros(len(x), 10), 15, 0)
+    (one, two), (other, last) = (settled(*free, 5, b) for b in (beta, -beta))
+    d = 2 * beta * len(x)
+    return [
+        *(-(one - other).T @ x / d, -(one - other).sum(0) / d),
+        *((last.T @ other - two.T @ one) / d, -(two - last).sum(0) / d),
+    ]
+
+
+LINEAR = {"net.init_args.output": "linear", "net.init_args.hidden": "[256,256]"}
+LINEAR |= {"task.init_args.loss": "torch.nn.CrossEntropyLoss", "beta": "0.5"}
+
+
+@pytest.mark.parametrize("output", ["state", "linear"])
+def test_the_rule_from_yaml_equals_a_loop_by_hand_after_20_steps(output, tmp_path):
     # AdamW turns the rounding of a vanishing gradient into a step of full size.
-    precise = ("--trainer.precision", "64-true")
-    trained = trained_from_yaml("equilibrium_propagation", tmp_path, *precise)
-    made = seeded(lambda: EnergyMLP(64, [256, 256])).double()
-    layers = [*made.layers, made.head]
-    parameters = [p.detach() for layer in layers for p in (layer.weight, layer.bias)]
-    start = [p.clone() for p in parameters]
-    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
+    extra = ["--trainer.precision", "64-true"]
+    for name, value in LINEAR.items() if output == "linear" else ():
+        extra += [f"--model.init_args.{name}", value]
+    trained = trained_from_yaml("equilibrium_propagation", tmp_path, *extra)
+    hidden = [256, 256] if output == "linear" else [256]
+    made = seeded(lambda: EnergyMLP(64, hidden, output=output)).double()
+    parameters = [value.detach() for value in made.parameters()]
+    start = [value.clone() for value in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     for x, y in list(Digits(batch_size=64, seed=SEED).train_dataloader())[:STEPS]:
-        with torch.no_grad():
-            found = by_hand(
-                parameters[0:4:2], parameters[1:4:2], made.head, x.flatten(1).double(), y
-            )
-        for parameter, gradient in zip(parameters, found, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
+        loop, beta = (
+            (by_hand_with_readout, 0.5) if output == "linear" else (by_hand_with_output_state, 2.5)
+        )
+        found = loop(parameters, x.flatten(1).double(), F.one_hot(y, 10), beta)
+        step(optimizer, parameters, found)
     for name, value, before in zip(made.state_dict(), parameters, start, strict=True):
         assert not torch.equal(value, before)
         torch.testing.assert_close(trained[f"net.{name}"], value, atol=1e-5, rtol=0)
