@@ -36,10 +36,11 @@ class EnergyMLP(nn.Module):
     ``s_l <- sigma(dPhi / ds_l) = sigma(W_l s_{l-1} + b_l + W_{l+1}^T s_{l+1})``
 
     With R' the inverse of sigma, such an update minimises the energy ``E = sum_l R(s_l) - Phi``
-    over s_l, so E never rises. The papers update all layers at once, which has the same fixed
-    points, but may alternate between two states for ever. The energy's gradient by a parameter at
-    fixed states is that of -Phi. The output is a linear readout of the last state, outside of the
-    energy; or the last state itself.
+    over s_l, so E never rises. Updating all layers at once, as Laborieux et al. do, has the same
+    fixed points, but may alternate between two states for ever. The energy's gradient by a
+    parameter at fixed states is that of -Phi. The output is a linear readout of the last state,
+    outside of the energy; or the last state itself. One hidden layer under a linear readout has
+    nothing above it in the energy, so nothing feeds back.
 
     Under :class:`lit_credit.rules.BP` the gradient passes back through all steps. The forward pass
     first lets the states settle without a graph, calls each layer once at these states, and relaxes
@@ -48,7 +49,7 @@ class EnergyMLP(nn.Module):
 
     Args:
         in_features: numbers per sample; inputs are flattened to this size.
-        hidden: features of each hidden layer, for example ``[512]``.
+        hidden: features of each hidden layer, for example ``[512, 512]``.
         num_classes: numbers per output.
         activation: sigma, elementwise and bounded: ``hard_sigmoid`` limits to [0, 1] with slope 1
             (that of torch.nn has slope 1/6); ``sigmoid`` or ``tanh``.
@@ -80,7 +81,7 @@ class EnergyMLP(nn.Module):
     def __init__(
         self,
         in_features: int = 784,
-        hidden: Sequence[int] = (512,),
+        hidden: Sequence[int] = (512, 512),
         num_classes: int = 10,
         activation: StateActivation = "hard_sigmoid",
         output: Literal["linear", "state"] = "linear",
