@@ -5,7 +5,7 @@
 Trains every configuration of configs/rules that takes the data set Digits, without its diagnostics,
 and prints the accuracy on the test images after the last epoch, mean and sample standard deviation
 over seeds, and the median CPU time of a run: start, training and one validation an epoch. Runs that
-are done already are read, not repeated.
+lie in the folder already are read, not repeated.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,22 +58,27 @@ def run(config: Path, seed: int, folder: Path, more: list[str]) -> tuple[float, 
 
 
 def main() -> None:
-    """Train, and print a line a configuration."""
+    """Parse the arguments, and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     configs = on_digits()
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--configs", nargs="+", choices=list(configs), default=list(configs))
-    parser.add_argument("--folder", type=Path, default=Path("runs/digits_rules"))
+    parser.add_argument("--folder", type=Path, help="keep the runs here")
     parser.add_argument("--epochs", type=int, help="other than the configurations have")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     begin(options.threads, len(options.seeds))
+    with tempfile.TemporaryDirectory() as temporary:
+        report(options, configs, options.folder or Path(temporary))
+
+
+def report(options: argparse.Namespace, configs: dict[str, Path], folder: Path) -> None:
+    """Train into a folder, and print a line a configuration."""
     more = [] if options.epochs is None else ["--trainer.max_epochs", str(options.epochs)]
     print(f"{'configuration':28}{'n':>3}  {'accuracy':14}{'CPU s':>7}")
     for name in options.configs:
         results = [
-            run(configs[name], seed, options.folder / name / str(seed), more)
-            for seed in options.seeds
+            run(configs[name], seed, folder / name / str(seed), more) for seed in options.seeds
         ]
         accuracies, seconds = zip(*results, strict=True)
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else float("nan")

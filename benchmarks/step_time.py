@@ -4,6 +4,7 @@
     python benchmarks/step_time.py --net mlp
     python benchmarks/step_time.py --net gpt --batch-size 32 --memory-batch-size 64
     python benchmarks/step_time.py --net resnet18 --batch-size 32 --memory-batch-size 32 --dense
+    python benchmarks/step_time.py --net energy_mlp --depth 3
     python benchmarks/step_time.py --net mlp --compile --rules DFA BlockFA
 
 Rounds are interleaved: in each, every contestant takes some steps on the same batches with the
@@ -23,7 +24,7 @@ from timing import begin, ratio, time_rounds
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from lit_credit.models import GPT, MLP, ResidualMLP, ResNet
+from lit_credit.models import GPT, MLP, EnergyMLP, ResidualMLP, ResNet
 from lit_credit.rules import (
     BP,
     DFA,
@@ -33,6 +34,8 @@ from lit_credit.rules import (
     BlockFA,
     CreditRule,
     DirectKolenPollack,
+    EquilibriumPropagation,
+    ForwardForward,
     ForwardGradient,
     FrozenUnits,
     InferenceRule,
@@ -54,6 +57,7 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "gpt": lambda depth: GPT(depth=depth),
     "resnet18": lambda depth: torchvision.models.resnet18(num_classes=10),
     "resnet20": lambda depth: ResNet(20),
+    "energy_mlp": lambda depth: EnergyMLP(784, [512] * (depth - 1)),
 }
 NAMES: dict[str, dict[str, list[str]]] = {
     "resnet18": {"units": ["conv1+bn1+relu+maxpool", "layer*.*"], "readout": ["fc"]}
@@ -74,7 +78,8 @@ def make_rules(
     net: str, depth: int, dense: bool = False, compile: bool = False
 ) -> dict[str, CreditRule]:
     def make(kind: type[CreditRule], **kwargs: Any) -> CreditRule:
-        if compile and not kwargs.get("recompute") and not issubclass(kind, InferenceRule):
+        several = issubclass(kind, InferenceRule | ForwardForward | EquilibriumPropagation)
+        if compile and not kwargs.get("recompute") and not several:
             kwargs["compile"] = True
         torch.manual_seed(0)
         task = NextToken() if net == "gpt" else Classification()
@@ -84,6 +89,8 @@ def make_rules(
             rule.prepare(make_batches(net, batch_size=8, count=1)[0])
         return rule
 
+    if net == "energy_mlp":  # the other rules take its layers for those of an MLP
+        return {"BP": make(BP), "EquilibriumPropagation": make(EquilibriumPropagation)}
     rules = {
         "BP": make(BP),
         "FA": make(FA),
@@ -114,6 +121,7 @@ def make_rules(
     }
     if net != "gpt":  # whose inputs are symbols
         rules["PEPITA"] = make(PEPITA, derivative=net.startswith("resnet"))
+        rules["ForwardForward"] = make(ForwardForward)
     if dense:
         rules["BlockFA, dense maps"] = make(BlockFA, feedback_maps="dense")
     if net == "residual_mlp":
@@ -158,7 +166,7 @@ def make_batches(net: str, batch_size: int, count: int = 4) -> list[Batch]:
     if net == "gpt":
         size = (count, 2, batch_size, 64)
         return [(x, y) for x, y in torch.randint(65, size, generator=generator)]
-    shape = {"residual_mlp": (3072,), "mlp": (784,)}.get(net, (3, 32, 32))
+    shape = {"residual_mlp": (3072,), "mlp": (784,), "energy_mlp": (784,)}.get(net, (3, 32, 32))
     return [
         (
             torch.randn(batch_size, *shape, generator=generator),

@@ -16,7 +16,7 @@ TINY = ["--rounds", "1"]
     [
         (
             ["step_time.py", "--net", "mlp", "--steps", "1", "--memory-batch-size", "8"],
-            ["plain PyTorch BP", "FA", "BlockFA", "DFA, recompute"],
+            ["plain PyTorch BP", "FA", "BlockFA", "DFA, recompute", "SPSA", "ForwardForward"],
         ),
         (
             ["lightning_time.py", "--net", "mlp", "--steps", "2"],
@@ -25,6 +25,10 @@ TINY = ["--rounds", "1"]
         (
             ["callback_time.py", "--epoch-steps", "1", "--batch-size", "8"],
             ["ResidualNorms", "CreditAlignment", "ScaleStability", "FiniteGuard('skip')"],
+        ),
+        (
+            ["digits_rules.py", "--configs", "bp", "--seeds", "1", "2", "--epochs", "1"],
+            ["bp                            2  0."],
         ),
         (["history_growth.py", "--epochs", "1", "2"], ["checkpoint kB", "       2"]),
         (["data_loading.py", "--batches", "1"], ["ratio"]),
@@ -50,7 +54,7 @@ TINY = ["--rounds", "1"]
 def test_benchmark_prints_its_rows(words, rows, monkeypatch, capsys, caplog):
     """In this process: another would mostly import torch and Lightning, which takes 6 s."""
     script = Path("benchmarks", words[0])
-    tiny = [] if words[0] == "history_growth.py" else TINY
+    tiny = [] if words[0] in ("history_growth.py", "digits_rules.py") else TINY
     monkeypatch.setattr(sys, "argv", [str(script), *words[1:], *tiny])
     monkeypatch.syspath_prepend(script.parent)  # where Python finds a script's neighbours
     caplog.set_level(logging.INFO, logger="lightning.pytorch")  # which comes back afterwards
