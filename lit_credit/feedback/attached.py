@@ -30,16 +30,26 @@ def attached(scalar: Tensor, receivers: Sequence[Tensor], gradients: Sequence[Te
     """
     pairs = [(r, g) for r, g in zip(receivers, gradients, strict=True) if r.requires_grad]
     tensors = [r for r, _ in pairs]
-    known = tuple(g.detach().to(r.dtype) for r, g in pairs)
+    known = tuple(g.detach() for _, g in pairs)
     return cast(Tensor, _Attached.apply(known, scalar, *tensors))
 
 
 class _Attached(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gradients: Sequence[Tensor], scalar: Tensor, *_: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, gradients: Sequence[Tensor], scalar: Tensor, *receivers: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(*gradients)
+        ctx.types = [tensor.dtype for tensor in receivers]
         return scalar.view_as(scalar)
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        return None, factor, *(factor * gradient for gradient in ctx.saved_tensors)
+        # The factor of a GradScaler is beyond the range of half precision, and so may gradients be.
+        scaled = ((factor.to(_wide(g)) * g.to(_wide(g))) for g in ctx.saved_tensors)
+        return None, factor, *(g.to(t) for g, t in zip(scaled, ctx.types, strict=True))
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """The type in which a product with the tensor is taken: float32 for half precision."""
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lit_credit.feedback.units import UnitGraphs
 
-__all__ = ["Cut", "Entry", "check_one_tensor"]
+__all__ = ["Cut", "Entry", "check_one_tensor", "check_output"]
 
 
 class Entry(Protocol):
@@ -45,4 +45,18 @@ def check_one_tensor(value: Any) -> None:
         raise ValueError(
             f"the net's output is {type(value).__name__}, but this rule needs one tensor to "
             "take the error at. Wrap the net so that it returns a tensor."
+        )
+
+
+def check_output(value: Any) -> None:
+    """Refuse outputs of a net at which samples have no errors of their own.
+
+    Raises:
+        ValueError: if the output is not one tensor (N, C) or with more dimensions.
+    """
+    check_one_tensor(value)
+    if value.dim() < 2:
+        raise ValueError(
+            f"the net's output is {tuple(value.shape)}, expected (N, C) or more dimensions. Let "
+            "the net return (N, 1) where each sample has one number."
         )

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
 from lit_credit.feedback.credits import channel_dim
@@ -71,12 +71,15 @@ class Inverses(LazyBuffers):
             outputs: output of each unit on a few samples, in forward order.
 
         Raises:
-            ValueError: if a mapping would not fit into memory.
+            ValueError: if a mapping would not fit into memory, or if it would lead to a sequence
+                from outputs without its positions, or from feature maps to vectors.
         """
         sizes = {
             name: (_features(output), _features(after))
             for (name, output), (_, after) in pairwise(outputs.items())
         }
+        for (name, output), (following, after) in pairwise(outputs.items()):
+            _check_pair(name, output.shape, following, after.shape)
         check_matrix_sizes(sizes, _REMEDY)
         for name, size in sizes.items():
             index = self._index[name]
@@ -99,8 +102,9 @@ class Inverses(LazyBuffers):
             like: a tensor of the shape of the output of unit l.
 
         Raises:
-            ValueError: if the mapping is not drawn yet.
+            ValueError: if the mapping is not drawn yet, or the shapes do not suit each other.
         """
+        _check_pair(name, like.shape, "that follows", after.shape)
         index = self._index[name]
         weight: Tensor | None = getattr(self, f"weight_{index}")
         if weight is None:
@@ -122,3 +126,17 @@ class Inverses(LazyBuffers):
 def _features(output: Tensor) -> int:
     """Features, or channels."""
     return output.shape[channel_dim(output.shape)]
+
+
+def _check_pair(name: str, shape: Size, following: str, after: Size) -> None:
+    """Refuse a pair of outputs between which no mapping is defined."""
+    dims = len(shape), len(after)
+    sequences = dims == (3, 3) and shape[1] == after[1]
+    maps = dims[0] > 3 and dims[1] in (2, dims[0])
+    if not (dims == (2, 2) or sequences or maps):
+        raise ValueError(
+            f"unit {name!r} hands on {tuple(shape)}, and the unit {following!r} {tuple(after)}: a "
+            "target comes back from vectors to vectors, from a sequence to one of the same "
+            "positions (N, T, d), or to feature maps (N, C, H, W) from maps or vectors. Choose "
+            "other `units`, or train the net by BlockFA or DFA."
+        )

@@ -22,6 +22,7 @@ from lit_credit.feedback.units import LocalUnits, Tap, UnitGraphs
 from lit_credit.inspect.activation_checkpoints import checkpoints
 from lit_credit.rules.bare_ends import BareEnds
 from lit_credit.rules.extra_passes import extra_pass
+from lit_credit.rules.net_checks import check_no_energy
 from lit_credit.rules.preparation import PreparedRule
 from lit_credit.tasks import Task
 from lit_credit.utils.compiled import compiled_part, is_eager
@@ -229,7 +230,8 @@ class CutRule(PreparedRule):
             inputs: what the net is given; None takes the inputs of the batch.
         """
         units = self.local_units()
-        with torch.no_grad(), extra_pass(self.net), units.installed(), checkpoints("direct"):
+        silent = extra_pass(self.net, self.task)
+        with torch.no_grad(), silent, units.installed(), checkpoints("direct"):
             units.begin(tap=values)
             with self._cut():
                 return self(*(self.task.inputs(batch) if inputs is None else inputs))
@@ -318,6 +320,7 @@ class CutRule(PreparedRule):
                 f"Choose from: {choice(submodule_names(self.net))}."
             )
         self._check_uncompiled(self.net)
+        check_no_energy(self.net, type(self).__name__)
         if self.stray == "freeze":
             stray = set(stray_parameters(self.net, [*self.units, *self.readout]))
             for name, parameter in self.net.named_parameters():

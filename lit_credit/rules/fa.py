@@ -11,6 +11,7 @@ from lit_credit.feedback.draw import Distribution
 from lit_credit.feedback.matrices import FeedbackPair
 from lit_credit.headlines import Look
 from lit_credit.rules.base import CreditRule
+from lit_credit.rules.net_checks import check_no_energy
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import GREEN
 from lit_credit.utils.random_state import run_seed
@@ -78,6 +79,7 @@ class FA(CreditRule):
         leave_exact: list[str] | None = None,
     ) -> None:
         check_range(feedback_scale=feedback_scale, feedback_seed=feedback_seed)
+        check_no_energy(net, type(self).__name__)
         super().__init__(
             net=net,
             task=task,

@@ -1,6 +1,7 @@
 """Forward gradients: directional derivatives along random directions."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lit_credit.feedback.attached import attached
+from lit_credit.feedback.credits import check_rows
 from lit_credit.headlines import Look
 from lit_credit.rules.extra_passes import extra_pass, full_precision
 from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
@@ -32,7 +34,8 @@ class ForwardGradient(NodeNoise, InferenceRule):
       ``d = sum_l J_l v_l`` of all noises. Inside a unit the gradient is exact, and the readout
       learns from the true gradient.
     - ``perturb: weights``: the whole net gets a direction v of its parameters, and the update is
-      ``(dL/dW . v) v``. Units do not matter, and no graph is kept.
+      ``(dL/dW . v) v``. Units do not matter, and no graph is kept. A parameter that does not run
+      in a step moves at random.
 
     ``derivative: exact`` takes slopes by forward differentiation. ``derivative: difference`` takes
     the central difference of two passes at ``epsilon`` along the direction: under ``weights`` this
@@ -53,9 +56,10 @@ class ForwardGradient(NodeNoise, InferenceRule):
         noise_seed: seed of the directions; None takes the seed of the run.
 
     Raises:
-        ValueError: if an argument is out of range, or ``scale_penalty`` is set under ``weights``;
-            at the first batch, if an operation of the net has no forward derivative, or if slopes
-            are differences and the weights have half precision.
+        ValueError: if an argument is out of range, or ``scale_penalty`` or ``stray`` is set under
+            ``weights``; at the first batch, if the net answers otherwise when it runs again, if an
+            operation has no forward derivative, or if slopes are differences and the weights have
+            half precision.
 
     Reference:
         Baydin, Pearlmutter, Syme, Wood, Torr, Gradients without Backpropagation, 2022,
@@ -68,6 +72,8 @@ class ForwardGradient(NodeNoise, InferenceRule):
 
     look = Look(order=10, color=GREEN)
     needs_derivative = False
+    without_derivative = "Replace the operation, or set `derivative: difference`."
+    small_differences = False  # where they are taken, the passes see to it
 
     def __init__(
         self,
@@ -96,6 +102,11 @@ class ForwardGradient(NodeNoise, InferenceRule):
         check_range(above=0, epsilon=epsilon)
         check_sizes(directions=directions)
         check_range(noise_seed=noise_seed)
+        if stray != "error" and perturb == "weights":
+            raise ValueError(
+                f"`stray` is {stray!r}, but with `perturb` 'weights' the whole net is perturbed. "
+                "Leave it out, and freeze parameters by `requires_grad_(False)`."
+            )
         if scale_penalty and perturb == "weights":
             raise ValueError(
                 f"`scale_penalty` is {scale_penalty}, which needs the graphs of units, but with "
@@ -125,6 +136,7 @@ class ForwardGradient(NodeNoise, InferenceRule):
         """The loss, and the scalar whose gradient is the update."""
         if self.perturb == "activities":
             return super().surrogate(batch)
+        self._check_repeats(batch)
         parameters = {n: p for n, p in self.named_parameters() if p.requires_grad}
         loss, gradients = self._along_weights(batch, parameters)
         self._trained.update(self.units)
@@ -146,6 +158,8 @@ class ForwardGradient(NodeNoise, InferenceRule):
         """``(e . d) v_l``, averaged over directions."""
         error = learning.error()
         found = {name: torch.zeros_like(output) for name, output in learning.outputs.items()}
+        for name, output in found.items():
+            check_rows(name, output.shape, error.shape, "error")
         for noise, effect in inferred.found:
             slopes = (error * effect).flatten(1).sum(1) / self.directions
             for name, credit in found.items():
@@ -168,7 +182,10 @@ class ForwardGradient(NodeNoise, InferenceRule):
                 torch.randn(value.shape, generator=generator, dtype=torch.float32).to(value)
                 for value in parameters.values()
             ]
-            loss, slope = self._slope(batch, parameters, direction)
+            # The last pass is the one that updates the statistics of norms.
+            silent = index < self.directions - 1
+            with extra_pass(self.net, self.task) if silent else nullcontext():
+                loss, slope = self._slope(batch, parameters, direction)
             total = total + loss / self.directions
             for gradient, v in zip(gradients, direction, strict=True):
                 gradient += (slope / self.directions).to(v.dtype) * v
@@ -180,14 +197,14 @@ class ForwardGradient(NodeNoise, InferenceRule):
         """The loss, and its slope along a direction."""
         pairs = list(zip(parameters.items(), direction, strict=True))
         if self.epsilon is None:
-            with forward_derivative(type(self).__name__, self.net, self.device.type):
+            with forward_derivative(self.without_derivative, self.net, self.device.type):
                 tangents = {name: dual(value.detach(), v) for (name, value), v in pairs}
                 loss, slope = parts_of_dual(self._loss_with(tangents, batch))
             return loss, torch.zeros_like(loss) if slope is None else slope
         step = self.epsilon
         kind = type(self).__name__
         with torch.no_grad(), full_precision(kind, self.net, self.device.type):
-            with extra_pass(self.net):
+            with extra_pass(self.net, self.task):
                 down = self._loss_with({name: w - step * v for (name, w), v in pairs}, batch)
             up = self._loss_with({name: w + step * v for (name, w), v in pairs}, batch)
         return (up + down) / 2, (up - down) / (2 * step)

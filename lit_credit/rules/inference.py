@@ -2,19 +2,28 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lit_credit.feedback.attached import attached
 from lit_credit.feedback.credits import rows_of
-from lit_credit.feedback.entry import check_one_tensor
+from lit_credit.feedback.entry import check_output
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.rules.cut import CutRule
+from lit_credit.rules.extra_passes import check_repeats, full_precision
 
-__all__ = ["InferenceRule", "Inferred", "LearningPass"]
+__all__ = ["UNUSED", "InferenceRule", "Inferred", "LearningPass"]
+
+
+UNUSED = (
+    "the loss does not depend on the units' outputs, so no unit would learn. A unit that returns "
+    "several tensors, as an LSTM its outputs and its state, hands on the first one alone: use that "
+    "one, or wrap the unit so that it returns the one in use."
+)
 
 
 class Inferred(NamedTuple):
@@ -51,7 +60,7 @@ class LearningPass:
 
     def __call__(self, value: Tensor, graphs: UnitGraphs) -> Tensor:
         """Keep the net's output."""
-        check_one_tensor(value)
+        check_output(value)
         self.output = value if value.requires_grad else value.detach().requires_grad_()
         return self.output
 
@@ -66,8 +75,14 @@ class LearningPass:
         return rows_of(self.output.shape)
 
     def error(self) -> Tensor:
-        """The gradient of the loss at :attr:`output`; its graph is kept."""
-        (error,) = torch.autograd.grad(self.loss, self.output, retain_graph=True)
+        """The gradient of the loss at :attr:`output`; its graph is kept.
+
+        Raises:
+            ValueError: if the loss does not depend on it.
+        """
+        (error,) = torch.autograd.grad(self.loss, self.output, retain_graph=True, allow_unused=True)
+        if error is None:
+            raise ValueError(UNUSED)
         return error
 
 
@@ -79,8 +94,16 @@ class InferenceRule(CutRule):
     its credit, and the update is the gradient of ``loss(readout) + sum_l <f_l, stopgrad(a_l)>``.
     The sum is never computed: credits enter the backward pass at their units.
 
+    The loss must be a mean over samples, or over positions. Under mixed precision the passes run in
+    float32, unless ``small_differences`` is False. The net must answer alike when it runs again:
+    its state lies in buffers, and it draws from torch's global generator.
+
     See :class:`lit_credit.rules.cut.CutRule` for the arguments.
     """
+
+    small_differences: ClassVar[bool] = True
+    """Whether credits are small differences of passes, which mixed precision would round away."""
+    _repeats = False  # whether the net was seen to answer alike when it runs again
 
     def infer(self, batch: Any) -> Inferred:
         """Run what precedes the pass that learns; by default nothing."""
@@ -108,6 +131,17 @@ class InferenceRule(CutRule):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss of the net, and the scalar whose gradient is the update."""
+        with self._digits():
+            return self._surrogate(batch)
+
+    def _digits(self) -> AbstractContextManager[None]:
+        """What the passes run in: no autocast, if the rule takes small differences."""
+        if not self.small_differences:
+            return nullcontext()
+        return full_precision(type(self).__name__, self.net, self.device.type)
+
+    def _surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
+        self._check_repeats(batch)
         inferred = self.infer(batch)
         learning, graphs = self._learn(batch, inferred)
         if self.training:
@@ -124,11 +158,18 @@ class InferenceRule(CutRule):
             scalar = scalar + self.scale_penalty * output.square().mean()
         return (learning.loss if inferred.loss is None else inferred.loss), scalar
 
+    def _check_repeats(self, batch: Any) -> None:
+        """Refuse, once, a net that answers otherwise when it runs again."""
+        if not self._repeats:
+            check_repeats(self, lambda: self.run_silently(batch))
+            self._repeats = True
+
     def credit(self, batch: Any) -> dict[str, Tensor]:
         """The credit that the output of each unit that ran receives, of the output's shape."""
-        inferred = self.infer(batch)
-        learning, _ = self._learn(batch, inferred)
-        found = self.credits(batch, inferred, learning) if learning.outputs else {}
+        with self._digits():
+            inferred = self.infer(batch)
+            learning, _ = self._learn(batch, inferred)
+            found = self.credits(batch, inferred, learning) if learning.outputs else {}
         return {with_prefix(name, "net."): credit.detach() for name, credit in found.items()}
 
     def _learn(self, batch: Any, inferred: Inferred) -> tuple[LearningPass, UnitGraphs]:

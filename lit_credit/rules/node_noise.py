@@ -3,22 +3,27 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lit_credit.feedback.entry import check_output
 from lit_credit.rules.cut import CutRule
 from lit_credit.rules.extra_passes import full_precision
 from lit_credit.rules.step_noise import StepNoise
+from lit_credit.utils.short_text import shortened
 
 __all__ = ["NodeNoise", "dual", "forward_derivative", "parts_of_dual"]
 
 
 class NodeNoise(StepNoise, CutRule):
     """A rule that perturbs the outputs of its units and learns from what arrives at the output."""
+
+    without_derivative: ClassVar[str] = "Replace the operation, or train the net by DFA."
+    """What to do if an operation of the net has no forward derivative."""
 
     def effect(
         self, batch: Any, stream: int, epsilon: float | None = None
@@ -53,6 +58,7 @@ class NodeNoise(StepNoise, CutRule):
             with full_precision(type(self).__name__, self.net, self.device.type):
                 up = self.run_silently(batch, lambda n, v: v + epsilon * draw(n, v))
                 down = self.run_silently(batch, lambda n, v: v - epsilon * draw(n, v))
+            check_output(up)
             return noise, (up - down) / (2 * epsilon)
 
         def add_tangent(name: str, value: Tensor) -> Tensor:
@@ -60,19 +66,21 @@ class NodeNoise(StepNoise, CutRule):
             added = draw(name, primal)
             return dual(primal, added if tangent is None else tangent + added)
 
-        with forward_derivative(type(self).__name__, self.net, self.device.type):
-            _, found = parts_of_dual(self.run_silently(batch, add_tangent))
+        with forward_derivative(self.without_derivative, self.net, self.device.type):
+            output = self.run_silently(batch, add_tangent)
+            check_output(output)
+            _, found = parts_of_dual(output)
         if found is None:
             raise ValueError("the net's output does not depend on its units; choose other `units`.")
         return noise, found
 
 
 @contextmanager
-def forward_derivative(rule: str, net: nn.Module, device: str) -> Iterator[None]:
+def forward_derivative(remedy: str, net: nn.Module, device: str) -> Iterator[None]:
     """Let tensors carry tangents inside the ``with``.
 
     Args:
-        rule: name of the rule, for the error.
+        remedy: what to do if an operation has none, for the error.
         net: the net, for the error.
         device: type of the device.
 
@@ -92,9 +100,10 @@ def forward_derivative(rule: str, net: nn.Module, device: str) -> Iterator[None]
         except (RuntimeError, NotImplementedError) as error:
             if "forward AD" not in str(error) and "jvp" not in str(error):
                 raise
+            reason = shortened(str(error).partition("\n")[0].partition(". ")[0].rstrip("."), 200)
+            kind = type(net).__name__
             raise ValueError(
-                f"{rule} differentiates {type(net).__name__} forward, which an operation does not "
-                f"offer: {error} Replace the operation, or train the net by DFA."
+                f"an operation of {kind} has no forward derivative: {reason}. {remedy}"
             ) from error
 
 

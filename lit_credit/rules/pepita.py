@@ -9,11 +9,11 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from lit_credit.feedback.draw import Distribution
+from lit_credit.feedback.entry import check_output
 from lit_credit.feedback.input_feedback import InputFeedback
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.headlines import Look
 from lit_credit.inspect.unit_names import unit_modules
-from lit_credit.rules.extra_passes import full_precision
 from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import AMBER
@@ -107,8 +107,17 @@ class PEPITA(InferenceRule):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss of the net, and the scalar whose gradient is the update."""
-        with full_precision(type(self).__name__, self.net, self.device.type):
+        try:
             return super().surrogate(batch)
+        finally:
+            self._in_front = {}  # they hold the graph of the pass
+
+    def credit(self, batch: Any) -> dict[str, Tensor]:
+        """The credit that the output of each unit that ran receives, of the output's shape."""
+        try:
+            return super().credit(batch)
+        finally:
+            self._in_front = {}
 
     def infer(self, batch: Any) -> Inferred:
         """The first pass, and the input that its error changes."""
@@ -125,7 +134,9 @@ class PEPITA(InferenceRule):
             return value.clone()  # the next operation may work in place
 
         first = LearningPass()
-        first.output = self.run_silently(batch, keep).requires_grad_()
+        output = self.run_silently(batch, keep)
+        check_output(output)
+        first.output = output.requires_grad_()
         with torch.enable_grad():
             first.loss = self.task.loss(first.output, batch)
             error = first.error() * first.rows
@@ -162,9 +173,18 @@ class PEPITA(InferenceRule):
         self._in_front = {}
         with ExitStack() as hooks:
             for name in [] if self.derivative else self.units:
+                self._check_slopes(name)
                 for layer in _layers(unit_modules(self.net, name)):
                     hooks.callback(layer.register_forward_hook(self._keep(name)).remove)
             return super()._learn(batch, inferred)
+
+    def _check_slopes(self, name: str) -> None:
+        for part in _layers(unit_modules(self.net, name)):
+            if isinstance(part, nn.PReLU):
+                raise ValueError(
+                    f"unit {name!r} holds a PReLU, whose slope would not learn from a credit that "
+                    "enters in front of it. Set `derivative: true`, or take another activation."
+                )
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def keep(_: nn.Module, __: Any, output: Any) -> Any:

@@ -16,6 +16,7 @@ from lit_credit.tasks import Task
 from lit_credit.utils.colors import GREEN
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_choice, check_range
+from lit_credit.utils.short_text import choice
 
 __all__ = ["TargetPropagation"]
 
@@ -51,7 +52,8 @@ class TargetPropagation(StepNoise, InferenceRule):
         feedback_seed: seed of the mappings and of the noise; None takes the seed of the run.
 
     Raises:
-        ValueError: if an argument is out of range, or a mapping would not fit into memory.
+        ValueError: if an argument is out of range; at the first batch, if a mapping would not fit
+            into memory, or is not defined between the outputs of two units; if a unit does not run.
 
     Reference:
         Lee, Zhang, Fischer, Bengio, Difference Target Propagation, 2015, arXiv 1412.7525,
@@ -136,6 +138,12 @@ class TargetPropagation(StepNoise, InferenceRule):
         """``(h_l - t_l) / N``."""
         outputs = learning.outputs
         names = list(outputs)
+        if names != self.units:
+            idle = [name for name in self.units if name not in outputs]
+            raise ValueError(
+                f"units {choice(idle)} do not run in this step, but a target comes back through "
+                "every unit. Take them out of `units`."
+            )
         gaps = {names[-1]: self.target_lr * learning.rows * learning.error()}  # h_l - t_l
         with torch.no_grad():
             for name, after in reversed(list(pairwise(names))):

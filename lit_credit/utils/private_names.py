@@ -96,6 +96,7 @@ __all__ = [
     "state_key_of",
     "trainer_of",
     "unscales_gradients_itself",
+    "version_of",
     "without_view",
 ]
 
@@ -144,6 +145,11 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
 def own_buffers(module: nn.Module) -> dict[str, Tensor | None]:
     """The dict of a module's own buffers; the value None marks a name without a buffer."""
     return module._buffers
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often operations in place have written a tensor."""
+    return int(tensor._version)
 
 
 def own_submodules(module: nn.Module) -> dict[str, nn.Module | None]:

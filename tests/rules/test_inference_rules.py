@@ -1,14 +1,26 @@
 """What must hold of rules with several passes or an inner loop."""
 
+import copy
+
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_credit.models import GPT, MLP, LeNet, ResidualMLP, ResNet
-from lit_credit.rules import BP, PEPITA, ForwardGradient, PredictiveCoding, TargetPropagation
-from lit_credit.tasks import Classification, NextToken
+from lit_credit.feedback import Inverses, attached
+from lit_credit.models import GPT, MLP, EnergyMLP, LeNet, ResidualMLP, ResNet
+from lit_credit.rules import (
+    BP,
+    DFA,
+    FA,
+    PEPITA,
+    ForwardForward,
+    ForwardGradient,
+    PredictiveCoding,
+    TargetPropagation,
+)
+from lit_credit.tasks import Classification, NextToken, Supervised
 from tests.support import seeded
 
 KINDS = {
@@ -400,17 +412,13 @@ def test_an_operation_without_a_forward_derivative_is_refused():
         def backward(ctx, gradient):
             return gradient
 
-    class Net(MLP):
-        def forward(self, x):
-            return super().forward(NoForward.apply(x) + self.layers[0][0].bias[0])
-
     class Late(MLP):
         def forward(self, x):
             return NoForward.apply(super().forward(x))
 
     for perturb in ("activities", "weights"):
         rule = ForwardGradient(Late(20, [4], 5), Classification(5), perturb=perturb)
-        with pytest.raises(ValueError, match="ForwardGradient differentiates Late forward"):
+        with pytest.raises(ValueError, match=r"has no forward .* `derivative: diff"):
             rule.surrogate(vectors(dtype=torch.float32))
 
 
@@ -427,3 +435,185 @@ def test_an_operation_without_a_forward_derivative_is_refused():
 def test_arguments_without_a_meaning_are_refused(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(mlp(), Classification(5), **options)
+
+
+# Nets, losses and precisions that a fresh reader tried
+
+
+class Keeping(MLP):
+    """Keeps the last activity in an attribute."""
+
+    memory = 0.0
+
+    def forward(self, x):
+        output = super().forward(x) + 0.1 * self.memory
+        self.memory = output.detach()
+        return output
+
+
+class OwnGenerator(MLP):
+    """Draws its masks from a generator of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return super().forward(x * torch.rand(x.shape, generator=self.generator).to(x))
+
+
+@every_kind
+@pytest.mark.parametrize("build", [Keeping, OwnGenerator])
+def test_a_net_that_answers_otherwise_when_it_runs_again_is_refused(name, build):
+    rule = make(name, build(20, [8, 6], 5))
+    with pytest.raises(ValueError, match="keeps state in an attribute, or draws from a generator"):
+        rule.surrogate(vectors(dtype=torch.float32))
+
+
+@every_kind
+def test_buffers_of_the_loss_are_put_back_too(name):
+    class Counting(nn.CrossEntropyLoss):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, output, target):
+            self.calls += 1
+            return super().forward(output, target)
+
+    task = Classification(5, loss=Counting())
+    rule = make(name, mlp(), task)
+    rule.surrogate(vectors(dtype=torch.float32))
+    assert int(task.criterion.calls) <= (2 if name == "PEPITA" else 1)
+
+
+def test_large_buffers_that_nothing_writes_are_copied_once():
+    def count(net, *_):
+        net.written += 1
+
+    net = mlp()
+    net.register_buffer("table", torch.zeros(100_000))
+    net.register_buffer("written", torch.zeros(100_000))
+    net.register_forward_hook(count)
+    rule = make("PredictiveCoding", net)
+    copies = []
+    clone = Tensor.clone
+
+    def watched(tensor, *args, **kwargs):
+        copies.append(tensor.numel())
+        return clone(tensor, *args, **kwargs)
+
+    for step in (1, 2):
+        copies.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Tensor, "clone", watched)
+            rule.surrogate(vectors(dtype=torch.float32))
+        assert float(net.written[0]) == step
+    assert copies.count(100_000) == 3  # of `written`, in each of the three iterations
+
+
+def test_a_gradient_that_is_known_survives_the_factor_of_a_scaler():
+    weight = torch.zeros(3, dtype=torch.float16, requires_grad=True)
+    known = torch.tensor([1e-3, 0.0, 1e-8])
+    (65536.0 * attached(torch.tensor(1.0), [weight], [known])).backward()
+    assert weight.grad.tolist() == pytest.approx([65.5, 0.0, 6.55e-4], rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["PredictiveCoding", "TargetPropagation"])
+def test_states_and_targets_are_as_exact_under_mixed_precision(name):
+    found = []
+    for amp in (False, True):
+        rule = make(name, mlp())
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
+            scalar = rule.surrogate(vectors(dtype=torch.float32))[1]
+        scalar.backward()
+        found.append([p.grad for p in rule.net.parameters()])
+    for a, b in zip(*found, strict=True):
+        assert F.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.999
+
+
+class Recurrent(nn.Module):
+    """Reads the state of its last layer, not what that layer returns first."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.LSTM(4, 6, batch_first=True), nn.LSTM(6, 6, batch_first=True)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        _, (state, _) = self.two(self.one(x.unflatten(1, (5, 4)))[0])
+        return self.head(state[-1])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_units_whose_outputs_do_not_reach_the_loss_are_explained(name):
+    if "weights" in name or name in ("SPSA", "PEPITA"):
+        return  # they need no path from the units' outputs to the loss
+    names = {"units": ["one", "two"], "readout": ["head"]}
+    batch = vectors(dtype=torch.float32)
+    if name.startswith("node") or name == "ForwardGradient":
+        pytest.skip("the first layer's noise arrives")
+    with pytest.raises(ValueError, match="does not depend on the units' outputs"):
+        make(name, Recurrent(), batch=batch, **names).surrogate(batch)
+
+
+class Flat(MLP):
+    def forward(self, x):
+        return super().forward(x)[:, 0]
+
+
+@every_kind
+def test_outputs_of_other_shapes_are_refused_with_a_remedy(name):
+    batch = vectors(dtype=torch.float32)[0], torch.zeros(8)
+    if "weights" in name or name == "SPSA" or name.startswith("Target"):
+        rule = make(name, Flat(20, [6, 4], 1), Supervised(nn.MSELoss()), batch)
+        rule.surrogate(batch)  # does not need the errors of samples
+        return
+    with pytest.raises(ValueError, match="return \\(N, 1\\)"):
+        make(name, Flat(20, [6, 4], 1), Supervised(nn.MSELoss()), batch).surrogate(batch)
+
+
+def test_a_mapping_is_refused_where_none_is_defined():
+    inverses = Inverses(["a", "b"])
+    for shape, after in [((8, 5, 6), (8, 6)), ((8, 5, 6), (8, 3, 6)), ((8, 5), (8, 4, 3, 3))]:
+        with pytest.raises(ValueError, match=r"unit 'a' hands on .* by BlockFA"):
+            inverses.make({"a": torch.zeros(shape), "b": torch.zeros(after)})
+
+
+def test_a_target_does_not_pass_by_a_unit_that_does_not_run():
+    class Dropping(MLP):
+        def forward(self, x):
+            h = self.layers[0](x)
+            return self.head(self.layers[2](h) if self.drop else self.layers[2](self.layers[1](h)))
+
+    net = Dropping(20, [6, 6, 6], 5)
+    net.drop = False
+    rule = make("TargetPropagation", net)
+    net.drop = True
+    with pytest.raises(ValueError, match=r"units layers\.1 do not run"):
+        rule.surrogate(vectors(dtype=torch.float32))
+
+
+def test_pepita_lets_go_of_its_graph():
+    rule = make("PEPITA", mlp())
+    rule.surrogate(vectors(dtype=torch.float32))
+    copy.deepcopy(rule).surrogate(vectors(dtype=torch.float32))
+
+
+def test_a_slope_that_would_not_learn_is_refused():
+    with pytest.raises(ValueError, match=r"PReLU, whose slope .* `derivative: true`"):
+        make("PEPITA", mlp(activation="prelu")).surrogate(vectors(dtype=torch.float32))
+
+
+@pytest.mark.parametrize("directions", [1, 4])
+def test_norms_see_one_pass_whatever_the_number_of_directions(directions):
+    for name in ("ForwardGradient, weights", "SPSA"):
+        net = mlp(norm="batch")
+        make(name, net, directions=directions).surrogate(vectors(dtype=torch.float32))
+        assert int(net.layers[0][1].num_batches_tracked) == 1
+
+
+@pytest.mark.parametrize("kind", [*{kind for kind, _ in KINDS.values()}, FA, DFA, ForwardForward])
+def test_nets_with_an_energy_are_refused_by_rules_that_cut_or_replace(kind):
+    with pytest.raises(ValueError, match=f"EnergyMLP settles on an energy.*{kind.__name__}"):
+        kind(EnergyMLP(20, [6, 6], 5), Classification(5))

@@ -318,6 +318,13 @@ def test_multiply_each_scales_every_tensor_by_its_own_factor():
     assert [t.tolist() for t in tensors] == [[2.0, 2.0], [[3.0, 3.0, 3.0]]]
 
 
+def test_operations_in_place_count():
+    tensor = torch.zeros(2)
+    before = private.version_of(tensor)
+    tensor.add_(1)
+    assert private.version_of(tensor) == before + 1
+
+
 def test_norms_of_several_tensors():
     norms = private.norms_of([torch.tensor([3.0, 4.0]), torch.tensor([[2.0]])])
     assert [norm.item() for norm in norms] == [5, 2]
