@@ -613,7 +613,9 @@ def test_norms_see_one_pass_whatever_the_number_of_directions(directions):
         assert int(net.layers[0][1].num_batches_tracked) == 1
 
 
-@pytest.mark.parametrize("kind", [*{kind for kind, _ in KINDS.values()}, FA, DFA, ForwardForward])
+@pytest.mark.parametrize(
+    "kind", [*dict.fromkeys(kind for kind, _ in KINDS.values()), FA, DFA, ForwardForward]
+)
 def test_nets_with_an_energy_are_refused_by_rules_that_cut_or_replace(kind):
     with pytest.raises(ValueError, match=f"EnergyMLP settles on an energy.*{kind.__name__}"):
         kind(EnergyMLP(20, [6, 6], 5), Classification(5))
