@@ -107,7 +107,7 @@ def test_the_error_moves_down_by_one_unit_in_an_iteration():
 
 def test_states_relax_to_where_the_energy_is_stationary():
     net = mlp().double()
-    rule = PredictiveCoding(net, Classification(5), iterations=4000, inference_lr=0.05)
+    rule = PredictiveCoding(net, Classification(5), iterations=1500, inference_lr=0.1)
     x, y = vectors()
     states = [v.requires_grad_() for v in rule.infer((x, y)).values.values()]
     below = [x, *states]
