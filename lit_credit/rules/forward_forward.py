@@ -1,6 +1,7 @@
 """Forward-forward: every unit tells inputs with their label from inputs with a wrong one."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,13 +16,14 @@ from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.rules.cut import CutRule
 from lit_credit.rules.extra_passes import extra_pass
-from lit_credit.rules.goodness import MeanActivities, goodness, unit_rms, widened, with_label
+from lit_credit.rules.goodness import MeanActivities, goodness, unit_rms, widened
+from lit_credit.rules.labelled_inputs import inputs_and_classes, labelled
 from lit_credit.rules.local_heads import LocalHeads
 from lit_credit.rules.step_noise import StepNoise
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import ORANGE
 from lit_credit.utils.compiled import is_eager
-from lit_credit.utils.nested import described, map_tensors
+from lit_credit.utils.nested import map_tensors
 from lit_credit.utils.private_names import trainer_of
 from lit_credit.utils.random_state import run_seed
 from lit_credit.utils.ranges import check_choice, check_range
@@ -164,9 +166,9 @@ class ForwardForward(StepNoise, CutRule):
 
     def prepare(self, batch: Any) -> None:
         """Make heads and means from one batch; refuse batches without float inputs or classes."""
-        inputs, classes = self._inputs_and_classes(batch)
+        inputs, classes = inputs_and_classes(self.task, batch)
         super().prepare(batch)
-        self._labelled(inputs, self._one_hot(classes))
+        self._labelled(inputs, self._label(classes))
 
     def build(self, outputs: Mapping[str, Tensor], output: Tensor) -> None:
         """Make the heads and means that are not there yet."""
@@ -211,7 +213,7 @@ class ForwardForward(StepNoise, CutRule):
         """
         if self.prediction == "head":
             return super().batch_loss(batch)
-        return self.task.loss(self._by_goodness(*self._inputs_and_classes(batch)), batch)
+        return self.task.loss(self._by_goodness(*inputs_and_classes(self.task, batch)), batch)
 
     def _by_head(self, inputs: tuple[Any, ...]) -> Tensor:
         neutral = inputs[0].new_full((len(inputs[0]), self.num_classes), 1 / self.num_classes)
@@ -229,7 +231,7 @@ class ForwardForward(StepNoise, CutRule):
         logits, labels = [], []
         for shift in range(self.num_classes):
             labels.append((first + shift) % self.num_classes)
-            outputs = self._outputs_of(inputs, self._one_hot(labels[-1]))
+            outputs = self._outputs_of(inputs, self._label(labels[-1]))
             found = [goodness(outputs[name]) for name in self._answering(outputs)]
             logits.append(torch.stack(found).sum(0))
         order = torch.stack(labels, dim=1).argsort(dim=1)
@@ -246,7 +248,7 @@ class ForwardForward(StepNoise, CutRule):
 
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss of the heads, and the sum of the units' losses and the heads'."""
-        inputs, _ = self._inputs_and_classes(batch)
+        inputs, _ = inputs_and_classes(self.task, batch)
         neutral = inputs[0].new_full((len(inputs[0]), self.num_classes), 1 / self.num_classes)
         with torch.no_grad(), extra_pass(self.net):
             outputs = self._outputs_of(inputs, neutral)
@@ -274,12 +276,18 @@ class ForwardForward(StepNoise, CutRule):
             for name, gradient in zip(outputs, gradients, strict=True)
         }
 
+    def _label(self, classes: Tensor) -> Tensor:
+        return one_hot(classes, self.num_classes)
+
+    def _labelled(self, inputs: tuple[Any, ...], label: Tensor) -> tuple[Any, ...]:
+        return labelled(inputs, self.label_scale * label, self.normalize_input)
+
     def _run_pairs(self, batch: Any) -> UnitGraphs:
         """The units' graphs on N positive samples, followed by N negative ones."""
-        inputs, classes = self._inputs_and_classes(batch)
+        inputs, classes = inputs_and_classes(self.task, batch)
         n = len(classes)
         twice = map_tensors(inputs, lambda t: torch.cat([t, t]) if t.shape[:1] == (n,) else t)
-        label = self._one_hot(torch.cat([classes, self._wrong(classes)]))
+        label = self._label(torch.cat([classes, self._wrong(classes)]))
         _, graphs = self.run_cut(
             self._labelled(twice, label), values=lambda _, value: unit_rms(value)
         )
@@ -287,11 +295,11 @@ class ForwardForward(StepNoise, CutRule):
 
     def _wrong(self, classes: Tensor) -> Tensor:
         """A wrong class for each sample: this process's rows of those of the global batch."""
-        trainer, n = trainer_of(self), len(classes)
-        world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        generator = self.step_generator(stream=1)
-        shift = torch.randint(1, self.num_classes, (world * n,), generator=generator)
-        return (classes + shift[rank * n : (rank + 1) * n].to(classes.device)) % self.num_classes
+        count, generator = self.num_classes, self.step_generator(stream=1)
+        shift = self.own_rows(
+            lambda rows: torch.randint(1, count, (rows,), generator=generator), len(classes)
+        )
+        return (classes + shift.to(classes.device)) % count
 
     def _unit_losses(self, outputs: Mapping[str, Tensor], learns: bool) -> dict[str, Tensor]:
         """L_l of each unit that ran; ``learns`` also sets the running means."""
@@ -304,7 +312,11 @@ class ForwardForward(StepNoise, CutRule):
         if not self.peer_weight:
             return losses
         means = {name: widened(v[: len(v) // 2]).mean(0) for name, v in outputs.items()}
-        shared = self._shared(means) if learns else {}
+        trainer = trainer_of(self)
+        shared: Mapping[str, Tensor] = {}
+        if learns and trainer is not None and trainer.world_size > 1:
+            reduce = trainer.strategy.reduce
+            shared = self.activities.over_processes(means, partial(reduce, reduce_op="sum"))
         for name, mean in means.items():
             if name in shared:  # the value of all processes, with the gradient of this one
                 mean = mean + (shared[name] - mean.detach())
@@ -313,56 +325,3 @@ class ForwardForward(StepNoise, CutRule):
             if learns:
                 self.activities.set(name, running)
         return losses
-
-    def _shared(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The means over the positive samples of all processes, of units that ran in any."""
-        trainer = trainer_of(self)
-        if trainer is None or trainer.world_size == 1:
-            return {}
-        own = {name: means.get(name) for name in self.units}
-        parts = []
-        for name, mean in own.items():
-            value = torch.zeros_like(self.activities[name]) if mean is None else mean.detach()
-            parts.append(torch.cat([value.flatten(), value.new_tensor([mean is not None])]))
-        summed: Any = trainer.strategy.reduce(torch.cat(parts), reduce_op="sum")
-        found = summed.split([len(part) for part in parts])
-        return {
-            name: (part[:-1] / part[-1]).view(means[name].shape)
-            for name, part in zip(own, found, strict=True)
-            if name in means
-        }
-
-    # Batches
-
-    def _inputs_and_classes(self, batch: Any) -> tuple[tuple[Any, ...], Tensor]:
-        """The inputs of the net, and the classes (N,)."""
-        inputs, target = self.task.inputs(batch), self.task.target(batch)
-        first, name = inputs[0], type(self.task).__name__
-        if not isinstance(first, Tensor) or not first.is_floating_point() or first.dim() < 2:
-            raise ValueError(
-                f"ForwardForward writes the label into the input, but that of {name} is "
-                f"{described(first)}, expected floating-point numbers (N, ...). Tokens have no "
-                "entries for it: train such a net by LocalLosses or DFA."
-            )
-        classes = isinstance(target, Tensor) and not target.is_floating_point()
-        if not classes or target.shape != first.shape[:1]:
-            raise ValueError(
-                f"ForwardForward needs one class per sample, but the target of {name} is "
-                f"{described(target)}, expected classes ({len(first)},). Train by LocalLosses or "
-                "DFA instead."
-            )
-        return inputs, target.long()
-
-    def _one_hot(self, classes: Tensor) -> Tensor:
-        return one_hot(classes, self.num_classes)
-
-    def _labelled(self, inputs: tuple[Any, ...], label: Tensor) -> tuple[Any, ...]:
-        """The inputs of the net, the first with a label (N, C) and, if asked, unit rms."""
-        first, *others = inputs
-        if first[0].numel() < label.shape[1]:
-            raise ValueError(
-                f"the input is {tuple(first.shape)}, less than the {label.shape[1]} entries of a "
-                "sample that its label takes."
-            )
-        labelled = with_label(first, self.label_scale * label)
-        return (unit_rms(labelled) if self.normalize_input else labelled, *others)

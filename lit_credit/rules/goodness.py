@@ -1,6 +1,6 @@
-"""The parts of forward-forward: labels in inputs, goodness, unit rms, and mean activities."""
+"""Goodness of a unit's output, unit rms, and mean activities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,29 +8,10 @@ from torch import Tensor
 from lit_credit.feedback.lazy_buffers import LazyBuffers
 from lit_credit.utils.private_names import own_buffers
 
-__all__ = ["MeanActivities", "goodness", "unit_rms", "widened", "with_label"]
+__all__ = ["MeanActivities", "goodness", "unit_rms", "widened"]
 
 _TINY = 1e-8
 _FIRST_MEAN = 0.5
-
-
-def with_label(inputs: Tensor, label: Tensor) -> Tensor:
-    """Inputs whose first entries are a label.
-
-    Args:
-        inputs: (N, ...).
-        label: (N, C), such as one-hot rows.
-
-    Returns:
-        A new tensor in the shape of ``inputs``; the first C entries of each sample are the label.
-
-    Example:
-        >>> with_label(torch.ones(1, 2, 2), torch.tensor([[0.0, 5.0, 0.0]]))
-        tensor([[[0., 5.],
-                 [0., 1.]]])
-    """
-    rest = inputs.flatten(1)[:, label.shape[1] :]
-    return torch.cat([label.to(inputs), rest], dim=1).view(inputs.shape)
 
 
 def goodness(output: Tensor) -> Tensor:
@@ -96,6 +77,27 @@ class MeanActivities(LazyBuffers):
     def set(self, name: str, mean: Tensor) -> None:
         """Replace a running mean."""
         self[name].copy_(mean.detach())
+
+    def over_processes(
+        self, means: Mapping[str, Tensor], sum_up: Callable[[Tensor], Tensor]
+    ) -> dict[str, Tensor]:
+        """The mean of a batch's means over the processes in which the unit ran.
+
+        Args:
+            means: mean activity of each unit that ran in this process.
+            sum_up: sums a tensor over all processes.
+        """
+        parts = []
+        for name in self.units:
+            mean = means.get(name)
+            value = torch.zeros_like(self[name]) if mean is None else mean.detach()
+            parts.append(torch.cat([value.flatten(), value.new_tensor([mean is not None])]))
+        summed = torch.split(sum_up(torch.cat(parts)), [len(part) for part in parts])
+        return {
+            name: (part[:-1] / part[-1]).view(means[name].shape)
+            for name, part in zip(self.units, summed, strict=True)
+            if name in means
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         found = own_buffers(self).get(self._name(name))

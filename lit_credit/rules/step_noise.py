@@ -1,5 +1,6 @@
 """Noise of a training step that a resumed run draws again."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -38,12 +39,24 @@ class StepNoise(CheckpointedRule):
 
     def noise_like(self, value: Tensor, generator: torch.Generator) -> Tensor:
         """N(0, 1) in the shape of a tensor (N, ...): this process's rows of the global batch."""
+
+        def draw(rows: int) -> Tensor:
+            # The same numbers in every precision: Lightning's 64-true changes the default type.
+            size = (rows, *value.shape[1:])
+            return torch.randn(size, generator=generator, dtype=torch.float32)
+
+        return self.own_rows(draw, len(value)).to(value)
+
+    def own_rows(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
+        """This process's rows of what is drawn for the global batch.
+
+        Args:
+            draw: called with the rows of the batches of all processes together.
+            rows: rows of this process.
+        """
         trainer = trainer_of(self)
         world, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-        size = (world * len(value), *value.shape[1:])
-        # The same numbers in every precision: Lightning's 64-true changes the default type.
-        drawn = torch.randn(size, generator=generator, dtype=torch.float32)
-        return drawn[rank * len(value) : (rank + 1) * len(value)].to(value)
+        return draw(world * rows)[rank * rows : (rank + 1) * rows]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also save the seed of the noise."""
