@@ -228,11 +228,12 @@ def small(**kwargs):
     )
 
 
-def test_diagnostics_run_under_it():
+def test_diagnostics_run_under_it(tmp_path):
     watch = [kind(figure=False) for kind in (CreditAlignment, ResidualNorms, GradientNorms)]
     bare, watched = small(), small()
     quiet_trainer(max_epochs=2).fit(bare, loader(), loader())
-    quiet_trainer(max_epochs=2, callbacks=watch).fit(watched, loader(), loader())
+    trainer = quiet_trainer(max_epochs=2, callbacks=watch, default_root_dir=tmp_path)
+    trainer.fit(watched, loader(), loader())
     for name, value in bare.state_dict().items():
         assert torch.equal(value, watched.state_dict()[name])
     alignment, norms, gradient = (callback.history.rows[-1]["values"] for callback in watch)
