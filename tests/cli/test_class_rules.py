@@ -193,6 +193,7 @@ NEEDED = {
     "ParallelAttention": {"width": 8, "parallel_heads": 2},
     "Rotary": {"features": 8},
     "DirectFeedback": {"units": ["a"]},
+    "Inverses": {"units": ["a", "b"]},
     "BlockFeedback": {"units": ["a"]},
     "Ensemble": {"net": "MLP"},
     "NGram": {"distribution": "PowerUnif"},
