@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 TINY = ["--rounds", "1"]
+WITHOUT_ROUNDS = ("history_growth.py", "digits_rules.py", "ep_bias.py")
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ TINY = ["--rounds", "1"]
         ),
         (["history_growth.py", "--epochs", "1", "2"], ["checkpoint kB", "       2"]),
         (["data_loading.py", "--batches", "1"], ["ratio"]),
+        (["ep_bias.py", "--seeds", "1", "--betas", "0.1"], ["one_sided", "symmetric"]),
         (
             ["ngram_time.py", "--steps", "2", "--updates", "2"],
             ["AttentionOnly", "LowRank", "plain", "exact, 2 update(s) a step"],
@@ -54,7 +56,7 @@ TINY = ["--rounds", "1"]
 def test_benchmark_prints_its_rows(words, rows, monkeypatch, capsys, caplog):
     """In this process: another would mostly import torch and Lightning, which takes 6 s."""
     script = Path("benchmarks", words[0])
-    tiny = [] if words[0] in ("history_growth.py", "digits_rules.py") else TINY
+    tiny = [] if words[0] in WITHOUT_ROUNDS else TINY
     monkeypatch.setattr(sys, "argv", [str(script), *words[1:], *tiny])
     monkeypatch.syspath_prepend(script.parent)  # where Python finds a script's neighbours
     caplog.set_level(logging.INFO, logger="lightning.pytorch")  # which comes back afterwards
