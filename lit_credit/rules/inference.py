@@ -173,15 +173,14 @@ class InferenceRule(CutRule):
         return {with_prefix(name, "net."): credit.detach() for name, credit in found.items()}
 
     def _learn(self, batch: Any, inferred: Inferred) -> tuple[LearningPass, UnitGraphs]:
-        learning, values = LearningPass(), inferred.values
+        learning, values = LearningPass(), inferred.values or {}
 
-        def replace(name: str, value: Tensor) -> Tensor:
-            assert values is not None
-            # A copy: the next operation may work in place.
-            return values[name].to(value.dtype, copy=True) if name in values else value
+        def go_on(name: str, value: Tensor) -> Tensor:
+            # A copy: the next operation may work in place, and would change what credits are of.
+            return values.get(name, value).to(value.dtype, copy=True)
 
         learning.loss, graphs = self.run_units(
-            batch, learning, inputs=inferred.inputs, values=None if values is None else replace
+            batch, learning, inputs=inferred.inputs, values=go_on
         )
         learning.outputs = {name: output.detach() for name, output in graphs.outputs.items()}
         return learning, graphs

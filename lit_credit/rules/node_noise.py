@@ -64,7 +64,8 @@ class NodeNoise(StepNoise, CutRule):
         def add_tangent(name: str, value: Tensor) -> Tensor:
             primal, tangent = parts_of_dual(value)
             added = draw(name, primal)
-            return dual(primal, added if tangent is None else tangent + added)
+            # A copy: an operation in place would change the noise too.
+            return dual(primal, added.clone() if tangent is None else tangent + added)
 
         with forward_derivative(self.without_derivative, self.net, self.device.type):
             output = self.run_silently(batch, add_tangent)
