@@ -406,6 +406,9 @@ class RuleProtocol(Protocol):
     def surrogate(self, batch: Any) -> "tuple[Tensor, Tensor]":
         """The loss, and the scalar whose gradient is the rule's update; it makes a module a rule.
 
+        It may run the net several times first; what those passes find enters the scalar without
+        their graphs.
+
         Asked by: :func:`is_rule`, and the diagnostics of updates and of the module's own credit.
         Without it: the update is the gradient of the loss.
         """

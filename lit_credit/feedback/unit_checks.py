@@ -18,6 +18,7 @@ __all__ = [
     "check_recompute",
     "check_sent",
     "stray_parameters",
+    "unreached",
 ]
 
 
@@ -152,12 +153,20 @@ def check_sent(loss: Tensor, where: str) -> None:
         ValueError: if the loss does not depend on that tensor, so that no unit would learn.
     """
     if not any(function_of(node) in ENTRIES for node in _reached(loss)):
-        raise ValueError(
-            f"the loss does not depend on {where}, whose gradient is the error, so no unit would "
-            "learn. A unit that returns several tensors, as an LSTM its outputs and its state, "
-            "hands on the first one alone: use that one, or wrap the unit so that it returns the "
-            "one in use."
-        )
+        raise unreached(f"{where}, whose gradient is the error")
+
+
+def unreached(what: str) -> ValueError:
+    """The error of a loss that does not depend on what its gradient is to be taken at.
+
+    Args:
+        what: what that is, for the message.
+    """
+    return ValueError(
+        f"the loss does not depend on {what}, so no unit would learn. A unit that returns several "
+        "tensors, as an LSTM its outputs and its state, hands on the first one alone: use that "
+        "one, or wrap the unit so that it returns the one in use."
+    )
 
 
 def _reached(value: Any) -> set[Any]:

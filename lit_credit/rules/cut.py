@@ -21,7 +21,7 @@ from lit_credit.feedback.unit_checks import (
 from lit_credit.feedback.units import LocalUnits, Tap, UnitGraphs
 from lit_credit.inspect.activation_checkpoints import checkpoints
 from lit_credit.rules.bare_ends import BareEnds
-from lit_credit.rules.extra_passes import extra_pass
+from lit_credit.rules.extra_passes import check_repeats, extra_pass
 from lit_credit.rules.net_checks import check_no_energy
 from lit_credit.rules.preparation import PreparedRule
 from lit_credit.tasks import Task
@@ -116,6 +116,7 @@ class CutRule(PreparedRule):
         self._ran: set[str] = set()  # units that ran in any pass
         self._watched: set[str] = set()  # units checked for activations behind them
         self._trained: set[str] = set()  # units that ran in training
+        self._repeats = False  # whether the net was seen to answer alike when it runs again
         self._is_cut = False  # whether the net runs with its units cut apart
         self._check_units()
         if recompute:
@@ -235,6 +236,18 @@ class CutRule(PreparedRule):
             units.begin(tap=values)
             with self._cut():
                 return self(*(self.task.inputs(batch) if inputs is None else inputs))
+
+    def check_repeats(self, batch: Any) -> None:
+        """Refuse, once, a net that answers otherwise when it runs again on a batch.
+
+        For rules that run the net several times in a step.
+
+        Raises:
+            ValueError: if two silent passes differ.
+        """
+        if not self._repeats:
+            check_repeats(self, lambda: self.run_silently(batch))
+            self._repeats = True
 
     @contextmanager
     def _cut(self) -> Iterator[None]:

@@ -6,12 +6,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_credit.inspect.state.guard import held
 from lit_credit.utils.nested import tensors_of
 from lit_credit.utils.private_names import own_buffers, version_of
 from lit_credit.utils.random_state import preserved_rng
+from lit_credit.utils.short_text import choice
 
 __all__ = ["check_repeats", "extra_pass", "full_precision"]
 
@@ -49,10 +51,28 @@ def extra_pass(*modules: nn.Module) -> Iterator[None]:
                     copy = buffer.clone()
                     copies[id(buffer)] = copy, version_of(copy)
                 own[name] = copies[id(buffer)][0]
+    left = [
+        (place, name, buffer, version_of(buffer))
+        for place, (_, before) in enumerate(kept)
+        for name, buffer in before.items()
+        if buffer is not None and (place, name) in spared
+    ]
     with preserved_rng():
         try:
             yield
         finally:
+            written = {
+                (place, name)
+                for place, name, buffer, version in left
+                if version_of(buffer) != version
+            }
+            if written:
+                known[modules[0].training] = spared - written
+                rank_zero_warn(
+                    "a pass wrote buffers that earlier passes had not: "
+                    f"{choice(name for _, name in written)}. They keep what this pass wrote, and "
+                    "are put back after the passes that follow."
+                )
             if modules[0].training not in known:
                 known[modules[0].training] = frozenset(
                     (place, name)

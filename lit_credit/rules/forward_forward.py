@@ -167,6 +167,11 @@ class ForwardForward(StepNoise, CutRule):
     def prepare(self, batch: Any) -> None:
         """Make heads and means from one batch; refuse batches without float inputs or classes."""
         inputs, classes = inputs_and_classes(self.task, batch)
+        if bool((classes < 0).any()):
+            raise ValueError(
+                f"the classes begin at {int(classes.min())}, but ForwardForward writes each into "
+                "its sample, so that none can be left out. Drop such samples, or train by DFA."
+            )
         super().prepare(batch)
         self._labelled(inputs, self._label(classes))
 
@@ -249,6 +254,7 @@ class ForwardForward(StepNoise, CutRule):
     def surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The loss of the heads, and the sum of the units' losses and the heads'."""
         inputs, _ = inputs_and_classes(self.task, batch)
+        self.check_repeats(batch)
         neutral = inputs[0].new_full((len(inputs[0]), self.num_classes), 1 / self.num_classes)
         with torch.no_grad(), extra_pass(self.net):
             outputs = self._outputs_of(inputs, neutral)

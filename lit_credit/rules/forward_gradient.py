@@ -136,7 +136,7 @@ class ForwardGradient(NodeNoise, InferenceRule):
         """The loss, and the scalar whose gradient is the update."""
         if self.perturb == "activities":
             return super().surrogate(batch)
-        self._check_repeats(batch)
+        self.check_repeats(batch)
         parameters = {n: p for n, p in self.named_parameters() if p.requires_grad}
         loss, gradients = self._along_weights(batch, parameters)
         self._trained.update(self.units)

@@ -70,8 +70,14 @@ class MeanActivities(LazyBuffers):
         """The running mean that follows a batch's mean activity.
 
         Raises:
-            ValueError: if the mean does not exist yet.
+            ValueError: if the mean does not exist yet, or has another shape.
         """
+        if self[name].shape != activity.shape:
+            raise ValueError(
+                f"unit {name!r} hands on {tuple(activity.shape)} a sample, but its mean activities "
+                f"are {tuple(self[name].shape)}: forward-forward needs outputs of one size. Bring "
+                "the inputs to one size, or set `peer_weight` to 0."
+            )
         return self.momentum * self[name] + (1 - self.momentum) * activity
 
     def set(self, name: str, mean: Tensor) -> None:

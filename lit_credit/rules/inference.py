@@ -11,19 +11,13 @@ from torch import Tensor
 from lit_credit.feedback.attached import attached
 from lit_credit.feedback.credits import rows_of
 from lit_credit.feedback.entry import check_output
+from lit_credit.feedback.unit_checks import unreached
 from lit_credit.feedback.units import UnitGraphs
 from lit_credit.inspect.unit_names import with_prefix
 from lit_credit.rules.cut import CutRule
-from lit_credit.rules.extra_passes import check_repeats, full_precision
+from lit_credit.rules.extra_passes import full_precision
 
-__all__ = ["UNUSED", "InferenceRule", "Inferred", "LearningPass"]
-
-
-UNUSED = (
-    "the loss does not depend on the units' outputs, so no unit would learn. A unit that returns "
-    "several tensors, as an LSTM its outputs and its state, hands on the first one alone: use that "
-    "one, or wrap the unit so that it returns the one in use."
-)
+__all__ = ["InferenceRule", "Inferred", "LearningPass"]
 
 
 class Inferred(NamedTuple):
@@ -82,7 +76,7 @@ class LearningPass:
         """
         (error,) = torch.autograd.grad(self.loss, self.output, retain_graph=True, allow_unused=True)
         if error is None:
-            raise ValueError(UNUSED)
+            raise unreached("the units' outputs")
         return error
 
 
@@ -103,7 +97,6 @@ class InferenceRule(CutRule):
 
     small_differences: ClassVar[bool] = True
     """Whether credits are small differences of passes, which mixed precision would round away."""
-    _repeats = False  # whether the net was seen to answer alike when it runs again
 
     def infer(self, batch: Any) -> Inferred:
         """Run what precedes the pass that learns; by default nothing."""
@@ -141,7 +134,7 @@ class InferenceRule(CutRule):
         return full_precision(type(self).__name__, self.net, self.device.type)
 
     def _surrogate(self, batch: Any) -> tuple[Tensor, Tensor]:
-        self._check_repeats(batch)
+        self.check_repeats(batch)
         inferred = self.infer(batch)
         learning, graphs = self._learn(batch, inferred)
         if self.training:
@@ -157,12 +150,6 @@ class InferenceRule(CutRule):
         for output in graphs.outputs.values() if self.scale_penalty else ():
             scalar = scalar + self.scale_penalty * output.square().mean()
         return (learning.loss if inferred.loss is None else inferred.loss), scalar
-
-    def _check_repeats(self, batch: Any) -> None:
-        """Refuse, once, a net that answers otherwise when it runs again."""
-        if not self._repeats:
-            check_repeats(self, lambda: self.run_silently(batch))
-            self._repeats = True
 
     def credit(self, batch: Any) -> dict[str, Tensor]:
         """The credit that the output of each unit that ran receives, of the output's shape."""

@@ -52,8 +52,8 @@ class PEPITA(InferenceRule):
 
     Raises:
         ValueError: at the first batch, if the weights have half precision, if the net's input is
-            not one tensor of real numbers, or if the output of a unit has not the shape in which
-            its credit enters.
+            not one tensor of real numbers, if the output of a unit has not the shape in which its
+            credit enters, or if a unit holds a PReLU, whose slope would not learn.
 
     Reference:
         Dellaferrera, Kreiman, Error-driven Input Modulation: Solving the Credit Assignment Problem

@@ -7,9 +7,10 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
+from lit_credit.feedback.unit_checks import unreached
 from lit_credit.headlines import Look
 from lit_credit.rules.extra_passes import extra_pass
-from lit_credit.rules.inference import UNUSED, InferenceRule, Inferred, LearningPass
+from lit_credit.rules.inference import InferenceRule, Inferred, LearningPass
 from lit_credit.tasks import Task
 from lit_credit.utils.colors import PURPLE
 from lit_credit.utils.ranges import check_choice, check_range, check_sizes
@@ -192,7 +193,7 @@ def _slopes(energy: Tensor, states: Mapping[str, Tensor], keep: bool = False) ->
     values = list(states.values())
     found = torch.autograd.grad(energy, values, retain_graph=keep, allow_unused=True)
     if values and all(slope is None for slope in found):
-        raise ValueError(UNUSED)
+        raise unreached("the units' outputs")
     return [
         torch.zeros_like(value) if slope is None else slope
         for value, slope in zip(values, found, strict=True)

@@ -417,3 +417,23 @@ def test_what_does_not_fit_is_refused_before_the_first_step():
 def test_without_heads_it_predicts_nothing():
     with pytest.raises(ValueError, match=r"no head yet.*`prepare"):
         make()(images(16)[0])
+
+
+def test_classes_to_leave_out_are_refused_before_training():
+    x, y = images()
+    y[0] = -100
+    with pytest.raises(ValueError, match="classes begin at -100"):
+        ForwardForward(MLP(20, [8, 6], 5), Classification(5)).prepare((x, y))
+
+
+def test_outputs_of_another_size_are_explained():
+    class Mean(MLP):
+        def forward(self, x):
+            return self.head(self.layers[1](self.layers[0](x)).mean(1))
+
+    rule = ForwardForward(Mean(4, [8, 6], 5), Classification(5))
+    y = torch.arange(8) % 5
+    rule.prepare((torch.randn(8, 5, 4), y))
+    rule.surrogate((torch.randn(8, 5, 4), y))
+    with pytest.raises(ValueError, match="outputs of one size"):
+        rule.surrogate((torch.randn(8, 7, 4), y))

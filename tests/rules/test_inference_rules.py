@@ -464,10 +464,14 @@ class OwnGenerator(MLP):
         return super().forward(x * torch.rand(x.shape, generator=self.generator).to(x))
 
 
-@every_kind
+@pytest.mark.parametrize("name", [*KINDS, "ForwardForward"])
 @pytest.mark.parametrize("build", [Keeping, OwnGenerator])
 def test_a_net_that_answers_otherwise_when_it_runs_again_is_refused(name, build):
-    rule = make(name, build(20, [8, 6], 5))
+    if name == "ForwardForward":
+        rule = ForwardForward(build(20, [8, 6], 5), Classification(5))
+        rule.prepare(vectors(dtype=torch.float32))
+    else:
+        rule = make(name, build(20, [8, 6], 5))
     with pytest.raises(ValueError, match="keeps state in an attribute, or draws from a generator"):
         rule.surrogate(vectors(dtype=torch.float32))
 
@@ -512,6 +516,23 @@ def test_large_buffers_that_nothing_writes_are_copied_once():
             rule.surrogate(vectors(dtype=torch.float32))
         assert float(net.written[0]) == step
     assert copies.count(100_000) == 3  # of `written`, in each of the three iterations
+
+
+def test_a_large_buffer_that_is_written_late_is_named_and_put_back_from_then_on():
+    net = mlp()
+    net.register_buffer("table", torch.zeros(100_000))
+    rule = make("PredictiveCoding", net)
+    rule.surrogate(vectors(dtype=torch.float32))
+
+    def count(net, *_):
+        net.table += 1
+
+    net.register_forward_hook(count)
+    with pytest.warns(UserWarning, match="wrote buffers that earlier passes had not: table"):
+        rule.surrogate(vectors(dtype=torch.float32))
+    before = float(net.table[0])
+    rule.surrogate(vectors(dtype=torch.float32))
+    assert float(net.table[0]) == before + 1
 
 
 def test_a_gradient_that_is_known_survives_the_factor_of_a_scaler():
