@@ -27,6 +27,7 @@ from lit_credit.rules.preparation import PreparedRule
 from lit_credit.tasks import Task
 from lit_credit.utils.compiled import compiled_part, is_eager
 from lit_credit.utils.names import submodule_names
+from lit_credit.utils.private_names import version_of
 from lit_credit.utils.ranges import check_range
 from lit_credit.utils.short_text import choice
 
@@ -116,7 +117,7 @@ class CutRule(PreparedRule):
         self._ran: set[str] = set()  # units that ran in any pass
         self._watched: set[str] = set()  # units checked for activations behind them
         self._trained: set[str] = set()  # units that ran in training
-        self._repeats = False  # whether the net was seen to answer alike when it runs again
+        self._overwritten: set[str] | None = None  # units whose outputs are changed in place
         self._is_cut = False  # whether the net runs with its units cut apart
         self._check_units()
         if recompute:
@@ -240,14 +241,36 @@ class CutRule(PreparedRule):
     def check_repeats(self, batch: Any) -> None:
         """Refuse, once, a net that answers otherwise when it runs again on a batch.
 
-        For rules that run the net several times in a step.
+        For rules that run the net several times in a step. Also find the units whose outputs the
+        next operation overwrites, for :meth:`handed_on`.
 
         Raises:
             ValueError: if two silent passes differ.
         """
-        if not self._repeats:
-            check_repeats(self, lambda: self.run_silently(batch))
-            self._repeats = True
+        if self._overwritten is not None:
+            return
+        versions: dict[str, tuple[Tensor, int]] = {}
+
+        def watch(name: str, value: Tensor) -> Tensor:
+            versions[name] = value, version_of(value)
+            return value
+
+        check_repeats(self, lambda: self.run_silently(batch, watch))
+        self._overwritten = {n for n, (v, version) in versions.items() if version_of(v) != version}
+
+    def handed_on(self, name: str, value: Tensor) -> Tensor:
+        """What the net goes on with in place of a unit's output, so that the value stays as it is.
+
+        Args:
+            name: the unit.
+            value: its output, or what replaces it.
+
+        Returns:
+            The value; a copy if the operation behind the unit works in place, or before
+            :meth:`check_repeats` has found out.
+        """
+        copies = self._overwritten is None or name in self._overwritten
+        return value.clone() if copies else value
 
     @contextmanager
     def _cut(self) -> Iterator[None]:

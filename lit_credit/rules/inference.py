@@ -154,6 +154,7 @@ class InferenceRule(CutRule):
     def credit(self, batch: Any) -> dict[str, Tensor]:
         """The credit that the output of each unit that ran receives, of the output's shape."""
         with self._digits():
+            self.check_repeats(batch)
             inferred = self.infer(batch)
             learning, _ = self._learn(batch, inferred)
             found = self.credits(batch, inferred, learning) if learning.outputs else {}
@@ -163,8 +164,7 @@ class InferenceRule(CutRule):
         learning, values = LearningPass(), inferred.values or {}
 
         def go_on(name: str, value: Tensor) -> Tensor:
-            # A copy: the next operation may work in place, and would change what credits are of.
-            return values.get(name, value).to(value.dtype, copy=True)
+            return self.handed_on(name, values.get(name, value).to(value.dtype))
 
         learning.loss, graphs = self.run_units(
             batch, learning, inputs=inferred.inputs, values=go_on

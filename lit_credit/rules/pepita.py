@@ -131,7 +131,7 @@ class PEPITA(InferenceRule):
 
         def keep(name: str, value: Tensor) -> Tensor:
             outputs[name] = value
-            return value.clone()  # the next operation may work in place
+            return self.handed_on(name, value)
 
         first = LearningPass()
         output = self.run_silently(batch, keep)
@@ -146,10 +146,8 @@ class PEPITA(InferenceRule):
         self, batch: Any, inferred: Inferred, learning: LearningPass
     ) -> Mapping[str, Tensor]:
         """``(h_l - h'_l) / N``."""
-        return {
-            name: (inferred.found[name] - output) / learning.rows
-            for name, output in learning.outputs.items()
-        }
+        before = inferred.found
+        return {n: before[n].sub_(h).div_(learning.rows) for n, h in learning.outputs.items()}
 
     def entries(self, outputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The outputs in front of the activations, unless the derivative is wanted."""

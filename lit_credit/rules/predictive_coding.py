@@ -142,7 +142,7 @@ class PredictiveCoding(InferenceRule):
 
         def go_on(name: str, predicted: Tensor) -> Tensor:
             now[name] = states.get(name, predicted).detach().requires_grad_()
-            return now[name].clone()  # the next operation may work in place
+            return self.handed_on(name, now[name])
 
         loss, graphs = self.run_units(batch, learning, values=go_on, cut_inputs=False)
         energy = self.loss_weight * learning.rows * loss

@@ -164,7 +164,7 @@ class TargetPropagation(StepNoise, InferenceRule):
             clean = learning.outputs[name]
             noise = self.noise_like(clean, generator)
             made[name], noisy[name] = value, clean + self.reconstruction_noise * noise
-            return noisy[name].clone()  # the next operation may work in place
+            return self.handed_on(name, noisy[name])
 
         self.run_silently(batch, disturb)
         total = learning.loss.new_zeros(())
