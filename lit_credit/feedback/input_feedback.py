@@ -24,7 +24,7 @@ class InputFeedback(LazyBuffers):
 
     Example:
         >>> feedback = InputFeedback("constant", scale=1.0, seed=0)
-        >>> feedback(torch.ones(2, 3), torch.zeros(2, 8))[0, 0].item()
+        >>> round(feedback(torch.ones(2, 3), torch.zeros(2, 8))[0, 0].item(), 3)
         1.5
     """
 
