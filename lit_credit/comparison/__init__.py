@@ -1,7 +1,40 @@
 """Comparing runs by a table and figures of the quantities that their classes declare."""
 
-from lit_credit.comparison.figure import comparison_figure
-from lit_credit.comparison.known import rule_colors
-from lit_credit.comparison.report import compare
+from typing import TYPE_CHECKING
 
-__all__ = ["compare", "comparison_figure", "rule_colors"]
+from lit_credit.utils.late_names import late_names
+
+if TYPE_CHECKING:
+    from lit_credit.comparison.figure import comparison_figure
+    from lit_credit.comparison.known import rule_colors
+    from lit_credit.comparison.report import compare
+    from lit_credit.comparison.statistics import (
+        Difference,
+        detectable_difference,
+        holm,
+        paired_difference,
+        welch_difference,
+    )
+
+__all__ = [
+    "Difference",
+    "compare",
+    "comparison_figure",
+    "detectable_difference",
+    "holm",
+    "paired_difference",
+    "rule_colors",
+    "welch_difference",
+]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = late_names(
+        __name__,
+        {
+            "report": "compare",
+            "figure": "comparison_figure",
+            "known": "rule_colors",
+            "statistics": "Difference detectable_difference holm paired_difference "
+            "welch_difference",
+        },
+    )
