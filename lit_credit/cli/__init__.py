@@ -52,6 +52,10 @@ def main(args: Sequence[str] | None = None) -> int:
             from lit_credit.cli.sweep import command
 
             return command.main(words[1:])
+        if words[:1] == ["benchmark"]:
+            from lit_credit.cli.benchmark import command as benchmark
+
+            return benchmark.main(words[1:])
         from lit_credit.cli.first_words import answer
 
         answer(words)

@@ -15,7 +15,8 @@ DESCRIPTION = """Experiments on credit assignment in neural networks.
 
 `lit-credit fit --config FILE` trains; `lit-credit diagnose --config RUN/config.yaml` measures
 diagnostics over checkpoints; `lit-credit compare RUN... --out DIR` compares runs;
-`lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds."""
+`lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds;
+`lit-credit benchmark` compares rules, tuned under one budget."""
 
 COMMANDS = {
     "fit": "Runs the full optimization routine.",

@@ -17,7 +17,7 @@ from lit_credit.cli.sweep.cell import Cell
 from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
-from lit_credit.runs.lock import hold_folder
+from lit_credit.runs.lock import hold
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.trainer.watched import is_measured
 
@@ -35,7 +35,9 @@ def run_cell(cell: Cell) -> None:
     os.chdir(cell.cwd)
     find_own_modules(cell.words)  # a worker of Ray has a path of its own
     # After a sweep was killed, its cells end by themselves a moment later: wait for them.
-    with hold_folder(cell.folder, patience=_PATIENCE):
+    # Not the lock of the folder itself: without a logger, `fit` takes that one.
+    lock = cell.folder.with_name(f"{cell.folder.name}.cell.lock")
+    with hold(lock, str(cell.folder), patience=_PATIENCE):
         _run(cell)
 
 

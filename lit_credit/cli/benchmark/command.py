@@ -1,0 +1,87 @@
+"""The command ``lit-credit benchmark``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import yaml
+
+from lit_credit.cli.arguments import ShortErrorArguments
+from lit_credit.cli.benchmark.suites import find_entries, read_suite, suite_names
+
+__all__ = ["main"]
+
+_DESCRIPTION = """Tune rules under one budget, and compare what they reach.
+
+`lit-credit benchmark` runs every rule of the suite. `--rule my_module.MyRule` runs your own beside
+BP and FrozenUnits, and shows the rows that lit_credit brings below. The same command goes on where
+the last one stopped. Further words, such as `--data.init_args.root DATA`, go to every run.
+docs/benchmark.md has the protocol."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 2 after wrong arguments, 130 after Ctrl-C.
+
+    Args:
+        args: the words after ``lit-credit benchmark``; by default the process's arguments.
+    """
+    parser = ShortErrorArguments(
+        "lit-credit benchmark",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    suites = ", ".join(suite_names())
+    add("--suite", default="digits", metavar="SUITE", help=f"{suites}, or a YAML file (digits)")
+    add(
+        "--rule",
+        action="append",
+        metavar="RULE",
+        help="import path of a class, a row of the benchmark, or a YAML file with rows; repeatable",
+    )
+    add("--knob", default="", metavar="NAME=[VALUES]", help="argument of the class to search")
+    add("--out", default="runs/benchmark", metavar="DIR", help="for runs and tables")
+    add("--jobs", type=int, metavar="N", help="runs at a time (one a CPU)")
+    options, words = parser.parse_known_args(args)
+    try:
+        knob, values = _knob(options.knob)
+        read_suite(options.suite)  # wrong words are refused before torch is loaded
+        for rule in options.rule or ():
+            find_entries(rule, knob, values)
+        from lit_credit.cli.benchmark.protocol import benchmark
+
+        results = benchmark(
+            options.suite,
+            options.rule,
+            options.out,
+            knob=knob,
+            values=values,
+            words=words,
+            jobs=options.jobs,
+        )
+    except (ValueError, OSError) as error:
+        print(f"lit-credit benchmark: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on.", file=sys.stderr)
+        return 130
+    print(results.to_markdown())
+    print(
+        f"Written: {options.out}/{results.suite}: table.md, runs.csv, trials.csv, a figure a task"
+    )
+    return 0
+
+
+def _knob(text: str) -> tuple[str, list[object]]:
+    """The name and the values of ``NAME=[VALUES]``."""
+    if not text:
+        return "", []
+    name, _, values = text.partition("=")
+    found = yaml.safe_load(values) if values else None
+    if not name or not isinstance(found, list) or not found:
+        raise ValueError(
+            f"--knob: {text!r}. Expected the name of an argument and a list of values, such as "
+            "feedback_scale=[0.1,1,10]."
+        )
+    return name, found

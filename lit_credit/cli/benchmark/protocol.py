@@ -1,0 +1,360 @@
+"""Running the benchmark: search, choice by validation, seeds of the choice, one test."""
+
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_credit.cli.benchmark.results import Results
+from lit_credit.cli.benchmark.search import Trial, draw_trials
+from lit_credit.cli.benchmark.suites import Entry, Suite, find_entries, read_entries, read_suite
+from lit_credit.cli.sweep.cell import Cell
+from lit_credit.cli.sweep.executors import Executor, LocalProcesses, default_jobs, run_all
+from lit_credit.cli.sweep.grid import Point
+from lit_credit.cli.sweep.plan import planned
+from lit_credit.comparison.known import our_quantities, run_curve
+from lit_credit.comparison.quantities import METRICS
+from lit_credit.runs.files import check_folder
+from lit_credit.runs.history_rows import read_history
+from lit_credit.runs.lock import hold_folder
+from lit_credit.runs.run_folder import read_run
+from lit_credit.utils.paths import local_path
+
+__all__ = ["BASELINES", "benchmark"]
+
+BASELINES = ("BP", "FrozenUnits")
+"""Rules that run beside a rule of one's own: the upper and the lower end of what credit brings."""
+_SEARCH_SEED = 1000
+"""Seed of a trial, plus the number of its study; the seeds of the choice are others."""
+_DIVERGED = 10.0
+"""A trial whose validation loss grows by more than this factor has diverged."""
+_DIAGNOSTICS = ("ResidualNorms", "CreditAlignment")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A rule on a task: what is searched, and the cells of the search."""
+
+    task: str
+    entry: Entry
+    trials: list[Trial]
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    place: _Place
+    trial: Trial
+    cells: list[Cell]
+
+
+def benchmark(
+    suite: str | Path = "digits",
+    rules: Sequence[str] | None = None,
+    out: str | Path = "runs/benchmark",
+    *,
+    knob: str = "",
+    values: Sequence[Any] = (),
+    words: Sequence[str] = (),
+    jobs: int | None = None,
+) -> Results:
+    """Tune rules under one budget, choose by validation, and test the choice once with each seed.
+
+    Every rule gets the same quasi-random points of one search space: the learning rate, the weight
+    decay, the learning rate of the units relative to the readout, and one knob of its own. A study
+    is a search of a few trials; its best trial is that with the best validation metric at the end.
+    The study whose best is the median of the studies is reported: its configuration is trained with
+    several seeds and tested once at the end of each run.
+
+    Runs that are finished are not repeated: the same call goes on where the last one stopped.
+
+    Args:
+        suite: a suite that lit_credit brings, or a YAML file of the same form.
+        rules: rows of the benchmark, import paths of classes, or YAML files with rows; None takes
+            those of the suite. Rules that are given run beside BP and FrozenUnits, and the
+            measured rows that lit_credit brings are shown below.
+        out: folder of the runs and tables, one folder per suite.
+        knob: argument to search of a class that is given by its import path.
+        values: the values of the knob.
+        words: further arguments of ``lit-credit fit`` for every run.
+        jobs: number of runs at a time; by default one per CPU.
+
+    Returns:
+        The results, also written to ``out/SUITE``.
+
+    Raises:
+        ValueError: before any run, if an argument or one of the configurations is wrong.
+
+    Reference:
+        Dahl et al., Benchmarking Neural Network Training Algorithms, 2023, arXiv 2306.07179,
+        sec. 4 (tuning within a fixed budget of trials, the median of studies).
+    """
+    chosen = read_suite(suite)
+    entries = _entries(chosen, rules, knob, values)
+    folder = Path(local_path(out, "--out"), chosen.name)
+    check_folder(folder, "Give another --out.")
+    place = LocalProcesses(jobs or default_jobs())
+    with hold_folder(folder):
+        places = _plan(chosen, entries, folder, words)
+        _run([cell for found in places for cell in found.cells], place, "trials", chosen.metric)
+        choices = _choose(chosen, places, folder, words)
+        _run(
+            [cell for c in choices for cell in c.cells], place, "runs of the choices", chosen.metric
+        )
+        results = Results(
+            chosen.name,
+            chosen.metric,
+            [row for c in choices for row in _rows(chosen, c)],
+            [row for p in places for row in _trial_rows(chosen, p)],
+            own=rules is not None,
+        )
+        results.write(folder)
+    return results
+
+
+def _entries(
+    suite: Suite, rules: Sequence[str] | None, knob: str, values: Sequence[Any]
+) -> list[Entry]:
+    known = read_entries()
+    if rules is None:
+        return [known[name] for name in suite.rules]
+    found = {name: known[name] for name in BASELINES}
+    for rule in rules:
+        found |= find_entries(rule, knob, values)
+    return list(found.values())
+
+
+# Planning
+
+
+def _plan(
+    suite: Suite, entries: Sequence[Entry], folder: Path, words: Sequence[str]
+) -> list[_Place]:
+    print(f"Planning {suite.studies} x {suite.trials} trials of {len(entries)} rules.", flush=True)
+    places = []
+    for task, config in suite.tasks.items():
+        base = [f"--config={_written(folder / task / 'search.yaml', _search(config))}", *words]
+        for entry in entries:
+            if not entry.fits(config):
+                continue
+            trials = draw_trials(entry, suite.studies, suite.trials)
+            cells = []
+            for study in range(1, suite.studies + 1):
+                points = [
+                    Point(
+                        f"{_slug(entry.name)}/search/study_{study}_trial_{trial.number}",
+                        None,
+                        trial.overrides(entry),
+                    )
+                    for trial in trials
+                    if trial.study == study
+                ]
+                cells += planned(points, [_SEARCH_SEED + study], base, folder / task)
+            places.append(_Place(task, entry, trials, cells))
+    return places
+
+
+def _choose(
+    suite: Suite, places: Sequence[_Place], folder: Path, words: Sequence[str]
+) -> list[_Choice]:
+    choices = []
+    for place in places:
+        trial = _median_best(suite, place)
+        if trial is None:
+            reason = _reason(place.cells[0])
+            print(f"{place.task}, {place.entry.name}: no trial has learned. {reason}", flush=True)
+            continue
+        config = _final(suite.tasks[place.task])
+        path = _written(folder / place.task / "final.yaml", config)
+        base = [f"--config={path}", *words]
+        point = Point(f"{_slug(place.entry.name)}/final", None, trial.overrides(place.entry))
+        cells = planned([point], list(suite.seeds), base, folder / place.task)
+        choices.append(_Choice(place, trial, cells))
+    return choices
+
+
+def _written(path: Path, config: Mapping[str, Any]) -> Path:
+    text = yaml.safe_dump(dict(config), sort_keys=False)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _search(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a trial: validated before and after, with nothing that costs time."""
+    trainer = dict(config.get("trainer", {}))
+    trainer |= {
+        "check_val_every_n_epoch": trainer.get("max_epochs", 1),
+        "callbacks": [{"class_path": "lit_credit.callbacks.MetricHistory"}],
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+    }
+    return {**_with_optimizer(config), "trainer": trainer}
+
+
+def _final(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a run that is reported: logged, diagnosed, and tested at its end."""
+    trainer = dict(config.get("trainer", {}))
+    every = {"every_n_epochs": trainer.get("max_epochs", 1)}
+    diagnostics = [{"class_path": name, "init_args": every} for name in _DIAGNOSTICS]
+    trainer["callbacks+"] = [*trainer.get("callbacks+", []), *diagnostics]
+    trainer["enable_model_summary"] = False
+    return {**_with_optimizer(config), "trainer": trainer}
+
+
+def _with_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(config["model"]["init_args"])
+    arguments["optimizer"] = {"class_path": "torch.optim.AdamW", "init_args": {"fused": True}}
+    return {**config, "model": {"class_path": "BP", "init_args": arguments}}
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_")
+
+
+# Running
+
+
+def _run(cells: Sequence[Cell], place: Executor, what: str, metric: str) -> None:
+    for cell in cells:
+        cell.refuse_another()
+    todo = [cell for cell in cells if cell.result() is None]
+    done = len(cells) - len(todo)
+    print(f"{len(cells)} {what}, {done} finished before, {place.jobs} at a time.", flush=True)
+    start = time.monotonic()
+    for number, (cell, trouble) in enumerate(run_all(todo, place), 1):
+        left = (time.monotonic() - start) / number * (len(todo) - number)
+        result = cell.result()
+        if result is None:
+            text = f"FAILED: {trouble}. {_reason(cell)}"
+        else:
+            text = f"{result['seconds']:.1f} s, {metric} {_value(result, f'val/{metric}'):.4g}"
+        name = f"{cell.folder.parents[0].relative_to(cell.folder.parents[3])}"
+        print(
+            f"[{done + number}/{len(cells)}] {name}, seed {cell.seed}: {text}; "
+            f"{left / 60:.0f} min left",
+            flush=True,
+        )
+
+
+def _reason(cell: Cell) -> str:
+    lines = cell.log.read_text(errors="replace").splitlines() if cell.log.exists() else []
+    return f"{cell.log} ends: {lines[-1] if lines else 'nothing'}"
+
+
+# Choosing
+
+
+def _median_best(suite: Suite, place: _Place) -> Trial | None:
+    """The best trial of the study whose best is the median of all studies."""
+    ranked: dict[int, list[tuple[tuple[float, float], int]]] = {}
+    for index, (trial, cell) in enumerate(zip(place.trials, place.cells, strict=True)):
+        if (score := _score(suite, cell)) is not None:
+            ranked.setdefault(trial.study, []).append((score, -index))
+    if not ranked:
+        return None
+    bests = sorted(max(found) for found in ranked.values())
+    return place.trials[-bests[(len(bests) - 1) // 2][1]]
+
+
+def _score(suite: Suite, cell: Cell) -> tuple[float, float] | None:
+    """The metric, larger is better, then the loss, which tells trials of equal accuracy apart."""
+    result = cell.result()
+    if result is None:
+        return None
+    loss, metric = (_value(result, f"val/{name}") for name in ("loss", suite.metric))
+    if not (math.isfinite(loss) and math.isfinite(metric)):
+        return None
+    return (-metric if suite.metric == "loss" else metric), -loss
+
+
+def _value(result: Mapping[str, Any], tag: str) -> float:
+    value = result["values"].get(tag)
+    return math.nan if value is None else float(value)
+
+
+# Rows of the tables
+
+
+def _trial_rows(suite: Suite, place: _Place) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": place.task,
+            "rule": place.entry.name,
+            "study": trial.study,
+            "trial": trial.number,
+            **trial.columns(place.entry),
+            "status": _status(cell),
+            **{
+                f"val/{name}": _value(cell.result() or {"values": {}}, f"val/{name}")
+                for name in dict.fromkeys((suite.metric, "loss"))
+            },
+            **{key: (cell.result() or {}).get(key) for key in ("cpu_seconds", "peak_memory")},
+        }
+        for trial, cell in zip(place.trials, place.cells, strict=True)
+    ]
+
+
+def _status(cell: Cell) -> str:
+    """How a trial ended: finished, diverged (its loss is not finite or grew much), or failed."""
+    if (result := cell.result()) is None:
+        return "failed"
+    loss = _value(result, "val/loss")
+    first = read_history(cell.folder / "metrics.jsonl")[0]["values"].get("val/loss", math.nan)
+    return "finished" if loss <= _DIVERGED * first else "diverged"
+
+
+def _rows(suite: Suite, choice: _Choice) -> list[dict[str, Any]]:
+    place, trial = choice.place, choice.trial
+    statuses = [_status(cell) for cell in place.cells]
+    costs = {
+        key: _median(result.get(key) for cell in place.cells if (result := cell.result()))
+        for key in ("cpu_seconds", "peak_memory")
+    }
+    return [
+        {
+            "task": place.task,
+            "rule": place.entry.name,
+            "seed": cell.seed,
+            "study": trial.study,
+            "trial": trial.number,
+            **trial.columns(place.entry),
+            "trials": len(statuses),
+            "diverged": statuses.count("diverged"),
+            "failed": statuses.count("failed"),
+            **costs,
+            **_measured(suite, cell, result),
+        }
+        for cell in choice.cells
+        if (result := cell.result()) is not None
+    ]
+
+
+def _measured(suite: Suite, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a final run, what its diagnostics declare, and the hash of its settings."""
+    (config,) = cell.folder.rglob("config.yaml")
+    run = read_run(config.parent)
+    names = [quantity.name for quantity in our_quantities() if quantity.history != METRICS]
+    curves = {name: curve for name in names if (curve := run_curve(run.histories, name))}
+    found: dict[str, Any] = {
+        "config": hashlib.sha256(run.experiment.encode()).hexdigest()[:12],
+        f"val/{suite.metric}": _value(result, f"val/{suite.metric}"),
+        f"test/{suite.metric}": _value(result, f"test/{suite.metric}"),
+    }
+    for name, curve in curves.items():
+        found[name] = curve[max(curve)]
+        found[f"{name}_first"] = curve[min(curve)]
+    return found
+
+
+def _median(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else math.nan
