@@ -498,6 +498,31 @@ class DataModuleProtocol(Protocol):
         Without it: an error in ``setup``.
         """
 
+    @property
+    def has_test_data(self) -> bool:
+        """Whether it has data for testing that it does not validate on.
+
+        Asked by: ``lit-credit fit``, which tests at its end.
+        Without it: whether it has a ``test_dataloader`` of its own.
+        """
+
+    @property
+    def validates_on_test_data(self) -> bool:
+        """Whether its validation data are test data, by which nothing may be selected.
+
+        Asked by: every rule, which warns of callbacks and schedulers that watch ``val/...`` then.
+        Without it: False.
+        """
+
+    @property
+    def earlier_arguments(self) -> "Mapping[str, Any]":
+        """What its class did before it had some arguments, as values of these arguments.
+
+        Asked by: the command line and rules, of the class that a configuration of an earlier
+        version names.
+        Without it: an argument that the configuration lacks has its default.
+        """
+
 
 class LoaderProtocol(Protocol):
     """What a loader may offer."""

@@ -12,6 +12,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lit_credit.cli import starting
 from lit_credit.cli.boundary import FirstStep
 from lit_credit.cli.class_rules import exported_classes
+from lit_credit.cli.end_test import test_trained
 from lit_credit.cli.first_words import DESCRIPTION
 from lit_credit.cli.parser import ShortErrorParser
 from lit_credit.cli.trainer_options import blamed_option, check_options
@@ -122,6 +123,11 @@ class LitCreditCLI(LightningCLI):
         word = self.config[self.subcommand].ckpt_path
         checkpoint = self.config_init[self.subcommand].ckpt_path
         starting.take_folders(self.trainer, word, checkpoint, self._held)
+
+    def after_fit(self) -> None:
+        """Test the trained weights, unless ``--test_after_fit`` is false."""
+        if self.config[self.subcommand].test_after_fit:
+            test_trained(self.trainer, self.model, self.datamodule)
 
     def before_validate(self) -> None:
         """Look up the checkpoint."""

@@ -6,11 +6,32 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from lit_credit.cli.class_rules import exported_classes
+from lit_credit.former_names import with_current_paths
+from lit_credit.runs.earlier_arguments import with_earlier_arguments
 
-__all__ = ["without_old_arguments"]
+__all__ = ["of_today", "without_old_arguments"]
 
 _OLD = ("n_samples", "units", "loss")
 """Arguments that every diagnostic once had, whether it used them or not."""
+_WRITTEN_OUT = {"barebones", "fast_dev_run", "num_nodes"}
+"""Options of the Trainer that a written-out configuration has, and hardly any other."""
+
+
+def of_today(config: Any) -> Any:
+    """A configuration as this version means it: current paths and arguments.
+
+    In a configuration that an earlier version wrote out, the data get the arguments that they did
+    not have. A configuration that a person wrote has defaults there.
+
+    Args:
+        config: nested mappings and lists, as read from YAML.
+    """
+    new = without_old_arguments(with_current_paths(config))
+    trainer = new.get("trainer") if isinstance(new, dict) else None
+    if isinstance(trainer, dict) and trainer.keys() >= _WRITTEN_OUT and "data" in new:
+        exported_classes()  # loads them
+        new["data"] = with_earlier_arguments(new["data"])
+    return new
 
 
 def without_old_arguments(config: Any) -> Any:

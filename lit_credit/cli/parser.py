@@ -11,9 +11,8 @@ from lightning.pytorch.loggers import Logger
 
 from lit_credit.cli.class_hooks import install, without_class_defaults
 from lit_credit.cli.class_rules import OwnClassRules, replaced_classes
-from lit_credit.cli.older_configs import without_old_arguments
+from lit_credit.cli.older_configs import of_today
 from lit_credit.cli.reasons import ShortErrors, short_reason
-from lit_credit.former_names import with_current_paths
 from lit_credit.runs.yaml_files import checked_loader
 
 __all__ = ["ShortErrorParser", "short_reason"]
@@ -23,7 +22,7 @@ _LOAD = checked_loader(get_loader("yaml"))
 
 
 def _load(text: str, path: Any = "") -> Any:
-    return without_old_arguments(with_current_paths(_LOAD(text, path)))
+    return of_today(_LOAD(text, path))
 
 
 set_loader(_CHECKED_YAML, _load, (yaml.YAMLError,))

@@ -14,6 +14,7 @@ from lit_credit.rules import CreditRule
 from lit_credit.rules.checkpoints.described import PLACES
 from lit_credit.rules.checkpoints.resume import POLICIES
 from lit_credit.runs.checkpoint_io import read_checkpoint
+from lit_credit.runs.earlier_arguments import with_earlier_arguments
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.foreign_weights import load_weights
 from lit_credit.runs.lock import hold_folder
@@ -33,7 +34,7 @@ __all__ = ["add_options", "checkpoint_of", "start_from_weights", "take_checkpoin
 
 
 def add_options(parser: Any) -> None:
-    """Add ``--on_resume`` and ``--init_from``, which stand beside ``--ckpt_path``."""
+    """Add the options of ``fit`` that stand beside ``--ckpt_path``; all commands read them."""
     parser.add_argument(
         "--on_resume",
         type=str | None,
@@ -46,6 +47,13 @@ def add_options(parser: Any) -> None:
         type=str | None,
         default=None,
         help="file with weights of any project, a state_dict, that the net starts from",
+    )
+    parser.add_argument(
+        "--test_after_fit",
+        type=bool,
+        default=True,
+        help="whether `fit` tests the trained weights once at its end, if the data have test data "
+        "that they do not validate on",
     )
 
 
@@ -93,7 +101,7 @@ def take_checkpoint(cli: LightningCLI, path: Path | str) -> bool:
     checkpoint = read_checkpoint(path)
     arguments = dict(checkpoint.get("hyper_parameters") or {})
     saved = checkpoint.get("configuration") or {}
-    data = saved.get("data")
+    data = with_earlier_arguments(saved.get("data"))
     check_code(arguments, CreditRule, path)
     check_code({"data": data}, CreditRule, path)
     kind, _ = arguments.pop(CLASS_PATH, None), arguments.pop(INSTANTIATOR, None)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,11 +30,14 @@ class ArrayFile(TensorDataModule):
         names: names of the arrays in the file, in the order in which they stand in a batch.
         val_file: a file with the same names for validation; None holds out ``val_fraction``.
         val_fraction: share of the samples that is held out, the same samples in every run.
+        test_file: a file with the same names for testing; None tests on the validation data.
 
     Raises:
         ValueError: if a file cannot be read or has no array of a name, or if the arrays differ in
             length.
     """
+
+    earlier_arguments: ClassVar[Mapping[str, Any]] = {"test_file": None}
 
     def __init__(
         self,
@@ -45,13 +48,20 @@ class ArrayFile(TensorDataModule):
         batch_size: int = 128,
         val_batch_size: int = 1000,
         seed: int | None = None,
+        test_file: str | None = None,
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed)
         check_range(above=0, below=1, val_fraction=val_fraction)
         self.file = local_path(file, "file")
         self.val_file = None if val_file is None else local_path(val_file, "val_file")
+        self.test_file = None if test_file is None else local_path(test_file, "test_file")
         self.names = names
         self.val_fraction = val_fraction
+
+    @property
+    def has_test_data(self) -> bool:
+        """Whether there is a file for testing."""
+        return self.test_file is not None
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files at the first call.
@@ -62,13 +72,15 @@ class ArrayFile(TensorDataModule):
         _ = self.splits
 
     @cached_property
-    def splits(self) -> tuple[Batch, Batch]:
-        """The arrays for training and for validation."""
-        arrays = self._read("file", self.file)
+    def splits(self) -> tuple[Batch, Batch, Batch]:
+        """The arrays for training, validation and testing."""
+        train = self._read("file", self.file)
         if self.val_file is not None:
-            return arrays, self._read("val_file", self.val_file)
-        train, val = held_out(len(arrays[0]), self.val_fraction)
-        return tuple(a[train] for a in arrays), tuple(a[val] for a in arrays)
+            val = self._read("val_file", self.val_file)
+        else:
+            parts = held_out(len(train[0]), val_fraction=self.val_fraction)
+            train, val = (tuple(array[part] for array in train) for part in parts)
+        return train, val, self._read("test_file", self.test_file) if self.test_file else val
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches."""
@@ -79,12 +91,12 @@ class ArrayFile(TensorDataModule):
         return self.loader(self.splits[1], self.val_batch_size)
 
     def test_dataloader(self) -> TensorLoader:
-        """The batches of the validation."""
-        return self.val_dataloader()
+        """Batches of ``test_file``, in its order; without it those of the validation."""
+        return self.loader(self.splits[2], self.val_batch_size)
 
     def predict_dataloader(self) -> TensorLoader:
-        """The batches of the validation."""
-        return self.val_dataloader()
+        """The batches of the test."""
+        return self.test_dataloader()
 
     def _read(self, argument: str, file: str) -> Batch:
         try:

@@ -34,7 +34,7 @@ class CharText(TensorDataModule):
     A batch is (x, y), both int64 (N, T) with T = ``block_size``; y is one character ahead of x.
     Training windows start anywhere in the first part of the text and are drawn with replacement.
     Validation windows follow each other in the rest of the text without overlap; they are always
-    the same. Test windows are the validation windows.
+    the same. There are no other windows for testing: a test sees the validation windows.
 
     Args:
         path: a text file in UTF-8, or a folder whose ``*.txt`` files are read in order of name.
@@ -62,6 +62,8 @@ class CharText(TensorDataModule):
         >>> x.shape, x.dtype, bool((x[:, 1:] == y[:, :-1]).all()), len(data.vocabulary)
         (torch.Size([2, 8]), torch.int64, True, 96)
     """
+
+    has_test_data = False
 
     def __init__(
         self,

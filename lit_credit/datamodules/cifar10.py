@@ -15,8 +15,7 @@ __all__ = ["CIFAR10"]
 class CIFAR10(TorchvisionImages):
     """50000 colour photographs of 32 x 32 pixels in 10 classes for training, 10000 for testing.
 
-    Read from ``<root>/cifar-10-batches-py``; downloaded if it is not there (170 MB). The validation
-    split is the test split.
+    Read from ``<root>/cifar-10-batches-py``; downloaded if it is not there (170 MB).
 
     Args:
         root: folder of all data sets.
@@ -33,6 +32,9 @@ class CIFAR10(TorchvisionImages):
             (0 to 255 for photographs).
         max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
         mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
+        val_split: share of each class of the training data for validation, from 0 to below 1.
+            0 validates on the test data.
+        split_seed: seed of the choice of these images.
 
     Reference:
         A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), ch. 3.
@@ -56,6 +58,8 @@ class CIFAR10(TorchvisionImages):
         normalize: Pixels = "mean_std",
         max_shift: int = 4,
         mirror: bool = True,
+        val_split: float = 0.1,
+        split_seed: int = 0,
     ) -> None:
         super().__init__(
             root=root,
@@ -68,6 +72,8 @@ class CIFAR10(TorchvisionImages):
             normalize=normalize,
             max_shift=max_shift,
             mirror=mirror,
+            val_split=val_split,
+            split_seed=split_seed,
         )
 
     def files(self) -> Files:
@@ -85,10 +91,10 @@ class CIFAR10(TorchvisionImages):
         return [self.dataset.url]
 
     def read(self, train: bool) -> Batch:
-        """Read a split.
+        """Read the official training or test data.
 
         Args:
-            train: the training split, or else the test split.
+            train: the training data, or else the test data.
 
         Returns:
             Images, uint8 ``(n, 3, 32, 32)``, and labels, int64 ``(n,)``.

@@ -13,9 +13,8 @@ _TEST_SAMPLES = 360
 class Digits(ImageDataModule):
     """scikit-learn's 8 x 8 digits, 1437 for training and 360 for testing; no download needed.
 
-    The split is stratified by class and always the same. By default images are standardised by the
-    mean and the standard deviation of all pixels of the training split. The validation split is
-    the test split.
+    This split is stratified by class and always the same. By default images are standardised by the
+    mean and the standard deviation of all pixels of the 1437 images.
 
     Args:
         batch_size: samples in a training batch, over all devices together.
@@ -26,6 +25,9 @@ class Digits(ImageDataModule):
             classes.
         normalize: pixels that the net gets: ``mean_std`` standardises them, ``unit`` scales to
             [0, 1], ``none`` leaves them as they are (0 to 16).
+        val_split: share of each class of the training data for validation, from 0 to below 1.
+            0 validates on the test data.
+        split_seed: seed of the choice of these images.
 
     Example:
         >>> x, y = next(iter(Digits(batch_size=32).train_dataloader()))
@@ -48,16 +50,24 @@ class Digits(ImageDataModule):
         seed: int | None = None,
         random_targets: bool = False,
         normalize: Pixels = "mean_std",
+        val_split: float = 0.1,
+        split_seed: int = 0,
     ) -> None:
         super().__init__(
-            batch_size, val_batch_size, seed, random_targets, augment=False, normalize=normalize
+            batch_size,
+            val_batch_size,
+            seed,
+            random_targets,
+            normalize=normalize,
+            val_split=val_split,
+            split_seed=split_seed,
         )
 
     def read(self, train: bool) -> Batch:
-        """Read a split out of scikit-learn.
+        """Read the training or test data out of scikit-learn.
 
         Args:
-            train: the training split, or else the test split.
+            train: the training data, or else the test data.
 
         Returns:
             Images, uint8 (0 to 16) ``(n, 1, 8, 8)``, and labels, int64 ``(n,)``.

@@ -1,29 +1,40 @@
 """The base class of datamodules with labelled images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from lit_credit.datamodules.augment import normalize, random_crop_flip
+from lit_credit.datamodules.held_out import held_out
 from lit_credit.datamodules.tensor_datamodule import TensorDataModule
 from lit_credit.datamodules.tensor_loader import Batch, TensorLoader
 from lit_credit.utils.ranges import check_choice, check_range
 
-__all__ = ["ImageDataModule", "Pixels"]
+__all__ = ["ImageDataModule", "Pixels", "Splits"]
 
 Pixels = Literal["mean_std", "unit", "none"]
+
+
+class Splits(NamedTuple):
+    """(images, labels) for training, validation and testing; the images are uint8."""
+
+    train: Batch
+    val: Batch
+    test: Batch
 
 
 class ImageDataModule(TensorDataModule, ABC):
     """Labelled images as one uint8 tensor per split, returned in whole batches.
 
     A batch is (x, y): x float32 ``(N, C, H, W)``, as ``normalize`` says; y int64 ``(N,)``.
-    The validation split IS the test split: the study reports curves on the test set and selects
-    nothing by them. Do not tune on it.
+
+    ``val_split`` of each class of the training data is for validation, rounded up. The images are
+    the same in every run, whatever its seed. With ``val_split: 0`` the validation data are the test
+    data: curves then show the test data, and nothing may be selected by them.
 
     Every training batch is a function of (seed, epoch, batch index), see :class:`TensorLoader`.
 
@@ -40,8 +51,12 @@ class ImageDataModule(TensorDataModule, ABC):
             (0 to 255 for photographs).
         max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
         mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
+        val_split: share of each class of the training data for validation, from 0 to below 1.
+            0 validates on the test data.
+        split_seed: seed of the choice of these images.
     """
 
+    earlier_arguments: ClassVar[Mapping[str, Any]] = {"val_split": 0.0, "split_seed": 0}
     num_classes: int
     shape: tuple[int, ...]
     """(channels, height, width) of an image; empty if only the files tell."""
@@ -61,8 +76,12 @@ class ImageDataModule(TensorDataModule, ABC):
         normalize: Pixels = "mean_std",
         max_shift: int = 4,
         mirror: bool = True,
+        val_split: float = 0.1,
+        split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, val_batch_size, seed)
+        check_range(0, below=1, val_split=val_split)
+        check_range(0, split_seed=split_seed)
         check_choice(get_args(Pixels), normalize=normalize)
         check_range(0, min(self.shape[1:], default=10**5) - 1, max_shift=max_shift)
         if not augment and (max_shift != 4 or not mirror):
@@ -75,20 +94,32 @@ class ImageDataModule(TensorDataModule, ABC):
         self.normalize: Pixels = normalize
         self.max_shift = max_shift
         self.mirror = mirror
+        self.val_split = val_split
+        self.split_seed = split_seed
+
+    @property
+    def has_test_data(self) -> bool:
+        """Whether the test data are others than the validation data."""
+        return self.val_split > 0
+
+    @property
+    def validates_on_test_data(self) -> bool:
+        """Whether the validation data are the test data."""
+        return self.val_split == 0
 
     @abstractmethod
     def read(self, train: bool) -> Batch:
-        """Read a split from disk.
+        """Read the official training or test data from disk.
 
         Args:
-            train: the training split, or else the test split.
+            train: the training data, or else the test data.
 
         Returns:
             Images, uint8 ``(n, *shape)``, and labels, int64 ``(n,)``.
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Read both splits at the first call.
+        """Read all splits at the first call.
 
         Args:
             stage: stage of Lightning; every stage needs the same data.
@@ -96,28 +127,39 @@ class ImageDataModule(TensorDataModule, ABC):
         _ = self.splits
 
     @cached_property
-    def splits(self) -> tuple[Batch, Batch]:
-        """(images, labels) for training and for testing, as read; the images are uint8."""
-        return self.read(train=True), self.read(train=False)
+    def splits(self) -> Splits:
+        """All images and labels, as read."""
+        train, test = self.read(train=True), self.read(train=False)
+        if self.val_split == 0:
+            return Splits(train, test, test)
+        return Splits(*self._split_off(train, self.val_split), test)
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of the training split."""
-        return self.loader(self.splits[0], self.batch_size, self._train_transform, shuffle=True)
+        data = self.splits.train
+        return self.loader(data, self.batch_size, self._train_transform, shuffle=True)
 
     def val_dataloader(self) -> TensorLoader:
-        """Batches of the test split, in order."""
-        return self.loader(self.splits[1], self.val_batch_size, self._eval_transform)
+        """Batches of the validation split, in order."""
+        return self.loader(self.splits.val, self.val_batch_size, self._eval_transform)
 
     def test_dataloader(self) -> TensorLoader:
         """Batches of the test split, in order."""
-        return self.val_dataloader()
+        return self.loader(self.splits.test, self.val_batch_size, self._eval_transform)
 
     def predict_dataloader(self) -> TensorLoader:
         """Batches of the test split, in order."""
-        return self.val_dataloader()
+        return self.test_dataloader()
 
     def __str__(self) -> str:
         return f"{super().__str__()[:-1]}, random_targets={self.random_targets})"
+
+    def _split_off(self, data: Batch, share: float) -> tuple[Batch, Batch]:
+        """Images and labels for training, and those for validation."""
+        images, labels = data
+        rows = held_out(len(labels), labels, self.split_seed, val_split=share)
+        train, val = ((images[part], labels[part]) for part in rows)
+        return train, val
 
     def _train_transform(self, batch: Batch, generator: Generator) -> Batch:
         images, labels = batch

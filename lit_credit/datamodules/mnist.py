@@ -12,8 +12,7 @@ __all__ = ["MNIST", "FashionMNIST"]
 class MNIST(TorchvisionImages):
     """60000 handwritten digits of 28 x 28 pixels for training, 10000 for testing.
 
-    Read from ``<root>/MNIST/raw``; downloaded if it is not there (12 MB). The validation split is
-    the test split.
+    Read from ``<root>/MNIST/raw``; downloaded if it is not there (12 MB).
 
     Args:
         root: folder of all data sets.
@@ -30,6 +29,9 @@ class MNIST(TorchvisionImages):
             (0 to 255).
         max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
         mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
+        val_split: share of each class of the training data for validation, from 0 to below 1.
+            0 validates on the test data.
+        split_seed: seed of the choice of these images.
 
     Reference:
         Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document
@@ -57,10 +59,10 @@ class MNIST(TorchvisionImages):
         return mirrors
 
     def read(self, train: bool) -> Batch:
-        """Read a split.
+        """Read the official training or test data.
 
         Args:
-            train: the training split, or else the test split.
+            train: the training data, or else the test data.
 
         Returns:
             Images, uint8 ``(n, 1, 28, 28)``, and labels, int64 ``(n,)``.
@@ -73,7 +75,7 @@ class FashionMNIST(MNIST):
     """60000 pictures of clothes for training, 10000 for testing: 28 x 28, grey, 10 classes.
 
     Read from ``<root>/FashionMNIST/raw``; downloaded if it is not there (30 MB). The arguments are
-    those of :class:`MNIST`; the validation split is the test split.
+    those of :class:`MNIST`.
 
     Reference:
         H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking

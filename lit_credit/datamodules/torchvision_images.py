@@ -61,6 +61,9 @@ class TorchvisionImages(ImageDataModule):
             (0 to 255 for photographs).
         max_shift: pixels by which ``augment`` shifts at most, up and down and to the sides.
         mirror: whether ``augment`` mirrors each image with probability 1/2; False for digits.
+        val_split: share of each class of the training data for validation, from 0 to below 1.
+            0 validates on the test data.
+        split_seed: seed of the choice of these images.
     """
 
     dataset: ClassVar[Any]
@@ -78,6 +81,8 @@ class TorchvisionImages(ImageDataModule):
         normalize: Pixels = "mean_std",
         max_shift: int = 4,
         mirror: bool = True,
+        val_split: float = 0.1,
+        split_seed: int = 0,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -88,6 +93,8 @@ class TorchvisionImages(ImageDataModule):
             normalize=normalize,
             max_shift=max_shift,
             mirror=mirror,
+            val_split=val_split,
+            split_seed=split_seed,
         )
         self.root = local_path(root, "root")
         self.download = download
@@ -126,10 +133,10 @@ class TorchvisionImages(ImageDataModule):
             raise self._error(f"the download failed: {error!r}", _bad(self.files())) from error
 
     def open(self, train: bool) -> Any:
-        """Open torchvision's data set of a split, which has the raw arrays.
+        """Open torchvision's training or test data, with the raw arrays.
 
         Args:
-            train: the training split, or else the test split.
+            train: the training data, or else the test data.
 
         Returns:
             An instance of ``dataset``.

@@ -13,8 +13,8 @@ from lit_credit.utils.paths import local_path
 
 __all__ = ["SaveFitConfig"]
 
-_STARTS = ("ckpt_path", "init_from", "on_resume")
-"""Options that say how a run starts; they are ignored when configurations are compared."""
+_NOT_OF_TRAINING = ("ckpt_path", "init_from", "on_resume", "test_after_fit")
+"""Options that say how a run starts and ends; ignored in comparisons."""
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -52,15 +52,15 @@ def _new_name(folder: Any, text: str) -> str | None:
         return "config.yaml"
     last = max(names, key=config_number)
     with system.open(last, "r") as file:
-        same = _without_start(file.read()) == _without_start(text)
+        same = _of_training(file.read()) == _of_training(text)
     return None if same else f"config-{config_number(last) + 1}.yaml"
 
 
-def _without_start(text: str) -> Any:
+def _of_training(text: str) -> Any:
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError:
         return None
     if isinstance(config, dict):
-        return {key: value for key, value in config.items() if key not in _STARTS}
+        return {key: value for key, value in config.items() if key not in _NOT_OF_TRAINING}
     return config

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lit_credit.cli.sweep.grid import Point
-from lit_credit.former_names import with_current_paths
 from lit_credit.runs.yaml_files import parse_yaml
 
 __all__ = ["Cell"]
@@ -76,11 +75,13 @@ class Cell:
             raise ValueError(f"cell {self.name}: {asked}: not UTF-8 text. {remedy}") from error
         if text == self.asked:
             return
+        from lit_credit.cli.older_configs import of_today  # it imports torch
+
         try:
-            saved = with_current_paths(parse_yaml(text))
+            saved = of_today(parse_yaml(text))
         except ValueError as error:
             raise ValueError(f"cell {self.name}: {asked}: {error} {remedy}") from error
-        wanted = with_current_paths(parse_yaml(self.asked))
+        wanted = of_today(parse_yaml(self.asked))
         if saved == wanted:
             return
         key, was, now = _first_difference(saved, wanted)

@@ -67,6 +67,8 @@ def asked_configuration(words: Sequence[str]) -> dict[str, Any]:
     for name in ("on_resume", "init_from"):  # older sweeps do not have these options
         if config.get(name) is None:
             config.pop(name, None)
+    if config.get("test_after_fit"):
+        del config["test_after_fit"]
     if not config["model"]:
         raise ValueError("no rule. Name one in a --config, or in the grid: `model.class_path`.")
     return config

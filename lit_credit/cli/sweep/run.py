@@ -63,7 +63,7 @@ def _run(cell: Cell) -> None:
 
 
 def _last_values(trainer: Trainer) -> dict[str, float]:
-    """Validation metrics, or else all logged metrics; then each diagnostic's last measurement."""
+    """Metrics of validation and test, or else all logged; each diagnostic's last measurement."""
     histories = [
         history
         for callback in callbacks_of(trainer)
@@ -72,10 +72,11 @@ def _last_values(trainer: Trainer) -> dict[str, float]:
     ]
     last = [history.rows[-1] for history in histories]
     last.sort(key=lambda row: row["name"] != MetricHistory.name)
-    found: dict[str, float] = {}
-    if not last or last[0]["name"] != MetricHistory.name:  # nothing was validated
-        metrics = trainer.callback_metrics.items()
-        found = {k: float(v) for k, v in metrics if not is_measured(trainer, k)}
+    metrics = trainer.callback_metrics.items()
+    found = {k: float(v) for k, v in metrics if not is_measured(trainer, k)}
+    if last and last[0]["name"] == MetricHistory.name:  # it was validated
+        validated = last.pop(0)["values"]
+        found = validated | {k: v for k, v in found.items() if k.startswith("test/")}
     return found | {tag: value for row in last for tag, value in row["values"].items()}
 
 

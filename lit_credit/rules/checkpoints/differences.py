@@ -10,6 +10,7 @@ from lit_credit.rules.checkpoints.described import (
     describe_groups,
     plain,
 )
+from lit_credit.runs.earlier_arguments import with_earlier_arguments
 from lit_credit.runs.trusted_classes import imported
 from lit_credit.utils.private_names import CLASS_PATH, INSTANTIATOR
 
@@ -39,13 +40,16 @@ class Difference(NamedTuple):
 def saved_with(checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration in a checkpoint; up to version 0.2, reconstructed from its states.
 
+    Data of an earlier version have the arguments that stand for what it did.
+
     Args:
         checkpoint: the checkpoint, as saved by Lightning.
         now: the configuration of the run that continues from it.
     """
     found = checkpoint.get("configuration")
     if isinstance(found, Mapping):
-        return dict(found)
+        data = {"data": with_earlier_arguments(found["data"])} if "data" in found else {}
+        return {**found, **data}
     arguments = checkpoint.get("hyper_parameters") or {}
     states, schedulers = checkpoint["optimizer_states"], checkpoint.get("lr_schedulers") or []
     if len(states) != 1:

@@ -14,7 +14,7 @@ from lit_credit.rules.evaluation.metrics import (
     evaluated_rows,
     loader_metrics,
 )
-from lit_credit.rules.evaluation.monitors import check_monitors
+from lit_credit.rules.evaluation.monitors import check_monitors, warn_of_selection
 from lit_credit.rules.evaluation.weight_modes import WeightModes
 from lit_credit.rules.first_batch import check_loss, explaining
 from lit_credit.tasks import Task
@@ -76,10 +76,11 @@ class EvaluatedRule(CheckpointedRule):
     # Hooks: names of metrics, and the weights of schedule-free optimizers
 
     def on_fit_start(self) -> None:
-        """Refuse monitors of metrics that no loader logs."""
+        """Refuse monitors of metrics that no loader logs; warn of those of test data."""
         self._knows_loaders = False
         self._modes = WeightModes()
         check_monitors(self.trainer, self)
+        warn_of_selection(self.trainer)
         log_hyperparameters(self)
 
     def on_validation_start(self) -> None:

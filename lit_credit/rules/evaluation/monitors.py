@@ -3,20 +3,22 @@
 import re
 from collections.abc import Iterator
 from inspect import getsource
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import MetricCollection
 
+from lit_credit.protocols import DataModuleProtocol, asked
 from lit_credit.rules.evaluation.metrics import compared
 from lit_credit.trainer.trainer import callbacks_of, evaluation_loaders, is_fast_dev_run
 from lit_credit.trainer.watched import is_measured
 from lit_credit.utils.both_packages import is_a, with_twins
 from lit_credit.utils.short_text import choice
 
-__all__ = ["check_monitor", "check_monitors"]
+__all__ = ["check_monitor", "check_monitors", "warn_of_selection"]
 
 _KNOWN = (
     "lit_credit",
@@ -48,18 +50,52 @@ def check_monitors(trainer: Trainer, rule: Evaluated) -> None:
     Raises:
         MisconfigurationException: naming the callback, the metric, and the logged metrics.
     """
-    watchers = with_twins(ModelCheckpoint, EarlyStopping)
+    for watcher in _watchers(trainer):
+        own = ("epoch", "step") if is_a(watcher.callback, ModelCheckpoint) else ()
+        if watcher.monitor not in own and getattr(watcher.callback, "strict", True):
+            check_monitor(watcher.name, watcher.monitor, trainer, rule)
+
+
+def warn_of_selection(trainer: Trainer) -> None:
+    """Warn, in one line, of watchers of validation metrics if the validation data are test data.
+
+    Args:
+        trainer: the Trainer of the coming fit.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not asked(data, DataModuleProtocol.validates_on_test_data, False):
+        return
+    seen = [
+        f"{watcher.name} watches {watcher.monitor!r}"
+        for watcher in _watchers(trainer)
+        if watcher.monitor.startswith(("val/", compared("val/")))
+        and not is_measured(trainer, watcher.monitor)
+    ]
+    if seen:
+        rank_zero_warn(
+            f"{', '.join(seen)}, but the validation data of {type(data).__name__} are its test "
+            "data. What is selected by them looks better on them than it is: give it validation "
+            "data of their own (`val_split: 0.1`)."
+        )
+
+
+class _Watcher(NamedTuple):
+    name: str
+    monitor: str
+    callback: object = None
+
+
+def _watchers(trainer: Trainer) -> Iterator[_Watcher]:
+    """The callbacks and schedulers that watch a metric."""
+    kinds = with_twins(ModelCheckpoint, EarlyStopping)
     for callback in callbacks_of(trainer):
-        if not isinstance(callback, watchers):
-            continue
-        own = ("epoch", "step") if is_a(callback, ModelCheckpoint) else ()
-        monitor, strict = getattr(callback, "monitor", None), getattr(callback, "strict", True)
-        if monitor is not None and strict and monitor not in own:
-            check_monitor(type(callback).__name__, monitor, trainer, rule)
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(callback, kinds) and monitor is not None:
+            yield _Watcher(type(callback).__name__, monitor, callback)
     for config in trainer.lr_scheduler_configs:
         monitor = getattr(config.scheduler, "monitor", None)
         if monitor is not None:
-            check_monitor("`lr_scheduler`", monitor, trainer, rule)
+            yield _Watcher("`lr_scheduler`", monitor)
 
 
 def check_monitor(who: str, monitor: str, trainer: Trainer, rule: Evaluated) -> None:

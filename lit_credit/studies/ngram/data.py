@@ -61,6 +61,8 @@ class NGram(TensorDataModule):
         Dana, Pydi, Chevaleyre, Memorization in Attention-only Transformers, 2024, arXiv 2411.10115.
     """
 
+    has_test_data = False
+
     def __init__(
         self,
         distribution: NGramDistribution,
