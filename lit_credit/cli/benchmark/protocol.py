@@ -197,7 +197,7 @@ def _search(config: Mapping[str, Any]) -> dict[str, Any]:
         "enable_checkpointing": False,
         "enable_model_summary": False,
     }
-    return {**_with_optimizer(config), "trainer": trainer}
+    return {**_with_optimizer(config), "trainer": trainer, "test_after_fit": False}
 
 
 def _final(config: Mapping[str, Any]) -> dict[str, Any]:
