@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from lit_credit.cli.benchmark.results import BP, FROZEN, Results, Summary
 from lit_credit.cli.benchmark.tables import flags
@@ -14,62 +15,78 @@ __all__ = ["benchmark_figure"]
 
 
 def benchmark_figure(results: Results, task: str) -> Figure:
-    """Draw a task: accuracy, alignment of the credit, growth of the stream, and CPU time by rule.
+    """Draw a task: the metric, the alignment of the credit, the stream's growth, and CPU time.
+
+    Rules are rows, the best at the top. A dot is the mean over seeds. The line beside the metric
+    reaches from the smallest to the largest seed. Rules with a raised flag are orange.
 
     Args:
         results: what a benchmark has measured.
         task: name of the task.
     """
     rows = [row for row in results.table if row.task == task][::-1]
-    figure = Figure(figsize=(12, 1.6 + 0.27 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(12, 2.0 + 0.27 * len(rows)), layout="constrained")
     wide, *narrow = figure.subplots(1, 4, sharey=True, width_ratios=[2.2, 1, 1, 1])
-    _metric(wide, rows, results.metric)
-    _dots(narrow[0], rows, [row.measures.get("cosine", math.nan) for row in rows])
-    dress(narrow[0], "Credit", "", "cosine with the gradient")
-    narrow[0].axvline(0, color=GREY, linewidth=0.8)
-    _dots(narrow[1], rows, [row.measures.get("growth", math.nan) for row in rows], log=True)
-    dress(narrow[1], "Stream", "", "growth of $|h_L|$")
-    _dots(narrow[2], rows, [row.cpu for row in rows], log=True)
-    dress(narrow[2], "Cost", "", "CPU time, ratio to BP")
+    _draw_metric(wide, rows, results.metric)
+    panels = [
+        ("Credit", "cosine with the gradient", [_measure(row, "cosine") for row in rows], False),
+        ("Stream", "growth of $|h_L|$", [_measure(row, "growth") for row in rows], True),
+        ("Cost", "CPU time, ratio to BP", [row.cpu for row in rows], True),
+    ]
+    for ax, (title, label, values, log) in zip(narrow, panels, strict=True):
+        _draw_dots(ax, rows, values, title, label, log)
     for ax in (wide, *narrow):
-        ax.set_ylim(-0.6, len(rows) - 0.4)
-    figure.suptitle(
-        f"{results.suite}, {task}: tuned under one budget",
-        fontsize=15,
-        fontweight="bold",
-        color=INK,
-    )
+        ax.set_ylim(-0.6, len(rows) + 0.1)
+    title = f"{results.suite}, {task}: rules tuned under one budget"
+    figure.suptitle(title, fontsize=15, fontweight="bold", color=INK)
+    note = "Dot: mean over seeds. Line: smallest to largest seed. Orange: flag scale or depth."
+    figure.supxlabel(note, fontsize=SMALL, color=INK)
     return figure
 
 
-def _metric(ax: Axes, rows: Sequence[Summary], metric: str) -> None:
-    dress(ax, f"{metric.capitalize()}, 95 % of the mean's spread", "", metric)
-    for name, text in ((FROZEN, "frozen units"), (BP, "BP")):
+def _measure(row: Summary, name: str) -> float:
+    return row.measures.get(name, math.nan)
+
+
+def _draw_metric(ax: Axes, rows: Sequence[Summary], metric: str) -> None:
+    dress(ax, metric.capitalize(), "", metric)
+    for name, text, side in ((FROZEN, "frozen units", "right"), (BP, "BP", "left")):
         mean = next((row.mean for row in rows if row.rule == name), math.nan)
         ax.axvline(mean, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
         ax.annotate(
             text,
-            (mean, len(rows) - 0.5),
+            (mean, len(rows) - 0.25),
             color=INK,
             fontsize=SMALL - 2,
-            rotation=0,
-            ha="right",
-            va="top",
-            xytext=(-3, -1),
+            ha=side,
+            va="center",
+            xytext=(-3 if side == "right" else 3, 0),
             textcoords="offset points",
         )
     for index, row in enumerate(rows):
-        known = list(row.values.values())
+        known = list(row.values.values()) or [math.nan]
         color = _color(row)
         ax.plot([min(known), max(known)], [index, index], color=color, linewidth=2, zorder=2)
         ax.scatter([row.mean], [index], color=color, s=36, zorder=3)
-    ax.set_yticks(range(len(rows)), [verbatim(row.rule) for row in rows], fontsize=SMALL)
+    names = [f"{verbatim(row.rule)}{' *' if row.brought else ''}" for row in rows]
+    ax.set_yticks(range(len(rows)), names, fontsize=SMALL)
 
 
-def _dots(ax: Axes, rows: Sequence[Summary], values: Sequence[float], log: bool = False) -> None:
-    if log:
-        ax.set_xscale("log")
+def _draw_dots(
+    ax: Axes, rows: Sequence[Summary], values: Sequence[float], title: str, label: str, log: bool
+) -> None:
     ax.scatter(values, range(len(rows)), color=[_color(row) for row in rows], s=30, zorder=3)
+    dress(ax, title, "", label)
+    known = [value for value in values if value > 0]
+    if log and known:
+        ax.set_xscale("log")
+        low, high = min(*known, 1.0), max(*known, 1.0)
+        ax.set_xlim(low / 1.3, high * 1.3)
+        if high < 30 * low:
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.axvline(1.0 if log else 0.0, color=GREY, linewidth=1.0, linestyle="--", zorder=1)
 
 
 def _color(row: Summary) -> str:

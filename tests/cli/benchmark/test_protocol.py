@@ -1,0 +1,181 @@
+"""Small benchmarks, run to the end, and gone on with."""
+
+import csv
+import math
+from statistics import fmean, median, stdev
+
+import pytest
+import yaml
+
+from lit_credit.cli import main
+from lit_credit.cli.benchmark import benchmark
+from lit_credit.cli.benchmark.figure import benchmark_figure
+from lit_credit.cli.benchmark.results import Results, read_rows
+
+NET = {"class_path": "MLP", "init_args": {"in_features": 64, "hidden": [16, 16]}}
+SUITE = {
+    "studies": 3,
+    "trials": 2,
+    "seeds": [1, 2, 3],
+    "rules": ["BP", "FrozenUnits", "DFA"],
+    "tasks": {
+        "mlp": {
+            "model": {"init_args": {"task": "Classification", "net": NET}},
+            "data": {"class_path": "Digits", "init_args": {"batch_size": 64}},
+            "trainer": {"accelerator": "cpu", "max_epochs": 1, "limit_train_batches": 8},
+        }
+    },
+}
+OWN = """
+from lit_credit.rules import DFA
+
+class Mine(DFA):
+    pass
+
+class Broken(DFA):
+    def surrogate(self, batch):
+        raise RuntimeError("not today")
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The results of a small suite, its folder, and what a second call prints and returns."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "small.yaml").write_text(yaml.safe_dump(SUITE))
+    return benchmark(folder / "small.yaml", out=folder / "out"), folder
+
+
+def test_every_run_is_a_row_and_every_trial(ran):
+    results, folder = ran
+    assert {(r["rule"], r["seed"]) for r in results.rows} == {
+        (rule, seed) for rule in SUITE["rules"] for seed in (1, 2, 3)
+    }
+    assert len(results.trials) == 3 * 6
+    written = read_rows(folder / "out" / "small" / "runs.csv")
+    assert [float(r["test/accuracy"]) for r in written] == pytest.approx(
+        [r["test/accuracy"] for r in results.rows], abs=1e-7
+    )
+
+
+def test_the_choice_is_the_best_of_the_median_study(ran):
+    results, _ = ran
+    for rule in SUITE["rules"]:
+        trials = [t for t in results.trials if t["rule"] == rule]
+        studies = {t["study"]: [] for t in trials}
+        for t in trials:
+            studies[t["study"]].append((t["val/accuracy"], -t["val/loss"], t["trial"]))
+        bests = sorted((max(found), study) for study, found in studies.items())
+        (_, _, trial), study = bests[1]
+        row = next(r for r in results.rows if r["rule"] == rule)
+        assert (row["study"], row["trial"]) == (study, trial)
+        chosen = next(t for t in trials if (t["study"], t["trial"]) == (study, trial))
+        assert all(row[key] == chosen[key] for key in ("lr", "weight_decay", "credit_scale"))
+
+
+def test_only_the_seeds_of_the_choice_are_tested(ran):
+    _, folder = ran
+    tested = [path.relative_to(folder) for path in folder.rglob("test.jsonl")]
+    assert len(tested) == 9
+    assert all("final" in path.parts for path in tested)
+
+
+def test_means_and_differences_are_paired_by_seed(ran):
+    results, _ = ran
+    values = {
+        rule: [r["test/accuracy"] for r in results.rows if r["rule"] == rule]
+        for rule in SUITE["rules"]
+    }
+    for row in results.table:
+        own = values[row.rule]
+        assert (row.mean, row.sd) == pytest.approx((fmean(own), stdev(own)))
+        for other, found in (("BP", row.to_bp), ("FrozenUnits", row.to_frozen)):
+            if other == row.rule:
+                assert math.isnan(found.mean)
+            else:
+                pairs = [a - b for a, b in zip(own, values[other], strict=True)]
+                assert (found.n, found.mean) == (3, pytest.approx(fmean(pairs)))
+    assert [row.mean for row in results.table] == sorted(r.mean for r in results.table)[::-1]
+
+
+def test_diagnostics_stand_beside_the_metric(ran):
+    results, _ = ran
+    rows = {row.rule: row.measures for row in results.table}
+    assert rows["BP"]["cosine"] == pytest.approx(1, abs=1e-5)
+    assert abs(rows["DFA"]["cosine"]) < 0.9
+    assert rows["FrozenUnits"]["growth"] == pytest.approx(1)
+
+
+def test_time_and_memory_are_medians_of_the_trials(ran):
+    results, _ = ran
+    for row in results.table:
+        own, bp = (
+            median(t["cpu_seconds"] for t in results.trials if t["rule"] == rule)
+            for rule in (row.rule, "BP")
+        )
+        assert row.cpu == pytest.approx(own / bp)
+
+
+def test_the_same_call_goes_on_and_changes_nothing(ran, capsys):
+    results, folder = ran
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.jsonl")}
+    again = benchmark(folder / "small.yaml", out=folder / "out")
+    assert again.rows == results.rows
+    assert "18 trials, 18 finished before" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*.jsonl")}
+
+
+def test_another_budget_in_the_same_folder_is_refused(ran):
+    _, folder = ran
+    other = {**SUITE, "tasks": {"mlp": {**SUITE["tasks"]["mlp"], "data": "Digits"}}}
+    (folder / "other").mkdir()
+    (folder / "other" / "small.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(ValueError, match=r"holds a run with data.*--out"):
+        benchmark(folder / "other" / "small.yaml", out=folder / "out")
+
+
+def test_the_figure_has_a_row_per_rule_and_a_panel_per_question(ran):
+    results, _ = ran
+    figure = benchmark_figure(results, "mlp")
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [row.rule for row in results.table][::-1]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "Accuracy",
+        "Credit",
+        "Stream",
+        "Cost",
+    ]
+
+
+def test_a_rule_of_ones_own_stands_beside_ours(ran, tmp_path, monkeypatch, capsys):
+    """By the command line; the rows that lit_credit brings are those of the run above."""
+    _, folder = ran
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_rules.py").write_text(OWN)
+    small = {**SUITE, "studies": 1, "seeds": [1, 2]}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    monkeypatch.setattr("lit_credit.cli.benchmark.results._BROUGHT", folder / "brought")
+    (folder / "brought").mkdir()
+    (folder / "out" / "small" / "runs.csv").rename(folder / "brought" / "small.csv")
+    words = ["--suite", "small.yaml", "--rule", "my_rules.Mine", "--rule", "my_rules.Broken"]
+    words += ["--knob", "normalize_credit=[false,true]", "--out", "out"]
+    assert main(["benchmark", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "Broken: no trial has learned" in printed
+    assert "not today" in printed
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    names = [line.split(" | ")[0].removeprefix("| ") for line in rows]
+    assert {"Mine", "BP", "FrozenUnits", "DFA (brought)"} == set(names[2:])
+    with (tmp_path / "out" / "small" / "trials.csv").open() as file:
+        statuses = {row["rule"]: row["status"] for row in csv.DictReader(file)}
+    assert (statuses["Mine"], statuses["Broken"]) == ("finished", "failed")
+
+
+def test_a_metric_of_the_validation_is_shown_if_nothing_was_tested():
+    rows = [
+        {"task": "t", "rule": rule, "seed": seed, "val/loss": value, "test/loss": ""}
+        for rule, value in (("BP", 1.0), ("DFA", 2.0))
+        for seed in (1, 2)
+    ]
+    assert [(r.rule, r.mean) for r in Results("s", "loss", rows).table] == [("BP", 1), ("DFA", 2)]
