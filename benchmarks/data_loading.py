@@ -88,10 +88,10 @@ def images_per_second(loader: Iterable[Any], batches: int) -> float:
 
 def main(root: str | None, rounds: int, batches: int) -> float:
     torch.set_num_threads(1)
-    data = Synthetic() if root is None else CIFAR10(root=root, download=False)
+    data = Synthetic(val_split=0) if root is None else CIFAR10(root, download=False, val_split=0)
     ours = data.train_dataloader()
     batches = min(batches, len(ours) - 2)  # a first one before the clock, no ragged last one
-    images, labels = data.splits[0]
+    images, labels = data.splits.train
     theirs = per_sample_loader(images, labels, batches)
     pairs: list[tuple[float, float]] = []
     for number in range(rounds):

@@ -56,7 +56,7 @@ def loss_of(make: type[CreditRule], optimizer: str, root: str, seed: int, steps:
     """The training loss at the end."""
     seed_everything(seed, verbose=False)
     rule = make(LeNet(), Classification(10), units=UNITS, readout=["fc2"])
-    data = MNIST(root=root, batch_size=64, seed=seed)
+    data = MNIST(root=root, batch_size=64, seed=seed, val_split=0)
     data.prepare_data()
     data.setup("fit")
     stepper = OPTIMIZERS[optimizer](rule.net.parameters())

@@ -81,7 +81,7 @@ def texts(seed: int) -> Iterator[Any]:
 
 def digits(seed: int) -> Iterator[Any]:
     """Batches of images and classes."""
-    data = Digits(batch_size=64, seed=seed)
+    data = Digits(batch_size=64, seed=seed, val_split=0)
     loader = data.train_dataloader()
     while True:
         yield from loader

@@ -44,7 +44,9 @@ def test_trained(trainer: Trainer, module: LightningModule, data: LightningDataM
     finally:
         trainer.callbacks = callbacks  # type: ignore[attr-defined]
     metrics: dict[str, Any] = trainer.callback_metrics
-    metrics.update({name: value for name, value in of_fit.items() if name not in metrics})
+    tested = dict(metrics)
+    metrics.clear()
+    metrics.update(of_fit | tested)
 
 
 def _failed(error: Exception) -> str:

@@ -26,7 +26,7 @@ def rows(loader):
 
 def test_class_folders_are_split_by_class_and_normalised(tmp_path):
     write_images(tmp_path)
-    data = ImageFolder(str(tmp_path), batch_size=3)
+    data = ImageFolder(str(tmp_path), batch_size=3, val_split=0.2)
     data.setup()
     assert (data.num_classes, data.shape) == (2, (3, 6, 4))
     (x, y), (_, y_val) = rows(data.train_dataloader()), rows(data.val_dataloader())
@@ -35,20 +35,49 @@ def test_class_folders_are_split_by_class_and_normalised(tmp_path):
     assert x.mean((0, 2, 3)).abs().max() < 1e-5
     assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-4
     files = [np.array(Image.open(path)) for path in sorted(tmp_path.rglob("*.png"))]
-    read = torch.cat([part[0] for part in data.splits]).permute(0, 2, 3, 1)
+    read = torch.cat([part[0] for part in data.splits[:2]]).permute(0, 2, 3, 1)
     assert sorted(map(str, files)) == sorted(str(image.numpy()) for image in read)
-    again = ImageFolder(str(tmp_path), seed=7).splits
-    assert torch.equal(again[1][0], data.splits[1][0])
+    again = ImageFolder(str(tmp_path), seed=7, val_split=0.2).splits
+    assert torch.equal(again.val[0], data.splits.val[0])
+    assert data.splits.test is data.splits.val
+    with pytest.warns(DeprecationWarning, match="`val_fraction` of ImageFolder is `val_split` now"):
+        former = ImageFolder(str(tmp_path), val_split=0, val_fraction=0.2)
+    assert all(map(torch.equal, former.splits.train, data.splits.train))
+    assert former.mean == data.mean
 
 
-@pytest.mark.parametrize("second", ["val", "test"])
-def test_two_folders_are_the_two_splits(tmp_path, second):
-    write_images(tmp_path / "train", 3)
-    write_images(tmp_path / second, 2, size=(5, 5))
-    data = ImageFolder(str(tmp_path), size=8, mode="L")
-    (x, y), (x_val, y_val) = data.splits
-    assert (x.shape, x_val.shape) == ((6, 1, 8, 8), (4, 1, 8, 8))
-    assert (y.tolist(), y_val.tolist()) == ([0, 0, 0, 1, 1, 1], [0, 0, 1, 1])
+FOLDERS = {
+    # The folders, val_split; images for training, validation and testing; what the data say.
+    ("train", "val"): (0.1, (6, 4, 4), (False, False)),
+    ("train", "val", "test"): (0.1, (6, 4, 6), (True, False)),
+    ("train", "validation", "test"): (0, (6, 4, 6), (True, False)),
+    ("train", "test"): (0.3, (4, 2, 6), (True, False)),
+    ("train", "test", ""): (0, (6, 6, 6), (False, True)),
+    ("train",): (0.3, (4, 2, 2), (False, False)),
+}
+SIZES = {"train": (3, (6, 4)), "val": (2, (5, 5)), "validation": (2, (5, 5)), "test": (3, (9, 9))}
+
+
+@pytest.mark.parametrize("folders", FOLDERS, ids=" ".join)
+def test_folders_are_the_splits(tmp_path, folders):
+    val_split, sizes, said = FOLDERS[folders]
+    for name in filter(None, folders):
+        write_images(tmp_path / name, *SIZES[name])
+    data = ImageFolder(str(tmp_path), size=8, mode="L", val_split=val_split)
+    assert tuple(len(labels) for _, labels in data.splits) == sizes
+    assert {images.shape[1:] for images, _ in data.splits} == {(1, 8, 8)}
+    for n, (_, labels) in zip(sizes, data.splits, strict=True):
+        assert labels.tolist() == [0] * (n // 2) + [1] * (n // 2)
+    assert (data.has_test_data, data.validates_on_test_data) == said
+    loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    assert tuple(len(rows(loader)[1]) for loader in loaders) == sizes
+
+
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_no_validation_split_and_no_folder_for_it_is_refused(tmp_path, folder):
+    write_images(tmp_path / folder)
+    with pytest.raises(ValueError, match=r"`val_split` is 0, but .* has no folder .* such as 0\.1"):
+        ImageFolder(str(tmp_path), val_split=0).setup()
 
 
 def test_two_processes_see_the_batches_of_one(tmp_path):
@@ -74,10 +103,6 @@ def different_classes(folder):
     write_images(folder / "val", classes=("cat", "cow"))
 
 
-def alone(folder):
-    write_images(folder / "train")
-
-
 def different_sizes(folder):
     write_images(folder, classes=("cat",))
     write_images(folder, size=(5, 5), classes=("dog",))
@@ -94,7 +119,6 @@ def broken(folder):
         (lambda folder: None, "is not a folder with one folder of images per class"),
         (empty, "is not a folder with one folder of images per class"),
         (different_classes, r"has the classes \['cat', 'dog'\], .* has \['cat', 'cow'\]"),
-        (alone, "none of 'val', 'valid', 'validation', 'test' beside it"),
         (different_sizes, r"\(6, 4\) and \(5, 5\) pixels .*Set `size`"),
         (broken, "2.png cannot be read"),
     ],
@@ -131,7 +155,18 @@ def test_a_second_file_is_for_validation(tmp_path, arrays):
     np.savez(tmp_path / "val.npz", x=arrays["x"][:3])
     files = [str(tmp_path / name) for name in ("data.npz", "val.npz")]
     data = ArrayFile(files[0], ["x"], val_file=files[1])
-    assert [len(part[0]) for part in data.splits] == [10, 3]
+    assert [len(part[0]) for part in data.splits] == [10, 3, 3]
+    assert not data.has_test_data
+
+
+def test_a_file_for_testing_is_not_validated_on(tmp_path, arrays):
+    np.savez(tmp_path / "test.npz", x=arrays["x"][:3], y=arrays["y"][:3])
+    files = [str(tmp_path / name) for name in ("data.npz", "test.npz")]
+    data = ArrayFile(files[0], ["x", "y"], test_file=files[1])
+    assert [len(part[0]) for part in data.splits] == [8, 2, 3]
+    assert rows(data.test_dataloader())[1].tolist() == [0, 1, 2]
+    assert rows(data.predict_dataloader())[1].tolist() == [0, 1, 2]
+    assert data.has_test_data
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,8 @@ MEANINGFUL = {
     # A seed is any number that the generator takes.
     "seed": {0, -1, LARGE},
     "distribution_seed": {0, LARGE},
+    "split_seed": {0, LARGE},
+    "val_split": {0},
     "feedback_seed": {0, -1, LARGE},
     "first_seed": {0, -1, LARGE},
     "noise_seed": {0, -1, LARGE},
