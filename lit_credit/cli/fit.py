@@ -14,14 +14,16 @@ from lit_credit.cli.boundary import FirstStep
 from lit_credit.cli.class_rules import exported_classes
 from lit_credit.cli.end_test import test_trained
 from lit_credit.cli.first_words import DESCRIPTION
+from lit_credit.cli.kept_parsers import take_parser
 from lit_credit.cli.parser import ShortErrorParser
 from lit_credit.cli.trainer_options import blamed_option, check_options
 from lit_credit.rules import CreditRule
 from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.runs.run_config import SaveFitConfig
+from lit_credit.runs.yaml_files import parse_yaml
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.paths import localised
-from lit_credit.utils.private_names import keep_configuration, seed_again
+from lit_credit.utils.private_names import keep_configuration, parser_of_command, seed_again
 
 __all__ = ["LitCreditCLI", "run"]
 
@@ -44,6 +46,11 @@ class LitCreditCLI(LightningCLI):
         """Lightning's commands and ``diagnose``, with the arguments that are not their options."""
         return LightningCLI.subcommands() | {"diagnose": {"model", "datamodule"}}
 
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Take the parser that was kept for this kind of command, or build one."""
+        if not take_parser(self):
+            super().setup_parser(*args, **kwargs)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, without Lightning's warning about processes that have arguments of their own."""
         with warnings.catch_warnings():
@@ -52,6 +59,14 @@ class LitCreditCLI(LightningCLI):
         seed = self.config[self.config.subcommand].get("seed_everything")
         if type(seed) is int and not 0 <= seed < 2**32:
             raise ValueError(f"`seed_everything` is {seed}, expected 0 to 4294967295.")
+
+    def configuration(self) -> dict[str, Any]:
+        """The full configuration of the command, as ``--print_config`` prints it."""
+        command = self.config.subcommand
+        parser = parser_of_command(self, command)
+        text = parser.dump(self.config[command], skip_unset=False, skip_validation=True)
+        found: dict[str, Any] = parse_yaml(text)
+        return found
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer; it writes each checkpoint completely or not at all."""
@@ -90,6 +105,8 @@ class LitCreditCLI(LightningCLI):
                     # Written into the run's own folder, its curves would get a second point at
                     # step 0.
                     arguments.sub_dir = self.subcommand
+        # Lightning would make it with a second check of every value.
+        self.config_dump = self.configuration()
 
     def _restore_spelling(self) -> None:
         """Restore the configuration as it was written, because it is saved in this form.

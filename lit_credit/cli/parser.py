@@ -15,7 +15,7 @@ from lit_credit.cli.older_configs import of_today
 from lit_credit.cli.reasons import ShortErrors, short_reason
 from lit_credit.runs.yaml_files import checked_loader
 
-__all__ = ["ShortErrorParser", "short_reason"]
+__all__ = ["ShortErrorParser", "print_line", "short_reason"]
 
 _CHECKED_YAML = "checked yaml"
 _LOAD = checked_loader(get_loader("yaml"))
@@ -27,6 +27,11 @@ def _load(text: str, path: Any = "") -> Any:
 
 set_loader(_CHECKED_YAML, _load, (yaml.YAMLError,))
 install(OwnClassRules())
+
+
+def print_line(line: str) -> None:
+    """Print what a replaced class keeps and drops."""
+    print(f"lit-credit: {line}", file=sys.stderr)
 
 
 class ShortErrorParser(ShortErrors, LightningArgumentParser):
@@ -43,7 +48,7 @@ class ShortErrorParser(ShortErrors, LightningArgumentParser):
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """Parse, and print which arguments of a replaced class are kept or dropped."""
-        with replaced_classes(lambda line: print(f"lit-credit: {line}", file=sys.stderr)):
+        with replaced_classes(print_line):
             cfg: Namespace = super().parse_args(*args, **kwargs)
         return cfg
 

@@ -33,19 +33,22 @@ class SaveFitConfig(SaveConfigCallback):
 
         This callback is the last one: if a first measurement fails, no configuration is written.
         """
-        folder = trainer.log_dir  # broadcasts, so every process must ask
-        text = self.parser.dump(self.config, skip_none=False)
-        name = _new_name(folder, text) if trainer.is_global_zero else None
-        name = trainer.strategy.broadcast(name)
-        if name is not None:
-            self.config_filename = name
-            super().setup(trainer, pl_module, "fit")
+        folder: Any = trainer.log_dir  # broadcasts, so every process must ask
+        if self.already_saved or not trainer.is_global_zero:
+            return
+        self.already_saved = True
+        # The parser has checked every value; to check them again would take longer than to write.
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
+        folder = local_path(folder)
+        system = get_filesystem(folder)
+        if (name := _new_name(system, folder, text)) is not None:
+            system.makedirs(folder, exist_ok=True)
+            with system.open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
 
 
-def _new_name(folder: Any, text: str) -> str | None:
+def _new_name(system: Any, folder: Any, text: str) -> str | None:
     """The name of the file to write; None if the newest file holds the same configuration."""
-    folder = local_path(folder)
-    system = get_filesystem(folder)
     paths = [str(path) for path in system.glob(f"{folder}/config*.yaml")]
     names = [path for path in paths if PurePath(path).name == "config.yaml" or config_number(path)]
     if not names:

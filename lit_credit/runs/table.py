@@ -1,9 +1,12 @@
 """Writing tables as CSV."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from lit_credit.runs.files import write_files
 
 __all__ = ["TableRow", "write_table"]
 
@@ -15,14 +18,14 @@ def write_table(path: Path, rows: Sequence[TableRow]) -> None:
     """Write rows with equal columns as CSV; NaN becomes an empty cell.
 
     Args:
-        path: path of the file; an older file is replaced.
+        path: path of the file; an older file is replaced when the new one is complete.
         rows: at least one row.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0])
-        writer.writerows([_cell(row[column]) for column in rows[0]] for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([_cell(row[column]) for column in rows[0]] for row in rows)
+    write_files(path.parent, {path.name: text.getvalue().encode("utf-8")})
 
 
 def _cell(value: str | int | float) -> str:

@@ -82,6 +82,8 @@ __all__ = [
     "own_parameters",
     "own_submodules",
     "parser_at_work",
+    "parser_of_command",
+    "parser_parts",
     "replace_own_parameters",
     "replace_parsing_step",
     "requires_grad_before_toggle",
@@ -299,6 +301,7 @@ INSTANTIATOR = "_instantiator"
 """Entry that names the function that builds the module; ``LightningCLI`` adds both."""
 PLACES_OF_TRAINER = ("_trainer", "_fabric", "_device_mesh")
 """Attributes of a ``LightningModule`` that say where it runs."""
+_PARSER_PARTS = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
 
 
 def trainer_of(module: Any) -> Any:
@@ -455,6 +458,16 @@ def keep_configuration(cli: type[Any]) -> None:
         cli: a subclass of ``LightningCLI``.
     """
     cli._parse_ckpt_path = lambda self: None
+
+
+def parser_of_command(cli: Any, command: str) -> Any:
+    """The parser of one command of a ``LightningCLI``."""
+    return cli._parser(command)
+
+
+def parser_parts(cli: Any) -> dict[str, Any]:
+    """The attributes in which a ``LightningCLI`` holds its parser and those of its commands."""
+    return {name: getattr(cli, name) for name in _PARSER_PARTS}
 
 
 def seed_again(cli: Any) -> None:

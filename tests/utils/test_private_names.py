@@ -679,6 +679,19 @@ def test_the_configuration_is_kept_where_a_checkpoint_is_a_file(cli, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
+def test_a_command_line_takes_the_parser_of_another(cli):
+    class Taking(CLI):
+        def setup_parser(self, *args, **kwargs):
+            vars(self).update(private.parser_parts(cli))
+
+    taking = run_cli("--model.size=5", kind=Taking)
+    assert taking.parser is cli.parser
+    assert taking.model.hparams.size == 5
+    parser = private.parser_of_command(taking, "validate")
+    assert "size: 5" in parser.dump(taking.config.validate, skip_validation=True)
+
+
+@pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 def test_the_command_line_seeds_again(cli):
     before = torch.rand(1)
     cli.config.validate.seed_everything = 5

@@ -27,6 +27,8 @@ class Cell:
     asked: str
     """The full configuration as YAML, without the folder."""
     cwd: Path
+    read: bytes | None = None
+    """What was read from the words without the seed, pickled; None lets the run read them."""
 
     @property
     def log(self) -> Path:

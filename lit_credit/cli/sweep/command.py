@@ -4,9 +4,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,14 @@ from lit_credit.cli.sweep.executors import (
 )
 from lit_credit.cli.sweep.grid import RESERVED, read_grid
 from lit_credit.cli.sweep.plan import planned
-from lit_credit.cli.sweep.table import SUFFIXES, write_rows
+from lit_credit.cli.sweep.progress import Progress
+from lit_credit.cli.sweep.table import SUFFIXES, SweepTable
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.lock import hold_folder
 from lit_credit.utils.paths import local_path
 
 __all__ = ["main", "sweep"]
 
-_LOG_LINES = 5
-_SHOWN_VALUES = 5
 _DESCRIPTION = """Run every point of a grid with every seed.
 
 The runs go into the folder of TABLE's name; `lit-credit compare` reads it. The same command again
@@ -49,8 +47,8 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Run every point of a grid with every seed, and write one row per run.
 
-    A line is printed whenever a run ends. A finished run is skipped; an unfinished run is resumed
-    from its checkpoint, or started over if it has none.
+    A line is printed whenever a run ends, and the table is written again. A finished run is
+    skipped; an unfinished run is resumed from its checkpoint, or started over if it has none.
 
     Args:
         configs: YAML files of ``lit-credit fit``, merged in order.
@@ -62,9 +60,11 @@ def sweep(
         gpus: GPUs per run, with Ray.
 
     Returns:
-        The rows of the table: overrides, seed, status, seconds (of a resumed run: since it was
-        resumed), final epoch and step, the metrics of the last validation (without a validation:
-        the logged metrics), and the last measurement of each diagnostic.
+        The rows of the table: overrides, seed, status, seconds and CPU seconds (of a resumed run:
+        since it was resumed), peak memory in bytes, final epoch and step, the metrics of the last
+        validation (without a validation: the logged metrics), and the last measurement of each
+        diagnostic. Peak memory is how far the private memory of the run's process has grown, see
+        :class:`lit_credit.cli.sweep.cost.Cost`.
 
     Raises:
         ValueError: before any run, if an argument, the grid or one of the configurations is wrong,
@@ -81,25 +81,26 @@ def sweep(
     bases = [local_path(config, "--config") for config in configs]
     base = [*(f"--config={config}" for config in bases), *words]
     folder = table.with_suffix("").resolve()
+    progress = Progress()
     with hold_folder(folder):
-        return _run(planned(points, seeds, base, folder), place, table)
+        cells = planned(points, seeds, base, folder, progress.planning)
+        return _run(cells, place, table, progress)
 
 
-def _run(cells: Sequence[Cell], place: Executor, table: Path) -> list[dict[str, Any]]:
+def _run(
+    cells: Sequence[Cell], place: Executor, path: Path, progress: Progress
+) -> list[dict[str, Any]]:
     """Run the unfinished cells, and write the table."""
     for cell in cells:
         cell.refuse_another()
-    todo = [cell for cell in cells if cell.result() is None]
-    before = len(cells) - len(todo)
-    print(f"{len(cells)} runs, {before} of them finished before.", flush=True)
-    status = dict.fromkeys((cell.name for cell in todo), "unfinished")
+    table = SweepTable(path, cells)
+    before = len(cells) - len(table.todo)
+    progress.planned(len(cells), before, place.jobs)
     try:
-        for number, (cell, trouble) in enumerate(run_all(todo, place), before + 1):
-            status[cell.name] = "failed" if cell.result() is None else "finished"
-            print(f"[{number}/{len(cells)}] {_report(cell, trouble)}", flush=True)
+        for number, (cell, trouble) in enumerate(run_all(table.todo, place), before + 1):
+            progress.ended(number, cell, table.ended(cell), trouble)
     finally:
-        rows = _rows(cells, status)
-        write_rows(table, rows)
+        rows = table.write()
     return rows
 
 
@@ -174,32 +175,3 @@ def _check(table: Path, words: Sequence[str], jobs: int | None, executor: str, g
     for word in words:
         if word.partition("=")[0].removeprefix("--") in RESERVED:
             raise ValueError(f"{word}: the sweep sets it itself. Leave it out.")
-
-
-def _report(cell: Cell, trouble: str) -> str:
-    if (result := cell.result()) is not None:
-        values = (f"{name} {value:.4g}" for name, value in result["values"].items())
-        shown = ", ".join(islice(values, _SHOWN_VALUES))
-        return f"{cell.name}: {result['seconds']:.1f} s, {shown}"
-    lines = cell.log.read_text(errors="replace").splitlines() if cell.log.exists() else []
-    ends = "".join(f"\n    {line}" for line in lines[-_LOG_LINES:])
-    return f"{cell.name}: FAILED, {trouble or 'no result'}. {cell.log} ends:{ends}"
-
-
-def _rows(cells: Sequence[Cell], status: Mapping[str, str]) -> list[dict[str, Any]]:
-    overridden = dict.fromkeys(key for cell in cells for key in cell.point.overrides)
-    rows = []
-    for cell in cells:
-        result = cell.result() or {}
-        rows.append(
-            {
-                **({"case": cell.point.case} if cell.point.case else {}),
-                **{key: cell.point.overrides.get(key) for key in overridden},
-                "seed_everything": cell.seed,
-                "status": status.get(cell.name, "finished"),
-                **{key: result.get(key) for key in ("seconds", "epoch", "step")},
-                "folder": str(cell.folder),
-                **result.get("values", {}),
-            }
-        )
-    return rows

@@ -69,7 +69,7 @@ class LocalProcesses:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         if "forkserver" in multiprocessing.get_all_start_methods():
             self._context: Any = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload(["lit_credit.cli.sweep.run"])
+            self._context.set_forkserver_preload(["lit_credit.cli.sweep.warm"])
             # The server imports torch and Lightning while the configurations are checked.
             forkserver.ensure_running()
         else:

@@ -1,19 +1,24 @@
 """One run of a sweep, in a process of its own."""
 
 import os
+import pickle
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
 import lit_credit
 from lit_credit.callbacks import MetricHistory
 from lit_credit.cli.boundary import report
-from lit_credit.cli.fit import run
+from lit_credit.cli.configuration import ReadWords, fit_read
+from lit_credit.cli.fit import LitCreditCLI, run
 from lit_credit.cli.own_modules import find_own_modules
 from lit_credit.cli.sweep.cell import Cell
+from lit_credit.cli.sweep.cost import Cost
+from lit_credit.cli.sweep.grid import as_word
 from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
@@ -46,20 +51,31 @@ def _run(cell: Cell) -> None:
     with cell.log.open("ab") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
-    words = ["fit", *cell.words, "--trainer.default_root_dir", str(cell.folder)]
+    own = {"seed_everything": cell.seed, "trainer.default_root_dir": str(cell.folder)}
     if (checkpoint := cell.checkpoint()) is not None:
-        words += ["--ckpt_path", str(checkpoint)]
+        own["ckpt_path"] = str(checkpoint)
+    words = [*cell.words, *(f"--{name}={as_word(value)}" for name, value in own.items())]
     # Lightning runs this command line for further ranks.
-    sys.argv = [str(Path(lit_credit.__file__).with_name("__main__.py")), *words]
-    start = time.perf_counter()
+    sys.argv = [str(Path(lit_credit.__file__).with_name("__main__.py")), "fit", *words]
+    start, cost = time.perf_counter(), Cost()
     try:
-        trainer = run(words).trainer
+        trainer = _fit(cell.read, own, words).trainer
     except Exception as error:
         sys.exit(report(error))  # the log ends in the line that `fit` would print
     seconds = time.perf_counter() - start
-    epoch, step = trainer.current_epoch, trainer.global_step
+    progress = {"epoch": trainer.current_epoch, "step": trainer.global_step}
     values = _last_values(trainer)
-    cell.finish({"seconds": seconds, "epoch": epoch, "step": step, "values": values})
+    cell.finish({"seconds": seconds, **cost.measured(), **progress, "values": values})
+
+
+def _fit(read: bytes | None, own: Mapping[str, Any], words: Sequence[str]) -> LitCreditCLI:
+    """Run ``fit``; the words are read again only if what the plan has read cannot be had."""
+    if read is None:
+        return run(["fit", *words])
+    found: ReadWords = pickle.loads(read)
+    for name, value in own.items():
+        found.namespace.fit[name] = value
+    return fit_read(found, words)
 
 
 def _last_values(trainer: Trainer) -> dict[str, float]:

@@ -38,7 +38,8 @@ def test_a_cluster_runs_what_this_machine_would(cluster, tmp_path, capfd):
     assert codes == [1, 1]
     rows = [Sweep.rows(Sweep(folder, GRID)) for folder in (here, there)]
     for row in (row for table in rows for row in table):
-        assert bool(row.pop("seconds")) == (row["status"] == "finished")
+        for measured in ("seconds", "cpu_seconds", "peak_memory"):
+            assert bool(row.pop(measured)) == (row["status"] == "finished")
         row.pop("folder")
     assert rows[0] == rows[1]
     assert [row["status"] for row in rows[1]] == ["finished", "failed"]
