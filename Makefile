@@ -1,7 +1,7 @@
 # make demo: BP, FA and DFA side by side on scikit-learn's digits, ending in a table and a figure.
 # make test, make lint: what CI runs. make docs: the site, in site/. Each installs what it needs into
 # .venv. make test-oldest: the core of the tests with the lowest versions that pyproject.toml admits,
-# in .venv-oldest (8 GB).
+# in .venv-oldest (8 GB). make benchmark: all rules on digits, tuned under one budget.
 
 PYTHON ?= python3
 OLDEST_PYTHON ?= $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
@@ -10,7 +10,7 @@ DEMO := runs/demo
 SEEDS := 42 123 456
 RUNS := $(foreach rule,bp fa dfa,$(foreach seed,$(SEEDS),$(DEMO)/$(rule).$(seed).done))
 
-.PHONY: demo test notebooks test-oldest lint docs
+.PHONY: demo benchmark test notebooks test-oldest lint docs
 
 demo: .venv/installed
 	@echo "Training BP, FA and DFA with three seeds each, two runs at a time."
@@ -31,6 +31,9 @@ $(DEMO)/%.done: | .venv/installed
 		> $(DEMO)/$*.log 2>&1 || { tail -n 20 $(DEMO)/$*.log; exit 1; }
 	@touch $@
 	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($$(ls $(DEMO)/*.done | wc -l) of $(words $(RUNS)))"
+
+benchmark: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/lit-credit benchmark --suite digits --trainer.accelerator cpu
 
 # All but running the notebooks, which takes as long again.
 test: .venv/installed-test
