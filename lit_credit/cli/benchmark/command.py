@@ -66,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on.", file=sys.stderr)
         return 130
-    print(results.to_markdown())
+    print(f"\n{results}\n")
     print(
         f"Written: {options.out}/{results.suite}: table.md, runs.csv, trials.csv, a figure a task"
     )

@@ -3,9 +3,10 @@
 import hashlib
 import math
 import statistics
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.executors import Executor, LocalProcesses, default_jobs, run_all
 from lit_credit.cli.sweep.grid import Point
 from lit_credit.cli.sweep.plan import planned
+from lit_credit.cli.sweep.progress import Progress
 from lit_credit.comparison.known import our_quantities, run_curve
 from lit_credit.comparison.quantities import METRICS
 from lit_credit.runs.files import check_folder
@@ -101,7 +103,7 @@ def benchmark(
     check_folder(folder, "Give another --out.")
     place = LocalProcesses(jobs or default_jobs())
     with hold_folder(folder):
-        places = _plan(chosen, entries, folder, words)
+        places = _plan(chosen, entries, folder, words, progress)
         _run([cell for found in places for cell in found.cells], place, "trials", chosen.metric)
         choices = _choose(chosen, places, folder, words)
         _run(
@@ -134,29 +136,36 @@ def _entries(
 
 
 def _plan(
-    suite: Suite, entries: Sequence[Entry], folder: Path, words: Sequence[str]
+    suite: Suite,
+    entries: Sequence[Entry],
+    folder: Path,
+    words: Sequence[str],
+    progress: Progress,
 ) -> list[_Place]:
-    print(f"Planning {suite.studies} x {suite.trials} trials of {len(entries)} rules.", flush=True)
-    places = []
-    for task, config in suite.tasks.items():
-        base = [f"--config={_written(folder / task / 'search.yaml', _search(config))}", *words]
-        for entry in entries:
-            if not entry.fits(config):
-                continue
-            trials = draw_trials(entry, suite.studies, suite.trials)
-            cells = []
-            for study in range(1, suite.studies + 1):
-                points = [
-                    Point(
-                        f"{_slug(entry.name)}/search/study_{study}_trial_{trial.number}",
-                        None,
-                        trial.overrides(entry),
-                    )
-                    for trial in trials
-                    if trial.study == study
-                ]
-                cells += planned(points, [_SEARCH_SEED + study], base, folder / task)
-            places.append(_Place(task, entry, trials, cells))
+    pairs = [
+        (task, entry)
+        for task, config in suite.tasks.items()
+        for entry in entries
+        if entry.fits(config)
+    ]
+    places, budget = [], suite.studies * suite.trials
+    for number, (task, entry) in enumerate(pairs):
+        progress.planning(number * budget, len(pairs) * budget)
+        path = _written(folder / task / "search.yaml", _search(suite.tasks[task]))
+        trials = draw_trials(entry, suite.studies, suite.trials)
+        cells = []
+        for study, found in groupby(trials, attrgetter("study")):
+            points = [
+                Point(
+                    f"{task}/{_slug(entry.name)}/search/study_{study}_trial_{trial.number}",
+                    None,
+                    trial.overrides(entry),
+                )
+                for trial in found
+            ]
+            base = [f"--config={path}", *words]
+            cells += planned(points, [_SEARCH_SEED + study], base, folder)
+        places.append(_Place(task, entry, trials, cells))
     return places
 
 
@@ -173,8 +182,9 @@ def _choose(
         config = _final(suite.tasks[place.task])
         path = _written(folder / place.task / "final.yaml", config)
         base = [f"--config={path}", *words]
-        point = Point(f"{_slug(place.entry.name)}/final", None, trial.overrides(place.entry))
-        cells = planned([point], list(suite.seeds), base, folder / place.task)
+        name = f"{place.task}/{_slug(place.entry.name)}/final"
+        point = Point(name, None, trial.overrides(place.entry))
+        cells = planned([point], list(suite.seeds), base, folder)
         choices.append(_Choice(place, trial, cells))
     return choices
 
@@ -223,26 +233,15 @@ def _slug(name: str) -> str:
 # Running
 
 
-def _run(cells: Sequence[Cell], place: Executor, what: str, metric: str) -> None:
+def _run(cells: Sequence[Cell], place: Executor, progress: Progress) -> None:
+    """Run the unfinished cells, and print how far they are."""
     for cell in cells:
         cell.refuse_another()
     todo = [cell for cell in cells if cell.result() is None]
-    done = len(cells) - len(todo)
-    print(f"{len(cells)} {what}, {done} finished before, {place.jobs} at a time.", flush=True)
-    start = time.monotonic()
-    for number, (cell, trouble) in enumerate(run_all(todo, place), 1):
-        left = (time.monotonic() - start) / number * (len(todo) - number)
-        result = cell.result()
-        if result is None:
-            text = f"FAILED: {trouble}. {_reason(cell)}"
-        else:
-            text = f"{result['seconds']:.1f} s, {metric} {_value(result, f'val/{metric}'):.4g}"
-        name = f"{cell.folder.parents[0].relative_to(cell.folder.parents[3])}"
-        print(
-            f"[{done + number}/{len(cells)}] {name}, seed {cell.seed}: {text}; "
-            f"{left / 60:.0f} min left",
-            flush=True,
-        )
+    before = len(cells) - len(todo)
+    progress.planned(len(cells), before, place.jobs)
+    for number, (cell, trouble) in enumerate(run_all(todo, place), before + 1):
+        progress.ended(number, cell, cell.result(), trouble)
 
 
 def _reason(cell: Cell) -> str:

@@ -89,14 +89,42 @@ class Results:
         sign = 1 if self.metric == "loss" else -1
         return sorted(found, key=lambda row: (tasks.index(row.task), sign * row.mean))
 
-    def to_markdown(self) -> str:
-        """The table as Markdown, one table per task."""
-        from lit_credit.cli.benchmark.tables import markdown
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the tasks that were measured."""
+        return list(dict.fromkeys(row.task for row in self.table))
 
-        return markdown(self)
+    def __str__(self) -> str:
+        from lit_credit.cli.benchmark.tables import resolution, table_of
+
+        parts = []
+        for task in self.tasks:
+            rows = self._rows_of(task)
+            lines = table_of(rows, self.metric).text()
+            parts.append("\n".join([f"{self.suite}, {task}", *lines, resolution(rows)]))
+        return "\n\n".join(parts)
+
+    def to_markdown(self) -> str:
+        """Two tables per task, what rules reach and which configurations were chosen."""
+        from lit_credit.cli.benchmark.tables import reported, resolution, table_of
+
+        lines = []
+        for task in self.tasks:
+            rows = self._rows_of(task)
+            lines += [f"### {self.suite}, {task}", ""]
+            lines += [*table_of(rows, self.metric).markdown(), "", resolution(rows), ""]
+            lines += [*reported(rows).markdown(), ""]
+        return "\n".join(lines)
+
+    def to_latex(self) -> str:
+        """What rules reach, a ``tabular`` of booktabs per task."""
+        from lit_credit.cli.benchmark.tables import table_of
+
+        found = (table_of(self._rows_of(task), self.metric).latex() for task in self.tasks)
+        return "\n\n".join("\n".join(lines) for lines in found)
 
     def write(self, folder: Path) -> None:
-        """Write ``runs.csv``, ``trials.csv``, ``table.md`` and a figure per task.
+        """Write ``runs.csv``, ``trials.csv``, ``table.md``, ``table.tex`` and a figure per task.
 
         Args:
             folder: folder of the suite.
@@ -107,9 +135,12 @@ class Results:
             write_rows(folder / "runs.csv", self.rows)
         write_rows(folder / "trials.csv", self.trials)
         (folder / "table.md").write_text(self.to_markdown(), encoding="utf-8")
-        for task in dict.fromkeys(row.task for row in self.table):
-            figure = benchmark_figure(self, task)
-            figure.savefig(folder / f"{task}.png", dpi=150)
+        (folder / "table.tex").write_text(self.to_latex(), encoding="utf-8")
+        for task in self.tasks:
+            benchmark_figure(self, task).savefig(folder / f"{task}.png", dpi=150)
+
+    def _rows_of(self, task: str) -> list[Summary]:
+        return [row for row in self.table if row.task == task]
 
 
 def summarise(
