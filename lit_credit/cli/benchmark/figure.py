@@ -7,37 +7,37 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from lit_credit.cli.benchmark.results import BP, FROZEN, Results, Summary
+from lit_credit.cli.benchmark.summaries import BP, FROZEN, Summary
 from lit_credit.cli.benchmark.tables import flags
 from lit_credit.plotting._style import BLUE, GREY, INK, ORANGE, SMALL, dress, verbatim
 
 __all__ = ["benchmark_figure"]
 
 
-def benchmark_figure(results: Results, task: str) -> Figure:
+def benchmark_figure(rows: Sequence[Summary], metric: str, title: str) -> Figure:
     """Draw a task: the metric, the alignment of the credit, the stream's growth, and CPU time.
 
     Rules are rows, the best at the top. A dot is the mean over seeds. The line beside the metric
     reaches from the smallest to the largest seed. Rules with a raised flag are orange.
 
     Args:
-        results: what a benchmark has measured.
-        task: name of the task.
+        rows: the summaries of one task, the best first.
+        metric: name of the metric.
+        title: title of the figure.
     """
-    rows = [row for row in results.table if row.task == task][::-1]
+    rows = rows[::-1]
     figure = Figure(figsize=(12, 2.0 + 0.27 * len(rows)), layout="constrained")
     wide, *narrow = figure.subplots(1, 4, sharey=True, width_ratios=[2.2, 1, 1, 1])
-    _draw_metric(wide, rows, results.metric)
+    _draw_metric(wide, rows, metric)
     panels = [
         ("Credit", "cosine with the gradient", [_measure(row, "cosine") for row in rows], False),
         ("Stream", "growth of $|h_L|$", [_measure(row, "growth") for row in rows], True),
         ("Cost", "CPU time, ratio to BP", [row.cpu for row in rows], True),
     ]
-    for ax, (title, label, values, log) in zip(narrow, panels, strict=True):
-        _draw_dots(ax, rows, values, title, label, log)
+    for ax, (head, label, values, log) in zip(narrow, panels, strict=True):
+        _draw_dots(ax, rows, values, head, label, log)
     for ax in (wide, *narrow):
         ax.set_ylim(-0.6, len(rows) + 0.1)
-    title = f"{results.suite}, {task}: rules tuned under one budget"
     figure.suptitle(title, fontsize=15, fontweight="bold", color=INK)
     note = "Dot: mean over seeds. Line: smallest to largest seed. Orange: flag scale or depth."
     figure.supxlabel(note, fontsize=SMALL, color=INK)

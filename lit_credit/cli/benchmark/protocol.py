@@ -103,12 +103,14 @@ def benchmark(
     check_folder(folder, "Give another --out.")
     place = LocalProcesses(jobs or default_jobs())
     with hold_folder(folder):
+        print(f"Search: {chosen.studies} x {chosen.trials} trials of each rule.", flush=True)
+        progress = Progress()
         places = _plan(chosen, entries, folder, words, progress)
-        _run([cell for found in places for cell in found.cells], place, "trials", chosen.metric)
+        _run([cell for found in places for cell in found.cells], place, progress)
+        print(f"The choices, with {len(chosen.seeds)} seeds each.", flush=True)
+        progress = Progress()
         choices = _choose(chosen, places, folder, words)
-        _run(
-            [cell for c in choices for cell in c.cells], place, "runs of the choices", chosen.metric
-        )
+        _run([cell for choice in choices for cell in choice.cells], place, progress)
         results = Results(
             chosen.name,
             chosen.metric,

@@ -1,62 +1,19 @@
-"""The results of a benchmark: rows of runs, the table, and its files."""
+"""The results of a benchmark: rows of runs, tables and figures, and their files."""
 
-import csv
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from lit_credit.cli.benchmark.figure import benchmark_figure
+from lit_credit.cli.benchmark.summaries import Summary, brought_rows, summarise
+from lit_credit.cli.benchmark.tables import reported, resolution, table_of
 from lit_credit.cli.sweep.table import write_rows
-from lit_credit.comparison.statistics import Difference, paired_difference
 
-__all__ = ["Results", "Summary", "brought_rows", "read_rows", "summarise"]
-
-_BROUGHT = Path(__file__).with_name("results")
-BP, FROZEN = "BP", "FrozenUnits"
-_NAN = paired_difference({}, {})
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A row of the table: a rule on a task.
-
-    Attributes:
-        task: name of the task.
-        rule: name of the rule.
-        values: seed to the metric on the test data, or on the validation data if there are none.
-        to_bp: difference to BP, paired by seed.
-        to_frozen: difference to FrozenUnits, paired by seed: the depth utility.
-        cpu: CPU time of a trial, ratio to BP's.
-        memory: peak memory of a trial, ratio to BP's.
-        measures: what the diagnostics of the suite declare: mean over seeds at the end of training.
-        row: the configuration and the counts of trials, the same for every seed.
-        brought: whether lit_credit brings the row; it was measured on another machine.
-    """
-
-    task: str
-    rule: str
-    values: Mapping[int, float]
-    to_bp: Difference
-    to_frozen: Difference
-    cpu: float
-    memory: float
-    measures: Mapping[str, float]
-    row: Mapping[str, Any]
-    brought: bool = False
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds; NaN if no run has the metric."""
-        return statistics.fmean(self.values.values()) if self.values else math.nan
-
-    @property
-    def sd(self) -> float:
-        """Sample standard deviation over seeds; NaN for one."""
-        known = list(self.values.values())
-        return statistics.stdev(known) if len(known) > 1 else math.nan
+__all__ = ["Results"]
 
 
 @dataclass(frozen=True)
@@ -95,8 +52,6 @@ class Results:
         return list(dict.fromkeys(row.task for row in self.table))
 
     def __str__(self) -> str:
-        from lit_credit.cli.benchmark.tables import resolution, table_of
-
         parts = []
         for task in self.tasks:
             rows = self._rows_of(task)
@@ -106,8 +61,6 @@ class Results:
 
     def to_markdown(self) -> str:
         """Two tables per task, what rules reach and which configurations were chosen."""
-        from lit_credit.cli.benchmark.tables import reported, resolution, table_of
-
         lines = []
         for task in self.tasks:
             rows = self._rows_of(task)
@@ -118,10 +71,17 @@ class Results:
 
     def to_latex(self) -> str:
         """What rules reach, a ``tabular`` of booktabs per task."""
-        from lit_credit.cli.benchmark.tables import table_of
-
         found = (table_of(self._rows_of(task), self.metric).latex() for task in self.tasks)
         return "\n\n".join("\n".join(lines) for lines in found)
+
+    def figure(self, task: str) -> Figure:
+        """The metric, the credit, the stream and the cost of each rule.
+
+        Args:
+            task: name of a task.
+        """
+        title = f"{self.suite}, {task}: rules tuned under one budget"
+        return benchmark_figure(self._rows_of(task), self.metric, title)
 
     def write(self, folder: Path) -> None:
         """Write ``runs.csv``, ``trials.csv``, ``table.md``, ``table.tex`` and a figure per task.
@@ -129,93 +89,13 @@ class Results:
         Args:
             folder: folder of the suite.
         """
-        from lit_credit.cli.benchmark.figure import benchmark_figure
-
         if self.rows:
             write_rows(folder / "runs.csv", self.rows)
         write_rows(folder / "trials.csv", self.trials)
         (folder / "table.md").write_text(self.to_markdown(), encoding="utf-8")
         (folder / "table.tex").write_text(self.to_latex(), encoding="utf-8")
         for task in self.tasks:
-            benchmark_figure(self, task).savefig(folder / f"{task}.png", dpi=150)
+            self.figure(task).savefig(folder / f"{task}.png", dpi=150)
 
     def _rows_of(self, task: str) -> list[Summary]:
         return [row for row in self.table if row.task == task]
-
-
-def summarise(
-    rows: Sequence[Mapping[str, Any]], metric: str, *, brought: bool = False
-) -> list[Summary]:
-    """The rows of the table.
-
-    Args:
-        rows: one row per run.
-        metric: name of the metric.
-        brought: whether lit_credit brings these rows.
-    """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["task"], row["rule"]), []).append(row)
-    tested = any(not math.isnan(_number(row.get(f"test/{metric}"))) for row in rows)
-    tag = f"{'test' if tested else 'val'}/{metric}"
-    return [_summary(task, rule, groups, tag, brought) for task, rule in groups]
-
-
-def _summary(
-    task: str,
-    rule: str,
-    groups: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
-    tag: str,
-    brought: bool,
-) -> Summary:
-    own, bp, frozen = (groups.get((task, name), []) for name in (rule, BP, FROZEN))
-    values, of_bp, of_frozen = (_by_seed(found, tag) for found in (own, bp, frozen))
-    measures = {}
-    for name in (key.removesuffix("_first") for key in own[0] if key.endswith("_first")):
-        measures[name] = _mean([_number(row.get(name)) for row in own])
-        first = _mean([_number(row.get(f"{name}_first")) for row in own])
-        if name == "h":
-            measures["growth"] = measures["h"] / first if first else math.nan
-    return Summary(
-        task,
-        rule,
-        values,
-        _NAN if rule == BP else paired_difference(values, of_bp),
-        _NAN if rule == FROZEN else paired_difference(values, of_frozen),
-        _ratio(own, bp, "cpu_seconds"),
-        _ratio(own, bp, "peak_memory"),
-        measures,
-        own[0],
-        brought,
-    )
-
-
-def _by_seed(rows: Sequence[Mapping[str, Any]], tag: str) -> dict[int, float]:
-    found = {int(row["seed"]): _number(row.get(tag)) for row in rows}
-    return {seed: value for seed, value in found.items() if not math.isnan(value)}
-
-
-def _ratio(own: Sequence[Mapping[str, Any]], bp: Sequence[Mapping[str, Any]], key: str) -> float:
-    one, other = (_number(rows[0].get(key)) if rows else math.nan for rows in (own, bp))
-    return one / other if other else math.nan
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return statistics.fmean(known) if known else math.nan
-
-
-def _number(value: Any) -> float:
-    return math.nan if value in (None, "") else float(value)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read rows that :meth:`Results.write` has written."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def brought_rows(suite: str) -> list[dict[str, Any]]:
-    """The measured rows of a suite that lit_credit brings; empty if there are none."""
-    path = _BROUGHT / f"{suite}.csv"
-    return read_rows(path) if path.is_file() else []

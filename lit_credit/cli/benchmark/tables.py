@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lit_credit.cli.benchmark.results import Summary
+from lit_credit.cli.benchmark.summaries import Summary
 from lit_credit.comparison.statistics import Difference, detectable_difference
 from lit_credit.comparison.texts import Table
 from lit_credit.functional import scale_flags

@@ -10,8 +10,8 @@ import yaml
 
 from lit_credit.cli import main
 from lit_credit.cli.benchmark import benchmark
-from lit_credit.cli.benchmark.figure import benchmark_figure
-from lit_credit.cli.benchmark.results import Results, read_rows
+from lit_credit.cli.benchmark.results import Results
+from lit_credit.cli.benchmark.summaries import read_rows
 
 NET = {"class_path": "MLP", "init_args": {"in_features": 64, "hidden": [16, 16]}}
 SUITE = {
@@ -137,7 +137,7 @@ def test_another_budget_in_the_same_folder_is_refused(ran):
 
 def test_the_figure_has_a_row_per_rule_and_a_panel_per_question(ran):
     results, _ = ran
-    figure = benchmark_figure(results, "mlp")
+    figure = results.figure("mlp")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == [row.rule for row in results.table][::-1]
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
@@ -156,7 +156,7 @@ def test_a_rule_of_ones_own_stands_beside_ours(ran, tmp_path, monkeypatch, capsy
     (tmp_path / "my_rules.py").write_text(OWN)
     small = {**SUITE, "studies": 1, "seeds": [1, 2]}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
-    monkeypatch.setattr("lit_credit.cli.benchmark.results._BROUGHT", folder / "brought")
+    monkeypatch.setattr("lit_credit.cli.benchmark.summaries._BROUGHT", folder / "brought")
     (folder / "brought").mkdir()
     (folder / "out" / "small" / "runs.csv").rename(folder / "brought" / "small.csv")
     words = ["--suite", "small.yaml", "--rule", "my_rules.Mine", "--rule", "my_rules.Broken"]
@@ -165,9 +165,9 @@ def test_a_rule_of_ones_own_stands_beside_ours(ran, tmp_path, monkeypatch, capsy
     printed = capsys.readouterr().out
     assert "Broken: no trial has learned" in printed
     assert "not today" in printed
-    rows = [line for line in printed.splitlines() if line.startswith("| ")]
-    names = [line.split(" | ")[0].removeprefix("| ") for line in rows]
-    assert {"Mine", "BP", "FrozenUnits", "DFA (brought)"} == set(names[2:])
+    table = printed[printed.index("small, mlp\n") :].splitlines()[2:6]
+    names = {line.split("  ")[0] for line in table}
+    assert names == {"Mine", "BP", "FrozenUnits", "DFA (brought)"}
     with (tmp_path / "out" / "small" / "trials.csv").open() as file:
         statuses = {row["rule"]: row["status"] for row in csv.DictReader(file)}
     assert (statuses["Mine"], statuses["Broken"]) == ("finished", "failed")

@@ -1,0 +1,135 @@
+"""The rows of a benchmark's table: a rule on a task, over seeds."""
+
+import csv
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_credit.comparison.statistics import Difference, paired_difference
+
+__all__ = ["BP", "FROZEN", "Summary", "brought_rows", "read_rows", "summarise"]
+
+BP, FROZEN = "BP", "FrozenUnits"
+_BROUGHT = Path(__file__).with_name("results")
+_NAN = paired_difference({}, {})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row of the table: a rule on a task.
+
+    Attributes:
+        task: name of the task.
+        rule: name of the rule.
+        values: seed to the metric on the test data, or on the validation data if there are none.
+        to_bp: difference to BP, paired by seed.
+        to_frozen: difference to FrozenUnits, paired by seed: the depth utility.
+        cpu: CPU time of a trial, ratio to BP's.
+        memory: peak memory of a trial, ratio to BP's.
+        measures: what the diagnostics of the suite declare: mean over seeds at the end of training.
+        row: the configuration and the counts of trials, the same for every seed.
+        brought: whether lit_credit brings the row; it was measured on another machine.
+    """
+
+    task: str
+    rule: str
+    values: Mapping[int, float]
+    to_bp: Difference
+    to_frozen: Difference
+    cpu: float
+    memory: float
+    measures: Mapping[str, float]
+    row: Mapping[str, Any]
+    brought: bool = False
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; NaN if no run has the metric."""
+        return statistics.fmean(self.values.values()) if self.values else math.nan
+
+    @property
+    def sd(self) -> float:
+        """Sample standard deviation over seeds; NaN for one."""
+        known = list(self.values.values())
+        return statistics.stdev(known) if len(known) > 1 else math.nan
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], metric: str, *, brought: bool = False
+) -> list[Summary]:
+    """The rows of the table.
+
+    Args:
+        rows: one row per run.
+        metric: name of the metric.
+        brought: whether lit_credit brings these rows.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["rule"]), []).append(row)
+    tested = any(not math.isnan(_number(row.get(f"test/{metric}"))) for row in rows)
+    tag = f"{'test' if tested else 'val'}/{metric}"
+    return [_summary(task, rule, groups, tag, brought) for task, rule in groups]
+
+
+def _summary(
+    task: str,
+    rule: str,
+    groups: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    tag: str,
+    brought: bool,
+) -> Summary:
+    own, bp, frozen = (groups.get((task, name), []) for name in (rule, BP, FROZEN))
+    values, of_bp, of_frozen = (_by_seed(found, tag) for found in (own, bp, frozen))
+    measures = {}
+    for name in (key.removesuffix("_first") for key in own[0] if key.endswith("_first")):
+        measures[name] = _mean([_number(row.get(name)) for row in own])
+        first = _mean([_number(row.get(f"{name}_first")) for row in own])
+        if name == "h":
+            measures["growth"] = measures["h"] / first if first else math.nan
+    return Summary(
+        task,
+        rule,
+        values,
+        _NAN if rule == BP else paired_difference(values, of_bp),
+        _NAN if rule == FROZEN else paired_difference(values, of_frozen),
+        _ratio(own, bp, "cpu_seconds"),
+        _ratio(own, bp, "peak_memory"),
+        measures,
+        own[0],
+        brought,
+    )
+
+
+def _by_seed(rows: Sequence[Mapping[str, Any]], tag: str) -> dict[int, float]:
+    found = {int(row["seed"]): _number(row.get(tag)) for row in rows}
+    return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+
+def _ratio(own: Sequence[Mapping[str, Any]], bp: Sequence[Mapping[str, Any]], key: str) -> float:
+    one, other = (_number(rows[0].get(key)) if rows else math.nan for rows in (own, bp))
+    return one / other if other else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(known) if known else math.nan
+
+
+def _number(value: Any) -> float:
+    return math.nan if value in (None, "") else float(value)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read rows that :meth:`lit_credit.cli.benchmark.results.Results.write` has written."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def brought_rows(suite: str) -> list[dict[str, Any]]:
+    """The measured rows of a suite that lit_credit brings; empty if there are none."""
+    path = _BROUGHT / f"{suite}.csv"
+    return read_rows(path) if path.is_file() else []
