@@ -100,7 +100,8 @@ def test_a_configuration_with_the_new_default_is_refused(older, whole, capsys):
 
 
 def test_the_new_default_can_be_chosen(older, whole):
-    assert fit(older, "--ckpt_path=last", "--on_resume=configured", epochs=2) == 0
+    with pytest.warns(UserWarning, match="the data are not those that this run began with"):
+        assert fit(older, "--ckpt_path=last", "--on_resume=configured", epochs=2) == 0
     assert rows(older) != rows(whole)
     assert (older / "BP" / "seed_42" / "test.jsonl").exists()
 
