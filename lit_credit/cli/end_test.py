@@ -17,7 +17,8 @@ __all__ = ["has_test_data", "test_trained"]
 
 def has_test_data(data: LightningDataModule) -> bool:
     """Whether a datamodule has data for testing that it does not validate on."""
-    own = is_overridden("test_dataloader", data)
+    validated = asked(data, DataModuleProtocol.validates_on_test_data, False)
+    own = is_overridden("test_dataloader", data) and not validated
     return asked(data, DataModuleProtocol.has_test_data, own)
 
 

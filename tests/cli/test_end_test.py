@@ -232,6 +232,10 @@ def test_who_has_test_data():
     assert not has_test_data(Digits(val_split=0))
     assert not has_test_data(CharText())
     assert not has_test_data(NGram(PowerUnif()))
+    official = Official()
+    assert has_test_data(official)
+    official.validates_on_test_data = True
+    assert not has_test_data(official)
     assert not has_test_data(LightningDataModule.from_datasets(train_dataset=[1], val_dataset=[2]))
     assert has_test_data(LightningDataModule.from_datasets(train_dataset=[1], test_dataset=[2]))
 

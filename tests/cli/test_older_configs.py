@@ -148,5 +148,9 @@ def test_what_a_person_wrote_has_todays_defaults():
     assert of_today(config | written)["data"]["init_args"]["val_split"] == 0
     given = {"class_path": "lit_credit.datamodules.Digits", "init_args": {"val_split": 0.2}}
     assert of_today({"data": given} | written)["data"]["init_args"]["val_split"] == 0.2
+    folder = {"root": "pictures", "val_fraction": 0.2}
+    images = {"class_path": "lit_credit.datamodules.ImageFolder", "init_args": folder}
+    added = {"val_split": 0.0, "split_seed": 0}
+    assert of_today({"data": images} | written)["data"]["init_args"] == folder | added
     foreign = {"class_path": "lit_credit.datamodules.CharText", "init_args": {}}
     assert of_today({"data": foreign} | written)["data"] == foreign
