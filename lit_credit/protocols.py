@@ -503,14 +503,16 @@ class DataModuleProtocol(Protocol):
         """Whether it has data for testing that it does not validate on.
 
         Asked by: ``lit-credit fit``, which tests at its end.
-        Without it: whether it has a ``test_dataloader`` of its own.
+        Without it: whether it has a ``test_dataloader`` of its own, and does not say that it
+        validates on test data.
         """
 
     @property
     def validates_on_test_data(self) -> bool:
         """Whether its validation data are test data, by which nothing may be selected.
 
-        Asked by: every rule, which warns of callbacks and schedulers that watch ``val/...`` then.
+        Asked by: every rule, which warns of callbacks and schedulers that watch ``val/...`` then;
+        ``lit-credit fit``, which does not test again.
         Without it: False.
         """
 

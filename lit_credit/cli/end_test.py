@@ -1,5 +1,6 @@
 """The test at the end of ``lit-credit fit``."""
 
+import os
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -16,7 +17,8 @@ __all__ = ["has_test_data", "test_trained"]
 
 def has_test_data(data: LightningDataModule) -> bool:
     """Whether a datamodule has data for testing that it does not validate on."""
-    own = is_overridden("test_dataloader", data)
+    validated = asked(data, DataModuleProtocol.validates_on_test_data, False)
+    own = is_overridden("test_dataloader", data) and not validated
     return asked(data, DataModuleProtocol.has_test_data, own)
 
 
@@ -38,7 +40,8 @@ def test_trained(trainer: Trainer, module: LightningModule, data: LightningDataM
     try:
         trainer.test(module, datamodule=data)
     except Exception as error:
-        if trainer.world_size > 1:  # the other processes may wait for this one
+        # Of several processes, the others may wait for this one.
+        if trainer.world_size > 1 or os.environ.get("LIT_CREDIT_TRACEBACK"):
             raise
         rank_zero_warn(_failed(error))
     finally:
@@ -52,5 +55,6 @@ def test_trained(trainer: Trainer, module: LightningModule, data: LightningDataM
 def _failed(error: Exception) -> str:
     return (
         f"the test at the end of fit failed: {reason(error)}. The training is complete. "
-        "`--test_after_fit false` leaves the test out."
+        "`--test_after_fit false` leaves the test out; LIT_CREDIT_TRACEBACK=1 shows where it "
+        "fails."
     )

@@ -46,6 +46,7 @@ def test_a_signal_ends_a_run_that_can_be_resumed(number, code, name, tmp_path):
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
     assert not list(run.rglob("*.partial"))
+    assert not (run / "test.jsonl").exists()
     hold.unlink()
     # In this process; the one that was stopped is the other side of the comparison.
     assert main([*words(tmp_path, hold), "--ckpt_path=last"]) == 0
@@ -53,8 +54,9 @@ def test_a_signal_ends_a_run_that_can_be_resumed(number, code, name, tmp_path):
     runs = [run, tmp_path / "whole" / "BP" / "seed_42"]
     paths = [folder / "checkpoints" / "last.ckpt" for folder in runs]
     same(*(torch.load(path, weights_only=True)["state_dict"] for path in paths))
-    texts = [(folder / "metrics.jsonl").read_text() for folder in runs]
-    assert texts[0] == texts[1]
+    for name in ("metrics.jsonl", "test.jsonl"):
+        texts = [(folder / name).read_text() for folder in runs]
+        assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("command", ["fit", "compare"])

@@ -55,7 +55,8 @@ class MetricHistory(Callback):
             self.history, self._opened = History(), False
             self._has_fitted = True
         if stage == "test":
-            self._tested = run_folder(trainer) if self._has_fitted else stage_folder(trainer, stage)
+            own = self._has_fitted
+            self._tested = run_folder(trainer) if own else stage_folder(trainer, "test")
             self._progress = None
 
     def on_load_checkpoint(

@@ -74,8 +74,8 @@ def warn_of_selection(trainer: Trainer) -> None:
     if seen:
         rank_zero_warn(
             f"{', '.join(seen)}, but the validation data of {type(data).__name__} are its test "
-            "data. What is selected by them looks better on them than it is: give it validation "
-            "data of their own (`val_split: 0.1`)."
+            "data. What is selected by test data looks better on them than it is. Validate on "
+            "other data, such as a part of the training data (`val_split: 0.1`)."
         )
 
 
