@@ -5,8 +5,6 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -155,18 +153,15 @@ def _plan(
         progress.planning(number * budget, len(pairs) * budget)
         path = _written(folder / task / "search.yaml", _search(suite.tasks[task]))
         trials = draw_trials(entry, suite.studies, suite.trials)
-        cells = []
-        for study, found in groupby(trials, attrgetter("study")):
-            points = [
-                Point(
-                    f"{task}/{_slug(entry.name)}/search/study_{study}_trial_{trial.number}",
-                    None,
-                    trial.overrides(entry),
-                )
-                for trial in found
-            ]
-            base = [f"--config={path}", *words]
-            cells += planned(points, [_SEARCH_SEED + study], base, folder)
+        points = [
+            Point(
+                f"{task}/{_slug(entry.name)}/search/study_{trial.study}_trial_{trial.number}",
+                None,
+                {**trial.overrides(entry), "seed_everything": _SEARCH_SEED + trial.study},
+            )
+            for trial in trials
+        ]
+        cells = planned(points, None, [f"--config={path}", *words], folder)
         places.append(_Place(task, entry, trials, cells))
     return places
 

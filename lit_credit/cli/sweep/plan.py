@@ -1,7 +1,6 @@
 """The runs that a grid asks for, each with its full configuration."""
 
 import gc
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from lit_credit.cli.sweep.grid import Point, as_word
 
 __all__ = ["asked_configuration", "planned"]
 
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _QUIET = "--trainer.enable_progress_bar=false"
 
 
@@ -35,17 +35,18 @@ def planned(
     Raises:
         ValueError: if ``fit`` would refuse one of the configurations, naming the point.
     """
-    import lit_credit.cli.configuration  # noqa: F401, torch is loaded here, late
+    from lit_credit.cli.sweep.reading import PointReader  # it imports torch
 
+    reader = PointReader([_QUIET, *base])
     cells = []
     for number, point in enumerate(_without_collecting(points)):
         if progress is not None:
             progress(number, len(points))
-        words = [_QUIET, *base, *(f"--{k}={as_word(v)}" for k, v in point.overrides.items())]
         try:
-            config, read = _read(words)
+            config, read = reader.read(point)
         except ValueError as error:
             raise ValueError(f"cell {point.name}: {error}") from error
+        config = _comparable(config)
         for seed in seeds or [config["seed_everything"]]:
             name = f"{point.name}/seed_{seed}"
             cells.append(
@@ -54,8 +55,8 @@ def planned(
                     point=point,
                     seed=seed,
                     folder=folder / name,
-                    words=[*words, f"--seed_everything={as_word(seed)}"],
-                    asked=yaml.safe_dump({**config, "seed_everything": seed}, sort_keys=False),
+                    words=[*reader.words(point), f"--seed_everything={as_word(seed)}"],
+                    asked=_text({**config, "seed_everything": seed}),
                     cwd=Path.cwd(),
                     read=read,
                 )
@@ -84,24 +85,19 @@ def asked_configuration(words: Sequence[str]) -> dict[str, Any]:
         words: the words after ``lit-credit fit``.
 
     Raises:
-        ValueError: if ``fit`` refuses the words, with its reason in one line, or if they name no
-            rule.
+        ValueError: if ``fit`` refuses the words, with its reason in one line.
     """
-    return _read(words)[0]
+    from lit_credit.cli.configuration import configuration_of  # it imports torch
+
+    return _comparable(configuration_of(words))
 
 
-def _read(words: Sequence[str]) -> tuple[dict[str, Any], bytes | None]:
-    """The configuration in that form, and what was read, for the runs: they need not read again."""
-    from lit_credit.cli.configuration import read_words  # it imports torch
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without options that older sweeps do not have."""
+    defaults = {"on_resume": None, "init_from": None, "test_after_fit": True}
+    return {k: v for k, v in config.items() if k not in defaults or v != defaults[k]}
 
-    read = read_words(words)
-    config = read.configuration
-    for name in ("on_resume", "init_from"):  # older sweeps do not have these options
-        if config.get(name) is None:
-            config.pop(name, None)
-    if config.get("test_after_fit"):
-        del config["test_after_fit"]
-    try:
-        return config, pickle.dumps(read)
-    except Exception:  # a value of a person's own class; the runs then read the words
-        return config, None
+
+def _text(config: dict[str, Any]) -> str:
+    text: str = yaml.dump(config, Dumper=_DUMPER, sort_keys=False)
+    return text
