@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["TableRow", "write_table"]
+__all__ = ["TableRow", "cell_text", "write_table"]
 
 TableRow = Mapping[str, str | int | float]
 """Column to cell."""
@@ -22,10 +22,11 @@ def write_table(path: Path, rows: Sequence[TableRow]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(rows[0])
-        writer.writerows([_cell(row[column]) for column in rows[0]] for row in rows)
+        writer.writerows([cell_text(row[column]) for column in rows[0]] for row in rows)
 
 
-def _cell(value: str | int | float) -> str:
+def cell_text(value: str | int | float) -> str:
+    """A cell of a CSV; NaN is empty."""
     if not isinstance(value, float):
         return str(value)
     return "" if math.isnan(value) else f"{value:.8g}"
