@@ -148,11 +148,12 @@ def _draw(
         color, muted = colors[line.label], colors[line.label] == MUTED
         means = [_mean(values, panel.log) for values in points.values()]
         places, seeds = list(points), list(points.values())
-        style = {"linewidth": 1.0, "zorder": 1} if muted else {"linewidth": 2.4, "marker": "o"}
-        ax.plot(places, means, color=color, **style)  # type: ignore[arg-type]
+        style: dict[str, Any] = {"linewidth": 1.0, "zorder": 1}
+        style = style if muted else {"linewidth": 2.4, "marker": "o"}
+        ax.plot(places, means, color=color, **style)
         if not muted:
-            low, high = [min(values) for values in seeds], [max(values) for values in seeds]
-            ax.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
+            ends_of_band = [min(values) for values in seeds], [max(values) for values in seeds]
+            ax.fill_between(places, *ends_of_band, color=color, alpha=0.2, linewidth=0)
             text = shortened_label(line.label)
             ends.append(EndLabel(last_finite(means), text, color))
     if not ax.lines:

@@ -192,10 +192,11 @@ def _draw(
 
 
 def _draw_muted(ax: Axes, lines: Sequence[Line], log: bool) -> bool:
-    places, mean, *_ = mean_and_band(lines, log)
+    places, mean, _, _ = mean_and_band(lines, log)
     if np.isnan(mean).all():
         return False
-    ax.plot(places, mean, color=MUTED, linewidth=1.0, zorder=1)
+    (line,) = ax.plot(places, mean, color=MUTED, linewidth=1.0, zorder=1)
+    line.set_in_layout(False)
     show_place(ax, places[-1], mean.tolist())
     return True
 
@@ -206,7 +207,7 @@ def _thin_layers(ax: Axes, quantity: Quantity, runs: Sequence[Histories], color:
     tags = {tag: None for rows in seeds for tag in layer_tags(rows, prefix)}
     for tag in list(tags)[:-1]:
         lines = [line for rows in seeds if len((line := line_of(rows, tag)).places)]
-        places, mean, *_ = mean_and_band(lines, True)
+        places, mean, _, _ = mean_and_band(lines, True)
         ax.plot(places, mean, color=color, linewidth=0.8, alpha=0.45, zorder=2)
 
 

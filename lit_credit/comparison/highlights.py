@@ -46,7 +46,7 @@ def colors_of(
     labels: Sequence[str], shown: Sequence[str], own: Mapping[str, str | None]
 ) -> dict[str, str]:
     """The colours of the highlighted labels, and grey for all others."""
-    return {label: MUTED for label in labels} | run_colors(shown, own)
+    return dict.fromkeys(labels, MUTED) | run_colors(shown, own)
 
 
 def shortened_label(label: str) -> str:

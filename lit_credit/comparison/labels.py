@@ -42,6 +42,8 @@ def _flat(node: Any, at: str) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         name = str(key)
         inside = name in ("init_args", "class_path") and "class_path" in node
+        if inside and not value:  # without arguments
+            continue
         yield from _flat(value, at if inside else f"{at}.{name}".lstrip("."))
 
 
@@ -115,7 +117,9 @@ def value_text(value: Any) -> str:
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:
-    """Numbers by size, then other values as text."""
+    """None first, then numbers by size, then other values as text."""
+    if value is None:
+        return (-1, 0.0, "")
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (0, float(value), "") if is_number else (1, 0.0, value_text(value))
 

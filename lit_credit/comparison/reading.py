@@ -1,6 +1,8 @@
 """Reading the runs of a comparison, and finding the quantities that they measured."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -69,8 +71,9 @@ def read_material(
     reader = _Reader(declared, figures, metrics)
     named = {path.resolve() for path in given}
     runs, quantities, notes = [], list(declared), []
-    for run in map(reader.read, configured):
-        run, found = _with_undeclared(run, declared, reader)
+    with _without_collection():
+        read = [_with_undeclared(reader.read(run), declared, reader) for run in configured]
+    for run, found in read:
         if not run.histories:
             continue
         if _began_only(run) and run.folder.resolve() not in named and len(configured) > 1:
@@ -89,6 +92,18 @@ def read_material(
     if metrics:
         quantities = of_patterns(metrics, runs, quantities)
     return Material(runs, quantities, figures, notes)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Read without garbage collection, which would look at all of torch again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Reader:

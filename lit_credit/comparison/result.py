@@ -69,7 +69,7 @@ def _undrawable(name: str, error: Exception) -> ValueError:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     r"""Runs side by side.
 

@@ -96,9 +96,9 @@ def _values(quantity: Quantity, ends: Ends, sd: float) -> dict[str, float]:
     if quantity.headline.start:
         values[first] = ends.first
     for derived in quantity.headline.derived:
-        values[f"{quantity.prefix}{derived.column}"] = derived.value(ends)
+        values[f"{quantity.prefix}{derived.column}"] = float(derived.value(ends))
         if derived.flag is not None:
-            values[f"{quantity.prefix}{derived.flag.column}"] = derived.flag.raised(ends)
+            values[f"{quantity.prefix}{derived.flag.column}"] = float(derived.flag.raised(ends))
     return values
 
 

@@ -1,6 +1,7 @@
 """Drawing curves of several runs as their mean and a band."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +40,8 @@ def over_lines(
     places, mean, low, high = mean_and_band(lines, log)
     if np.isnan(mean).all():
         return []
-    ax.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
-    ax.plot(
+    band = ax.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
+    (line,) = ax.plot(
         places,
         mean,
         color=color,
@@ -50,14 +51,23 @@ def over_lines(
         markersize=4 if len(places) <= 15 else 0,
         zorder=3,
     )
+    for artist in (band, line):  # which lie inside the axes: measuring them takes long
+        artist.set_in_layout(False)
     means: list[float] = mean.tolist()
     show_place(ax, places[-1], means)
     return means
 
 
-def mean_and_band(
-    lines: Sequence[Line], log: bool
-) -> tuple[npt.NDArray[np.int64], *tuple[npt.NDArray[np.float64], ...]]:
+class Band(NamedTuple):
+    """A mean over runs and the band around it, by epochs or steps."""
+
+    places: npt.NDArray[np.int64]
+    mean: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+
+
+def mean_and_band(lines: Sequence[Line], log: bool) -> Band:
     """Places, mean over the runs that reached each place, smallest and largest value.
 
     Mean and band are NaN where the value of one run is undefined, or an axis cannot show the mean.
@@ -72,7 +82,7 @@ def mean_and_band(
     low = np.where(present, values, np.inf).min(0, initial=np.inf)
     high = np.where(present, values, -np.inf).max(0, initial=-np.inf)
     low[undefined] = high[undefined] = np.nan
-    return places, mean, low, high
+    return Band(places, mean, low, high)
 
 
 def run_colors(
