@@ -45,7 +45,7 @@ def comparison_figure(
     title: str = "",
     *,
     quantities: Sequence[Quantity] | None = None,
-    colors: Mapping[str, str] | None = None,
+    colors: Mapping[str, str | None] | None = None,
     places: str = "epochs of training",
     always: Sequence[str] = (),
 ) -> Figure:
@@ -67,7 +67,8 @@ def comparison_figure(
         runs: label of a group to the histories of its runs, one run per seed.
         title: title of the figure.
         quantities: quantities to show; None takes those that classes of lit_credit declare.
-        colors: colours of the labels; None takes the colours of lit_credit's rules.
+        colors: colours that the labels want; several labels of one colour get tints of it. None
+            takes the colours of lit_credit's rules.
         places: what ``epoch`` in the rows counts, for the x axes.
         always: labels that are in colour even if there are many.
 
@@ -83,13 +84,18 @@ def comparison_figure(
     known = our_quantities() if quantities is None else quantities
     panels = panels_of(known, runs)
     shown = highlighted(*ranking(known, runs), always)
-    wanted: Mapping[str, str | None] = rule_colors(list(runs)) if colors is None else colors
+    wanted = _colors_of_rules(runs) if colors is None else colors
     own = colors_of(list(runs), shown, {label: wanted.get(label) for label in shown})
     figure, axes = new_panels(len(panels), title, shown)
     for ax, (quantity, panel) in zip(axes, panels, strict=True):
         _draw(ax, quantity, panel, runs, own, places)
     figure.supxlabel(_caption(runs, shown), fontsize=SMALL, color=INK)
     return figure
+
+
+def _colors_of_rules(runs: Runs) -> dict[str, str | None]:
+    rules = rule_colors({label.partition(" ")[0]: None for label in runs})
+    return {label: rules[label.partition(" ")[0]] for label in runs}
 
 
 def new_panels(count: int, title: str, labels: Sequence[str]) -> tuple[Figure, list[Axes]]:
@@ -141,11 +147,11 @@ def _end(quantity: Quantity, seeds: Sequence[Histories]) -> float:
 
 
 def _caption(runs: Runs, shown: Sequence[str]) -> str:
-    lines = [
-        "Line: mean over runs (norms: geometric mean). Band: smallest to largest run. "
-        "Thin: earlier layers."
-    ]
-    if len(shown) < len(runs):
+    text = "Line: mean over runs (norms: geometric mean). Band: smallest to largest run."
+    if len(shown) == len(runs):
+        lines = [f"{text} Thin: earlier layers."]
+    else:
+        lines = [text]
         lines.append(f"Grey: the other {len(runs) - len(shown)} of {len(runs)} groups.")
     sizes = {len(seeds) for seeds in runs.values()}
     if len(sizes) == 1:
@@ -179,7 +185,7 @@ def _draw(
             continue
         text = f"{shortened_label(label)}  {_end_text(lines, panel.log)}"
         ends.append(EndLabel(last_finite(mean), text, colors[label]))
-        if panel.log and quantity.headline.layers and len(runs) == len(set(colors.values())):
+        if panel.log and quantity.headline.layers and MUTED not in colors.values():
             _thin_layers(ax, quantity, seeds, colors[label])
     if not ends and not drawn:
         not_applicable(ax)

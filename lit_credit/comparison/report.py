@@ -158,7 +158,7 @@ def _figures(
             runs,
             title,
             quantities=material.quantities,
-            colors=colors,
+            colors=own,
             places=" or ".join(places),
             always=[] if baseline is None else [verbatim(baseline_label(baseline, groups))],
         )
