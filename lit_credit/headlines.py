@@ -109,10 +109,14 @@ class Headline:
         each_loader: of a task's metric, also show that of further validation loaders.
         derived: columns that are computed from it.
         panel: its panel in the figure; None draws none.
+        unit: of the numbers, in parentheses behind the heading; "" for a pure number.
+        better: whether a good run has a large value (``up``) or a small one (``down``). A
+            difference to a baseline is shown where this is not ``neither``.
+        log: compare ratios, not differences; also true if the panel is logarithmic.
 
     Example:
-        >>> Headline("ood_error").text
-        'ood error'
+        >>> Headline("ood_error").text, Headline("time", unit="s").text
+        ('ood error', 'time (s)')
     """
 
     name: str
@@ -125,11 +129,20 @@ class Headline:
     each_loader: bool = False
     derived: tuple[Derived, ...] = ()
     panel: Panel | None = None
+    unit: str = ""
+    better: Literal["up", "down", "neither"] = "neither"
+    log: bool = False
 
     @property
     def text(self) -> str:
         """Head of the table's column."""
-        return self.head or self.name.replace("_", " ")
+        text = self.head or self.name.replace("_", " ")
+        return f"{text} ({self.unit})" if self.unit else text
+
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether the quantity spans decades."""
+        return self.log or (self.panel is not None and self.panel.log)
 
 
 @dataclass(frozen=True)

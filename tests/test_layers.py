@@ -39,7 +39,7 @@ ALLOWED = {
     "headlines": "",
     "__main__": "cli",
     # What a person starts with is offered, and loaded when it is used.
-    "lit_credit": "rules diagnosis utils",
+    "lit_credit": "rules diagnosis comparison utils",
 }
 
 # Beside the standard library, torch and numpy, which all may import: who imports what.
@@ -61,6 +61,7 @@ THIRD_PARTIES = {
     "ray": "cli",
     "pyarrow": "cli",
     "safetensors": "runs",
+    "scipy": "comparison",
 }
 FREE = {*sys.stdlib_module_names, "torch", "numpy"}
 # Slow to load, or an extra: by no import that a module makes when it loads.
@@ -211,6 +212,7 @@ def test_every_package_says_what_it_is(module):
 
 LATE_PACKAGES = [
     "lit_credit",
+    "lit_credit.comparison",
     "lit_credit.runs",
     "lit_credit.inspect",
     "lit_credit.inspect.attention",

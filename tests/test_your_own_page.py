@@ -69,7 +69,7 @@ def test_every_configuration_of_the_page_trains(folder, monkeypatch, capsys, con
     assert not lit_credit(monkeypatch, ["fit", "--config", f"{config}.yaml", *QUIET])
     *_, last = rows(folder, "metrics")
     assert set(tags) <= last.keys()
-    compared = compare(folder / "runs", folder / "out")
+    compared = str(compare(folder / "runs", folder / "out"))
     assert all(tag.partition("/")[2] in compared.splitlines()[0] for tag in tags)
 
 

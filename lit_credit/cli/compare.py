@@ -1,6 +1,7 @@
-"""The command ``lit-credit compare RUN... --out DIR``."""
+"""The command ``lit-credit compare RUN...``."""
 
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -8,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from lit_credit.cli.arguments import ShortErrorArguments
 from lit_credit.runs.files import check_folder
-from lit_credit.runs.run_folder import find_runs
 from lit_credit.utils.paths import local_path
 
 if TYPE_CHECKING:
-    from lit_credit.comparison import compare
+    from lit_credit.comparison import Comparison, compare
 
 __all__ = ["compare", "main"]
+
+_DESCRIPTION = """Compare runs: a table, differences to a baseline, and figures."""
+_EXAMPLES = """examples:
+  lit-credit compare runs/digits
+  lit-credit compare runs/digits --baseline BP --out comparison
+  lit-credit compare runs/sweep --by rule lr --metric 'val/*' --format latex > table.tex"""
 
 
 def __getattr__(name: str) -> Any:
@@ -29,24 +35,80 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: the words after ``lit-credit compare``; by default the process's arguments.
     """
-    parser = ShortErrorArguments("lit-credit compare", description="Compare runs by rule.")
+    options = _parser().parse_args(args)
+    try:
+        if options.out is not None:
+            check_folder(Path(local_path(options.out, "--out")), "Give another --out.")
+        from lit_credit.comparison import compare  # torch and Lightning come later
+
+        found = compare(
+            options.runs,
+            metric=options.metric,
+            by=options.by,
+            baseline=options.baseline,
+        )
+        written = [] if options.out is None else found.write(options.out)
+    except (ValueError, OSError) as error:
+        print(f"lit-credit compare: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    _show(found, options.format)
+    if written:
+        stream = sys.stdout if options.format == "text" else sys.stderr
+        print(f"\nWritten: {', '.join(map(str, written))}", file=stream)
+    return 0
+
+
+def _parser() -> ShortErrorArguments:
+    parser = ShortErrorArguments(
+        "lit-credit compare",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run's folder, or a folder that contains runs"
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="for comparison.png and comparison.csv"
+        "--metric",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="TAG",
+        help="tags to compare, such as val/accuracy or 'residual/norm/*', or names of quantities; "
+        "by default what the classes of the runs declare",
     )
-    options = parser.parse_args(args)
-    try:
-        out = local_path(options.out, "--out")
-        check_folder(Path(out), "Give another --out.")
-        find_runs(options.runs)  # a wrong path is refused before Lightning is loaded
-        from lit_credit.comparison import compare  # torch and matplotlib with it
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="KEY",
+        help="keys of config.yaml; runs with equal values form a row, such as --by rule lr; by "
+        "default what differs between the runs, seeds aside",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="LABEL",
+        help="label of a row, or name of a rule; shows the differences to it, paired by seed",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="write comparison.csv and the figures; by default nothing"
+    )
+    parser.add_argument(
+        "--format",
+        choices=["text", "markdown", "latex", "csv"],
+        default="text",
+        help="of the printed table; the notes of the last three go to stderr",
+    )
+    return parser
 
-        text = compare(options.runs, out)
-    except (ValueError, OSError) as error:
-        print(f"lit-credit compare: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print(text)
-    print(f"\nWritten: {Path(out, 'comparison.png')}, {Path(out, 'comparison.csv')}")
-    return 0
+
+def _show(found: "Comparison", form: str) -> None:
+    """Print the table; where it may go to a file, the notes go to stderr."""
+    if form == "text":
+        print(found)
+        return
+    texts = {"markdown": found.to_markdown, "latex": found.to_latex, "csv": found.to_csv}
+    print(texts[form]().rstrip("\n"))
+    for note in found.notes:
+        print(note, file=sys.stderr)

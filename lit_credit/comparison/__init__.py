@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lit_credit.comparison.figure import comparison_figure
     from lit_credit.comparison.known import rule_colors
     from lit_credit.comparison.report import compare
+    from lit_credit.comparison.result import Comparison
     from lit_credit.comparison.statistics import (
         Difference,
         detectable_difference,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Comparison",
     "Difference",
     "compare",
     "comparison_figure",
@@ -32,6 +34,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "report": "compare",
+            "result": "Comparison",
             "figure": "comparison_figure",
             "known": "rule_colors",
             "statistics": "Difference detectable_difference holm paired_difference "

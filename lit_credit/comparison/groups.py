@@ -1,57 +1,178 @@
 """Grouping runs by experiment, in the order of their rules."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from lit_credit.comparison.labels import (
+    RULE,
+    differing_keys,
+    find_key,
+    flat,
+    key_texts,
+    refining_keys,
+    sort_key,
+    value_text,
+)
 from lit_credit.headlines import Look
-from lit_credit.runs.run_folder import Run
+from lit_credit.runs.run_folder import Run, history_files
 
-__all__ = ["grouped"]
+__all__ = ["Group", "grouped", "hidden_differences", "without_twins"]
+
+_MOST = 3
+"""Largest number of keys whose hidden differences are noted."""
 
 
-def grouped(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, list[Run]]:
-    """Runs by label, in the order of the rules, each group in the order of its seeds.
+@dataclass(frozen=True)
+class Group:
+    """Runs that form one row.
+
+    Attributes:
+        label: name of the row.
+        runs: in the order of their seeds.
+        config: flat configuration of the first run, without seeds and paths.
+        shown: keys of the configuration that the label tells.
+    """
+
+    label: str
+    runs: list[Run]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    shown: tuple[str, ...] = ()
+
+
+def grouped(
+    runs: Sequence[Run], looks: Mapping[str, Look], by: Sequence[str] = ()
+) -> dict[str, Group]:
+    """Groups by label, in the order of the rules.
 
     Args:
-        runs: runs of one or several experiments; runs that differ only by seeds form a group.
+        runs: runs of one or several experiments.
         looks: look of each rule, by the rule's name.
+        by: keys of the configuration; runs with equal values form a group. Without keys, runs that
+            differ only by seeds and paths do.
 
     Raises:
-        ValueError: if two runs have the same configuration and the same seed.
+        ValueError: if there is no such key.
     """
-    experiments: dict[str, list[Run]] = {}
+
+    def place(run: Run) -> float:
+        return looks.get(run.rule, Look()).order
+
+    found = _by_keys(runs, by) if by else _by_experiment(runs)
+    found.sort(key=lambda group: (place(group.runs[0]), group.runs[0].rule) if not by else (0, ""))
+    return {group.label: group for group in _told_apart(found)}
+
+
+def _by_experiment(runs: Sequence[Run]) -> list[Group]:
+    rules: dict[str, list[list[Run]]] = {}
+    for group in _partition(runs, lambda run: run.experiment):
+        rules.setdefault(group[0].rule, []).append(group)
+    return [group for rule, groups in rules.items() for group in _of_rule(rule, groups)]
+
+
+def _of_rule(rule: str, groups: Sequence[list[Run]]) -> list[Group]:
+    configs = [flat(group[0].compared) for group in groups]
+    keys = [key for key in refining_keys([c for c in configs if c]) if key != RULE]
+    texts = key_texts(keys, differing_keys(configs))
+    found = []
+    for group, config in zip(groups, configs, strict=True):
+        parts = [f"{texts[key]}={value_text(config[key])}" for key in keys if key in config]
+        found.append(Group(" ".join([rule, *parts]), _sorted(group), config, tuple(keys)))
+    return sorted(found, key=lambda group: [sort_key(group.config.get(key)) for key in keys])
+
+
+def _by_keys(runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
+    configs = {id(run): flat(run.config) for run in runs}
+    keys = [find_key(key, list(configs.values())) for key in by]
+    texts = key_texts(keys)
+
+    def values(run: Run) -> list[Any]:
+        return [configs[id(run)].get(key) for key in keys]
+
+    found = []
+    for group in _partition(runs, lambda run: json.dumps(values(run), default=str)):
+        config = configs[id(group[0])]
+        parts = [
+            value_text(config[key]) if key == RULE else f"{texts[key]}={value_text(config[key])}"
+            for key in keys
+            if key in config
+        ]
+        label = " ".join(parts) or group[0].rule
+        shown = {key: config[key] for key in keys if key in config}
+        found.append(Group(label, _sorted(group), shown, tuple(keys)))
+    return sorted(found, key=lambda group: [sort_key(x) for x in values(group.runs[0])])
+
+
+def _partition(runs: Iterable[Run], of: Callable[[Run], str]) -> list[list[Run]]:
+    parts: dict[str, list[Run]] = {}
     for run in runs:
-        group = experiments.setdefault(run.experiment, [])
-        twin = next((other for other in group if other.seeds == run.seeds), None)
-        if twin is not None and run.seed is not None:
-            raise ValueError(
-                f"RUN: two runs of {run.rule} with seed {run.seed} and one configuration: "
-                f"{str(twin.folder)!r} and {str(run.folder)!r}. Leave one of them out."
-            )
-        group.append(run)
-    labelled: dict[str, list[Run]] = {}
-    for rule in sorted({run.rule for run in runs}, key=lambda rule: (looks[rule].order, rule)):
-        groups = [group for group in experiments.values() if group[0].rule == rule]
-        for label, group in zip(_labels(rule, groups), groups, strict=True):
-            labelled[label] = sorted(group, key=lambda run: (run.seed is None, run.seed or 0))
-    return labelled
+        parts.setdefault(of(run), []).append(run)
+    return list(parts.values())
 
 
-def _labels(rule: str, groups: Sequence[Sequence[Run]]) -> list[str]:
-    """The rule's name; for several experiments, with the parts of the path that differ."""
-    if len(groups) == 1:
-        return [rule]
-    paths = [[run.folder.resolve().parts for run in group] for group in groups]
-    shared = set.intersection(*(set(parts) for group in paths for parts in group))
-    names = []
-    for runs, group in zip(groups, paths, strict=True):
-        seeds = {f"seed_{run.seed}" for run in runs}
-        everywhere = set.intersection(*map(set, group)) - shared - seeds
-        names.append("/".join(part for part in group[0] if part in everywhere))
-    if len(set(names)) < len(names) or not all(names):
-        firsts = [group[0] for group in paths]
-        names = ["/".join(part for part in parts if part not in shared) for parts in firsts]
-    if len(set(names)) < len(names):
-        names = [str(group[0].folder) for group in groups]
-    # The name of a folder may hold bytes that are not text.
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-    return [f"{rule} ({name})" for name in names]
+def _sorted(group: Sequence[Run]) -> list[Run]:
+    return sorted(group, key=lambda run: (run.seed is None, run.seed or 0))
+
+
+def _told_apart(groups: Sequence[Group]) -> list[Group]:
+    """The groups, equal labels with the parts of the path that differ."""
+    twice = {group.label for group in groups if [g.label for g in groups].count(group.label) > 1}
+    paths = {id(g): g.runs[0].folder.resolve().parts for g in groups if g.label in twice}
+    found = []
+    for group in groups:
+        label = group.label
+        if label in twice:
+            others = [paths[id(g)] for g in groups if g.label == label]
+            own = [part for part in paths[id(group)] if not all(part in path for path in others)]
+            label = f"{label} ({'/'.join(own) or group.runs[0].folder})"
+        # The name of a folder may hold bytes that are not text.
+        label = label.encode("utf-8", "backslashreplace").decode()
+        found.append(Group(label, group.runs, group.config, group.shown))
+    return found
+
+
+def without_twins(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """One run of each configuration and seed, the newest finished one, and notes on the others.
+
+    Args:
+        runs: runs with their histories. Runs without a seed have no twins.
+    """
+    kept, notes = [], []
+    for twins in _partition(runs, lambda run: json.dumps([run.experiment, run.seeds])):
+        if len(twins) == 1 or twins[0].seed is None:
+            kept += twins
+            continue
+        *others, best = sorted(twins, key=lambda run: (not run.unfinished, _written_at(run)))
+        kept.append(best)
+        left = ", ".join(str(run.folder) for run in others)
+        what = "newest unfinished" if best.unfinished else "newest finished"
+        notes.append(
+            f"twins: {best.rule}, seed {best.seed}: {best.folder} is shown, the {what} run of this "
+            f"configuration; left out: {left}"
+        )
+    return kept, notes
+
+
+def _written_at(run: Run) -> float:
+    return max(path.stat().st_mtime for path in history_files(run.folder))
+
+
+def hidden_differences(groups: Sequence[Group]) -> list[str]:
+    """Notes on keys that differ between rules, and that no label tells."""
+    shown = {key for group in groups for key in group.shown} | {RULE}
+    common = [group for group in groups if group.config]
+    keys = set.intersection(*(set(group.config) for group in common)) if common else set()
+    differing = differing_keys([{k: v for k, v in g.config.items() if k in keys} for g in common])
+    hidden = [key for key in differing if key not in shown]
+    texts = key_texts(hidden, list(keys))
+    notes = []
+    for key in hidden[:_MOST]:
+        values: dict[str, list[str]] = {}
+        for group in common:
+            values.setdefault(value_text(group.config[key]), []).append(group.label)
+        told = "; ".join(f"{value} ({', '.join(who[:3])})" for value, who in values.items())
+        notes.append(f"also differs: {texts[key]}: {told}")
+    if len(hidden) > _MOST:
+        notes.append(f"also differ: {', '.join(hidden[_MOST : _MOST + 8])}")
+    return notes

@@ -75,7 +75,7 @@ def rule_colors(labels: Iterable[str]) -> dict[str, str]:
     """The colours of lit_credit's rules, for labels of runs that begin with a rule's name.
 
     Args:
-        labels: labels such as ``DFA``, or ``DFA (wide)`` with more text in parentheses.
+        labels: labels such as ``DFA``, or ``DFA lr=0.1`` with more text after a blank.
 
     Returns:
         A colour for every label, also for labels that do not begin with a rule's name.
@@ -84,7 +84,7 @@ def rule_colors(labels: Iterable[str]) -> dict[str, str]:
         >>> rule_colors(["BP", "DFA"])
         {'BP': '#0072B2', 'DFA': '#D55E00'}
     """
-    kinds = {label: getattr(rules, label.split(" (")[0], None) for label in labels}
+    kinds = {label: getattr(rules, label.partition(" ")[0], None) for label in labels}
     return run_colors(list(kinds), {name: _own_look(kind).color for name, kind in kinds.items()})
 
 

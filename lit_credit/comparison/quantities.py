@@ -1,22 +1,40 @@
 """The quantities by which runs are compared, and reading them from histories."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from statistics import fmean
+from typing import NamedTuple
 
-from lit_credit.functional import MeanAndSd, mean_and_sd
-from lit_credit.headlines import Headline
+from lit_credit.headlines import Headline, Panel
+from lit_credit.runs.columns import Line
 from lit_credit.runs.run_folder import Run
-from lit_credit.runs.series import Curve, Histories, last_layer, layer_mean, series
+from lit_credit.runs.series import (
+    Curve,
+    Histories,
+    last_layer_line,
+    layer_mean_line,
+    line_of,
+    tags_of,
+)
 
 __all__ = [
     "METRICS",
+    "TEST",
     "VALIDATION",
     "Quantity",
+    "Spread",
     "as_they_are",
+    "end_by_seed",
     "end_of",
+    "ends_of",
     "metric_quantity",
     "named_apart",
     "of_loaders",
+    "of_patterns",
+    "of_test_data",
+    "spread_of",
     "start_of",
 ]
 
@@ -24,6 +42,8 @@ METRICS = "metrics"
 """Stem of the history that holds a task's metrics."""
 VALIDATION = "val"
 """Prefix of the tags of a task's metrics."""
+TEST = "test"
+"""Stem of the history of the metrics on test data, and prefix of their tags."""
 _MOST = 8
 """Largest number of undeclared quantities shown per history."""
 
@@ -49,15 +69,23 @@ class Quantity:
         """Name of its column in the CSV."""
         return f"{self.prefix}{self.headline.name}"
 
+    @property
+    def text(self) -> str:
+        """Head of its column in a table."""
+        return f"{self.prefix}{self.headline.text}"
+
     def curve(self, histories: Histories) -> Curve:
         """Its values by epoch; empty if it was not measured."""
-        rows = histories.get(self.history, [])
+        line = self.line(histories)
+        return dict(zip(line.places.tolist(), line.values.tolist(), strict=True))
+
+    def line(self, histories: Histories) -> Line:
+        """Its values by epoch as arrays; empty if it was not measured."""
         tag = self.tag(histories)
-        if tag is None:
-            return {}
+        rows = () if tag is None else histories.get(self.history, ())
         if self.headline.layers == "mean":
-            return layer_mean(rows, f"{tag}/")
-        return last_layer(rows, f"{tag}/") if self.headline.layers else series(rows, tag)
+            return layer_mean_line(rows, f"{tag}/")
+        return last_layer_line(rows, f"{tag}/") if self.headline.layers else line_of(rows, f"{tag}")
 
     def tag(self, histories: Histories) -> str | None:
         """Its tag; for a quantity of layers, the tag without the layer. None if there is none."""
@@ -69,6 +97,34 @@ class Quantity:
             tag = found
         return f"{self.section}/{tag}" if self.section else tag
 
+    def may_need(self, tag: str) -> bool:
+        """Whether a tag of its history may be one that it reads."""
+        own = self.headline.tag or self.headline.name
+        if not isinstance(own, str):
+            return True
+        whole = f"{self.section}/{own}" if self.section else own
+        return tag.startswith(f"{whole}/") if self.headline.layers else tag == whole
+
+
+class Spread(NamedTuple):
+    """A mean and the sample standard deviation around it; NaN where undefined."""
+
+    mean: float
+    sd: float
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation; NaN in, NaN out."""
+    if not values:
+        return Spread(math.nan, math.nan)
+    try:
+        mean = fmean(values)
+    except (OverflowError, ValueError):  # inf - inf, or a sum beyond float64
+        mean = sum(x / len(values) for x in values)
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return Spread(mean, math.nan)
+    return Spread(mean, math.hypot(*(x - mean for x in values)) / math.sqrt(len(values) - 1))
+
 
 def metric_quantity(name: str) -> Quantity:
     """A metric of a task, for which no class declares a headline.
@@ -76,52 +132,73 @@ def metric_quantity(name: str) -> Quantity:
     Args:
         name: name of the metric, or its tag.
     """
-    headline = Headline(name.removeprefix(f"{VALIDATION}/"), each_loader=True)
-    return Quantity(headline, METRICS, VALIDATION)
+    name = name.removeprefix(f"{VALIDATION}/")
+    panel = Panel(name, "mean over validation data")
+    return Quantity(Headline(name, each_loader=True, panel=panel), METRICS, VALIDATION)
 
 
-def end_of(runs: Sequence[Run], quantity: Quantity) -> MeanAndSd:
+def end_of(runs: Sequence[Run], quantity: Quantity) -> Spread:
     """Mean and standard deviation over the runs that measured it, each at its own last epoch."""
-    curves = [quantity.curve(run.histories) for run in runs]
-    return mean_and_sd([curve[max(curve)] for curve in curves if curve])
+    return spread_of(ends_of(runs, quantity))
+
+
+def ends_of(runs: Sequence[Run], quantity: Quantity) -> list[float]:
+    """The values of the runs that measured it, each at its own last epoch."""
+    values = [quantity.line(run.histories).values for run in runs]
+    return [float(found[-1]) for found in values if len(found)]
 
 
 def start_of(runs: Sequence[Run], quantity: Quantity) -> float:
     """Mean at epoch 0 over the runs that measured it."""
-    curves = [quantity.curve(run.histories) for run in runs]
-    return mean_and_sd([curve.get(0, float("nan")) for curve in curves if curve]).mean.item()
+    lines = [line for run in runs if len((line := quantity.line(run.histories)).places)]
+    return spread_of([float(v[0]) if p[0] == 0 else math.nan for p, v in lines]).mean
+
+
+def end_by_seed(runs: Sequence[Run], quantity: Quantity) -> dict[int, float] | None:
+    """The value at the end for each seed, the mean over several runs of a seed.
+
+    None if a run that measured it has no seed.
+    """
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        values = ends_of([run], quantity)
+        if values and run.seed is None:
+            return None
+        if values and run.seed is not None:
+            found.setdefault(run.seed, []).extend(values)
+    return {seed: spread_of(values).mean for seed, values in found.items()}
 
 
 def named_apart(quantities: Iterable[Quantity]) -> list[Quantity]:
     """Each quantity once; a name that is taken already gets the history's name as a prefix."""
-    found: list[Quantity] = []
+    found: dict[str, Quantity] = {}
     for quantity in quantities:
-        if quantity in found:
+        if quantity in found.values():
             continue
-        if quantity.name in [other.name for other in found]:
+        if quantity.name in found:
             quantity = replace(quantity, prefix=f"{quantity.history}/")
-        if quantity.name not in [other.name for other in found]:
-            found.append(quantity)
-    return found
+        found.setdefault(quantity.name, quantity)
+    return list(found.values())
 
 
 def of_loaders(quantities: Sequence[Quantity], runs: Sequence[Run]) -> list[Quantity]:
-    """The metrics of further validation loaders (``accuracy/ood``).
+    """The metrics of further validation and test loaders (``accuracy/ood``).
 
     The names of the loaders are read from the tags of their losses, because every loader logs a
     loss. Tags of metrics would be ambiguous: names of metrics may contain slashes too.
     """
-    loss = f"{VALIDATION}/loss/"
-    tags = {
-        tag: None for run in runs for row in run.histories.get(METRICS, []) for tag in row["values"]
-    }
-    loaders = [tag.removeprefix(loss) for tag in tags if tag.startswith(loss)]
-    return [
-        replace(quantity, headline=_of_loader(quantity.headline, loader))
-        for loader in loaders
-        for quantity in quantities
-        if quantity.headline.each_loader
-    ]
+    found = []
+    for history, section in ((METRICS, VALIDATION), (TEST, TEST)):
+        loss = f"{section}/loss/"
+        tags = dict.fromkeys(tag for run in runs for tag in tags_of(run.histories.get(history, ())))
+        loaders = [tag.removeprefix(loss) for tag in tags if tag.startswith(loss)]
+        found += [
+            replace(quantity, headline=_of_loader(quantity.headline, loader))
+            for loader in loaders
+            for quantity in quantities
+            if quantity.headline.each_loader and quantity.history == history
+        ]
+    return found
 
 
 def _of_loader(headline: Headline, loader: str) -> Headline:
@@ -129,8 +206,29 @@ def _of_loader(headline: Headline, loader: str) -> Headline:
         headline,
         name=f"{headline.name}/{loader}",
         tag=f"{headline.tag or headline.name}/{loader}",
-        head=f"{headline.text} {loader}",
+        head=f"{headline.head or headline.name.replace('_', ' ')} {loader}",
         each_loader=False,
+        derived=(),
+        panel=None,
+    )
+
+
+def of_test_data(quantities: Sequence[Quantity]) -> list[Quantity]:
+    """The same metrics of the task on test data, measured once at the end of training."""
+    return [
+        Quantity(_of_test(quantity.headline), TEST, TEST, quantity.prefix)
+        for quantity in quantities
+        if (quantity.history, quantity.section) == (METRICS, VALIDATION)
+    ]
+
+
+def _of_test(headline: Headline) -> Headline:
+    return replace(
+        headline,
+        name=f"test_{headline.name}",
+        tag=headline.tag or headline.name,
+        head=f"test {headline.head or headline.name.replace('_', ' ')}",
+        start=False,
         derived=(),
         panel=None,
     )
@@ -145,5 +243,56 @@ def as_they_are(history: str, histories: Histories, known: Sequence[Quantity]) -
         known: quantities whose tags are left out.
     """
     taken = {quantity.tag(histories) for quantity in known if quantity.history == history}
-    tags = {tag: None for row in histories.get(history, []) for tag in row["values"]}
-    return [Quantity(Headline(tag), history, "") for tag in tags if tag not in taken][:_MOST]
+    tags = tags_of(histories.get(history, ()))
+    return [_of_tag(tag, history) for tag in tags if tag not in taken][:_MOST]
+
+
+def _of_tag(tag: str, history: str) -> Quantity:
+    return Quantity(Headline(tag, panel=Panel(tag, tag.rpartition("/")[2])), history, "")
+
+
+def of_patterns(
+    patterns: Sequence[str], runs: Sequence[Run], known: Sequence[Quantity]
+) -> list[Quantity]:
+    """The quantities whose tags match patterns, in the order of the patterns.
+
+    A tag that a known quantity reads keeps its name, its format and its panel.
+
+    Args:
+        patterns: tags, glob patterns of tags, or names of known quantities.
+        runs: runs with all their histories.
+        known: quantities that classes declare.
+
+    Raises:
+        ValueError: if a pattern matches nothing.
+    """
+    tags = dict.fromkeys(
+        (history, tag) for run in runs for history, rows in run.histories.items()
+        for tag in tags_of(rows)
+    )  # fmt: skip
+    declared = {
+        (quantity.history, tag): quantity
+        for quantity in known
+        for run in runs
+        if not quantity.headline.layers and (tag := quantity.tag(run.histories)) is not None
+    }
+    found: list[Quantity] = []
+    for pattern in patterns:
+        named = [quantity for quantity in known if quantity.name == pattern]
+        matching = [key for key in tags if fnmatchcase(key[1], pattern)]
+        if not matching and not named:
+            some = ", ".join(sorted({tag for _, tag in tags})[:12])
+            raise ValueError(
+                f"--metric: no run has a tag {pattern!r}. Tags of these runs: {some}"
+                f"{', ..' if len({tag for _, tag in tags}) > 12 else ''}."
+            )
+        found += named
+        found += [declared.get(key) or _of_tag(key[1], key[0]) for key in matching]
+    return [_with_panel(quantity) for quantity in named_apart(found)]
+
+
+def _with_panel(quantity: Quantity) -> Quantity:
+    """The quantity, with a panel of its own."""
+    headline = quantity.headline
+    panel = headline.panel or Panel(headline.text, quantity.section or quantity.name)
+    return replace(quantity, headline=replace(headline, panel=replace(panel, slot="")))

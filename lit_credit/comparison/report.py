@@ -1,60 +1,47 @@
-"""Comparing runs: a table as text and as CSV, and figures."""
+"""Comparing runs: a table, differences to a baseline, and figures."""
 
-import io
-import warnings
+from __future__ import annotations
+
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
-
-from lit_credit.comparison.figure import comparison_figure
-from lit_credit.comparison.groups import grouped
-from lit_credit.comparison.known import (
-    declared_figures,
-    declared_quantities,
-    declares_metrics,
-    found_class,
-    kinds_of,
-    known_histories,
-    look_of,
-    our_figures,
-    our_quantities,
-)
-from lit_credit.comparison.quantities import (
-    METRICS,
-    Quantity,
-    as_they_are,
-    metric_quantity,
-    named_apart,
-    of_loaders,
-)
-from lit_credit.comparison.table import Summary, csv_bytes, flag_texts, summarise, text_table
-from lit_credit.headlines import ComparisonFigure, Look
-from lit_credit.plotting._runs import run_colors
-from lit_credit.plotting._style import verbatim
-from lit_credit.runs.files import check_folder, reason_of, write_files
-from lit_credit.runs.run_folder import (
-    Run,
-    find_runs,
-    history_files,
-    read_ordered_rows,
-    read_run,
-)
-from lit_credit.runs.series import Histories
+from lit_credit.comparison.groups import Group, grouped, hidden_differences, without_twins
+from lit_credit.runs.files import check_folder
+from lit_credit.runs.run_folder import Run, find_runs, read_configured
 from lit_credit.utils.paths import local_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lit_credit.comparison.quantities import Quantity
+    from lit_credit.comparison.reading import Material
+    from lit_credit.comparison.result import Comparison
+    from lit_credit.comparison.table import Summary
+    from lit_credit.headlines import ComparisonFigure, Look
 
 __all__ = ["compare"]
 
+_MAIN = "comparison"
 
-def compare(runs: str | Path | Sequence[str | Path], out: str | Path) -> str:
-    """Compare runs by rule: figures, a table as CSV, and the same table as text.
+
+def compare(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    metric: str | Sequence[str] = (),
+    by: str | Sequence[str] = (),
+    baseline: str | None = None,
+) -> Comparison:
+    """Compare runs: a table, differences to a baseline, and figures.
 
     Runs that differ only by seeds and paths form one row. The numbers of a row are means over its
     runs, each run at its last epoch; ``growth`` is the mean of |h_L| at the end divided by its mean
     at epoch 0. A run whose rows tell no epochs, such as a diagnosis of checkpoints of another
-    project, is counted in optimizer steps.
+    project, is counted in optimizer steps. Of several runs of a configuration with the same seed,
+    the newest finished one is shown.
 
     The classes of the runs declare the quantities that are compared, see docs/compare.md. If a task
     or a callback cannot be imported, or a run has no configuration, its quantities are shown under
@@ -62,167 +49,144 @@ def compare(runs: str | Path | Sequence[str | Path], out: str | Path) -> str:
 
     Args:
         runs: run folders, or folders that contain run folders at any depth; one or several.
-        out: folder for ``comparison.png``, ``comparison.csv`` and the figures that diagnostics of
-            these runs declare; older files are replaced.
+        out: folder to write to at once, see :meth:`Comparison.write`; None writes nothing.
+        metric: tags to compare, glob patterns of tags, or names of declared quantities. Empty takes
+            what the classes declare.
+        by: keys of the configuration, or the ends of such keys; runs with equal values form a row.
+            ``rule`` is the class of the rule. Empty takes what differs, seeds aside.
+        baseline: label of a row, or name of a rule; the differences to it are shown, paired by
+            seed.
 
     Returns:
-        The table, mean ± sample standard deviation, and a line for everything that is incomplete.
+        The comparison; ``str`` gives the table, mean ± sample standard deviation, and a line for
+        everything that is incomplete.
 
     Raises:
         ValueError: before anything is written, if there are no runs, a run cannot be read, a row or
-            a configuration is broken, two runs of a configuration have the same seed, a declaration
-            has the wrong type, or ``out`` cannot be written.
+            a configuration is broken, a tag, a key or a label is unknown, a declaration has the
+            wrong type, or ``out`` cannot be written.
     """
-    folder = Path(local_path(out, "--out"))
-    check_folder(folder, "Give another --out.")
-    found, quantities = _read(runs)
-    looks: dict[str, Look] = {}
-    for run in found:
-        looks.setdefault(run.rule, look_of(run))
-    groups = grouped(found, looks)
-    quantities = named_apart([*quantities, *of_loaders(quantities, found)])
-    summaries = summarise(groups, quantities, looks)
-    own = {label: looks[runs_[0].rule].color for label, runs_ in groups.items()}
-    colors = run_colors(list(groups), own)
-    subjects = list(dict.fromkeys(run.subject for s in summaries for run in s.runs))
-    title = subjects[0] if len(subjects) == 1 else ""
-    figures = _figures(found)
-    text = "\n".join(
-        [
-            *text_table(summaries, quantities),
-            *flag_texts(summaries, quantities, looks),
-            *(note for summary in summaries for note in _notes(summary, quantities)),
-            *_figure_notes(figures),
-        ]
+    if out is not None:
+        check_folder(Path(local_path(out, "--out")), "Give another --out.")
+    metrics, keys = _listed(metric), _listed(by)
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    configured = [read_configured(folder) for folder in find_runs(paths)]
+    # Wrong keys and labels are refused before Lightning is loaded.
+    groups = grouped(configured, {}, keys)
+    if baseline is not None:
+        from lit_credit.comparison.baselines import baseline_label  # loads nothing
+
+        baseline_label(baseline, groups)
+    from lit_credit.comparison.reading import read_material  # loads Lightning
+
+    material = read_material(configured, metrics, [Path(local_path(p, "RUN")) for p in paths])
+    comparison = _compared(material, keys, baseline, bool(metrics))
+    if out is not None:
+        comparison.write(out)
+    return comparison
+
+
+def _listed(words: str | Sequence[str]) -> list[str]:
+    return [words] if isinstance(words, str) else list(words)
+
+
+def _compared(
+    material: Material, by: Sequence[str], baseline: str | None, chosen: bool
+) -> Comparison:
+    """The comparison of runs that are read."""
+    # These load torch and matplotlib.
+    from lit_credit.comparison.baselines import baseline_label
+    from lit_credit.comparison.differences import (
+        difference_notes,
+        difference_table,
+        differences_to,
     )
-    histories = {s.label: [run.histories for run in s.runs] for s in summaries}
-    places = " or ".join(dict.fromkeys(run.place for run in found))
-    drawn = _drawn(histories, title, colors, quantities, figures, places)
-    files = {"comparison.csv": csv_bytes(summaries, quantities), **drawn}
-    try:
-        write_files(folder, files)
-    except OSError as error:
-        raise ValueError(
-            f"--out: {folder} cannot be written: {reason_of(error)}. Give another --out."
-        ) from error
-    return text
+    from lit_credit.comparison.known import look_of
+    from lit_credit.comparison.result import Comparison, Figures
+    from lit_credit.comparison.table import flag_texts, main_table, plain_rows, summarise
 
-
-def _read(paths: str | Path | Sequence[str | Path]) -> tuple[list[Run], list[Quantity]]:
-    """The runs, with the histories that are compared, and the quantities."""
-    paths = [paths] if isinstance(paths, str | Path) else paths
-    runs, quantities = [], list(our_quantities())
-    for folder in find_runs(paths):
-        run = read_run(folder, _histories_of)
-        declared = _quantities_of(run)
-        declared += _undeclared(run, declared)
-        if run.histories:
-            runs.append(_placed(run))
-            quantities = named_apart([*quantities, *declared])
-    if not runs:
-        listed = ", ".join(str(path) for path in paths)
-        raise ValueError(
-            f"RUN: no run in {listed!r} has anything to compare: no history holds a quantity that "
-            "its class declares. Train with MetricHistory, or a diagnostic that has a headline."
-        )
-    return runs, quantities
-
-
-def _placed(run: Run) -> Run:
-    """The run; with optimizer steps in place of epochs if its rows tell no epochs."""
-    rows = [row for rows in run.histories.values() for row in rows]
-    if any(row["epoch"] for row in rows) or len({row["step"] for row in rows}) < 2:
-        return run
-    by_steps = {
-        name: [{**row, "epoch": row["step"]} for row in rows]
-        for name, rows in run.histories.items()
-    }
-    return replace(run, histories=by_steps, place="optimizer steps")
-
-
-def _quantities_of(run: Run) -> list[Quantity]:
-    added = map(metric_quantity, run.metrics)
-    return named_apart([*our_quantities(), *declared_quantities(kinds_of(run)), *added])
-
-
-def _figures_of(run: Run) -> list[tuple[str, ComparisonFigure]]:
-    return [*our_figures(), *declared_figures(kinds_of(run))]
-
-
-def _histories_of(run: Run) -> list[str]:
-    names = [quantity.history for quantity in _quantities_of(run)]
-    return list(dict.fromkeys([*names, *(name for name, _ in _figures_of(run))]))
-
-
-def _undeclared(run: Run, declared: Sequence[Quantity]) -> list[Quantity]:
-    """Quantities of classes that cannot be imported; adds their histories to the run.
-
-    Also the metrics of a task of one's own that declares no headline.
-    """
-    found: list[Quantity] = []
-    if not run.class_path or any(found_class(path) is None for path in run.callbacks):
-        known = known_histories(run)
-        for path in history_files(run.folder):
-            if path.stem in known or path.stem in run.histories:
-                continue
-            try:
-                run.histories[path.stem] = read_ordered_rows(path)
-            except ValueError:  # not what a diagnostic writes
-                continue
-            found += as_they_are(path.stem, run.histories, declared)
-    if not run.class_path or (run.task and not declares_metrics(run.task)):
-        known_metrics = [*declared, *of_loaders(declared, [run])]
-        tags = as_they_are(METRICS, run.histories, known_metrics)
-        own = run.task and found_class(run.task) is not None
-        found += [metric_quantity(tag.name) if own else tag for tag in tags]
-    return found
-
-
-def _drawn(
-    histories: Mapping[str, Sequence[Histories]],
-    title: str,
-    colors: Mapping[str, str],
-    quantities: Sequence[Quantity],
-    figures: Mapping[str, ComparisonFigure],
-    places: str,
-) -> dict[str, bytes]:
-    """The figures as PNG, by file name."""
-    # A dollar sign in the name of a folder does not begin a formula.
-    runs = {verbatim(label): seeds for label, seeds in histories.items()}
-    own = {verbatim(label): color for label, color in colors.items()}
-    title = verbatim(title)
-    draw = partial(comparison_figure, runs, title, quantities=quantities, colors=own, places=places)
-    files = {"comparison.png": _png("comparison.png", draw, 200)}
-    for name, figure in figures.items():
-        files[name] = _png(name, partial(figure.draw, runs, title=title, colors=own), 150)
-    return files
-
-
-def _png(name: str, draw: Callable[[], Figure], dpi: int) -> bytes:
-    buffer = io.BytesIO()
-    try:
-        with warnings.catch_warnings():
-            # matplotlib warns about axes of extreme range and about missing glyphs.
-            warnings.simplefilter("ignore")
-            draw().savefig(buffer, dpi=dpi)
-    except Exception as error:  # matplotlib may raise anything for numbers that it cannot place
-        raise ValueError(
-            f"{name} cannot be drawn from these histories: {type(error).__name__}: {error}. "
-            "Compare fewer runs to find the one."
-        ) from error
-    return buffer.getvalue()
-
-
-def _figures(runs: Sequence[Run]) -> dict[str, ComparisonFigure]:
-    """The figures of diagnostics, by file name, if some run has the diagnostic's history."""
-    found: dict[str, ComparisonFigure] = {}
+    runs, twins = without_twins(material.runs)
+    looks: dict[str, Look] = {}
     for run in runs:
-        for history, figure in _figures_of(run):
-            name = f"{figure.stem}.png"
-            if name in ("comparison.png", *found) and found.get(name) != figure:
-                name = f"{history}_{name}"
-            if history in run.histories:
-                found.setdefault(name, figure)
+        looks.setdefault(run.rule, look_of(run))
+    groups, quantities = grouped(runs, looks, by), material.quantities
+    summaries = summarise(groups, quantities, looks)
+    differences = []
+    if baseline is not None:
+        judged = [q for q in quantities if chosen or q.headline.better != "neither"]
+        differences = differences_to(baseline_label(baseline, groups), groups, judged)
+    drawn, figures = _figures(material, groups, looks, baseline)
+    notes = [
+        *flag_texts(summaries, quantities, looks),
+        *difference_notes(differences),
+        *([] if by else hidden_differences(list(groups.values()))),
+        *material.notes,
+        *twins,
+        *(note for summary in summaries for note in _notes(summary, quantities)),
+        *_figure_notes(figures),
+    ]
+    tables = [main_table(summaries, quantities)]
+    tables += [difference_table(differences)] if differences else []
+    rows = plain_rows(summaries, quantities, differences)
+    return Comparison(rows, Figures(drawn), notes, tables)
+
+
+def _figures(
+    material: Material,
+    groups: Mapping[str, Group],
+    looks: Mapping[str, Look],
+    baseline: str | None,
+) -> tuple[dict[str, Callable[[], Figure]], dict[str, ComparisonFigure]]:
+    """How each figure is drawn, by name, and the figures that diagnostics declare."""
+    from lit_credit.comparison.baselines import baseline_label
+    from lit_credit.comparison.factor_figure import factor_figure, numeric_factor
+    from lit_credit.comparison.figure import comparison_figure, panels_of
+    from lit_credit.comparison.labels import key_texts
+    from lit_credit.plotting._runs import run_colors
+    from lit_credit.plotting._style import verbatim
+
+    # A dollar sign in the name of a folder does not begin a formula.
+    runs = {verbatim(label): [run.histories for run in g.runs] for label, g in groups.items()}
+    own = {verbatim(label): looks[g.runs[0].rule].color for label, g in groups.items()}
+    colors = run_colors(list(runs), own)
+    found = list(dict.fromkeys(run.subject for group in groups.values() for run in group.runs))
+    title = verbatim(found[0]) if len(found) == 1 else ""
+    places = dict.fromkeys(run.place for group in groups.values() for run in group.runs)
+    draw: dict[str, Callable[[], Figure]] = {
+        _MAIN: partial(
+            comparison_figure,
+            runs,
+            title,
+            quantities=material.quantities,
+            colors=own,
+            places=" or ".join(places),
+            always=[] if baseline is None else [verbatim(baseline_label(baseline, groups))],
+        )
+    }
+    factor = numeric_factor(groups)
+    if factor is not None:
+        name = re.sub(r"[^\w.-]", "_", key_texts([factor])[factor])
+        panels = panels_of(material.quantities, runs)
+        rules = {rule: look.color for rule, look in looks.items()}
+        draw[f"over_{name}"] = partial(factor_figure, groups, factor, panels, rules, title)
+    figures = _declared_figures(material, groups, set(draw))
+    for name, figure in figures.items():
+        draw[name] = partial(figure.draw, runs, title=title, colors=colors)
+    return draw, figures
+
+
+def _declared_figures(
+    material: Material, groups: Mapping[str, Group], taken: set[str]
+) -> dict[str, ComparisonFigure]:
+    """The figures of diagnostics, by name, if some run has the diagnostic's history."""
+    measured = {name for group in groups.values() for run in group.runs for name in run.histories}
+    found: dict[str, ComparisonFigure] = {}
+    for history, figure in material.figures:
+        name = figure.stem
+        if name in taken | found.keys() and found.get(name) != figure:
+            name = f"{history}_{name}"
+        if history in measured:
+            found.setdefault(name, figure)
     return found
 
 
@@ -230,23 +194,28 @@ def _figure_notes(figures: Mapping[str, ComparisonFigure]) -> list[str]:
     """One line per text of the figures, with the names of the files."""
     texts = dict.fromkeys(figure.text for figure in figures.values())
     return [
-        f"{text}: {', '.join(name for name, figure in figures.items() if figure.text == text)}"
+        f"{text}: {', '.join(f'{name}.png' for name, f in figures.items() if f.text == text)}"
         for text in texts
     ]
 
 
 def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
-    """One line for everything that is incomplete in the runs of an experiment."""
+    """One line for everything that is incomplete in the runs of a group."""
     notes = []
     anywhere = {name for run in summary.runs for name in run.histories}
+    histories = dict.fromkeys(quantity.history for quantity in quantities)
     for run in summary.runs:
         which = f"{summary.label}, seed {run.seed} ({run.folder})"
         if run.unfinished:
             notes.append(f"unfinished: {which}: epoch {run.last_epoch} of {run.max_epochs}")
-        for name in dict.fromkeys(quantity.history for quantity in quantities):
+        for name in histories:
             rows = run.histories.get(name)
             if rows is None and name in anywhere:
                 notes.append(f"missing: {which}: no {name}.jsonl, other seeds have one")
-            elif rows and (last := rows[-1]["epoch"]) < run.last_epoch:
+            elif rows and (last := _last_epoch(run, name)) < run.last_epoch:
                 notes.append(f"stops early: {which}: {name}.jsonl ends at epoch {last}")
     return notes
+
+
+def _last_epoch(run: Run, name: str) -> int:
+    return int(run.histories[name][-1]["epoch"])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean
 
 import numpy as np
@@ -193,6 +194,7 @@ def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 
     return sd * _noncentrality(n - 1, power, alpha) / math.sqrt(n)
 
 
+@cache
 def _noncentrality(freedom: int, power: float, alpha: float) -> float:
     """The noncentrality at which a two-sided t test has a power, by bisection."""
     from scipy.special import gammaincinv, ndtr, stdtrit  # slow to load

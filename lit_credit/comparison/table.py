@@ -1,4 +1,4 @@
-"""The table of a comparison, as CSV and as text."""
+"""The table of a comparison: numbers, plain data, texts and CSV."""
 
 import csv
 import io
@@ -7,12 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lit_credit.comparison.differences import BaselineDifference, difference_columns
+from lit_credit.comparison.groups import Group
 from lit_credit.comparison.quantities import Quantity, end_of, start_of
+from lit_credit.comparison.texts import Table
 from lit_credit.headlines import Ends, Flag, Look
 from lit_credit.runs.run_folder import Run
+from lit_credit.runs.table import cell_text
 from lit_credit.utils.numbers import number_text
 
-__all__ = ["Summary", "csv_bytes", "flag_texts", "summarise", "text_table"]
+__all__ = [
+    "Cell",
+    "Summary",
+    "columns_of",
+    "csv_text",
+    "flag_texts",
+    "main_table",
+    "plain_rows",
+    "summarise",
+]
+
+Cell = str | int | float
+"""A cell of the table as plain data."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +58,36 @@ class _Part(NamedTuple):
 
 
 def summarise(
-    groups: Mapping[str, list[Run]], quantities: Sequence[Quantity], looks: Mapping[str, Look]
+    groups: Mapping[str, Group], quantities: Sequence[Quantity], looks: Mapping[str, Look]
 ) -> list[Summary]:
     """The numbers of each experiment.
 
     Args:
-        groups: label to the runs of one experiment.
+        groups: groups by label.
         quantities: quantities that are compared.
         looks: look of each rule, by the rule's name.
     """
-    ends = {label: [end_of(runs, q) for q in quantities] for label, runs in groups.items()}
+    runs = {label: group.runs for label, group in groups.items()}
+    ends = {label: [end_of(found, q) for q in quantities] for label, found in runs.items()}
     baselines: dict[str, list[str]] = {}
-    for label, runs in groups.items():
-        if looks[runs[0].rule].baseline:
-            baselines.setdefault(runs[0].setting, []).append(label)
+    for label, found in runs.items():
+        if _is_baseline(found, looks):
+            baselines.setdefault(found[0].setting, []).append(label)
     summaries = []
-    for label, runs in groups.items():
+    for label, found in runs.items():
         # With two baselines for the same net, neither is used.
-        same = [] if looks[runs[0].rule].baseline else baselines.get(runs[0].setting, [])
+        same = [] if _is_baseline(found, looks) else baselines.get(found[0].setting, [])
         values: dict[str, float] = {}
         for index, quantity in enumerate(quantities):
-            last, sd = (x.item() for x in ends[label][index])
-            baseline = ends[same[0]][index].mean.item() if len(same) == 1 else math.nan
-            values |= _values(quantity, Ends(start_of(runs, quantity), last, baseline), sd)
-        summaries.append(Summary(label, runs, values))
+            last, sd = ends[label][index]
+            baseline = ends[same[0]][index].mean if len(same) == 1 else math.nan
+            values |= _values(quantity, Ends(start_of(found, quantity), last, baseline), sd)
+        summaries.append(Summary(label, found, values))
     return summaries
+
+
+def _is_baseline(runs: Sequence[Run], looks: Mapping[str, Look]) -> bool:
+    return all(looks[run.rule].baseline for run in runs)
 
 
 def _values(quantity: Quantity, ends: Ends, sd: float) -> dict[str, float]:
@@ -75,9 +96,9 @@ def _values(quantity: Quantity, ends: Ends, sd: float) -> dict[str, float]:
     if quantity.headline.start:
         values[first] = ends.first
     for derived in quantity.headline.derived:
-        values[f"{quantity.prefix}{derived.column}"] = derived.value(ends)
+        values[f"{quantity.prefix}{derived.column}"] = float(derived.value(ends))
         if derived.flag is not None:
-            values[f"{quantity.prefix}{derived.flag.column}"] = derived.flag.raised(ends)
+            values[f"{quantity.prefix}{derived.flag.column}"] = float(derived.flag.raised(ends))
     return values
 
 
@@ -91,9 +112,8 @@ def _parts(quantities: Sequence[Quantity]) -> list[_Part]:
     """The columns in order, without the columns of flags."""
     parts = []
     for quantity in quantities:
-        headline, prefix = quantity.headline, quantity.prefix
+        headline, prefix, head = quantity.headline, quantity.prefix, quantity.text
         first, last, sd = _columns(quantity)
-        head = f"{prefix}{headline.text}"
         end = _Cell(f"{head} end" if headline.start else head, last, sd, headline.form)
         start = (_Cell(f"{head} start", first, "", headline.form),) if headline.start else ()
         columns = (first, last, sd) if headline.start else (last, sd)
@@ -117,23 +137,46 @@ def _flags(quantities: Sequence[Quantity]) -> dict[str, Flag]:
     return {column: flag for _, column, flag in sorted(found, key=lambda entry: entry[0])}
 
 
-def csv_bytes(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> bytes:
-    """The table as CSV, with columns for every quantity; undefined values are empty."""
+def columns_of(quantities: Sequence[Quantity]) -> list[str]:
+    """The columns of numbers of the CSV, those of flags last."""
     columns = [column for part in _parts(quantities) for column in part.columns]
-    columns += _flags(quantities)
+    return [*columns, *_flags(quantities)]
+
+
+def plain_rows(
+    summaries: Sequence[Summary],
+    quantities: Sequence[Quantity],
+    differences: Sequence[BaselineDifference] = (),
+) -> list[dict[str, Cell]]:
+    """The table as plain data: column to number or text, undefined numbers NaN."""
+    columns = columns_of(quantities)
+    compared = {column: "" for found in differences for column in difference_columns(found)}
+    rows: list[dict[str, Cell]] = []
+    for s in summaries:
+        row: dict[str, Cell] = {"rule": s.label, "n": len(s.runs)}
+        row |= {column: s.values[column] for column in columns}
+        row["epochs"] = min(run.last_epoch for run in s.runs)
+        row["seeds"] = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
+        if differences:
+            row |= {"baseline": differences[0].baseline, **compared}
+        for found in differences:
+            if found.label == s.label:
+                row |= difference_columns(found)
+        rows.append(row)
+    return rows
+
+
+def csv_text(rows: Sequence[Mapping[str, Cell]]) -> str:
+    """Plain rows as CSV; undefined values are empty."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["rule", "n", *columns, "epochs", "seeds"])
-    for s in summaries:
-        cells = ["" if math.isnan(s.values[c]) else f"{s.values[c]:.8g}" for c in columns]
-        epochs = min(run.last_epoch for run in s.runs)
-        seeds = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
-        writer.writerow([s.label, len(s.runs), *cells, epochs, seeds])
-    return file.getvalue().encode()
+    writer.writerow(rows[0])
+    writer.writerows([cell_text(row[column]) for column in rows[0]] for row in rows)
+    return file.getvalue()
 
 
-def text_table(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> list[str]:
-    """Lines of equal width; columns that are undefined for every rule are left out."""
+def main_table(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> Table:
+    """The table of texts; columns that are undefined for every group are left out."""
     cells = [cell for part in _parts(quantities) for cell in part.cells]
     rows = []
     for s in summaries:
@@ -141,15 +184,10 @@ def text_table(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> 
         raised = ", ".join(_raised(s, quantities)) or "-"
         rows.append({"rule": s.label, "n": str(len(s.runs)), **texts, "flags": raised})
     heads = [head for head in rows[0] if any(row[head] != "n/a" for row in rows)]
-    widths = [max(len(head), *(len(row[head]) for row in rows)) for head in heads]
-    lines = [heads, *([row[head] for head in heads] for row in rows)]
-    return [
-        "  ".join(
-            cell.ljust(width) if head in ("rule", "flags") else cell.rjust(width)
-            for head, cell, width in zip(heads, line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    ]
+    if all(row["flags"] == "-" for row in rows):
+        heads.remove("flags")
+    left = [index for index, head in enumerate(heads) if head in ("rule", "flags")]
+    return Table(heads, [[row[head] for head in heads] for row in rows], left)
 
 
 def _text(values: Mapping[str, float], cell: _Cell) -> str:

@@ -1,17 +1,21 @@
 """Drawing curves of several runs as their mean and a band."""
 
-import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from lit_credit.functional import geometric_mean, mean_and_sd
 from lit_credit.plotting._style import drawable, show_place
-from lit_credit.runs.series import Curve
+from lit_credit.runs.columns import Line
+from lit_credit.runs.series import Curve, gather, line_of_curve
 from lit_credit.utils.colors import AMBER, BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY
 
 _SPARE = [AMBER, SKY, INK, BLUE, GREEN, PURPLE, ORANGE, GREY]
 """Spare colours; the colours of lit_credit's rules come last."""
+MOST_COLORS = len(_SPARE)
+"""Number of curves whose colours differ."""
 
 
 def over_runs(
@@ -22,38 +26,63 @@ def over_runs(
     Returns:
         The mean, NaN where it is not drawn; an empty list if it is not drawn at all.
     """
-    gathered = by_place(curves)
-    places = list(gathered)
-    mean = drawable((mean_of(values, log) for values in gathered.values()), log=log)
-    if all(value != value for value in mean):
+    return over_lines(ax, [line_of_curve(curve) for curve in curves], color, log, style)
+
+
+def over_lines(
+    ax: Axes,
+    lines: Sequence[Line],
+    color: str,
+    log: bool = False,
+    style: str = "-",
+) -> list[float]:
+    """Draw the mean and the band of curves that are held as arrays; see :func:`over_runs`."""
+    places, mean, low, high = mean_and_band(lines, log)
+    if np.isnan(mean).all():
         return []
-    # Where the value of one seed is undefined, neither mean nor band is drawn.
-    band = [v if m == m else [math.nan] for v, m in zip(gathered.values(), mean, strict=True)]
-    low, high = [min(v) for v in band], [max(v) for v in band]
-    ax.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
-    dots = 4 if len(places) <= 15 else 0
-    ax.plot(
+    band = ax.fill_between(places, low, high, color=color, alpha=0.2, linewidth=0)
+    (line,) = ax.plot(
         places,
         mean,
         color=color,
         linestyle=style,
         linewidth=2.4,
         marker="o",
-        markersize=dots,
+        markersize=4 if len(places) <= 15 else 0,
         zorder=3,
     )
-    show_place(ax, places[-1], mean)
-    return mean
+    for artist in (band, line):  # which lie inside the axes: measuring them takes long
+        artist.set_in_layout(False)
+    means: list[float] = mean.tolist()
+    show_place(ax, places[-1], means)
+    return means
 
 
-def by_place(curves: Sequence[Curve]) -> dict[int, list[float]]:
-    """For each epoch or step, the values of the runs that reached it."""
-    places = sorted({place for curve in curves for place in curve})
-    return {place: [curve[place] for curve in curves if place in curve] for place in places}
+class Band(NamedTuple):
+    """A mean over runs and the band around it, by epochs or steps."""
+
+    places: npt.NDArray[np.int64]
+    mean: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
 
 
-def mean_of(values: Sequence[float], log: bool) -> float:
-    return geometric_mean(values).item() if log else mean_and_sd(values).mean.item()
+def mean_and_band(lines: Sequence[Line], log: bool) -> Band:
+    """Places, mean over the runs that reached each place, smallest and largest value.
+
+    Mean and band are NaN where the value of one run is undefined, or an axis cannot show the mean.
+    """
+    places, values, present = gather(lines)
+    with np.errstate(all="ignore"):
+        scaled = np.where(present, np.log(values) if log else values, 0.0)
+        mean = scaled.sum(0) / present.sum(0)
+        mean = np.exp(mean) if log else mean
+    mean = np.array(drawable(mean.tolist(), log=log))
+    undefined = np.isnan(mean)
+    low = np.where(present, values, np.inf).min(0, initial=np.inf)
+    high = np.where(present, values, -np.inf).max(0, initial=-np.inf)
+    low[undefined] = high[undefined] = np.nan
+    return Band(places, mean, low, high)
 
 
 def run_colors(

@@ -3,13 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from lit_credit.former_names import with_current_paths
+from lit_credit.runs.columns import Columns, as_columns, read_columns
 from lit_credit.runs.files import reason_of
 from lit_credit.runs.history import Row, read_history
 from lit_credit.runs.yaml_files import read_yaml
@@ -23,6 +24,8 @@ __all__ = [
     "history_files",
     "is_diagnosis",
     "newest_config",
+    "read_configured",
+    "read_ordered_columns",
     "read_ordered_rows",
     "read_run",
 ]
@@ -34,6 +37,10 @@ DIAGNOSIS = "diagnosis.json"
 """File in which ``diagnose`` notes what a folder holds."""
 _LONGEST = 1_000_000
 """Largest number of bytes of a line that are read."""
+_SEED_FOLDER = re.compile(r"seed[_=-]?(\d{1,18})", re.IGNORECASE)
+_VERSION_FOLDER = re.compile(r"version_\d+")
+_LOGS = "lightning_logs"
+"""Folder that Lightning's loggers make by default."""
 _TRAINER = ("max_epochs", "max_steps", "limit_train_batches", "precision")
 
 
@@ -58,6 +65,7 @@ class Run:
         callbacks: class paths of the callbacks.
         metrics: names of metrics that the configuration adds to those of the task.
         place: what ``epoch`` in the rows counts.
+        config: the whole configuration; empty if the folder has none.
     """
 
     folder: Path
@@ -69,32 +77,47 @@ class Run:
     subject: str
     max_epochs: int | None
     max_steps: int
-    histories: dict[str, list[Row]]
+    histories: Mapping[str, Sequence[Row]]
     class_path: str = ""
     task: str = ""
     callbacks: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     place: str = "epochs of training"
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """What ``experiment`` is made of: the configuration without seeds, paths and callbacks."""
+        trainer = self.config.get("trainer") or {}
+        length = {key: trainer.get(key) for key in _TRAINER}
+        parts = {key: self.config.get(key) or {} for key in ("model", "data")}
+        return dict(_without_seeds({**parts, "trainer": length})) if self.config else {}
 
     @property
     def last_epoch(self) -> int:
         """The last epoch at which anything was measured."""
-        return max(int(row["epoch"]) for rows in self.histories.values() for row in rows)
+        return self._last("epoch")
 
     @property
     def unfinished(self) -> bool:
         """Whether the run stopped before its configured number of epochs or steps."""
         if self.max_epochs is None or self.last_epoch >= self.max_epochs:
             return False
-        last_step = max(int(row["step"]) for rows in self.histories.values() for row in rows)
-        return self.max_epochs >= 0 and not 0 <= self.max_steps <= last_step
+        return self.max_epochs >= 0 and not 0 <= self.max_steps <= self._last("step")
+
+    def _last(self, key: str) -> int:
+        found = self.histories.values()
+        return max(
+            rows[-1][key] if isinstance(rows, Columns) else max(int(row[key]) for row in rows)
+            for rows in found
+        )
 
 
 def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Find folders with a ``config.yaml`` and a history, among ``paths`` and anywhere below them.
+    """Find folders with a history, among ``paths`` and anywhere below them.
 
-    A path without such folders may itself be a folder of histories without a configuration. The
-    diagnosis of a run, in a folder inside it, counts only if the run itself is not among the paths.
+    A folder with a ``config.yaml`` is a run. A folder without one is a run too, unless it lies in a
+    run: there, it holds what ``validate``, ``test`` or ``diagnose`` measured.
 
     Args:
         paths: run folders, or folders that contain run folders; one or several.
@@ -113,24 +136,32 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
             raise ValueError(
                 f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
             )
-        folders = sorted(Path(at) for at, _, files in _walk(path) if "config.yaml" in files)
-        runs = _without_diagnoses([folder for folder in folders if history_files(folder)])
-        if not runs and history_files(path):
-            runs = [path]
+        runs = _runs_below(path)
         if not runs:
             raise ValueError(
-                f"RUN: no run in {str(path)!r}: nowhere below it is a folder with config.yaml and "
-                "a history, such as metrics.jsonl. Give a folder that `lit-credit fit` wrote to."
+                f"RUN: no run in {str(path)!r}: nowhere below it is a folder with a history, such "
+                "as metrics.jsonl. Give a folder that `lit-credit fit` wrote to."
             )
         for folder in runs:
             found.setdefault(folder.resolve(), folder)
     return list(found.values())
 
 
-def _without_diagnoses(folders: Sequence[Path]) -> list[Path]:
-    """The folders that are not a diagnosis inside another of them."""
-    known = set(folders)
-    return [f for f in folders if not (is_diagnosis(f) and known & set(f.parents))]
+def _runs_below(path: Path) -> list[Path]:
+    """The run folders among a folder and all below it, sorted."""
+    holding = sorted(
+        Path(at) for at, _, files in _walk(path) if any(name.endswith(".jsonl") for name in files)
+    )
+    holding = [folder for folder in holding if history_files(folder)]
+    known = set(holding)
+
+    def is_run(folder: Path) -> bool:
+        inside = not known.isdisjoint(folder.parents)
+        if (folder / "config.yaml").exists():
+            return not (inside and is_diagnosis(folder))
+        return not inside
+
+    return [folder for folder in holding if is_run(folder)]
 
 
 def is_diagnosis(folder: Path) -> bool:
@@ -145,7 +176,7 @@ def read_run(folder: str | Path, histories: Callable[[Run], Iterable[str]] | Non
         folder: the folder with histories and ``config.yaml``, the full configuration of a
             LightningCLI. If the run was resumed with other configurations (``config-N.yaml``), the
             newest is read. Without a configuration the run is an experiment of its own, named after
-            its folder.
+            its folder; a folder ``NAME/seed_1`` is named after NAME.
         histories: maps the run as configured to the names of the histories to read; their rows must
             be in order, and names that the folder lacks are left out. None reads all histories.
 
@@ -153,13 +184,8 @@ def read_run(folder: str | Path, histories: Callable[[Run], Iterable[str]] | Non
         ValueError: if there is no such folder, the configuration does not name the rule, or a
             history has no rows.
     """
-    folder = Path(local_path(folder, "folder"))
-    if not folder.is_dir():
-        raise ValueError(
-            f"`folder` is {str(folder)!r}, expected a folder that a run was written to."
-        )
-    path = newest_config(folder)
-    run = _configured(folder, path) if path.exists() else _unconfigured(folder)
+    run = read_configured(folder)
+    folder = run.folder
     if histories is None:
         return replace(
             run, histories={file.stem: _read_rows(file) for file in history_files(folder)}
@@ -168,6 +194,17 @@ def read_run(folder: str | Path, histories: Callable[[Run], Iterable[str]] | Non
     return replace(
         run, histories={file.stem: read_ordered_rows(file) for file in files if file.is_file()}
     )
+
+
+def read_configured(folder: str | Path) -> Run:
+    """Read the configuration of a run folder, and none of its histories; see :func:`read_run`."""
+    folder = Path(local_path(folder, "folder"))
+    if not folder.is_dir():
+        raise ValueError(
+            f"`folder` is {str(folder)!r}, expected a folder that a run was written to."
+        )
+    path = newest_config(folder)
+    return _configured(folder, path) if path.exists() else _unconfigured(folder)
 
 
 def history_files(folder: Path) -> list[Path]:
@@ -212,23 +249,45 @@ def _configured(folder: Path, path: Path) -> Run:
         task=_class_path(arguments.get("task")),
         callbacks=tuple(name for name in map(_class_path, listed) if name),
         metrics=_added_metrics(arguments.get("task")),
+        config=config,
     )
 
 
 def _unconfigured(folder: Path) -> Run:
-    place = str(folder.resolve())
+    """A run of a folder ``NAME``, or of ``NAME/seed_1``: then its seed is 1."""
+    place = _without_versions(folder.resolve())
+    seed = _SEED_FOLDER.fullmatch(place.name)
+    experiment = place.parent if seed else place
     return Run(
         folder=folder,
-        rule=folder.resolve().name,
-        seed=None,
-        seeds="",
-        experiment=place,
-        setting=place,
+        rule=_name_of(experiment),
+        seed=int(seed[1]) if seed else None,
+        seeds=place.name if seed else "",
+        experiment=str(experiment),
+        setting=str(experiment),
         subject="",
         max_epochs=None,
         max_steps=-1,
         histories={},
     )
+
+
+def _without_versions(folder: Path) -> Path:
+    """The folder above ``version_N`` and ``lightning_logs``, if it holds no other version."""
+    if not _VERSION_FOLDER.fullmatch(folder.name):
+        return folder
+    versions = [path for path in folder.parent.iterdir() if _VERSION_FOLDER.fullmatch(path.name)]
+    if len(versions) > 1:
+        return folder
+    return folder.parent.parent if folder.parent.name == _LOGS else folder.parent
+
+
+def _name_of(folder: Path) -> str:
+    """The folder's name; with the name above if it is a version."""
+    if not _VERSION_FOLDER.fullmatch(folder.name):
+        return folder.name
+    above = folder.parent.parent if folder.parent.name == _LOGS else folder.parent
+    return f"{above.name}/{folder.name}"
 
 
 def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -303,13 +362,34 @@ def read_ordered_rows(path: Path) -> list[Row]:
     return rows
 
 
+def read_ordered_columns(path: Path, keep: Callable[[str], bool] = lambda tag: True) -> Columns:
+    """Read a history as :func:`read_ordered_rows` does, as columns.
+
+    Args:
+        path: the file.
+        keep: whether the values of a tag are wanted.
+
+    Raises:
+        ValueError: see :func:`read_ordered_rows`.
+    """
+    try:
+        found = read_columns(path, keep) or as_columns(read_ordered_rows(path), keep)
+    except OSError as error:
+        _unreadable(path, error)
+    if found is None:
+        raise ValueError(f"{path}: a number beyond float64. Remove its line, or the file.")
+    return found
+
+
+def _unreadable(path: Path, error: OSError) -> NoReturn:
+    raise ValueError(f"{path}: cannot be read: {reason_of(error)}. Leave this run out.") from error
+
+
 def _read_rows(path: Path) -> list[Row]:
     try:
         rows = read_history(path)
     except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read: {reason_of(error)}. Leave this run out."
-        ) from error
+        _unreadable(path, error)
     if not rows:
         raise ValueError(f"{path}: no rows. Remove the file, or leave this run out.")
     return rows

@@ -3,9 +3,26 @@
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+from lit_credit.runs.columns import Columns, Line
 from lit_credit.runs.history import Row
 
-__all__ = ["Curve", "Histories", "last_layer", "layer_mean", "layer_tags", "series"]
+__all__ = [
+    "Curve",
+    "Histories",
+    "gather",
+    "last_layer",
+    "last_layer_line",
+    "layer_mean",
+    "layer_mean_line",
+    "layer_tags",
+    "line_of",
+    "line_of_curve",
+    "series",
+    "tags_of",
+]
 
 Curve = dict[int, float]
 """Epoch to value."""
@@ -28,13 +45,76 @@ def layer_tags(rows: Sequence[Row], prefix: str) -> list[str]:
         >>> layer_tags([row], "a/")
         ['a/L02', 'a/L10']
     """
-    tags = {tag: None for row in rows for tag in row["values"] if tag.startswith(prefix)}
+    tags = [tag for tag in tags_of(rows) if tag.startswith(prefix)]
 
     def depth(tag: str) -> int:
         layer = _LAYER.fullmatch(tag.removeprefix(prefix))
         return int(layer[1]) if layer else -1
 
     return sorted(tags, key=depth)
+
+
+def tags_of(rows: Sequence[Row]) -> list[str]:
+    """All tags, in the order in which they appear first."""
+    if isinstance(rows, Columns):
+        return rows.tags
+    return list({tag: None for row in rows for tag in row["values"]})
+
+
+def line_of(rows: Sequence[Row], tag: str, by: str = "epoch") -> Line:
+    """The values of one tag as arrays; of several rows in an epoch, the first one counts."""
+    if isinstance(rows, Columns):
+        return rows.line(tag, by)
+    first: Curve = {}
+    for row in rows:
+        if tag in row["values"]:
+            first.setdefault(row[by], row["values"][tag])
+    return line_of_curve(first)
+
+
+def line_of_curve(curve: Curve) -> Line:
+    """A curve as arrays, in the order of its places."""
+    curve = dict(sorted(curve.items()))
+    return Line(np.array(list(curve), dtype=np.int64), np.array(list(curve.values()), dtype=float))
+
+
+def gather(
+    lines: Sequence[Line],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The union of the places of curves, (P,), their values there, and whether they have one.
+
+    Args:
+        lines: N curves.
+
+    Returns:
+        Places (P,), values (N, P), which are NaN where a curve has none, and which these are.
+    """
+    if lines and all(np.array_equal(line.places, lines[0].places) for line in lines[1:]):
+        values = np.stack([line.values for line in lines])
+        return lines[0].places, values, np.ones(values.shape, dtype=bool)
+    joined = [line.places for line in lines]
+    places = np.unique(np.concatenate(joined)) if joined else np.empty(0, dtype=np.int64)
+    values = np.full((len(lines), len(places)), np.nan)
+    present = np.zeros(values.shape, dtype=bool)
+    for row, line in enumerate(lines):
+        at = np.searchsorted(places, line.places)
+        values[row, at], present[row, at] = line.values, True
+    return places, values, present
+
+
+def layer_mean_line(rows: Sequence[Row], prefix: str) -> Line:
+    """:func:`layer_mean` as arrays."""
+    tags = layer_tags(rows, prefix)
+    places, values, present = gather([line_of(rows, tag) for tag in tags])
+    with np.errstate(all="ignore"):
+        mean = np.where(present, values, 0.0).sum(0) / present.sum(0)
+    return Line(places, mean)
+
+
+def last_layer_line(rows: Sequence[Row], prefix: str) -> Line:
+    """:func:`last_layer` as arrays."""
+    tags = layer_tags(rows, prefix)
+    return line_of(rows, tags[-1]) if tags else line_of_curve({})
 
 
 def series(rows: Sequence[Row], tag: str, by: str = "epoch") -> Curve:
@@ -49,11 +129,11 @@ def series(rows: Sequence[Row], tag: str, by: str = "epoch") -> Curve:
         >>> series([{"step": 9, "epoch": 1, "name": "", "values": {"a": 2.0}}], "a")
         {1: 2.0}
     """
-    values: Curve = {}
-    for row in rows:
-        if tag in row["values"]:
-            values.setdefault(row[by], row["values"][tag])
-    return values
+    return _curve(line_of(rows, tag, by))
+
+
+def _curve(line: Line) -> Curve:
+    return dict(zip(line.places.tolist(), line.values.tolist(), strict=True))
 
 
 def layer_mean(rows: Sequence[Row], prefix: str) -> Curve:
@@ -68,10 +148,7 @@ def layer_mean(rows: Sequence[Row], prefix: str) -> Curve:
         >>> layer_mean([{"step": 9, "epoch": 1, "name": "", "values": values}], "a/")
         {1: 0.75}
     """
-    layers = [series(rows, tag) for tag in layer_tags(rows, prefix)]
-    epochs = sorted({epoch for layer in layers for epoch in layer})
-    values = {epoch: [layer[epoch] for layer in layers if epoch in layer] for epoch in epochs}
-    return {epoch: sum(row) / len(row) for epoch, row in values.items()}
+    return _curve(layer_mean_line(rows, prefix))
 
 
 def last_layer(rows: Sequence[Row], prefix: str) -> Curve:
@@ -86,5 +163,4 @@ def last_layer(rows: Sequence[Row], prefix: str) -> Curve:
         >>> last_layer([{"step": 9, "epoch": 1, "name": "", "values": values}], "a/")
         {1: 0.5}
     """
-    tags = layer_tags(rows, prefix)
-    return series(rows, tags[-1]) if tags else {}
+    return _curve(last_layer_line(rows, prefix))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lit_credit.runs.files import write_files
 
-__all__ = ["TableRow", "write_table"]
+__all__ = ["TableRow", "cell_text", "write_table"]
 
 TableRow = Mapping[str, str | int | float]
 """Column to cell."""
@@ -24,11 +24,12 @@ def write_table(path: Path, rows: Sequence[TableRow]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows[0])
-    writer.writerows([_cell(row[column]) for column in rows[0]] for row in rows)
+    writer.writerows([cell_text(row[column]) for column in rows[0]] for row in rows)
     write_files(path.parent, {path.name: text.getvalue().encode("utf-8")})
 
 
-def _cell(value: str | int | float) -> str:
+def cell_text(value: str | int | float) -> str:
+    """A cell of a CSV; NaN is empty."""
     if not isinstance(value, float):
         return str(value)
     return "" if math.isnan(value) else f"{value:.8g}"

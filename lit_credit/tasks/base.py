@@ -31,6 +31,7 @@ _ACCURACY = Headline(
     "accuracy",
     form=".3f",
     order=0,
+    better="up",
     each_loader=True,
     derived=(Derived("above_frozen", _above, "above frozen", "+.3f", order=60, flag=_DEPTH),),
     panel=Panel(
@@ -41,6 +42,7 @@ _LOSS = Headline(
     "loss",
     form=".3f",
     order=0,
+    better="down",
     each_loader=True,
     panel=Panel("Loss", "mean over validation data", slot="metric", order=5),
 )

@@ -77,7 +77,7 @@ def test_the_whole_study(study, capsys):
 
 def test_flags(study):
     out = study / "out"
-    text = compare([study / "runs"], out)
+    text = str(compare([study / "runs"], out))
     rows = read_csv(out)
     assert [rows[r]["scale_unstable"] for r in rows] == ["0", "1", "1", "0"]
     assert [rows[r]["depth_unused"] for r in rows] == ["0", "0", "1", ""]
@@ -91,7 +91,7 @@ def test_flags(study):
 
 def test_the_table_is_aligned_and_leaves_out_what_no_rule_has(tmp_path):
     write_run(tmp_path / "a", "BP", 1, epochs=2)
-    header, line = compare([tmp_path], tmp_path / "out").splitlines()
+    header, line = str(compare([tmp_path], tmp_path / "out")).splitlines()
     assert "above frozen" not in header
     assert "± n/a" in line  # one seed has no spread
     assert line.index("±") < header.index("|h_L| start")
@@ -111,7 +111,7 @@ def test_unfinished_runs_are_used_and_named(tmp_path):
     folder = write_run(tmp_path / "b", "DFA", 123, epochs=20, until=5)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 72, "epo')  # killed while writing
-    text = compare([tmp_path], tmp_path / "out")
+    text = str(compare([tmp_path], tmp_path / "out"))
     row = read_csv(tmp_path / "out")["DFA"]
     assert (row["n"], row["epochs"]) == ("2", "5")
     assert f"unfinished: DFA, seed 123 ({folder}): epoch 5 of 20" in text
@@ -123,7 +123,7 @@ def test_a_run_that_took_all_its_steps_is_finished(tmp_path):
     for steps, unfinished in ((61, True), (60, False), (-1, True)):
         written = config.replace("max_epochs: 20", f"max_epochs: 20\n  max_steps: {steps}")
         (folder / "config.yaml").write_text(written)
-        assert ("unfinished" in compare([tmp_path], tmp_path / "out")) is unfinished
+        assert ("unfinished" in str(compare([tmp_path], tmp_path / "out"))) is unfinished
 
 
 def test_histories_that_are_missing_or_stop_early(tmp_path):
@@ -132,7 +132,7 @@ def test_histories_that_are_missing_or_stop_early(tmp_path):
     (first / "credit_alignment.jsonl").unlink()
     norms = (second / "residual_norms.jsonl").read_text().splitlines(keepends=True)
     (second / "residual_norms.jsonl").write_text("".join(norms[:3]))
-    text = compare([tmp_path], tmp_path / "out")
+    text = str(compare([tmp_path], tmp_path / "out"))
     assert "missing: DFA, seed 42" in text
     assert "residual_norms.jsonl ends at epoch 2" in text
     row = read_csv(tmp_path / "out")["DFA"]
@@ -167,7 +167,7 @@ def test_runs_whose_circuits_were_matched_have_their_columns_and_their_figure(tm
                 tags = {f"circuits/{tag}/best": value for tag, value in values.items()}
                 circuits.append(epoch, epoch, "circuit_matching", tags)
     out = tmp_path / "out"
-    text = compare([tmp_path], out)
+    text = str(compare([tmp_path], out))
     head, bp, *_ = text.splitlines()
     assert head.split()[:6] == ["rule", "n", "ood", "error", "id", "error"]
     assert "4.50 ± 0.71  0.70 ± 0.00  0.25 ± 0.00" in bp
@@ -184,24 +184,26 @@ def test_two_experiments_of_one_rule_are_told_apart(tmp_path):
         write_run(tmp_path / "wide" / str(seed), "DFA", seed, epochs=2, width=64)
     compare([tmp_path], tmp_path / "out")
     rows = read_csv(tmp_path / "out")
-    assert list(rows) == ["DFA (narrow)", "DFA (wide)"]
+    assert list(rows) == ["DFA width=32", "DFA width=64"]
     assert all(row["n"] == "2" for row in rows.values())
 
 
-def test_the_folder_of_the_seed_is_no_part_of_a_label(tmp_path):
+def test_a_label_has_a_key_of_some_runs_alone(tmp_path):
     for place, width in (("narrow", 32), ("wide", 64)):
         write_run(tmp_path / place / "DFA" / "seed_7", "DFA", 7, epochs=2, width=width)
     write_run(tmp_path / "deep" / "DFA" / "seed_8", "DFA", 8, epochs=2, width=64, depth=9)
     compare([tmp_path], tmp_path / "out")
-    assert list(read_csv(tmp_path / "out")) == ["DFA (deep)", "DFA (narrow)", "DFA (wide)"]
+    assert list(read_csv(tmp_path / "out")) == [
+        *("DFA width=32", "DFA width=64", "DFA depth=9 width=64")
+    ]
 
 
-def test_labels_where_no_folder_is_common(tmp_path):
+def test_what_is_not_configured_is_not_in_the_label(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path / f"dfa-{seed}", "DFA", seed, epochs=2)
         write_run(tmp_path / f"dfa-wide-{seed}", "DFA", seed, epochs=2, width=64)
     compare([tmp_path], tmp_path / "out")
-    assert list(read_csv(tmp_path / "out")) == ["DFA (dfa-1)", "DFA (dfa-wide-1)"]
+    assert list(read_csv(tmp_path / "out")) == ["DFA", "DFA width=64"]
 
 
 def test_paths_and_seeds_do_not_make_an_experiment(tmp_path):
@@ -234,7 +236,7 @@ def test_runs_without_a_seed_are_all_counted(tmp_path):
 
 def test_a_comparison_may_be_made_again(tmp_path):
     write_run(tmp_path / "a", "BP", 1, epochs=2)
-    assert compare([tmp_path], tmp_path) == compare([tmp_path], tmp_path)
+    assert str(compare([tmp_path], tmp_path)) == str(compare([tmp_path], tmp_path))
 
 
 def test_infinite_growth(tmp_path):

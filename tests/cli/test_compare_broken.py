@@ -9,7 +9,7 @@ import yaml
 
 from lit_credit.cli import compare
 from lit_credit.cli.compare import main
-from lit_credit.comparison import report
+from lit_credit.comparison import result
 from lit_credit.runs.history import read_history
 from tests.cli.synthetic_runs import config, write_run
 
@@ -143,7 +143,7 @@ def test_whatever_bytes_change_there_is_a_table_or_one_line(tmp_path, capsys, mo
     run, out = write_run(tmp_path / "a", "BP", 1, epochs=2), tmp_path / "out"
     files = {path: path.read_bytes() for path in sorted(run.iterdir())}
     rng = random.Random(0)
-    draw, codes = report._drawn, []
+    draw, codes = result._png, []
     for number in range(120):
         path = rng.choice(list(files))
         data = bytearray(files[path])
@@ -153,7 +153,7 @@ def test_whatever_bytes_change_there_is_a_table_or_one_line(tmp_path, capsys, mo
                 [b"", b"9", b"-", b"e", b"null", b"[", b"}", b"\n", b'"', b"\xff", b": ", b"- "]
             )
         path.write_bytes(data)
-        monkeypatch.setattr(report, "_drawn", draw if number % 10 == 0 else lambda *_: {})
+        monkeypatch.setattr(result, "_png", draw if number % 10 == 0 else lambda *_: b"")
         codes.append(main([str(tmp_path), "--out", str(out)]))
         error = capsys.readouterr().err
         assert (codes[-1], len(error.splitlines())) in [(0, 0), (2, 1)], (path, data, error)
@@ -173,7 +173,7 @@ def test_unusual_keys_and_values_are_read(tmp_path):
         run = write_run(tmp_path / str(number), "BP", number, epochs=2)
         text = GOOD if number == 0 else GOOD[: GOOD.index(b"data:")] + GOOD[GOOD.index(b"model:") :]
         (run / "config.yaml").write_bytes(text + more)
-    assert "BP" in compare.compare([tmp_path], tmp_path / "out")
+    assert "BP" in str(compare.compare([tmp_path], tmp_path / "out"))
 
 
 @pytest.mark.parametrize("name", ["$a$b", "$", "\u65e5\u672c", "a\nb", "\udcff", "%s{}"])

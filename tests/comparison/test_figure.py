@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lit_credit.comparison import comparison_figure
 
@@ -63,9 +64,33 @@ def test_one_colour_a_rule_in_every_panel():
     assert len(set(colors[0])) == len(runs)
 
 
-def test_more_experiments_than_colours():
-    axes = draw(comparison_figure({f"R{i}": [histories(1.0 + i)] for i in range(12)}))
-    assert [len(thick(ax)) for ax in axes] == [12, 12, 12, 12]
+@pytest.mark.parametrize("groups", [9, 20, 40])
+def test_of_many_groups_the_best_and_the_worst_are_in_colour(groups):
+    runs = {f"R{i}": [histories(1.0 + i)] for i in range(groups)}
+    figure = comparison_figure(runs, always=["R4"])
+    best = [f"R{groups - 1 - i}" for i in range(3)]
+    for ax in draw(figure):
+        assert len(thick(ax)) == 7
+        assert len({line.get_color() for line in thick(ax)}) == 7
+        assert len(ax.lines) == groups
+        assert {text.split()[0] for text in texts(ax)} == {"R0", "R1", "R2", "R4", *best}
+    assert f"Grey: the other {groups - 7} of {groups} groups." in figure.get_supxlabel()
+
+
+def test_all_labels_are_inside_the_picture():
+    labels = [f"DFA lr={10**-i:g} feedback_scale=0.5 width=64" for i in range(40)]
+    runs = {label: [histories(1.0 + i)] for i, label in enumerate(labels)}
+    figure = comparison_figure(runs)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    width, height = figure.get_size_inches() * figure.dpi
+    for ax in figure.axes:
+        assert ax.get_window_extent().width > width / 5  # no panel has collapsed
+        for text in ax.texts:
+            box = text.get_window_extent(renderer)
+            assert 0 <= box.x0 < box.x1 <= width
+            assert 0 <= box.y0 < box.y1 <= height
 
 
 def test_absent_from_a_panel_without_the_quantity():

@@ -72,6 +72,7 @@ class CreditAlignment(ProbeDiagnostic):
             layers="mean",
             form=".3f",
             order=20,
+            better="up",
             panel=Panel(
                 "Credit against the exact gradient",
                 "cosine at outputs, mean over units",

@@ -153,9 +153,9 @@ class CircuitMatching(Diagnostic):
         "reach",
     )
     headline = (
-        Headline("z", "z/best", form=".2f", order=30),
-        Headline("match", _best_match, form=".2f", order=30),
-        Headline("mismatch", "mismatch/best", form=".2f", order=30),
+        Headline("z", "z/best", form=".2f", order=30, better="up"),
+        Headline("match", _best_match, form=".2f", order=30, better="up"),
+        Headline("mismatch", "mismatch/best", form=".2f", order=30, better="down"),
     )
     comparison_figures = (
         ComparisonFigure("circuits", _FIGURE, circuit_figure),

@@ -77,6 +77,7 @@ class PatternCopying(NextToken):
             "ood_error",
             form=".3f",
             order=10,
+            better="down",
             panel=Panel(
                 "Error out of distribution",
                 "share of copied symbols, validation data",
@@ -85,7 +86,7 @@ class PatternCopying(NextToken):
                 order=4,
             ),
         ),
-        Headline("id_error", form=".3f", order=10),
+        Headline("id_error", form=".3f", order=10, better="down"),
     )
 
     def __init__(self) -> None:

@@ -190,7 +190,7 @@ def test_histories_hparams_and_compare_know_the_loaders(tmp_path):
     ] * 3
     assert rows[0]["val/loss/ood"] == pytest.approx(start[0], rel=1e-5)
     assert rows[0]["val/accuracy/ood"] == pytest.approx(start[1])
-    text = compare([tmp_path], tmp_path / "out")
+    text = str(compare([tmp_path], tmp_path / "out"))
     head, line = text.splitlines()[:2]
     assert "accuracy ood" in head
     assert "loss ood" in head

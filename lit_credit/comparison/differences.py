@@ -1,0 +1,214 @@
+"""Differences to a baseline: paired by seed, with intervals and Holm's correction."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lit_credit.comparison.groups import Group
+from lit_credit.comparison.quantities import Quantity, end_by_seed, ends_of
+from lit_credit.comparison.statistics import (
+    FEWEST,
+    Difference,
+    detectable_difference,
+    holm,
+    paired_difference,
+    welch_difference,
+)
+from lit_credit.comparison.texts import Table
+from lit_credit.utils.numbers import number_text
+
+__all__ = [
+    "BaselineDifference",
+    "difference_columns",
+    "difference_notes",
+    "difference_table",
+    "differences_to",
+]
+
+PAIRED, WELCH = "paired by seed", "Welch, unpaired"
+_TIMES = "×"  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class BaselineDifference:
+    """How one group differs from the baseline in one quantity.
+
+    Attributes:
+        label: the group.
+        baseline: the baseline's label.
+        quantity: the quantity; if it is logarithmic, all numbers are log10 of a ratio.
+        difference: the difference of the values at the end of training.
+        p_holm: p value after Holm's correction over the groups, for this quantity.
+        resolves: smallest true difference that the pairs detect at 80 % power; NaN if unpaired.
+    """
+
+    label: str
+    baseline: str
+    quantity: Quantity
+    difference: Difference
+    p_holm: float = math.nan
+    resolves: float = math.nan
+
+
+def differences_to(
+    baseline: str, groups: Mapping[str, Group], quantities: Iterable[Quantity]
+) -> list[BaselineDifference]:
+    """The differences of all other groups to the baseline, by quantity.
+
+    Args:
+        baseline: label of the baseline.
+        groups: groups by label.
+        quantities: quantities to compare; those that the baseline has not measured are left out.
+    """
+    found: list[BaselineDifference] = []
+    for quantity in quantities:
+        if not ends_of(groups[baseline].runs, quantity):
+            continue
+        pairs = {
+            label: _difference(group, groups[baseline], quantity)
+            for label, group in groups.items()
+            if label != baseline and ends_of(group.runs, quantity)
+        }
+        corrected = holm([difference.p for difference in pairs.values()])
+        found += [
+            BaselineDifference(label, baseline, quantity, difference, p, _resolves(difference))
+            for (label, difference), p in zip(pairs.items(), corrected, strict=True)
+        ]
+    return found
+
+
+def _difference(group: Group, baseline: Group, quantity: Quantity) -> Difference:
+    scale = _log10 if quantity.headline.is_logarithmic else float
+    a, b = (end_by_seed(g.runs, quantity) for g in (group, baseline))
+    if a is not None and b is not None:
+        shared = len(a.keys() & b.keys())
+        if shared >= FEWEST or shared == min(len(a), len(b)):
+            mapped = ({seed: scale(x) for seed, x in side.items()} for side in (a, b))
+            return paired_difference(*mapped)
+    sides = [
+        ends_of(g.runs, quantity) if by_seed is None else list(by_seed.values())
+        for g, by_seed in ((group, a), (baseline, b))
+    ]
+    return welch_difference(*([scale(x) for x in side] for side in sides))
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else math.nan
+
+
+def _resolves(difference: Difference) -> float:
+    is_known = difference.paired and (difference.n < FEWEST or not math.isnan(difference.p))
+    return detectable_difference(difference.sd, difference.n) if is_known else math.nan
+
+
+def difference_table(differences: Sequence[BaselineDifference]) -> Table:
+    """The differences as a table of texts, one row a group and quantity."""
+    heads = ["rule", "quantity", "n", "test", f"difference to {differences[0].baseline}"]
+    heads += ["95 % interval", "p", "p (Holm)", "resolves"]
+    rows = [
+        [
+            found.label,
+            found.quantity.text,
+            str(found.difference.n),
+            PAIRED if found.difference.paired else WELCH,
+            _size(found, found.difference.mean, signed=True),
+            _interval(found),
+            _p_text(found.difference.p),
+            _p_text(found.p_holm),
+            _size(found, found.resolves),
+        ]
+        for found in differences
+    ]
+    return Table(heads, rows, left=(0, 1, 3))
+
+
+def _size(found: BaselineDifference, value: float, *, signed: bool = False) -> str:
+    headline = found.quantity.headline
+    if math.isnan(value):
+        return "n/a"
+    if headline.is_logarithmic:
+        return f"{_TIMES}{_power(value):.3g}"
+    return number_text(value, f"{'+' if signed else ''}{headline.form}")
+
+
+def _power(exponent: float) -> float:
+    return 10**exponent if exponent < 308 else math.inf
+
+
+def _interval(found: BaselineDifference) -> str:
+    if math.isnan(found.difference.low):
+        return "n/a"
+    ends = (found.difference.low, found.difference.high)
+    return f"[{', '.join(_size(found, end, signed=True) for end in ends)}]"
+
+
+def _p_text(p: float) -> str:
+    return "<0.0001" if p < 1e-4 else number_text(p, ".2g")
+
+
+def difference_notes(differences: Sequence[BaselineDifference]) -> list[str]:
+    """What the differences mean, what these runs can resolve, and what is undefined and why."""
+    if not differences:
+        return []
+    comparisons = len({found.label for found in differences})
+    notes = [
+        f"p (Holm): corrected over the {comparisons} group{'s' * (comparisons > 1)} compared with "
+        f"{differences[0].baseline}, each quantity by itself"
+    ]
+    quantities = dict.fromkeys(found.quantity for found in differences)
+    known = [
+        text
+        for quantity in quantities
+        if (text := _range([found for found in differences if found.quantity == quantity]))
+    ]
+    if known:
+        notes.append(
+            "resolves: smallest true difference that these pairs detect at 80 % power (two-sided "
+            f"paired t test, alpha 0.05, before Holm's correction): {'; '.join(known)}"
+        )
+    few = dict.fromkeys(f.label for f in differences if f.difference.n < FEWEST)
+    if few:
+        notes.append(f"no interval and no p value with fewer than 3 pairs or runs: {_some(few)}")
+    equal = dict.fromkeys(
+        f"{f.label} ({f.quantity.text})"
+        for f in differences
+        if f.difference.n >= FEWEST
+        and math.isnan(f.difference.p)
+        and math.isfinite(f.difference.sd)
+    )
+    if equal:
+        notes.append(f"no interval where all differences are equal: {_some(equal)}")
+    return notes
+
+
+def _range(differences: Sequence[BaselineDifference]) -> str:
+    """The smallest and the largest difference that is resolved, with the numbers of pairs."""
+    known = [found for found in differences if not math.isnan(found.resolves)]
+    if not known:
+        return ""
+    ordered = sorted(known, key=lambda found: found.resolves)
+    sizes = dict.fromkeys(_size(found, found.resolves) for found in (ordered[0], ordered[-1]))
+    numbers = sorted({found.difference.n for found in known})
+    n = "n = " + (str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}")
+    return f"{known[0].quantity.text} {' to '.join(sizes)} ({n})"
+
+
+def _some(labels: Iterable[str]) -> str:
+    listed = list(labels)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+
+
+def difference_columns(found: BaselineDifference) -> dict[str, str | int | float]:
+    """The numbers of a difference as columns of the CSV."""
+    name, difference = f"{found.quantity.name}_diff", found.difference
+    return {
+        name: difference.mean,
+        f"{name}_n": difference.n,
+        f"{name}_sd": difference.sd,
+        f"{name}_low": difference.low,
+        f"{name}_high": difference.high,
+        f"{name}_p": difference.p,
+        f"{name}_p_holm": found.p_holm,
+        f"{name}_resolves": found.resolves,
+        f"{name}_test": PAIRED if difference.paired else WELCH,
+    }

@@ -1,0 +1,211 @@
+"""Reading the runs of a comparison, and finding the quantities that they measured."""
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from lit_credit.comparison.known import (
+    declared_figures,
+    declared_quantities,
+    declares_metrics,
+    found_class,
+    kinds_of,
+    known_histories,
+    our_figures,
+    our_quantities,
+)
+from lit_credit.comparison.quantities import (
+    METRICS,
+    TEST,
+    Quantity,
+    as_they_are,
+    metric_quantity,
+    named_apart,
+    of_loaders,
+    of_patterns,
+    of_test_data,
+)
+from lit_credit.headlines import ComparisonFigure
+from lit_credit.runs.columns import Columns
+from lit_credit.runs.run_folder import Run, history_files, read_ordered_columns
+
+__all__ = ["Material", "read_material"]
+
+_Figures = list[tuple[str, ComparisonFigure]]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a comparison is made of.
+
+    Attributes:
+        runs: runs with the histories that are compared.
+        quantities: quantities in the order of their declaration.
+        figures: figures of several runs, each with the history that it draws.
+        notes: runs that were left out, and why.
+    """
+
+    runs: list[Run]
+    quantities: list[Quantity]
+    figures: _Figures
+    notes: list[str]
+
+
+def read_material(
+    configured: Sequence[Run], metrics: Sequence[str] = (), given: Iterable[Path] = ()
+) -> Material:
+    """Read the histories of runs, and find the quantities.
+
+    Args:
+        configured: runs without histories.
+        metrics: patterns of the tags to compare; empty takes what the classes declare.
+        given: folders that were given by name, which are never left out.
+
+    Raises:
+        ValueError: if a history is broken, nothing can be compared, or a pattern matches nothing.
+    """
+    declared, figures = _declared(configured)
+    reader = _Reader(declared, figures, metrics)
+    named = {path.resolve() for path in given}
+    runs, quantities, notes = [], list(declared), []
+    with _without_collection():
+        read = [_with_undeclared(reader.read(run), declared, reader) for run in configured]
+    for run, found in read:
+        if not run.histories:
+            continue
+        if _began_only(run) and run.folder.resolve() not in named and len(configured) > 1:
+            notes.append(f"left out: {run.folder}: no config.yaml, and no row after step 0")
+            continue
+        runs.append(_placed(run))
+        quantities += found
+    if not runs:
+        listed = ", ".join(str(run.folder) for run in configured)
+        raise ValueError(
+            f"RUN: no run in {listed:.300} has anything to compare: no history holds a quantity "
+            "that its class declares. Name a tag of its histories with --metric, or train with "
+            "MetricHistory, or a diagnostic that has a headline."
+        )
+    quantities = _with_tests(named_apart(quantities), runs)
+    if metrics:
+        quantities = of_patterns(metrics, runs, quantities)
+    return Material(runs, quantities, figures, notes)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Read without garbage collection, which would look at all of torch again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+class _Reader:
+    """Reads of each run the histories, and of each history the tags, that are compared."""
+
+    def __init__(
+        self, declared: Sequence[Quantity], figures: _Figures, metrics: Sequence[str]
+    ) -> None:
+        self.metrics = metrics
+        self.drawn = {history for history, _ in figures}
+        self.readers: dict[str, list[Quantity]] = {METRICS: [], TEST: []}
+        for quantity in declared:
+            self.readers.setdefault(quantity.history, []).append(quantity)
+
+    def read(self, run: Run) -> Run:
+        names = {*self.readers, *self.drawn}
+        if self.metrics:
+            names |= {path.stem for path in history_files(run.folder)}
+        paths = [run.folder / f"{name}.jsonl" for name in sorted(names)]
+        found = {path.stem: self.history(path) for path in paths if path.is_file()}
+        return replace(run, histories=found)
+
+    def history(self, path: Path) -> Columns:
+        return read_ordered_columns(path, self.keeps(path.stem))
+
+    def keeps(self, history: str) -> Callable[[str], bool]:
+        """Whether a tag of a history is compared."""
+        readers = self.readers.get(history, [])
+        if history in (METRICS, TEST) or history in self.drawn:
+            return lambda tag: True
+        if not readers and not self.metrics:  # of a class that cannot be imported
+            return lambda tag: True
+        return lambda tag: (
+            any(quantity.may_need(tag) for quantity in readers)
+            or any(fnmatchcase(tag, pattern) for pattern in self.metrics)
+        )
+
+
+def _declared(runs: Sequence[Run]) -> tuple[list[Quantity], _Figures]:
+    """The quantities and figures that the classes of the runs declare."""
+    quantities, figures = list(our_quantities()), our_figures()
+    kinds = dict.fromkeys((run.task, run.callbacks, run.metrics) for run in runs)
+    of_kind = {(run.task, run.callbacks, run.metrics): run for run in runs}
+    for run in (of_kind[kind] for kind in kinds):
+        classes = kinds_of(run)
+        quantities += [*declared_quantities(classes), *map(metric_quantity, run.metrics)]
+        figures += [entry for entry in declared_figures(classes) if entry not in figures]
+    return named_apart(quantities), figures
+
+
+def _with_undeclared(
+    run: Run, declared: Sequence[Quantity], reader: _Reader
+) -> tuple[Run, list[Quantity]]:
+    """The run with histories of classes that cannot be imported, and their first quantities.
+
+    Also the metrics of a task of one's own that declares no headline.
+    """
+    found: list[Quantity] = []
+    if not run.class_path or any(found_class(path) is None for path in run.callbacks):
+        histories = dict(run.histories)
+        known = known_histories(run) | {TEST}
+        for path in history_files(run.folder):
+            if path.stem in known:
+                continue
+            try:
+                histories.setdefault(path.stem, reader.history(path))
+            except ValueError:  # not what a diagnostic writes
+                continue
+            found += as_they_are(path.stem, histories, declared)
+        run = replace(run, histories=histories)
+    if not run.class_path or (run.task and not declares_metrics(run.task)):
+        known_metrics = [*declared, *of_loaders(declared, [run])]
+        tags = as_they_are(METRICS, run.histories, known_metrics)
+        own = run.task and found_class(run.task) is not None
+        found += [metric_quantity(tag.name) if own else tag for tag in tags]
+    return run, found
+
+
+def _began_only(run: Run) -> bool:
+    """Whether a folder without a configuration is what a start that failed has left behind."""
+    return not run.class_path and run.seed is None and _last_step(run.histories) == 0
+
+
+def _last_step(histories: Mapping[str, Sequence[object]]) -> int:
+    return max(int(rows.step[-1]) for rows in histories.values() if isinstance(rows, Columns))
+
+
+def _placed(run: Run) -> Run:
+    """The run; with optimizer steps in place of epochs if its rows tell no epochs."""
+    histories = {n: rows for n, rows in run.histories.items() if isinstance(rows, Columns)}
+    told = any(rows.epoch[-1] > 0 for rows in histories.values())
+    steps = {int(step) for rows in histories.values() for step in (rows.step[0], rows.step[-1])}
+    if told or len(steps) < 2:
+        return run
+    by_steps = {name: rows.by_steps() for name, rows in histories.items()}
+    return replace(run, histories=by_steps, place="optimizer steps")
+
+
+def _with_tests(quantities: Sequence[Quantity], runs: Sequence[Run]) -> list[Quantity]:
+    """The quantities, each metric with that on test data behind it, and those of loaders."""
+    found = []
+    tested = any(TEST in run.histories for run in runs)
+    for quantity in quantities:
+        found += [quantity, *(of_test_data([quantity]) if tested else ())]
+    return named_apart([*found, *of_loaders(found, runs)])
