@@ -95,6 +95,8 @@ def benchmark(
         Dahl et al., Benchmarking Neural Network Training Algorithms, 2023, arXiv 2306.07179,
         sec. 4 (tuning within a fixed budget of trials, the median of studies).
     """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs: {jobs}. Expected a number of runs at a time, 1 or more.")
     chosen = read_suite(suite)
     entries = _entries(chosen, rules, knob, values)
     folder = Path(local_path(out, "--out"), chosen.name)
