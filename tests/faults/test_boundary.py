@@ -182,7 +182,7 @@ CASES = {
     "a net that returns a tuple": (net("tuple"), ["net returns (float32 (16, 10), float32 (16,"]),
     "a net that returns a dict": (net("dict"), ["returns {logits: float32 (16, 10)}", "Wrap"]),
     "a net that returns nothing": (net("none"), ["the net returns None"]),
-    "a loss of each sample": (task("each"), ["the loss of Task is float32 (360,), expected"]),
+    "a loss of each sample": (task("each"), ["the loss of Task is float32 (149,), expected"]),
     "a loss that is not there": (task("none"), ["the loss of Task is None, expected"]),
     "a loss that raises": (task("key"), ["first batch does not pass", "TypeError"]),
     "a loss of one argument": (config(task=f"{OWN}.OneArgument"), ["OneArgument.loss() takes 2"]),
@@ -191,7 +191,7 @@ CASES = {
             task="{class_path: Classification, init_args: {loss: {class_path: "
             "torch.nn.CrossEntropyLoss, init_args: {reduction: none}}}}"
         ),
-        ["the loss of Classification is float32 (360,)", "`reduction`"],
+        ["the loss of Classification is float32 (149,)", "`reduction`"],
     ),
 }
 

@@ -124,6 +124,7 @@ def test_a_run_that_has_taken_no_step_starts_over(run):
     shutil.rmtree(folder / "checkpoints")
     rows = (folder / "metrics.jsonl").read_text().splitlines()
     (folder / "metrics.jsonl").write_text(rows[0] + "\n")
+    (folder / "test.jsonl").unlink()
     assert fit(run, 1, "--ckpt_path=last") == 0
     assert len(read_history(folder / "metrics.jsonl")) == 2
     assert len(read_history(folder / "metrics.1.jsonl")) == 1
@@ -136,6 +137,7 @@ def no_checkpoint(folder):
 def no_history(folder):
     shutil.rmtree(folder / "checkpoints")
     (folder / "metrics.jsonl").unlink()
+    (folder / "test.jsonl").unlink()
 
 
 def weights_only(folder):

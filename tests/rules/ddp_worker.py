@@ -65,7 +65,7 @@ def train(kind: str, devices: int, folder: Path) -> None:
             CreditAlignment(figure=False),
         ],
     )
-    trainer.fit(rule, datamodule=Digits(batch_size=96, seed=0))
+    trainer.fit(rule, datamodule=Digits(batch_size=96, seed=0, val_split=0))
     if trainer.is_global_zero:
         torch.save(rule.state_dict(), folder / f"{kind}.pt")
 

@@ -193,7 +193,9 @@ def test_a_run_resumes_to_the_bit(kind, tmp_path):
         seed_everything(3)
         rule = kind(ResidualMLP(64, 8, 10, 2), Classification(), compile=TRACED)
         trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=epochs)
-        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0), ckpt_path=checkpoint)
+        trainer.fit(
+            rule, datamodule=Digits(batch_size=400, seed=0, val_split=0), ckpt_path=checkpoint
+        )
         return trainer, rule
 
     _, whole = run(2)
@@ -211,7 +213,7 @@ def test_diagnostics_measure_as_without(tmp_path):
         rule = DFA(ResidualMLP(64, 8, 10, 2), Classification(), compile=compiled)
         watch = CreditAlignment(figure=False)
         trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[watch])
-        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0))
+        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0, val_split=0))
         found.append(watch.history.rows[-1]["values"])
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
@@ -400,7 +402,7 @@ def test_matrices_do_not_depend_on_compilation_in_half_precision(tmp_path):
         seed_everything(3)
         rule = DFA(ResidualMLP(64, 8, 10, 1), Classification(), compile=compiled)
         trainer = quiet_trainer(default_root_dir=tmp_path, max_epochs=1, precision="bf16-true")
-        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0))
+        trainer.fit(rule, datamodule=Digits(batch_size=400, seed=0, val_split=0))
         found.append(rule.feedback.matrix)
     assert found[0].dtype == found[1].dtype
     assert torch.equal(*found)

@@ -178,7 +178,7 @@ def by_hand(net, gradients, lr):
         own = [gradients.q, gradients.c]
         groups.append({"params": own, "weight_decay": 0.0})
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, weight_decay=0.01)
-    batches = list(Digits(batch_size=64, seed=SEED).train_dataloader())
+    batches = list(Digits(batch_size=64, seed=SEED, val_split=0).train_dataloader())
     for index, (x, y) in enumerate(batches[:STEPS]):
         step(optimizer, [*weights, *own], gradients(net, x.flatten(1), y, index))
 

@@ -125,7 +125,7 @@ class WeightMirror(KolenPollack):
     def __init__(self, net):
         super().__init__(net)
         optimizer = torch.optim.AdamW(self.matrices, lr=self.lr, weight_decay=self.decay)
-        for index in range(len(Digits(batch_size=64, seed=SEED).train_dataloader())):
+        for index in range(len(Digits(batch_size=64, seed=SEED, val_split=0).train_dataloader())):
             step(optimizer, self.matrices, self.mirrored(generator_of(SEED, index, 3)))
 
     def gradients(self, p, deltas, step):
@@ -172,7 +172,7 @@ def by_hand(net, make, lr):
         own = {"params": rule.learned, "lr": rule.lr, "weight_decay": rule.decay}
         groups.append(own)
     optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=0.01)
-    batches = list(Digits(batch_size=64, seed=SEED).train_dataloader())
+    batches = list(Digits(batch_size=64, seed=SEED, val_split=0).train_dataloader())
     assert len(batches) > STEPS  # one epoch
     for index, (x, y) in enumerate(batches[:STEPS]):
         p = Pass(net, x.flatten(1), y)

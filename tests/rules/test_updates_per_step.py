@@ -39,7 +39,7 @@ def make(kind, updates, **kwargs):
 
 def fit(rule, data=None, ckpt_path=None, **trainer):
     t = quiet_trainer(**({"max_epochs": 2} | trainer))
-    t.fit(rule, datamodule=data or Digits(batch_size=200, seed=0), ckpt_path=ckpt_path)
+    t.fit(rule, datamodule=data or Digits(batch_size=200, seed=0, val_split=0), ckpt_path=ckpt_path)
     return t
 
 
@@ -106,7 +106,7 @@ def test_a_run_ends_at_max_steps_within_a_training_step():
 
 
 def test_a_run_resumes_in_mid_epoch(tmp_path):
-    data = {"batch_size": 100, "seed": 0}  # 15 batches an epoch: 4, 4, 4 and 3
+    data = {"batch_size": 100, "seed": 0, "val_split": 0}  # 15 batches an epoch: 4, 4, 4 and 3
     whole = make(DFA, 4)
     fit(whole, Digits(**data))
     saved = ModelCheckpoint(dirpath=tmp_path, save_top_k=-1, every_n_train_steps=4)
