@@ -207,3 +207,30 @@ def test_headlines_say_what_is_better():
     assert (made.text, made.better, made.is_logarithmic) == ("time (s)", "down", True)
     assert Headline("x").better == "neither"
     assert Headline("x", log=True).is_logarithmic
+
+
+def test_metrics_that_nobody_declares_are_compared_too(tmp_path):
+    for name, shift in (("a", 0.0), ("b", 0.25)):
+        for seed in (1, 2, 3):
+            folder = tmp_path / name / f"seed_{seed}"
+            plain(folder, {"val_acc": 0.5 + shift + seed * (1 + shift) / 100})
+    row = compare(tmp_path, baseline="a").table[1]
+    assert row["val_acc_diff"] == pytest.approx(0.255)
+    assert row["val_acc_diff_n"] == 3
+
+
+def test_a_seed_that_diverged_is_named(tmp_path):
+    for seed in (1, 2, 3):
+        value = math.nan if seed == 2 else 0.5
+        plain(tmp_path / "net" / f"seed_{seed}", {"val/accuracy": value})
+    found = compare(tmp_path)
+    assert math.isnan(found.table[0]["accuracy"])
+    assert (
+        "undefined: net: accuracy is NaN or infinite at the end of seed 2, and so is the mean"
+        in found.notes
+    )
+
+
+def test_huge_numbers_are_short(tmp_path):
+    plain(tmp_path / "net", {"val/loss": 3e300})
+    assert "3e+300" in str(compare(tmp_path))
