@@ -14,7 +14,7 @@ __all__ = ["COMMANDS", "DESCRIPTION", "answer"]
 DESCRIPTION = """Experiments on credit assignment in neural networks.
 
 `lit-credit fit --config FILE` trains; `lit-credit diagnose --config RUN/config.yaml` measures
-diagnostics over checkpoints; `lit-credit compare RUN... --out DIR` compares runs;
+diagnostics over checkpoints; `lit-credit compare RUN...` compares runs;
 `lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds;
 `lit-credit benchmark` compares rules, tuned under one budget."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lit_credit.comparison.groups import Group
-from lit_credit.comparison.quantities import Quantity, end_by_seed, ends_of
+from lit_credit.comparison.quantities import METRICS, TEST, Quantity, end_by_seed, ends_of
 from lit_credit.comparison.statistics import (
     FEWEST,
     Difference,
@@ -23,6 +23,7 @@ __all__ = [
     "difference_notes",
     "difference_table",
     "differences_to",
+    "is_judged",
 ]
 
 PAIRED, WELCH = "paired by seed", "Welch, unpaired"
@@ -48,6 +49,14 @@ class BaselineDifference:
     difference: Difference
     p_holm: float = math.nan
     resolves: float = math.nan
+
+
+def is_judged(quantity: Quantity) -> bool:
+    """Whether a difference is shown that nobody asked for by name.
+
+    That is of quantities of which large or small values are better, and of metrics of the task.
+    """
+    return quantity.headline.better != "neither" or quantity.history in (METRICS, TEST)
 
 
 def differences_to(

@@ -48,11 +48,14 @@ def _flat(node: Any, at: str) -> Iterator[tuple[str, Any]]:
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that do not have one value in all configurations; those of classes first."""
+    """The keys that do not have one value in all configurations.
+
+    Classes come first, then the arguments of the rule, then those of data and Trainer.
+    """
     keys = dict.fromkeys(key for config in configs for key in config)
     found = [key for key in keys if len({_identity(config, key) for config in configs}) > 1]
     branches = {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 1)}
-    return sorted(found, key=lambda key: key not in branches)
+    return sorted(found, key=lambda key: (key not in branches, key.split(".")[0] != RULE))
 
 
 def _identity(config: Mapping[str, Any], key: str) -> str:

@@ -288,11 +288,12 @@ def of_patterns(
             )
         found += named
         found += [declared.get(key) or _of_tag(key[1], key[0]) for key in matching]
-    return [_with_panel(quantity) for quantity in named_apart(found)]
+    return [_placed(quantity, place) for place, quantity in enumerate(named_apart(found))]
 
 
-def _with_panel(quantity: Quantity) -> Quantity:
-    """The quantity, with a panel of its own."""
+def _placed(quantity: Quantity, place: int) -> Quantity:
+    """The quantity, with a place and a panel of its own."""
     headline = quantity.headline
     panel = headline.panel or Panel(headline.text, quantity.section or quantity.name)
-    return replace(quantity, headline=replace(headline, panel=replace(panel, slot="")))
+    panel = replace(panel, slot="", order=place)
+    return replace(quantity, headline=replace(headline, order=place, panel=panel))

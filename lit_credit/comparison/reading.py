@@ -28,7 +28,7 @@ from lit_credit.comparison.quantities import (
     of_patterns,
     of_test_data,
 )
-from lit_credit.headlines import ComparisonFigure
+from lit_credit.headlines import LATE, ComparisonFigure
 from lit_credit.runs.columns import Columns
 from lit_credit.runs.run_folder import Run, history_files, read_ordered_columns
 
@@ -89,6 +89,7 @@ def read_material(
             "MetricHistory, or a diagnostic that has a headline."
         )
     quantities = _with_tests(named_apart(quantities), runs)
+    quantities = [q for q in quantities if q.headline.order < LATE or _is_measured(q, runs)]
     if metrics:
         quantities = of_patterns(metrics, runs, quantities)
     return Material(runs, quantities, figures, notes)
@@ -180,6 +181,10 @@ def _with_undeclared(
         own = run.task and found_class(run.task) is not None
         found += [metric_quantity(tag.name) if own else tag for tag in tags]
     return run, found
+
+
+def _is_measured(quantity: Quantity, runs: Sequence[Run]) -> bool:
+    return any(len(quantity.line(run.histories).places) for run in runs)
 
 
 def _began_only(run: Run) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -100,6 +101,7 @@ def _compared(
         difference_notes,
         difference_table,
         differences_to,
+        is_judged,
     )
     from lit_credit.comparison.known import look_of
     from lit_credit.comparison.result import Comparison, Figures
@@ -113,7 +115,7 @@ def _compared(
     summaries = summarise(groups, quantities, looks)
     differences = []
     if baseline is not None:
-        judged = [q for q in quantities if chosen or q.headline.better != "neither"]
+        judged = [q for q in quantities if chosen or is_judged(q)] or quantities
         differences = differences_to(baseline_label(baseline, groups), groups, judged)
     drawn, figures = _figures(material, groups, looks, baseline)
     notes = [
@@ -201,7 +203,7 @@ def _figure_notes(figures: Mapping[str, ComparisonFigure]) -> list[str]:
 
 def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
     """One line for everything that is incomplete in the runs of a group."""
-    notes = []
+    notes = [note for q in quantities if (note := _undefined(summary, q))]
     anywhere = {name for run in summary.runs for name in run.histories}
     histories = dict.fromkeys(quantity.history for quantity in quantities)
     for run in summary.runs:
@@ -215,6 +217,20 @@ def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
             elif rows and (last := _last_epoch(run, name)) < run.last_epoch:
                 notes.append(f"stops early: {which}: {name}.jsonl ends at epoch {last}")
     return notes
+
+
+def _undefined(summary: Summary, quantity: Quantity) -> str:
+    """A note on the seeds whose value at the end is not finite, if others have one; or ""."""
+    from lit_credit.comparison.quantities import ends_of
+
+    ends = {run.seed: x for run in summary.runs for x in ends_of([run], quantity)}
+    seeds = [str(seed) for seed, value in ends.items() if not math.isfinite(value)]
+    if not seeds or len(seeds) == len(ends):
+        return ""
+    return (
+        f"undefined: {summary.label}: {quantity.text} is NaN or infinite at the end of seed "
+        f"{', '.join(seeds)}, and so is the mean"
+    )
 
 
 def _last_epoch(run: Run, name: str) -> int:

@@ -27,6 +27,8 @@ __all__ = [
     "summarise",
 ]
 
+_LARGE = 1e7
+"""From here on, numbers are written with an exponent."""
 Cell = str | int | float
 """A cell of the table as plain data."""
 
@@ -192,6 +194,8 @@ def main_table(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> 
 
 def _text(values: Mapping[str, float], cell: _Cell) -> str:
     value = values[cell.column]
+    if abs(value) >= _LARGE and cell.form.endswith("f"):
+        cell = cell._replace(form=".4g")
     if not cell.spread or math.isnan(value):
         return number_text(value, cell.form)
     spread = number_text(values[cell.spread], ".2g" if cell.form == ".3g" else cell.form)

@@ -260,3 +260,44 @@ def test_no_global_state_of_matplotlib(tmp_path):
         "assert not pyplot.get_fignums()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [
+        ("latex", "\\begin{tabular}"),
+        ("markdown", "| rule |"),
+        ("csv", "rule,n,"),
+        ("text", "rule "),
+    ],
+)
+def test_formats_print_the_table_alone(tmp_path, capsys, form, begins):
+    write_run(tmp_path / "a", "DFA", 1, epochs=20, until=5)
+    assert main([str(tmp_path), "--format", form]) == 0
+    out, error = capsys.readouterr()
+    assert out.startswith(begins)
+    assert ("unfinished" in out, "unfinished" in error) == (form == "text", form != "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
+
+
+def test_options_of_the_command(tmp_path, capsys):
+    for rule in ("BP", "DFA"):
+        write_run(tmp_path / rule, rule, 1, epochs=2)
+    words = [str(tmp_path), "--metric", "val/*", "--by", "rule", "--baseline", "BP"]
+    assert main(words) == 0
+    head = capsys.readouterr().out.splitlines()[0].split()
+    assert head == ["rule", "n", "accuracy", "loss"]
+    assert main([*words[:-1], "FA"]) == 2
+    assert "--baseline: 'FA'" in capsys.readouterr().err
+
+
+def test_help_and_wrong_labels_load_no_lightning(tmp_path):
+    write_run(tmp_path / "a", "BP", 1, epochs=2)
+    code = (
+        "import sys; from lit_credit.cli.compare import main\n"
+        f"code = main([{str(tmp_path)!r}, '--baseline', 'DFA'])\n"
+        "print(code, [n for n in ('torch', 'lightning', 'matplotlib') if n in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ran.stdout == "2 []\n"

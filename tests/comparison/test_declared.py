@@ -181,7 +181,7 @@ def test_classes_that_cannot_be_imported(module, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     folder = own_run(tmp_path / "runs", 1, task="TheirTask", callbacks=["Theirs"], module=module)
     add(folder, "theirs", {f"theirs/{i}": float(i) for i in range(20)})
-    add(folder, "attention_maps", {"attention/entropy/L00": 1.0})  # of lit_credit, no headline
+    add(folder, "scale_stability", {"stability/norm": 1.0})  # of lit_credit, no headline
     (folder / "notes.jsonl").write_text('{"values": "a note"}\n')
     (folder / "metrics.jsonl").unlink()
     add(folder, "metrics", {"val/loss": 1.0, "val/f1": 0.5})
@@ -190,7 +190,7 @@ def test_classes_that_cannot_be_imported(module, tmp_path, monkeypatch):
     assert "theirs/7" in head
     assert "theirs/8" not in head
     assert "val/f1" in head
-    assert "attention" not in head
+    assert "stability" not in head
     assert "val/loss" not in head
     assert rows(tmp_path / "out")["MyRule"]["val/f1"] == "2.5"
 
@@ -213,7 +213,7 @@ def test_a_run_of_which_nothing_is_compared(tmp_path):
     folder = own_run(tmp_path / "a", 1)
     for path in folder.glob("*.jsonl"):
         path.unlink()
-    add(folder, "attention_maps", {"attention/entropy/L00": 1.0})
+    add(folder, "scale_stability", {"stability/norm": 1.0})
     with pytest.raises(ValueError, match="anything to compare"):
         compare([tmp_path], tmp_path / "out")
 

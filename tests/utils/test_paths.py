@@ -213,7 +213,7 @@ def test_a_run_of_the_command_line_lies_in_one_place(entry, spelling, home):
     if entry == "default_root_dir":
         path = f"{text}/BP/seed_42/checkpoints/last.ckpt"
         assert main([*WORDS, *words, "--trainer.max_epochs=2", f"--ckpt_path={path}"]) == 0
-        assert "BP" in compare([text], f"{text}/out")
+        assert "BP" in str(compare([text], f"{text}/out"))
         assert (home / "x" / "out" / "comparison.csv").is_file()
 
 

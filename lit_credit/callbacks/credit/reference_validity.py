@@ -11,6 +11,7 @@ from lit_credit.callbacks.base.points import layer_tag
 from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.reference import DoubleReference
+from lit_credit.headlines import Headline, Panel
 from lit_credit.plotting import layer_curves
 from lit_credit.runs.history import Row
 
@@ -49,6 +50,16 @@ class ReferenceValidity(StreamDiagnostic):
     name = "reference_validity"
     section = "reference"
     charts = ("cosine",)
+    headline = (
+        Headline(
+            "reference_cosine",
+            "cosine",
+            layers="mean",
+            form=".4f",
+            better="up",
+            panel=Panel("Measured gradient against float64", "cosine, mean over points"),
+        ),
+    )
     steps_of_a_batch = 4.0
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:

@@ -14,6 +14,7 @@ from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.distributions.divergence_figure import divergence_figure
 from lit_credit.functional import logit_margins, softmax_divergence, top_probability
 from lit_credit.functional.memorization_bound import accuracy_bound, association_bound
+from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.attention.head_weights import read_heads
 from lit_credit.inspect.attention.proof import prove_heads
 from lit_credit.protocols import LayerProtocol, asked
@@ -69,6 +70,21 @@ class ExactDivergence(ContextDiagnostic):
     name = "exact_divergence"
     section = "divergence"
     charts = ("kl", "accuracy", "margin", "memorized")
+    headline = (
+        Headline(
+            "kl",
+            form=".3g",
+            better="down",
+            unit="nats",
+            panel=Panel("Divergence from the exact distribution", "KL, mean over contexts"),
+        ),
+        Headline(
+            "memorized",
+            form=".4g",
+            better="up",
+            panel=Panel("Memorized associations", "number"),
+        ),
+    )
     _associations: int | None = None
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:

@@ -20,6 +20,7 @@ from lit_credit.callbacks.heads.attention import (
 from lit_credit.callbacks.heads.attention_grid import attention_grid
 from lit_credit.callbacks.heads.attention_proof import prove_attention
 from lit_credit.functional import attention_entropy
+from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.attention.recording import AttentionCall, recorded_attention
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.runs.history import Row
@@ -62,6 +63,16 @@ class AttentionMaps(ProbeDiagnostic):
     section = "attention"
     needs_loss = False
     charts = ("entropy",)
+    headline = (
+        Headline(
+            "attention_entropy",
+            "entropy",
+            layers="mean",
+            form=".2f",
+            unit="nats",
+            panel=Panel("Entropy of attention", "nats, mean over heads"),
+        ),
+    )
     steps_of_a_batch = 0.5
     default_n_samples = 16
 

@@ -20,6 +20,7 @@ from lit_credit.callbacks.heads.attribution_proof import prove_attribution
 from lit_credit.callbacks.heads.head_logits import HeadLogits, head_logits
 from lit_credit.callbacks.heads.head_targets import targets_of
 from lit_credit.functional import logit_margins, shared_work
+from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.attention.head_weights import read_heads
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.matrices import find_unembedding, read_matrices
@@ -96,6 +97,15 @@ class HeadAttribution(ProbeDiagnostic):
     name = "head_attribution"
     section = "attribution"
     charts = ("margin", "accuracy")
+    headline = (
+        Headline(
+            "all_heads_right",
+            "all_right",
+            form=".3f",
+            better="up",
+            panel=Panel("Contexts that all heads get right", "share of contexts", reach=(0, 1)),
+        ),
+    )
     over_heads = ("mean", "max")
     options = ("unembedding", "position", "positions")
 

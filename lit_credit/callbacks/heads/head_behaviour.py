@@ -26,6 +26,7 @@ from lit_credit.functional import (
     previous_token_score,
     repeated_tokens,
 )
+from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.attention.head_weights import read_embedding
 from lit_credit.inspect.attention.recording import AttentionCall, recorded_attention
 from lit_credit.plotting import HeadPanel, head_heatmaps
@@ -94,6 +95,15 @@ class HeadBehaviour(Diagnostic):
     name = "head_behaviour"
     section = "behaviour"
     charts = tuple(_PANELS)
+    headline = (
+        Headline(
+            "induction",
+            "induction/best",
+            form=".3f",
+            better="up",
+            panel=Panel("Best induction head", "attention to the induced token", reach=(0, 1)),
+        ),
+    )
     over_heads = ("max",)
     options = ("n_samples", "units", "period", "repeats", "seed", "vocab_size", "input_name")
 

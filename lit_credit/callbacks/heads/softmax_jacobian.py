@@ -33,6 +33,7 @@ from lit_credit.functional import (
     softmax_cosines,
     softmax_gradients,
 )
+from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.attention.recording import recorded_attention
 from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.plotting import HeadPanel, head_heatmaps
@@ -109,6 +110,14 @@ class SoftmaxJacobian(ProbeDiagnostic):
     name = "softmax_jacobian"
     section = "jacobian"
     charts = ("r_diag", "r_off", "cosine_diag", "cosine_ste", "entropy", "credit_cosine")
+    headline = (
+        Headline(
+            "r_off",
+            layers="mean",
+            form=".3f",
+            panel=Panel("Lateral part of the credit", "share, mean over heads"),
+        ),
+    )
     steps_of_a_batch = 1.6
     default_n_samples = 16
 

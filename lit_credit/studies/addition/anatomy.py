@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.failures import missing
+from lit_credit.headlines import Headline, Panel
 from lit_credit.protocols import NetProtocol, offers
 from lit_credit.runs.checkpoints import rows_beside
 from lit_credit.runs.foreign_weights import part_of
@@ -82,6 +83,14 @@ class AdderAnatomy(Diagnostic):
 
     name = "adder_anatomy"
     section = "adder"
+    headline = (
+        Headline(
+            "exact",
+            form=".4f",
+            better="up",
+            panel=Panel("Sums that are right", "share of sums", reach=(0, 1)),
+        ),
+    )
     charts = ("error", "run", "ratio")
     reads_training = True
     options = ("n_samples", "units", "n_chains", "ratios", "reference")

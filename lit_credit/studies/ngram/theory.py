@@ -15,6 +15,7 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import gradient_cosine, softmax_divergence
+from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.capture import Point
 from lit_credit.inspect.contexts import Contexts
 from lit_credit.inspect.matrices import find_unembedding
@@ -102,6 +103,16 @@ class LogProbTheory(ContextDiagnostic):
 
     name = "log_prob_theory"
     section = "theory"
+    headline = (
+        Headline(
+            "theory_kl",
+            "kl",
+            form=".3g",
+            better="down",
+            unit="nats",
+            panel=Panel("Divergence of the network in the theory", "KL"),
+        ),
+    )
     charts = ("kl", "kl_best", "cosine")
     _unembedding = ""
     _head: nn.Linear | None = None

@@ -1,0 +1,204 @@
+"""What forms a row, and what it is called."""
+
+import os
+
+import pytest
+import yaml
+
+from lit_credit.comparison import compare
+from lit_credit.comparison.labels import find_key, flat, refining_keys, value_text
+from lit_credit.runs.history import History
+from tests.cli.synthetic_runs import write_run
+
+
+def run(folder, rule, seed, **changes):
+    """A run of two epochs, with some dotted keys of its configuration changed."""
+    write_run(folder, rule, seed, epochs=2)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for key, value in changes.items():
+        node = config
+        *path, last = key.split("__")
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def optimizer(lr, name="AdamW", **more):
+    return {"class_path": f"torch.optim.{name}", "init_args": {"lr": lr, **more}}
+
+
+def swept(folder, rules=("BP", "DFA"), rates=(0.1, 0.01), seeds=(1, 2)):
+    for rule in rules:
+        for lr in rates:
+            for seed in seeds:
+                place = folder / f"{rule}-{lr}-{seed}"
+                run(place, rule, seed, model__init_args__optimizer=optimizer(lr))
+    return folder
+
+
+def plain(folder, values=None, rows=3):
+    """A run without a configuration, as a script of one's own leaves it."""
+    folder.mkdir(parents=True)
+    history = History(folder / "metrics.jsonl")
+    for epoch in range(rows):
+        history.append(5 * epoch, epoch, "metrics", values or {"val/accuracy": 0.1 * epoch})
+    return folder
+
+
+def labels(found):
+    return [row["rule"] for row in found.table]
+
+
+def counts(found):
+    return {row["rule"]: row["n"] for row in found.table}
+
+
+def test_a_label_says_what_differs(tmp_path):
+    found = compare(swept(tmp_path))
+    assert labels(found) == ["BP lr=0.01", "BP lr=0.1", "DFA lr=0.01", "DFA lr=0.1"]
+    assert set(counts(found).values()) == {2}
+
+
+def test_a_rule_with_one_setting_has_no_key(tmp_path):
+    swept(tmp_path, ["DFA"])
+    run(tmp_path / "bp", "BP", 1, model__init_args__optimizer=optimizer(0.5))
+    found = compare(tmp_path)
+    assert labels(found) == ["BP", "DFA lr=0.01", "DFA lr=0.1"]
+
+
+def test_what_differs_between_rules_is_said(tmp_path):
+    run(tmp_path / "bp", "BP", 1, model__init_args__optimizer=optimizer(0.5))
+    run(tmp_path / "dfa", "DFA", 1, model__init_args__optimizer=optimizer(0.1))
+    assert "also differs: lr: 0.5 (BP); 0.1 (DFA)" in compare(tmp_path).notes
+
+
+def test_a_label_repeats_nothing(tmp_path):
+    small, large = {"batch_size": 8, "seed": 1}, {"batch_size": 64, "seed": 1}
+    run(tmp_path / "a", "DFA", 1, model__init_args__optimizer=optimizer(0.1), data__init_args=small)
+    run(tmp_path / "b", "DFA", 1, model__init_args__optimizer=optimizer(0.2), data__init_args=large)
+    assert labels(compare(tmp_path)) == ["DFA lr=0.1", "DFA lr=0.2"]
+
+
+def test_classes_come_first(tmp_path):
+    for name, momentum in (("SGD", 0.9), ("SGD", 0.0), ("AdamW", 0.0)):
+        place = tmp_path / f"{name}{momentum}"
+        made = optimizer(0.1, name, momentum=momentum)
+        run(place, "DFA", 1, model__init_args__optimizer=made)
+    assert labels(compare(tmp_path)) == [
+        "DFA optimizer=AdamW momentum=0",
+        "DFA optimizer=SGD momentum=0",
+        "DFA optimizer=SGD momentum=0.9",
+    ]
+
+
+def test_grouping_by_keys(tmp_path):
+    swept(tmp_path)
+    assert counts(compare(tmp_path, by="lr")) == {"lr=0.01": 4, "lr=0.1": 4}
+    assert counts(compare(tmp_path, by="rule")) == {"BP": 4, "DFA": 4}
+    by_both = counts(compare(tmp_path, by=["model.init_args.optimizer.init_args.lr", "rule"]))
+    assert by_both == {"lr=0.01 BP": 2, "lr=0.01 DFA": 2, "lr=0.1 BP": 2, "lr=0.1 DFA": 2}
+    assert counts(compare(tmp_path, by="seed_everything")) == {
+        "seed_everything=1": 4,
+        "seed_everything=2": 4,
+    }
+
+
+def test_keys_that_cannot_be_found():
+    configs = [flat({"a": {"lr": 1}, "b": {"lr": 2}, "c": 1}), flat({"a": {"lr": 1}, "c": 2})]
+    assert find_key("c", configs) == "c"
+    assert find_key("lr", configs) == "b.lr"  # the one that differs
+    with pytest.raises(ValueError, match=r"--by: no run has a key 'nothing'.*b\.lr, c"):
+        find_key("nothing", configs)
+    with pytest.raises(ValueError, match=r"'lr' may be a\.lr or b\.lr"):
+        find_key("lr", [flat({"a": {"lr": 1}, "b": {"lr": 2}}), flat({"a": {"lr": 3}})])
+
+
+def test_wrong_keys_and_labels_are_refused_before_anything_is_read(tmp_path, monkeypatch):
+    swept(tmp_path)
+    monkeypatch.setattr("lit_credit.comparison.reading.read_material", None)
+    with pytest.raises(ValueError, match="--by: no run has a key 'width'"):
+        compare(tmp_path, by="width")
+    with pytest.raises(ValueError, match=r"--baseline: 'FA': no group has this label\. Give"):
+        compare(tmp_path, baseline="FA")
+    with pytest.raises(ValueError, match="--baseline: 'BP': 2 groups are of this rule"):
+        compare(tmp_path, baseline="BP")
+
+
+def test_values_in_labels():
+    texts = [value_text(x) for x in (1e-5, True, None, "torch.optim.SGD", "a" * 99, [1, [2]], 3)]
+    assert texts == ["1e-05", "true", "null", "SGD", f"{'a' * 22}..", "[1,[2]]", "3"]
+    assert refining_keys([{"a": 1, "b": [1]}, {"a": 1, "b": [2]}]) == ["b"]
+
+
+def test_equal_labels_are_told_apart_by_their_folders(tmp_path):
+    plain(tmp_path / "x" / "net")
+    plain(tmp_path / "y" / "net")
+    run(tmp_path / "net", "BP", 1)
+    assert labels(compare(tmp_path)) == ["BP", "net (x)", "net (y)"]
+
+
+# Runs without a configuration
+
+
+def test_folders_of_seeds_form_a_group(tmp_path):
+    for seed in (1, 2, 3):
+        plain(tmp_path / "mine" / f"seed_{seed}" / "lightning_logs" / "version_0")
+        plain(tmp_path / "other" / f"seed-{seed}")
+    plain(tmp_path / "third" / "version_0")
+    plain(tmp_path / "third" / "version_1")
+    found = compare(tmp_path, baseline="other")
+    assert counts(found) == {"mine": 3, "other": 3, "third/version_0": 1, "third/version_1": 1}
+    assert found.table[0]["seeds"] == "1 2 3"
+    assert found.table[0]["accuracy_diff_test"] == "paired by seed"
+
+
+def test_what_lies_in_a_run_is_not_a_run(tmp_path):
+    run(tmp_path / "a", "BP", 1)
+    plain(tmp_path / "a" / "test")
+    plain(tmp_path / "b")
+    plain(tmp_path / "b" / "validate")
+    assert labels(compare(tmp_path)) == ["BP", "b"]
+    assert labels(compare(tmp_path / "a" / "test")) == ["test"]
+
+
+def test_a_start_that_failed_is_left_out_and_named(tmp_path):
+    run(tmp_path / "a", "BP", 1)
+    left = plain(tmp_path / "failed", rows=1)
+    found = compare(tmp_path)
+    assert labels(found) == ["BP"]
+    assert f"left out: {left}: no config.yaml, and no row after step 0" in found.notes
+    assert labels(compare([tmp_path / "a", left])) == ["BP", "failed"]
+
+
+# Twins
+
+
+def aged(folder, seconds):
+    for path in folder.iterdir():
+        os.utime(path, (seconds, seconds))
+
+
+def test_of_twins_the_newest_finished_is_shown(tmp_path):
+    runs = {name: run(tmp_path / name, "BP", 1) for name in "abcd"}
+    for name, age in zip("abcd", (100, 300, 200, 400), strict=True):
+        aged(runs[name], age)
+    lines = (runs["d"] / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for path in runs["d"].glob("*.jsonl"):
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert len(lines) == 3
+    aged(runs["d"], 400)  # the newest, but not finished
+    found = compare(tmp_path)
+    assert counts(found) == {"BP": 1}
+    (note,) = found.notes
+    assert note.startswith(f"twins: BP, seed 1: {runs['b']} is shown, the newest finished run")
+    assert all(str(runs[name]) in note for name in "acd")
+    assert found.table[0]["epochs"] == 2
+
+
+def test_of_unfinished_twins_the_newest_is_shown(tmp_path):
+    for name, age in (("a", 300), ("b", 200)):
+        write_run(tmp_path / name, "BP", 1, epochs=9, until=3)
+        aged(tmp_path / name, age)
+    assert f"{tmp_path / 'a'} is shown, the newest unfinished" in str(compare(tmp_path))
