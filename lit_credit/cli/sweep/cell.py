@@ -28,6 +28,8 @@ class Cell:
     asked: str
     """The full configuration as YAML, without the folder."""
     cwd: Path
+    varied: tuple[str, ...] = ()
+    """Dotted names of the options whose values differ among the points of the sweep."""
     read: bytes | None = None
     """What was read from the words without the seed, pickled; None lets the run read them."""
 

@@ -37,6 +37,7 @@ def planned(
     """
     from lit_credit.cli.sweep.reading import PointReader  # it imports torch
 
+    varied = _varied(points)
     reader = PointReader([_QUIET, *base])
     cells = []
     for number, point in enumerate(_without_collecting(points)):
@@ -58,10 +59,20 @@ def planned(
                     words=[*reader.words(point), f"--seed_everything={as_word(seed)}"],
                     asked=_text({**config, "seed_everything": seed}),
                     cwd=Path.cwd(),
+                    varied=varied,
                     read=read,
                 )
             )
     return cells
+
+
+def _varied(points: Sequence[Point]) -> tuple[str, ...]:
+    values: dict[str, set[str]] = {}
+    for point in points:
+        for key, value in point.overrides.items():
+            values.setdefault(key, set()).add(as_word(value))
+    everywhere = set.intersection(*(set(p.overrides) for p in points)) if points else set()
+    return tuple(k for k, found in values.items() if len(found) > 1 or k not in everywhere)
 
 
 def _without_collecting(points: Sequence[Point]) -> Iterator[Point]:

@@ -22,7 +22,8 @@ from lit_credit.cli.sweep.grid import as_word
 from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
-from lit_credit.runs.lock import hold_folder
+from lit_credit.runs.lock import hold, hold_folder
+from lit_credit.trainer.hyperparameters import differing
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.trainer.watched import is_measured
 
@@ -40,12 +41,14 @@ def run_cell(cell: Cell) -> None:
     os.chdir(cell.cwd)
     find_own_modules(cell.words)  # a worker of Ray has a path of its own
     # After a sweep was killed, its cells end by themselves a moment later: wait for them.
-    with hold_folder(cell.folder, patience=_PATIENCE):
+    lock = cell.folder.with_name(f"{cell.folder.name}.cell.lock")
+    with hold(lock, str(cell.folder), _PATIENCE):
+        with hold_folder(cell.folder, _PATIENCE):  # then the run itself holds it
+            cell.prepare()
         _run(cell)
 
 
 def _run(cell: Cell) -> None:
-    cell.prepare()
     with cell.log.open("ab") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
@@ -57,7 +60,8 @@ def _run(cell: Cell) -> None:
     sys.argv = [str(Path(lit_credit.__file__).with_name("__main__.py")), "fit", *words]
     start, cost = time.perf_counter(), Cost()
     try:
-        trainer = _fit(cell.read, own, words).trainer
+        with differing(cell.varied):
+            trainer = _fit(cell.read, own, words).trainer
     except Exception as error:
         sys.exit(report(error))  # the log ends in the line that `fit` would print
     seconds = time.perf_counter() - start
