@@ -78,7 +78,7 @@ def hyperparameters_of(module: LightningModule) -> dict[str, str | float]:
     found |= _flat(arguments)
     if data := configured.get("data"):
         found |= _flat({"data": data})
-    if (epochs := getattr(module.trainer, "max_epochs", None)) is not None:
+    if (epochs := module.trainer.max_epochs) is not None:
         found["trainer/max_epochs"] = epochs
     varied = {short_name(option): None for option in _VARIED.get()}
     return {k: _shown(v) for k, v in (varied | found).items() if v is not None or k in varied}

@@ -30,8 +30,8 @@ class Cell:
     cwd: Path
     varied: tuple[str, ...] = ()
     """Dotted names of the options whose values differ among the points of the sweep."""
-    read: bytes | None = None
-    """What was read from the words without the seed, pickled; None lets the run read them."""
+    read: str | None = None
+    """What was read from the words without the seed, as text; None lets the run read them."""
 
     @property
     def log(self) -> Path:

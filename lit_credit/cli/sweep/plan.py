@@ -35,7 +35,8 @@ def planned(
     Raises:
         ValueError: if ``fit`` would refuse one of the configurations, naming the point.
     """
-    from lit_credit.cli.sweep.reading import PointReader  # it imports torch
+    from lit_credit.cli.sweep.handed import as_text  # these import torch
+    from lit_credit.cli.sweep.reading import PointReader
 
     varied = _varied(points)
     reader = PointReader([_QUIET, *base])
@@ -44,10 +45,10 @@ def planned(
         if progress is not None:
             progress(number, len(points))
         try:
-            config, read = reader.read(point)
+            read = reader.read(point)
         except ValueError as error:
             raise ValueError(f"cell {point.name}: {error}") from error
-        config = _comparable(config)
+        config, text = _comparable(read.configuration), as_text(read)
         for seed in seeds or [config["seed_everything"]]:
             name = f"{point.name}/seed_{seed}"
             cells.append(
@@ -60,7 +61,7 @@ def planned(
                     asked=_text({**config, "seed_everything": seed}),
                     cwd=Path.cwd(),
                     varied=varied,
-                    read=read,
+                    read=text,
                 )
             )
     return cells

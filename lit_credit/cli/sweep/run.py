@@ -1,7 +1,6 @@
 """One run of a sweep, in a process of its own."""
 
 import os
-import pickle
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,13 @@ from lightning.pytorch import Trainer
 import lit_credit
 from lit_credit.callbacks import MetricHistory
 from lit_credit.cli.boundary import report
-from lit_credit.cli.configuration import ReadWords, fit_read
+from lit_credit.cli.configuration import fit_read
 from lit_credit.cli.fit import LitCreditCLI, run
 from lit_credit.cli.own_modules import find_own_modules
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.cost import Cost
 from lit_credit.cli.sweep.grid import as_word
+from lit_credit.cli.sweep.handed import from_text
 from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
@@ -70,11 +70,11 @@ def _run(cell: Cell) -> None:
     cell.finish({"seconds": seconds, **cost.measured(), **progress, "values": values})
 
 
-def _fit(read: bytes | None, own: Mapping[str, Any], words: Sequence[str]) -> LitCreditCLI:
+def _fit(read: str | None, own: Mapping[str, Any], words: Sequence[str]) -> LitCreditCLI:
     """Run ``fit``; the words are read again only if what the plan has read cannot be had."""
     if read is None:
         return run(["fit", *words])
-    found: ReadWords = pickle.loads(read)
+    found = from_text(read)
     for name, value in own.items():
         found.namespace.fit[name] = value
     return fit_read(found, words)
