@@ -42,7 +42,7 @@ PAGE = Path("docs/protocols.md")
 PROTOCOLS = [getattr(protocols, name) for name in protocols.__all__ if name.endswith("Protocol")]
 OTHERS = {
     "python": {"sched_getaffinity"},
-    "yaml": {"CSafeLoader"},
+    "yaml": {"CSafeLoader", "CSafeDumper"},
     "numpy": {"bit_generator"},
     "arrays of any package": {"item", "ndim", "shape", "size"},
     "torch": {

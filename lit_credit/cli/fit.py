@@ -21,6 +21,7 @@ from lit_credit.rules import CreditRule
 from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.runs.run_config import SaveFitConfig
 from lit_credit.runs.yaml_files import parse_yaml
+from lit_credit.trainer.logging import log_text
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.paths import localised
 from lit_credit.utils.private_names import keep_configuration, parser_of_command, seed_again
@@ -30,10 +31,19 @@ __all__ = ["LitCreditCLI", "run"]
 _DEFAULTS = Path(__file__).with_name("defaults.yaml")
 
 
+class ShownConfig(SaveFitConfig):
+    """Writes the configuration to the folder, and to TEXT of TensorBoard."""
+
+    def show(self, trainer: Trainer, name: str, text: str) -> None:
+        """Show the file as a block of code."""
+        log_text(trainer, name.removesuffix(".yaml"), f"```yaml\n{text}```", trainer.global_step)
+
+
 class LitCreditCLI(LightningCLI):
     """``LightningCLI`` with a folder for each run: ``DEFAULT_ROOT_DIR/RULE/seed_SEED``.
 
-    A run without a seed (``--seed_everything false``) has the folder ``unseeded``.
+    A run without a seed (``--seed_everything false``) has the folder ``unseeded``. With the default
+    logger, ``.../seed_SEED`` itself is the folder of the run: TensorBoard shows short names.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -93,11 +103,11 @@ class LitCreditCLI(LightningCLI):
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             arguments = getattr(logger, "init_args", None)
             if arguments is not None and arguments.get("save_dir") == "":
-                place = {
-                    "save_dir": str(config.trainer.default_root_dir),
-                    "name": config.model.class_path.rpartition(".")[2],
-                    "version": "unseeded" if seed is None or seed is False else f"seed_{seed}",
-                }
+                root, rule = str(config.trainer.default_root_dir), config.model.class_path
+                version = "unseeded" if seed is None or seed is False else f"seed_{seed}"
+                place = {"save_dir": root, "name": rule.rpartition(".")[2], "version": version}
+                if "sub_dir" in arguments and _is_of_one_run(Path(root), place["name"], version):
+                    place |= {"name": "", "version": ""}
                 for name in [name for name in place if name in arguments]:
                     self._as_written.append((arguments, name, arguments[name]))
                     arguments[name] = place[name]
@@ -202,7 +212,7 @@ def run(
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
-        save_config_callback=SaveFitConfig,
+        save_config_callback=ShownConfig,
         save_config_kwargs={"overwrite": True},
         parser_kwargs={
             "prog": "lit-credit",
@@ -210,6 +220,11 @@ def run(
             **dict.fromkeys(cli.subcommands(), kwargs),
         },
     )
+
+
+def _is_of_one_run(root: Path, rule: str, version: str) -> bool:
+    """Whether the folder is that of one seed, and no earlier version has put a run deeper in it."""
+    return root.name == version and not (root / rule / version).exists()
 
 
 def _with_parser_of(command: str) -> type[LitCreditCLI]:

@@ -45,6 +45,16 @@ class SaveFitConfig(SaveConfigCallback):
             system.makedirs(folder, exist_ok=True)
             with system.open(f"{folder}/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
+            self.show(trainer, name, text)
+
+    def show(self, trainer: Trainer, name: str, text: str) -> None:
+        """Show a file that was written; by default nowhere.
+
+        Args:
+            trainer: the Trainer.
+            name: name of the file.
+            text: the configuration as YAML.
+        """
 
 
 def _new_name(system: Any, folder: Any, text: str) -> str | None:

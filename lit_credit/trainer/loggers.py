@@ -11,7 +11,8 @@ class RunLogger(TensorBoardLogger):
     """Logs to TensorBoard in the run's own folder; HPARAMS compares runs by the task's metrics.
 
     Args:
-        save_dir: empty takes ``DEFAULT_ROOT_DIR/RULE/seed_SEED``.
+        save_dir: empty takes ``DEFAULT_ROOT_DIR/RULE/seed_SEED``, or ``DEFAULT_ROOT_DIR`` if that
+            ends in ``seed_SEED``.
         default_hp_metric: add Lightning's ``hp_metric`` to those metrics.
         name: folder of the experiment below ``save_dir``; empty or None adds none.
         version: folder of the run below it; None takes the next free ``version_N``.

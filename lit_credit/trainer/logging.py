@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lit_credit.protocols import LoggerProtocol, method
 from lit_credit.trainer.curves_again import CHARTS, HYPERPARAMETERS, already_written
+from lit_credit.trainer.hyperparameters import hyperparameters_of, summaries
 from lit_credit.utils.both_packages import is_a
+from lit_credit.utils.private_names import file_writer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "VALIDATION_CHARTS",
     "declare_metrics",
     "log_charts",
     "log_figure",
@@ -22,6 +26,15 @@ __all__ = [
     "log_scalars",
     "log_text",
 ]
+
+
+VALIDATION_CHARTS: Mapping[str, dict[str, list[Any]]] = {
+    "val": {
+        "metrics": ["Multiline", [r"^val[/_](?!loss)[^/]*$"]],
+        "loss": ["Multiline", [r"^val[/_]loss$"]],
+    }
+}
+"""The first charts of TensorBoard's custom scalars: what runs are compared by."""
 
 
 def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
@@ -88,7 +101,14 @@ def declare_metrics(module: LightningModule, metrics: Sequence[str]) -> None:
     """
     for logger in module.trainer.loggers:
         if is_a(logger, TensorBoardLogger) and not already_written(logger, HYPERPARAMETERS):
-            logger.log_hyperparams(_hyperparameters(module), dict.fromkeys(metrics, math.nan))
+            _declare(logger, module, metrics)
+
+
+@rank_zero_only
+def _declare(logger: Any, module: LightningModule, metrics: Sequence[str]) -> None:
+    logger.log_metrics(dict.fromkeys(metrics, math.nan))
+    for summary in summaries(hyperparameters_of(module), metrics):
+        file_writer(logger.experiment).add_summary(summary)
 
 
 def _hyperparameters(module: LightningModule) -> dict[str, Any]:

@@ -56,6 +56,7 @@ __all__ = [
     "configured_hyperparameters",
     "dumped_checkpoint",
     "event_file",
+    "file_writer",
     "fills_defaults_in",
     "forget_iterator",
     "function_of",
@@ -481,6 +482,11 @@ def seed_again(cli: Any) -> None:
 def event_file(writer: Any) -> str:
     """The path of the file that a ``SummaryWriter`` of TensorBoard writes to."""
     return str(writer.file_writer.event_writer._file_name)
+
+
+def file_writer(writer: Any) -> Any:
+    """The writer of the event file of a ``SummaryWriter``, opened again if it was closed."""
+    return writer._get_file_writer()
 
 
 def attention_implementation(config: Any) -> str:

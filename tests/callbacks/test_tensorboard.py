@@ -80,7 +80,9 @@ def test_one_layout_covers_all_diagnostics(run):
     layout = layout_pb2.Layout()
     layout.ParseFromString(event.tensor_proto.string_val[0])
     categories = {category.title: category for category in layout.category}
-    assert set(categories) == {callback.section for callback in callbacks} | {"residual-1"}
+    sections = {callback.section for callback in callbacks} | {"residual-1"}
+    assert set(categories) == {"val", *sections}
+    assert layout.category[0].title == "val"  # what runs are compared by is on the first screen
     scalars = events.Tags()["scalars"]
     for category in layout.category:
         for chart in category.chart:

@@ -1,13 +1,15 @@
 """Words that are read once and used again are what the command itself would read."""
 
-import pickle
 from pathlib import Path
 
 import pytest
+import torch
+from jsonargparse import Namespace
 
 from lit_credit.cli import main
-from lit_credit.cli.configuration import configuration_of, fit_read, read_words
+from lit_credit.cli.configuration import ReadWords, configuration_of, fit_read, read_words
 from lit_credit.cli.kept_parsers import _KEPT
+from lit_credit.cli.sweep.handed import as_text, from_text
 from lit_credit.runs.yaml_files import parse_yaml
 
 CONFIGS = Path("configs")
@@ -66,13 +68,30 @@ def test_what_was_read_goes_on_as_if_its_words_were_read(tmp_path):
     }
     for path in RULES:
         words = [f"--config={path}", "--trainer.callbacks+=GradientNorms"]
-        read = pickle.loads(pickle.dumps(read_words(words)))
+        read = from_text(as_text(read_words(words)))
         for name, value in own.items():
             read.namespace.fit[name] = value
-        assert (
-            read.namespace
-            == read_words([*words, *(f"--{k}={v}" for k, v in own.items())]).namespace
-        )
+        expected = read_words([*words, *(f"--{k}={v}" for k, v in own.items())])
+        wanted = expected.namespace.clone(with_meta=False)
+        wanted.fit.config = None  # paths of files that are read already
+        assert read.namespace == wanted
+
+
+def test_what_is_handed_on_is_plain_data():
+    fit = {
+        "a": (1, [2.5, None, {"b": True}]),
+        "c": {},
+        "d": Namespace(e={"f": "g"}, h=float("inf")),
+    }
+    read = ReadWords(Namespace(fit=Namespace(config=["x"], **fit)), {}, ["line"])
+    found = from_text(as_text(read))
+    assert found == ReadWords(Namespace(fit=Namespace(config=None, **fit)), {}, ["line"])
+    assert type(found.namespace.fit.c) is dict
+    assert type(found.namespace.fit.d) is Namespace
+    assert type(found.namespace.fit.a) is tuple
+    assert read.namespace.fit.config == ["x"]  # nothing is changed
+    read.namespace.fit.a = torch.relu
+    assert as_text(read) is None
 
 
 def test_a_run_of_read_words_prints_what_a_replaced_class_drops(tmp_path, capsys):

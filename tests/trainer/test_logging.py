@@ -33,7 +33,8 @@ def test_only_finite_scalars_are_written(tmp_path):
 def test_hyperparameters_are_declared_with_their_metrics(tmp_path):
     board = TensorBoardLogger(tmp_path / "board", name="", version="", default_hp_metric=False)
     csv = CSVLogger(tmp_path / "csv", name="", version="")
-    module = SimpleNamespace(hparams={"lr": 0.1}, trainer=SimpleNamespace(loggers=[board, csv]))
+    owner = SimpleNamespace(loggers=[board, csv], max_epochs=3)
+    module = SimpleNamespace(hparams={"lr": 0.1}, trainer=owner)
     log_hyperparameters(module)
     declare_metrics(module, ["hp/accuracy"])
     board.experiment.flush()

@@ -678,6 +678,15 @@ def test_the_configuration_is_kept_where_a_checkpoint_is_a_file(cli, tmp_path):
     assert run_cli(*words, kind=LightningCLI).model.hparams.size == 7  # the reason
 
 
+def test_the_file_of_a_closed_writer_is_opened_again(tmp_path):
+    writer = SummaryWriter(str(tmp_path))
+    assert private.file_writer(writer) is writer.file_writer
+    writer.close()
+    assert writer.file_writer is None
+    assert private.file_writer(writer) is writer.file_writer is not None
+    writer.close()
+
+
 @pytest.mark.filterwarnings("ignore:LightningCLI's args parameter")
 def test_a_command_line_takes_the_parser_of_another(cli):
     class Taking(CLI):

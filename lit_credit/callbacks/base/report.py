@@ -16,7 +16,13 @@ from lit_credit.runs.files import save_figure, spared
 from lit_credit.runs.history import History, Row
 from lit_credit.runs.table import TableRow, write_table
 from lit_credit.trainer.curves_again import continue_curves, flush_curves
-from lit_credit.trainer.logging import log_charts, log_figure, log_scalars, log_text
+from lit_credit.trainer.logging import (
+    VALIDATION_CHARTS,
+    log_charts,
+    log_figure,
+    log_scalars,
+    log_text,
+)
 from lit_credit.trainer.trainer import callbacks_of, run_folder, stage_folder
 from lit_credit.utils.both_packages import Callback
 from lit_credit.utils.inherited_docs import complete_arguments
@@ -147,7 +153,7 @@ class ReportedDiagnostic(Callback):
         """The charts of all diagnostics, from the first only: a second layout would overwrite."""
         if diagnostics_of(trainer)[0] is not self:
             return {}
-        layout: dict[str, dict[str, list[Any]]] = {}
+        layout: dict[str, dict[str, list[Any]]] = {**VALIDATION_CHARTS}
         for diagnostic in diagnostics_of(trainer):
             section = diagnostic._numbered(diagnostic.section)
             for chart in diagnostic.charts:

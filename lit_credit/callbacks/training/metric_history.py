@@ -7,11 +7,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_credit.callbacks.base.evaluation import progress_in_evaluation
+from lit_credit.callbacks.base.report import diagnostics_of
 from lit_credit.runs.checkpoints import progress_of
 from lit_credit.runs.files import spared, write_files
 from lit_credit.runs.history import History
 from lit_credit.runs.history_rows import lines_of
 from lit_credit.trainer.curves_again import continue_curves
+from lit_credit.trainer.logging import VALIDATION_CHARTS, log_charts
 from lit_credit.trainer.missed_validation import missed_validation, run_missed_validation
 from lit_credit.trainer.trainer import epochs_completed, run_folder, stage_folder
 from lit_credit.trainer.watched import is_measured
@@ -104,6 +106,8 @@ class MetricHistory(Callback):
             self._opened = True
             self.history.open(self._path, trainer.global_step, trainer.ckpt_path)
             continue_curves(trainer, self.history.saved_at)
+            if not diagnostics_of(trainer):  # else the layout is theirs
+                log_charts(trainer, VALIDATION_CHARTS)
 
     def _record(self, trainer: Trainer, epoch: int) -> None:
         step = trainer.global_step

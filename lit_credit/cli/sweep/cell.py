@@ -27,8 +27,10 @@ class Cell:
     asked: str
     """The full configuration as YAML, without the folder."""
     cwd: Path
-    read: bytes | None = None
-    """What was read from the words without the seed, pickled; None lets the run read them."""
+    varied: tuple[str, ...] = ()
+    """Dotted names of the options whose values differ among the points of the sweep."""
+    read: str | None = None
+    """What was read from the words without the seed, as text; None lets the run read them."""
 
     @property
     def log(self) -> Path:

@@ -37,21 +37,19 @@ def _cpu_seconds() -> float:
 
 
 def _peak_bytes() -> int | None:
-    """The largest resident memory so far, without the pages of files that are mapped now."""
-    if resource is None:
-        return None
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest * (1 if sys.platform == "darwin" else 1024) - _mapped_files()
+    """The largest private memory so far; None where the system does not tell.
 
-
-def _mapped_files() -> int:
-    """Resident bytes of mapped files; 0 where the system does not tell.
-
-    A forked process maps the pages of its libraries again one by one, as it comes to need them.
+    Linux: the largest resident memory without the pages of files that are mapped now. A forked
+    process maps the pages of its libraries again one by one, as it comes to need them, so these
+    pages would count as growth. ``ru_maxrss`` may be that of the process before an ``exec``.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
-        return 0
+        if resource is None:
+            return None
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest * (1 if sys.platform == "darwin" else 1024)
     found = dict(line.split(":", 1) for line in lines)
-    return 1024 * sum(int(found[name].split()[0]) for name in ("RssFile", "RssShmem"))
+    peak, *files = (int(found[name].split()[0]) for name in ("VmHWM", "RssFile", "RssShmem"))
+    return 1024 * (peak - sum(files))

@@ -35,18 +35,20 @@ def planned(
     Raises:
         ValueError: if ``fit`` would refuse one of the configurations, naming the point.
     """
-    from lit_credit.cli.sweep.reading import PointReader  # it imports torch
+    from lit_credit.cli.sweep.handed import as_text  # these import torch
+    from lit_credit.cli.sweep.reading import PointReader
 
+    varied = _varied(points)
     reader = PointReader([_QUIET, *base])
     cells = []
     for number, point in enumerate(_without_collecting(points)):
         if progress is not None:
             progress(number, len(points))
         try:
-            config, read = reader.read(point)
+            read = reader.read(point)
         except ValueError as error:
             raise ValueError(f"cell {point.name}: {error}") from error
-        config = _comparable(config)
+        config, text = _comparable(read.configuration), as_text(read)
         for seed in seeds or [config["seed_everything"]]:
             name = f"{point.name}/seed_{seed}"
             cells.append(
@@ -58,10 +60,20 @@ def planned(
                     words=[*reader.words(point), f"--seed_everything={as_word(seed)}"],
                     asked=_text({**config, "seed_everything": seed}),
                     cwd=Path.cwd(),
-                    read=read,
+                    varied=varied,
+                    read=text,
                 )
             )
     return cells
+
+
+def _varied(points: Sequence[Point]) -> tuple[str, ...]:
+    values: dict[str, set[str]] = {}
+    for point in points:
+        for key, value in point.overrides.items():
+            values.setdefault(key, set()).add(as_word(value))
+    everywhere = set.intersection(*(set(p.overrides) for p in points)) if points else set()
+    return tuple(k for k, found in values.items() if len(found) > 1 or k not in everywhere)
 
 
 def _without_collecting(points: Sequence[Point]) -> Iterator[Point]:

@@ -2,9 +2,8 @@
 
 import inspect
 import math
-import pickle
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import deepcopy
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -30,18 +29,14 @@ class PointReader:
 
     def __init__(self, base: Sequence[str]) -> None:
         self._base = base
-        self._known: dict[tuple[Any, ...], tuple[bytes, set[str]]] = {}
+        self._known: dict[tuple[Any, ...], ReadWords | None] = {}
 
     def words(self, point: Point) -> list[str]:
         """The words of a point."""
         return [*self._base, *(f"--{k}={as_word(v)}" for k, v in point.overrides.items())]
 
-    def read(self, point: Point) -> tuple[dict[str, Any], bytes | None]:
+    def read(self, point: Point) -> ReadWords:
         """Read a point.
-
-        Returns:
-            The full configuration; and what was read, pickled and without the configuration, or
-            None if it cannot be pickled.
 
         Raises:
             ValueError: if ``fit`` refuses the words, with its reason in one line.
@@ -49,17 +44,15 @@ class PointReader:
         numbers = {key: v for key, v in point.overrides.items() if _is_number(v)}
         others = {key: as_word(v) for key, v in point.overrides.items() if key not in numbers}
         alike = (*others.items(), *((key, type(v)) for key, v in numbers.items()))
-        if alike in self._known:
-            known, free = self._known[alike]
-            if free == set(numbers):
-                read = pickle.loads(known)
-                _replace(read, numbers)
-                return read.configuration, _without_configuration(read)
+        if (known := self._known.get(alike)) is not None:
+            read = deepcopy(known)
+            _replace(read, numbers)
+            return read
         read = read_words(self.words(point))
-        if numbers and alike not in self._known and (text := _pickled(read)) is not None:
-            free = {key for key, v in numbers.items() if _takes_all(read, key, v)}
-            self._known[alike] = text, free
-        return read.configuration, _without_configuration(read)
+        if numbers and alike not in self._known:
+            free = all(_takes_all(read, key, value) for key, value in numbers.items())
+            self._known[alike] = deepcopy(read) if free else None
+        return read
 
 
 def _is_number(value: Any) -> bool:
@@ -112,14 +105,3 @@ def _of_function(function: Any, name: str) -> tuple[Any, ...] | None:
     except Exception:  # hints may name what only type checkers import
         return None
     return () if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) else None
-
-
-def _pickled(read: ReadWords) -> bytes | None:
-    try:
-        return pickle.dumps(read)
-    except Exception:  # a value of a person's own class: the runs then read the words
-        return None
-
-
-def _without_configuration(read: ReadWords) -> bytes | None:
-    return _pickled(replace(read, configuration={}))

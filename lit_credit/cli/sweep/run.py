@@ -1,7 +1,6 @@
 """One run of a sweep, in a process of its own."""
 
 import os
-import pickle
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,18 @@ from lightning.pytorch import Trainer
 import lit_credit
 from lit_credit.callbacks import MetricHistory
 from lit_credit.cli.boundary import report
-from lit_credit.cli.configuration import ReadWords, fit_read
+from lit_credit.cli.configuration import fit_read
 from lit_credit.cli.fit import LitCreditCLI, run
 from lit_credit.cli.own_modules import find_own_modules
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.cost import Cost
 from lit_credit.cli.sweep.grid import as_word
+from lit_credit.cli.sweep.handed import from_text
 from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
 from lit_credit.runs.history import History
-from lit_credit.runs.lock import hold
+from lit_credit.runs.lock import hold, hold_folder
+from lit_credit.trainer.hyperparameters import differing
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.trainer.watched import is_measured
 
@@ -40,14 +41,14 @@ def run_cell(cell: Cell) -> None:
     os.chdir(cell.cwd)
     find_own_modules(cell.words)  # a worker of Ray has a path of its own
     # After a sweep was killed, its cells end by themselves a moment later: wait for them.
-    # Not the lock of the folder itself: without a logger, `fit` takes that one.
     lock = cell.folder.with_name(f"{cell.folder.name}.cell.lock")
-    with hold(lock, str(cell.folder), patience=_PATIENCE):
+    with hold(lock, str(cell.folder), _PATIENCE):
+        with hold_folder(cell.folder, _PATIENCE):  # then the run itself holds it
+            cell.prepare()
         _run(cell)
 
 
 def _run(cell: Cell) -> None:
-    cell.prepare()
     with cell.log.open("ab") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
@@ -59,7 +60,8 @@ def _run(cell: Cell) -> None:
     sys.argv = [str(Path(lit_credit.__file__).with_name("__main__.py")), "fit", *words]
     start, cost = time.perf_counter(), Cost()
     try:
-        trainer = _fit(cell.read, own, words).trainer
+        with differing(cell.varied):
+            trainer = _fit(cell.read, own, words).trainer
     except Exception as error:
         sys.exit(report(error))  # the log ends in the line that `fit` would print
     seconds = time.perf_counter() - start
@@ -68,11 +70,11 @@ def _run(cell: Cell) -> None:
     cell.finish({"seconds": seconds, **cost.measured(), **progress, "values": values})
 
 
-def _fit(read: bytes | None, own: Mapping[str, Any], words: Sequence[str]) -> LitCreditCLI:
+def _fit(read: str | None, own: Mapping[str, Any], words: Sequence[str]) -> LitCreditCLI:
     """Run ``fit``; the words are read again only if what the plan has read cannot be had."""
     if read is None:
         return run(["fit", *words])
-    found: ReadWords = pickle.loads(read)
+    found = from_text(read)
     for name, value in own.items():
         found.namespace.fit[name] = value
     return fit_read(found, words)

@@ -25,7 +25,9 @@ _WORDS = (
 
 def _warm() -> None:
     with suppress(ImportError):  # without TensorBoard a run names the package itself
-        import torch.utils.tensorboard  # noqa: F401
+        from torch.utils.tensorboard.summary import hparams
+
+        hparams({}, {})  # type: ignore[no-untyped-call]  # it imports more
     with suppress(ImportError):  # without scikit-learn
         Digits().read(train=True)
     with suppress(ValueError):

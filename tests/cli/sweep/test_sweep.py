@@ -320,3 +320,26 @@ def test_ctrl_c_while_configurations_are_checked_is_no_slip(tmp_path, monkeypatc
     monkeypatch.setattr("lit_credit.cli.configuration.run", stop)
     assert Sweep(tmp_path, GRID)() == 130
     assert capsys.readouterr().err == "Interrupted. The same command goes on.\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "earlier", "expected"),
+    [
+        ("x/seed_7", "", ""),
+        ("x/seed_8", "", "BP/seed_7"),
+        ("x/seed_7", "BP/seed_7", "BP/seed_7"),  # where an earlier version has put the run
+    ],
+)
+def test_the_folder_of_a_seed_is_the_folder_of_its_run(folder, earlier, expected, tmp_path):
+    (tmp_path / "base.yaml").write_text(BASE)
+    root = tmp_path / folder
+    if earlier:
+        (root / earlier).mkdir(parents=True)
+    words = ["fit", f"--config={tmp_path / 'base.yaml'}", "--seed_everything=7"]
+    words += [f"--trainer.default_root_dir={root}", "--trainer.enable_progress_bar=false"]
+    cli = run(words)
+    found = {path.parent for path in root.rglob("metrics.jsonl")}
+    assert found == {root / expected} == {Path(cli.trainer.log_dir)}
+    assert (root / expected / "checkpoints" / "last.ckpt").exists()
+    assert main([*words, "--ckpt_path=last", "--trainer.max_epochs=2"]) == 0
+    assert [row["epoch"] for row in read_history(root / expected / "metrics.jsonl")] == [0, 1, 2]
