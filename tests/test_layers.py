@@ -50,7 +50,7 @@ THIRD_PARTIES = {
     "lightning_utilities": "utils diagnosis",
     "pytorch_lightning": "utils",
     "torchmetrics": "tasks rules callbacks studies",
-    "matplotlib": "protocols runs trainer plotting callbacks studies diagnosis comparison",
+    "matplotlib": "protocols runs trainer plotting callbacks studies diagnosis comparison cli",
     "tqdm": "diagnosis",
     "yaml": "runs rules cli",
     "jsonargparse": "cli",

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_credit.callbacks import GradientNorms
 from lit_credit.cli import main, run
-from lit_credit.cli.end_test import has_test_data
+from lit_credit.cli.after_fit import has_test_data
 from lit_credit.cli.sweep.run import _last_values
 from lit_credit.datamodules import CharText, Digits
 from lit_credit.runs.history import read_history
@@ -23,7 +23,7 @@ WORDS = ["fit", "--model=BP", "--model.task=Classification", "--data=Digits"]
 WORDS += ["--model.net=ResidualMLP", "--model.net.in_features=64", "--model.net.depth=1"]
 WORDS += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 WORDS += ["--trainer.enable_model_summary=false", "--trainer.limit_train_batches=4"]
-HERE = "tests.cli.test_end_test"
+HERE = "tests.cli.test_after_fit"
 
 
 def fit(folder, *words, epochs=2):
