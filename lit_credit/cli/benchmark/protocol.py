@@ -92,8 +92,8 @@ def benchmark(
         ValueError: before any run, if an argument or one of the configurations is wrong.
 
     Reference:
-        Dahl et al., Benchmarking Neural Network Training Algorithms, 2023, arXiv 2306.07179,
-        sec. 4 (tuning within a fixed budget of trials, the median of studies).
+        Dahl et al., Benchmarking Neural Network Training Algorithms, 2023, arXiv 2306.07179
+        (tuning within a fixed budget of trials, the median of studies).
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs: {jobs}. Expected a number of runs at a time, 1 or more.")
