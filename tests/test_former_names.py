@@ -77,6 +77,16 @@ def test_functions_and_former_modules_are_attributes_of_their_packages():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_former_module_of_compare_leaves_the_function_in_its_place():
+    code = (
+        "import lit_credit, lit_credit.compare\n"
+        "from lit_credit.compare import main\n"
+        "print(callable(lit_credit.compare), callable(main))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "True True\n"
+
+
 def test_a_name_that_never_was_is_no_former_name():
     with pytest.raises(AttributeError, match=r"'lit_credit.models' has no attribute 'Micro'"):
         import_module("lit_credit.models").Micro  # noqa: B018

@@ -57,7 +57,8 @@ def test_checkpoints_hold_no_data_and_no_tensor_twice(net, tmp_path, monkeypatch
     kinds = [kind for kind in CALLBACKS if net_for(kind) is net]
     (few, found), (many, _) = (checkpoint_of(kinds, net, n) for n in (FEW, MANY))
     row = 4 * support.FEATURES
-    assert abs(many - few) < row  # of the 80 more that the second run measures on
+    # Of the 80 more rows that the second run measures on; a file is padded to 64 bytes.
+    assert abs(many - few) < 10 * row
     known = {"state_dict", "optimizer_states", "random_state"}
     for name, entry in found.items():
         assert name in known or not list(tensors_of(entry)), name
