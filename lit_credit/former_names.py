@@ -122,9 +122,13 @@ class _KeepsFunctions(ModuleType):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        former = f"{self.__name__.partition('.')[2]}.{name}"
-        if not (isinstance(value, ModuleType) and former in NAMES):
+        if not (isinstance(value, ModuleType) and _is_function(f"{self.__name__}.{name}")):
             super().__setattr__(name, value)
+
+
+def _is_function(path: str) -> bool:
+    """Whether the path of a former module is that of a function of today."""
+    return path.partition(".")[2] in NAMES or path == "lit_credit.compare"
 
 
 class _FormerPaths(MetaPathFinder, Loader):
@@ -144,7 +148,7 @@ class _FormerPaths(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         path = module.__name__
         parent = path.rpartition(".")[0]
-        if path.partition(".")[2] in NAMES:
+        if _is_function(path):
             sys.modules[parent].__class__ = _KeepsFunctions
         if path.partition(".")[2] in SPLIT:
             module.__dict__["__getattr__"] = former_names(path)
