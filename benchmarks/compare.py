@@ -1,6 +1,6 @@
 """What `lit-credit compare` takes for many runs: seconds, CPU seconds and peak memory.
 
-    python benchmarks/compare.py --groups 40 --seeds 5 --rows 5000 --folder /tmp/compare_runs
+    python benchmarks/compare.py --groups 40 --seeds 5 --rows 5000 --folder runs/compare
 
 Writes runs of made-up numbers, once: groups of five rules and as many learning rates as needed,
 each run with four histories of ROWS rows (metrics, residual norms, gradient norms, credit

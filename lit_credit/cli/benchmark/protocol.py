@@ -1,29 +1,22 @@
 """Running the benchmark: search, choice by validation, seeds of the choice, one test."""
 
-import hashlib
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lit_credit.cli.benchmark.choice import Choice, Place, median_best, run_rows, trial_rows
 from lit_credit.cli.benchmark.results import Results
-from lit_credit.cli.benchmark.search import Trial, draw_trials
+from lit_credit.cli.benchmark.search import draw_trials
 from lit_credit.cli.benchmark.suites import Entry, Suite, find_entries, read_entries, read_suite
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.executors import Executor, LocalProcesses, default_jobs, run_all
 from lit_credit.cli.sweep.grid import Point
 from lit_credit.cli.sweep.plan import planned
 from lit_credit.cli.sweep.progress import Progress
-from lit_credit.comparison.known import our_quantities, run_curve
-from lit_credit.comparison.quantities import METRICS
 from lit_credit.runs.files import check_folder
-from lit_credit.runs.history_rows import read_history
 from lit_credit.runs.lock import hold_folder
-from lit_credit.runs.run_folder import read_run
 from lit_credit.utils.paths import local_path
 
 __all__ = ["BASELINES", "benchmark"]
@@ -32,26 +25,7 @@ BASELINES = ("BP", "FrozenUnits")
 """Rules that run beside a rule of one's own: the upper and the lower end of what credit brings."""
 _SEARCH_SEED = 1000
 """Seed of a trial, plus the number of its study; the seeds of the choice are others."""
-_DIVERGED = 10.0
-"""A trial whose validation loss grows by more than this factor has diverged."""
 _DIAGNOSTICS = ("ResidualNorms", "CreditAlignment")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A rule on a task: what is searched, and the cells of the search."""
-
-    task: str
-    entry: Entry
-    trials: list[Trial]
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class _Choice:
-    place: _Place
-    trial: Trial
-    cells: list[Cell]
 
 
 def benchmark(
@@ -114,8 +88,8 @@ def benchmark(
         results = Results(
             chosen.name,
             chosen.metric,
-            [row for c in choices for row in _rows(chosen, c)],
-            [row for p in places for row in _trial_rows(chosen, p)],
+            [row for c in choices for row in run_rows(chosen, c)],
+            [row for p in places for row in trial_rows(chosen, p)],
             own=rules is not None,
         )
         results.write(folder)
@@ -143,7 +117,7 @@ def _plan(
     folder: Path,
     words: Sequence[str],
     progress: Progress,
-) -> list[_Place]:
+) -> list[Place]:
     pairs = [
         (task, entry)
         for task, config in suite.tasks.items()
@@ -164,16 +138,16 @@ def _plan(
             for trial in trials
         ]
         cells = planned(points, None, [f"--config={path}", *words], folder)
-        places.append(_Place(task, entry, trials, cells))
+        places.append(Place(task, entry, trials, cells))
     return places
 
 
 def _choose(
-    suite: Suite, places: Sequence[_Place], folder: Path, words: Sequence[str]
-) -> list[_Choice]:
+    suite: Suite, places: Sequence[Place], folder: Path, words: Sequence[str]
+) -> list[Choice]:
     choices = []
     for place in places:
-        trial = _median_best(suite, place)
+        trial = median_best(suite, place)
         if trial is None:
             reason = _reason(place.cells[0])
             print(f"{place.task}, {place.entry.name}: no trial has learned. {reason}", flush=True)
@@ -184,7 +158,7 @@ def _choose(
         name = f"{place.task}/{_slug(place.entry.name)}/final"
         point = Point(name, None, trial.overrides(place.entry))
         cells = planned([point], list(suite.seeds), base, folder)
-        choices.append(_Choice(place, trial, cells))
+        choices.append(Choice(place, trial, cells))
     return choices
 
 
@@ -246,113 +220,3 @@ def _run(cells: Sequence[Cell], place: Executor, progress: Progress) -> None:
 def _reason(cell: Cell) -> str:
     lines = cell.log.read_text(errors="replace").splitlines() if cell.log.exists() else []
     return f"{cell.log} ends: {lines[-1] if lines else 'nothing'}"
-
-
-# Choosing
-
-
-def _median_best(suite: Suite, place: _Place) -> Trial | None:
-    """The best trial of the study whose best is the median of all studies."""
-    ranked: dict[int, list[tuple[tuple[float, float], int]]] = {}
-    for index, (trial, cell) in enumerate(zip(place.trials, place.cells, strict=True)):
-        if (score := _score(suite, cell)) is not None:
-            ranked.setdefault(trial.study, []).append((score, -index))
-    if not ranked:
-        return None
-    bests = sorted(max(found) for found in ranked.values())
-    return place.trials[-bests[(len(bests) - 1) // 2][1]]
-
-
-def _score(suite: Suite, cell: Cell) -> tuple[float, float] | None:
-    """The metric, larger is better, then the loss, which tells trials of equal accuracy apart."""
-    result = cell.result()
-    if result is None:
-        return None
-    loss, metric = (_value(result, f"val/{name}") for name in ("loss", suite.metric))
-    if not (math.isfinite(loss) and math.isfinite(metric)):
-        return None
-    return (-metric if suite.metric == "loss" else metric), -loss
-
-
-def _value(result: Mapping[str, Any], tag: str) -> float:
-    value = result["values"].get(tag)
-    return math.nan if value is None else float(value)
-
-
-# Rows of the tables
-
-
-def _trial_rows(suite: Suite, place: _Place) -> list[dict[str, Any]]:
-    return [
-        {
-            "task": place.task,
-            "rule": place.entry.name,
-            "study": trial.study,
-            "trial": trial.number,
-            **trial.columns(place.entry),
-            "status": _status(cell),
-            **{
-                f"val/{name}": _value(cell.result() or {"values": {}}, f"val/{name}")
-                for name in dict.fromkeys((suite.metric, "loss"))
-            },
-            **{key: (cell.result() or {}).get(key) for key in ("cpu_seconds", "peak_memory")},
-        }
-        for trial, cell in zip(place.trials, place.cells, strict=True)
-    ]
-
-
-def _status(cell: Cell) -> str:
-    """How a trial ended: finished, diverged (its loss is not finite or grew much), or failed."""
-    if (result := cell.result()) is None:
-        return "failed"
-    loss = _value(result, "val/loss")
-    first = read_history(cell.folder / "metrics.jsonl")[0]["values"].get("val/loss", math.nan)
-    return "finished" if loss <= _DIVERGED * first else "diverged"
-
-
-def _rows(suite: Suite, choice: _Choice) -> list[dict[str, Any]]:
-    place, trial = choice.place, choice.trial
-    statuses = [_status(cell) for cell in place.cells]
-    costs = {
-        key: _median(result.get(key) for cell in place.cells if (result := cell.result()))
-        for key in ("cpu_seconds", "peak_memory")
-    }
-    return [
-        {
-            "task": place.task,
-            "rule": place.entry.name,
-            "seed": cell.seed,
-            "study": trial.study,
-            "trial": trial.number,
-            **trial.columns(place.entry),
-            "trials": len(statuses),
-            "diverged": statuses.count("diverged"),
-            "failed": statuses.count("failed"),
-            **costs,
-            **_measured(suite, cell, result),
-        }
-        for cell in choice.cells
-        if (result := cell.result()) is not None
-    ]
-
-
-def _measured(suite: Suite, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of a final run, what its diagnostics declare, and the hash of its settings."""
-    (config,) = cell.folder.rglob("config.yaml")
-    run = read_run(config.parent)
-    names = [quantity.name for quantity in our_quantities() if quantity.history != METRICS]
-    curves = {name: curve for name in names if (curve := run_curve(run.histories, name))}
-    found: dict[str, Any] = {
-        "config": hashlib.sha256(run.experiment.encode()).hexdigest()[:12],
-        f"val/{suite.metric}": _value(result, f"val/{suite.metric}"),
-        f"test/{suite.metric}": _value(result, f"test/{suite.metric}"),
-    }
-    for name, curve in curves.items():
-        found[name] = curve[max(curve)]
-        found[f"{name}_first"] = curve[min(curve)]
-    return found
-
-
-def _median(values: Iterable[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else math.nan

@@ -1,0 +1,149 @@
+"""Choosing a configuration by validation, and the rows that report it."""
+
+import hashlib
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lit_credit.cli.benchmark.search import Trial
+from lit_credit.cli.benchmark.suites import Entry, Suite
+from lit_credit.cli.sweep.cell import Cell
+from lit_credit.comparison.known import our_quantities, run_curve
+from lit_credit.comparison.quantities import METRICS
+from lit_credit.runs.history_rows import read_history
+from lit_credit.runs.run_folder import read_run
+
+__all__ = ["Choice", "Place", "median_best", "run_rows", "trial_rows"]
+
+_DIVERGED = 10.0
+"""A trial whose validation loss grows by more than this factor has diverged."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A rule on a task: what is searched, and the cells of the search."""
+
+    task: str
+    entry: Entry
+    trials: list[Trial]
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A trial that was chosen, and its runs with the reported seeds."""
+
+    place: Place
+    trial: Trial
+    cells: list[Cell]
+
+
+def median_best(suite: Suite, place: Place) -> Trial | None:
+    """The best trial of the study whose best is the median of all studies."""
+    ranked: dict[int, list[tuple[tuple[float, float], int]]] = {}
+    for index, (trial, cell) in enumerate(zip(place.trials, place.cells, strict=True)):
+        if (score := _score(suite, cell)) is not None:
+            ranked.setdefault(trial.study, []).append((score, -index))
+    if not ranked:
+        return None
+    bests = sorted(max(found) for found in ranked.values())
+    return place.trials[-bests[(len(bests) - 1) // 2][1]]
+
+
+def _score(suite: Suite, cell: Cell) -> tuple[float, float] | None:
+    """The metric, larger is better, then the loss, which tells trials of equal accuracy apart."""
+    result = cell.result()
+    if result is None:
+        return None
+    loss, metric = (_value(result, f"val/{name}") for name in ("loss", suite.metric))
+    if not (math.isfinite(loss) and math.isfinite(metric)):
+        return None
+    return (-metric if suite.metric == "loss" else metric), -loss
+
+
+def _value(result: Mapping[str, Any], tag: str) -> float:
+    value = result["values"].get(tag)
+    return math.nan if value is None else float(value)
+
+
+# Rows of the tables
+
+
+def trial_rows(suite: Suite, place: Place) -> list[dict[str, Any]]:
+    """A row per trial of a rule on a task."""
+    return [
+        {
+            "task": place.task,
+            "rule": place.entry.name,
+            "study": trial.study,
+            "trial": trial.number,
+            **trial.columns(place.entry),
+            "status": _status(cell),
+            **{
+                f"val/{name}": _value(cell.result() or {"values": {}}, f"val/{name}")
+                for name in dict.fromkeys((suite.metric, "loss"))
+            },
+            **{key: (cell.result() or {}).get(key) for key in ("cpu_seconds", "peak_memory")},
+        }
+        for trial, cell in zip(place.trials, place.cells, strict=True)
+    ]
+
+
+def _status(cell: Cell) -> str:
+    """How a trial ended: finished, diverged (its loss is not finite or grew much), or failed."""
+    if (result := cell.result()) is None:
+        return "failed"
+    loss = _value(result, "val/loss")
+    first = read_history(cell.folder / "metrics.jsonl")[0]["values"].get("val/loss", math.nan)
+    return "finished" if loss <= _DIVERGED * first else "diverged"
+
+
+def run_rows(suite: Suite, choice: Choice) -> list[dict[str, Any]]:
+    """A row per finished run of a chosen configuration."""
+    place, trial = choice.place, choice.trial
+    statuses = [_status(cell) for cell in place.cells]
+    costs = {
+        key: _median(result.get(key) for cell in place.cells if (result := cell.result()))
+        for key in ("cpu_seconds", "peak_memory")
+    }
+    return [
+        {
+            "task": place.task,
+            "rule": place.entry.name,
+            "seed": cell.seed,
+            "study": trial.study,
+            "trial": trial.number,
+            **trial.columns(place.entry),
+            "trials": len(statuses),
+            "diverged": statuses.count("diverged"),
+            "failed": statuses.count("failed"),
+            **costs,
+            **_measured(suite, cell, result),
+        }
+        for cell in choice.cells
+        if (result := cell.result()) is not None
+    ]
+
+
+def _measured(suite: Suite, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a final run, what its diagnostics declare, and the hash of its settings."""
+    (config,) = cell.folder.rglob("config.yaml")
+    run = read_run(config.parent)
+    names = [quantity.name for quantity in our_quantities() if quantity.history != METRICS]
+    curves = {name: curve for name in names if (curve := run_curve(run.histories, name))}
+    found: dict[str, Any] = {
+        "config": hashlib.sha256(run.experiment.encode()).hexdigest()[:12],
+        f"val/{suite.metric}": _value(result, f"val/{suite.metric}"),
+        f"test/{suite.metric}": _value(result, f"test/{suite.metric}"),
+    }
+    for name, curve in curves.items():
+        found[name] = curve[max(curve)]
+        found[f"{name}_first"] = curve[min(curve)]
+    return found
+
+
+def _median(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else math.nan
