@@ -128,7 +128,9 @@ class _KeepsFunctions(ModuleType):
 
 def _is_function(path: str) -> bool:
     """Whether the path of a former module is that of a function of today."""
-    return path.partition(".")[2] in NAMES or path == "lit_credit.compare"
+    parent, _, name = path.rpartition(".")
+    public = getattr(sys.modules[parent], "__all__", ())
+    return path.partition(".")[2] in NAMES or name in public
 
 
 class _FormerPaths(MetaPathFinder, Loader):
