@@ -14,7 +14,7 @@ __all__ = ["main"]
 _DESCRIPTION = """Tune rules under one budget, and compare what they reach.
 
 `lit-credit benchmark` runs every rule of the suite. `--rule my_module.MyRule` runs your own beside
-BP and FrozenUnits, and shows the rows that lit_credit brings below. The same command goes on where
+BP and FrozenUnits; the rows that ship with lit_credit stand below. The same command goes on where
 the last one stopped. Further words, such as `--data.init_args.root DATA`, go to every run.
 docs/benchmark.md has the protocol."""
 

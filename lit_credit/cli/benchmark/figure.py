@@ -68,7 +68,7 @@ def _draw_metric(ax: Axes, rows: Sequence[Summary], metric: str) -> None:
         color = _color(row)
         ax.plot([min(known), max(known)], [index, index], color=color, linewidth=2, zorder=2)
         ax.scatter([row.mean], [index], color=color, s=36, zorder=3)
-    names = [f"{verbatim(row.rule)}{' *' if row.brought else ''}" for row in rows]
+    names = [f"{verbatim(row.rule)}{' (shipped)' if row.shipped else ''}" for row in rows]
     ax.set_yticks(range(len(rows)), names, fontsize=SMALL)
 
 

@@ -49,10 +49,10 @@ def benchmark(
     Runs that are finished are not repeated: the same call goes on where the last one stopped.
 
     Args:
-        suite: a suite that lit_credit brings, or a YAML file of the same form.
+        suite: a suite that ships with lit_credit, or a YAML file of the same form.
         rules: rows of the benchmark, import paths of classes, or YAML files with rows; None takes
             those of the suite. Rules that are given run beside BP and FrozenUnits, and the
-            measured rows that lit_credit brings are shown below.
+            measured rows that ship with lit_credit are shown below.
         out: folder of the runs and tables, one folder per suite.
         knob: argument to search of a class that is given by its import path.
         values: the values of the knob.

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lit_credit.cli.benchmark.figure import benchmark_figure
-from lit_credit.cli.benchmark.summaries import Summary, brought_rows, summarise
+from lit_credit.cli.benchmark.summaries import Summary, shipped_rows, summarise
 from lit_credit.cli.benchmark.tables import reported, resolution, table_of
 from lit_credit.cli.sweep.table import write_rows
 
@@ -25,7 +25,7 @@ class Results:
         metric: name of the metric.
         rows: one row per run of a chosen configuration.
         trials: one row per trial.
-        own: whether rules of one's own ran, so that the rows that lit_credit brings stand below.
+        own: whether rules of one's own ran; then the rows that ship with lit_credit stand below.
     """
 
     suite: str
@@ -40,7 +40,7 @@ class Results:
         found = summarise(self.rows, self.metric)
         if self.own:
             here = {(row.task, row.rule) for row in found}
-            others = summarise(brought_rows(self.suite), self.metric, brought=True)
+            others = summarise(shipped_rows(self.suite), self.metric, shipped=True)
             found += [row for row in others if (row.task, row.rule) not in here]
         tasks = list(dict.fromkeys(row.task for row in found))
         sign = 1 if self.metric == "loss" else -1

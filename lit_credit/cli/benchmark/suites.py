@@ -68,7 +68,7 @@ class Suite:
 
 
 def suite_names() -> list[str]:
-    """The names of the suites that lit_credit brings."""
+    """The names of the suites that ship with lit_credit."""
     return sorted(path.stem for path in (_HERE / "suites").glob("*.yaml"))
 
 
@@ -76,7 +76,7 @@ def read_suite(suite: str | Path) -> Suite:
     """Read a suite.
 
     Args:
-        suite: the name of one that lit_credit brings, or a YAML file of the same form.
+        suite: the name of one that ships with lit_credit, or a YAML file of the same form.
 
     Raises:
         ValueError: if there is no such suite, or the file is not a suite.
@@ -124,7 +124,7 @@ def read_suite(suite: str | Path) -> Suite:
 
 
 def read_entries(path: str | Path = _RULES) -> dict[str, Entry]:
-    """Read rules from a YAML file, by default those that lit_credit brings.
+    """Read rules from a YAML file, by default those that ship with lit_credit.
 
     Raises:
         ValueError: if the file cannot be read, or is not of the form of lit_credit's own.

@@ -10,10 +10,10 @@ from typing import Any
 
 from lit_credit.comparison.statistics import Difference, paired_difference
 
-__all__ = ["BP", "FROZEN", "Summary", "brought_rows", "read_rows", "summarise"]
+__all__ = ["BP", "FROZEN", "Summary", "read_rows", "shipped_rows", "summarise"]
 
 BP, FROZEN = "BP", "FrozenUnits"
-_BROUGHT = Path(__file__).with_name("results")
+_SHIPPED = Path(__file__).with_name("results")
 _NAN = paired_difference({}, {})
 
 
@@ -31,7 +31,7 @@ class Summary:
         memory: peak memory of a trial, ratio to BP's.
         measures: what the diagnostics of the suite declare: mean over seeds at the end of training.
         row: the configuration and the counts of trials, the same for every seed.
-        brought: whether lit_credit brings the row; it was measured on another machine.
+        shipped: whether the row ships with lit_credit; it was measured on another machine.
     """
 
     task: str
@@ -43,7 +43,7 @@ class Summary:
     memory: float
     measures: Mapping[str, float]
     row: Mapping[str, Any]
-    brought: bool = False
+    shipped: bool = False
 
     @property
     def mean(self) -> float:
@@ -58,21 +58,21 @@ class Summary:
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], metric: str, *, brought: bool = False
+    rows: Sequence[Mapping[str, Any]], metric: str, *, shipped: bool = False
 ) -> list[Summary]:
     """The rows of the table.
 
     Args:
         rows: one row per run.
         metric: name of the metric.
-        brought: whether lit_credit brings these rows.
+        shipped: whether these rows ship with lit_credit.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["rule"]), []).append(row)
     tested = any(not math.isnan(_number(row.get(f"test/{metric}"))) for row in rows)
     tag = f"{'test' if tested else 'val'}/{metric}"
-    return [_summary(task, rule, groups, tag, brought) for task, rule in groups]
+    return [_summary(task, rule, groups, tag, shipped) for task, rule in groups]
 
 
 def _summary(
@@ -80,7 +80,7 @@ def _summary(
     rule: str,
     groups: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
     tag: str,
-    brought: bool,
+    shipped: bool,
 ) -> Summary:
     own, bp, frozen = (groups.get((task, name), []) for name in (rule, BP, FROZEN))
     values, of_bp, of_frozen = (_by_seed(found, tag) for found in (own, bp, frozen))
@@ -100,7 +100,7 @@ def _summary(
         _ratio(own, bp, "peak_memory"),
         measures,
         own[0],
-        brought,
+        shipped,
     )
 
 
@@ -129,7 +129,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def brought_rows(suite: str) -> list[dict[str, Any]]:
-    """The measured rows of a suite that lit_credit brings; empty if there are none."""
-    path = _BROUGHT / f"{suite}.csv"
+def shipped_rows(suite: str) -> list[dict[str, Any]]:
+    """The measured rows of a suite that ship with lit_credit; empty if there are none."""
+    path = _SHIPPED / f"{suite}.csv"
     return read_rows(path) if path.is_file() else []

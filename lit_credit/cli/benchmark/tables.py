@@ -23,7 +23,7 @@ def table_of(rows: Sequence[Summary], metric: str) -> Table:
     heads = ["rule", "n", metric, "minus BP", "minus frozen", *costs, "flags", "diverged"]
     cells = [
         [
-            f"{row.rule} (brought)" if row.brought else row.rule,
+            f"{row.rule} (shipped)" if row.shipped else row.rule,
             str(len(row.values)),
             _text(row.mean, ".3f") if math.isnan(row.sd) else f"{row.mean:.3f} ± {row.sd:.3f}",
             _difference(row.to_bp),

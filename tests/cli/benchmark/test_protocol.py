@@ -149,16 +149,16 @@ def test_the_figure_has_a_row_per_rule_and_a_panel_per_question(ran):
 
 
 def test_a_rule_of_ones_own_stands_beside_ours(ran, tmp_path, monkeypatch, capsys):
-    """By the command line; the rows that lit_credit brings are those of the run above."""
+    """By the command line; the rows that ship with lit_credit are those of the run above."""
     _, folder = ran
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_rules.py").write_text(OWN)
     small = {**SUITE, "studies": 1, "seeds": [1, 2]}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
-    monkeypatch.setattr("lit_credit.cli.benchmark.summaries._BROUGHT", folder / "brought")
-    (folder / "brought").mkdir()
-    (folder / "out" / "small" / "runs.csv").rename(folder / "brought" / "small.csv")
+    monkeypatch.setattr("lit_credit.cli.benchmark.summaries._SHIPPED", folder / "shipped")
+    (folder / "shipped").mkdir()
+    (folder / "out" / "small" / "runs.csv").rename(folder / "shipped" / "small.csv")
     words = ["--suite", "small.yaml", "--rule", "my_rules.Mine", "--rule", "my_rules.Broken"]
     words += ["--knob", "normalize_credit=[false,true]", "--out", "out"]
     assert main(["benchmark", *words]) == 0
@@ -167,7 +167,7 @@ def test_a_rule_of_ones_own_stands_beside_ours(ran, tmp_path, monkeypatch, capsy
     assert "not today" in printed
     table = printed[printed.index("small, mlp\n") :].splitlines()[2:6]
     names = {line.split("  ")[0] for line in table}
-    assert names == {"Mine", "BP", "FrozenUnits", "DFA (brought)"}
+    assert names == {"Mine", "BP", "FrozenUnits", "DFA (shipped)"}
     with (tmp_path / "out" / "small" / "trials.csv").open() as file:
         statuses = {row["rule"]: row["status"] for row in csv.DictReader(file)}
     assert (statuses["Mine"], statuses["Broken"]) == ("finished", "failed")
