@@ -10,7 +10,7 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import norm_ratio, weight_angle
-from lit_credit.headlines import Headline, Panel
+from lit_credit.headlines import Headline
 from lit_credit.inspect.probe.probe import take_probe
 from lit_credit.plotting import layer_curves
 from lit_credit.protocols import FeedbackPairProtocol, ModuleProtocol, method
@@ -53,7 +53,6 @@ class WeightAlignment(Diagnostic):
             form=".1f",
             better="down",
             unit="deg",
-            panel=Panel("Angle of W and B", "degrees, mean over layers"),
         ),
     )
 
