@@ -33,6 +33,7 @@ ALLOWED = {
     "cli": "functional utils inspect runs trainer plotting callbacks rules tasks datamodules "
     "models feedback studies comparison diagnosis",
     # Single modules.
+    "optimizers": "",
     "protocols": "",
     "former_names": "former_paths",
     "former_paths": "",

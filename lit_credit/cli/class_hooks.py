@@ -23,6 +23,7 @@ from lit_credit.utils.private_names import (
     parser_at_work,
     replace_parsing_step,
     result_of_callable,
+    with_nested_word,
 )
 
 __all__ = ["ClassRules", "install", "without_class_defaults"]
@@ -74,6 +75,7 @@ def install(rules: ClassRules) -> None:
     replace_parsing_step("find", lambda original: _find(rules, original))
     replace_parsing_step("replace", lambda original: _replace(rules, original))
     replace_parsing_step("read", lambda original: _read(rules, original))
+    replace_parsing_step("class", _class)
     replace_parsing_step("make", lambda original: _make(rules, original))
     replace_parsing_step("untyped", lambda original: _untyped(rules, original))
     replace_parsing_step("import", _import)
@@ -154,6 +156,13 @@ def _read(rules: ClassRules, original: _Step) -> _Step:
         return original(val, typehint, *args, **kwargs)
 
     return read
+
+
+def _class(original: _Step) -> _Step:
+    def check(spec: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(with_nested_word(spec) if _is_ours() else spec, *args, **kwargs)
+
+    return check
 
 
 def _found(path: str) -> Any:

@@ -17,6 +17,7 @@ __all__ = ["OwnClassRules", "exported_classes", "replaced_classes"]
 
 _PACKAGES = (
     *("rules", "models", "tasks", "datamodules", "callbacks", "feedback", "trainer.loggers"),
+    "optimizers",
     *(f"studies.{study.name}" for study in iter_modules(studies.__path__)),
 )
 _LINES: ContextVar[dict[str, None] | None] = ContextVar("lines", default=None)

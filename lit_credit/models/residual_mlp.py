@@ -1,11 +1,15 @@
 """A residual multilayer perceptron whose blocks write into one stream."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from lit_credit.models.checks import flat_features
-from lit_credit.utils.ranges import check_parts, check_range, check_sizes
+from lit_credit.utils.ranges import check_choice, check_parts, check_range, check_sizes
 
 __all__ = ["ResidualBlock", "ResidualMLP"]
+
+_NORMS = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
 
 
 class ResidualBlock(nn.Module):
@@ -15,11 +19,18 @@ class ResidualBlock(nn.Module):
         width: features d of the stream.
         hidden_width: features between the two weights.
         w2_std: standard deviation of the initial entries of W2; biases start at zero.
+        norm: ``layer`` or ``batch`` norm; None for no norm.
     """
 
-    def __init__(self, width: int, hidden_width: int, w2_std: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden_width: int,
+        w2_std: float,
+        norm: Literal["layer", "batch"] | None = "layer",
+    ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = _make_norm(norm, width)
         self.w1 = nn.Linear(width, hidden_width)
         self.w2 = nn.Linear(hidden_width, width)
         nn.init.zeros_(self.w1.bias)
@@ -46,6 +57,8 @@ class ResidualMLP(nn.Module):
         residual_add: add a block's output to the stream; False replaces the stream by the output.
         w2_std: initial standard deviation of each block's last weight. Without ``residual_add``,
             0.05 keeps the signal alive.
+        norm: ``layer`` or ``batch`` norm at the input of each block and of the head; None for no
+            norm.
 
     Example:
         >>> import torch
@@ -69,19 +82,22 @@ class ResidualMLP(nn.Module):
         hidden_width: int | None = None,
         residual_add: bool = True,
         w2_std: float = 0.01,
+        norm: Literal["layer", "batch"] | None = "layer",
     ) -> None:
         super().__init__()
         check_sizes(in_features=in_features, width=width, num_classes=num_classes)
         check_sizes(hidden_width=hidden_width)
         check_parts(0, depth=depth)
         check_range(0, w2_std=w2_std)
+        if norm is not None:
+            check_choice(list(_NORMS), norm=norm)
         self.in_features = in_features
         self.residual_add = residual_add
         self.embed = nn.Linear(in_features, width)
         self.blocks = nn.ModuleList(
-            ResidualBlock(width, hidden_width or width, w2_std) for _ in range(depth)
+            ResidualBlock(width, hidden_width or width, w2_std, norm) for _ in range(depth)
         )
-        self.out_ln = nn.LayerNorm(width)
+        self.out_ln = _make_norm(norm, width)
         self.out_head = nn.Linear(width, num_classes)
 
     @property
@@ -110,3 +126,7 @@ class ResidualMLP(nn.Module):
             h = h + block(h) if self.residual_add else block(h)
         logits: Tensor = self.out_head(self.out_ln(h))  # (N, C)
         return logits
+
+
+def _make_norm(norm: str | None, width: int) -> nn.Module:
+    return nn.Identity() if norm is None else _NORMS[norm](width)

@@ -6,7 +6,9 @@ Each such name appears here once, under a name that says what it means to us, an
 and jsonargparse when they need them: importing this file imports torch alone.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,6 +102,7 @@ __all__ = [
     "trainer_of",
     "unscales_gradients_itself",
     "version_of",
+    "with_nested_word",
     "without_view",
 ]
 
@@ -496,19 +499,21 @@ def attention_implementation(config: Any) -> str:
 
 # jsonargparse
 
-ParsingStep = Literal["find", "replace", "read", "make", "untyped", "import", "defaults"]
+ParsingStep = Literal["find", "replace", "read", "class", "make", "untyped", "import", "defaults"]
 """A step in which jsonargparse parses a class that a configuration names.
 
 ``find(bases, name)``: the import path of a bare name. ``replace(parser, old, new)``: drop those
 arguments of an earlier class that the new class does not take. ``read(value, hint, ...)``: check a
-value. ``make(hint, spec)``: check a class that an argument wants a callable to make. ``untyped(
-value, ...)``: look at a value of an argument without a type. ``import(path)``: import an object.
-``defaults(parser, config)``: fill in the default arguments of the classes.
+value. ``class(spec, ...)``: check the arguments of a class. ``make(hint, spec)``: check a class
+that an argument wants a callable to make. ``untyped(value, ...)``: look at a value of an argument
+without a type. ``import(path)``: import an object. ``defaults(parser, config)``: fill in the
+default arguments of the classes.
 """
 _STEPS: dict[ParsingStep, str] = {
     "find": "resolve_class_path_by_name",
     "replace": "discard_init_args_on_class_path_change",
     "read": "adapt_typehints",
+    "class": "adapt_class_type",
     "make": "adapt_partial_callable_class",
     "untyped": "adapt_classes_any",
     "import": "import_object",
@@ -570,6 +575,19 @@ def is_class_spec(value: Any) -> bool:
 def class_spec(path_or_spec: Any) -> Any:
     """The ``Namespace`` of a class that is named by its path or by a mapping."""
     return _typehints().subclass_spec_as_namespace(path_or_spec)
+
+
+def with_nested_word(spec: Any) -> Any:
+    """A class whose nested argument is a word that parses to the argument's value.
+
+    jsonargparse reads the value of ``--net.init_args.norm=null`` and writes it again, by ``str``,
+    for the parser of the class. ``str`` makes a text of ``None``, also inside of a list or mapping.
+    """
+    given = None if isinstance(spec, str) else spec.get("init_args")
+    if isinstance(given, _typehints().NestedArg) and isinstance(given.val, dict | list | None):
+        with suppress(TypeError):  # it holds an object that JSON has not
+            spec["init_args"] = given._replace(val=json.dumps(given.val))
+    return spec
 
 
 def is_hint_of_callable(hint: Any) -> bool:

@@ -199,6 +199,39 @@ def test_a_net_of_a_second_file_has_its_own_defaults(parser):
     assert init_args(parser, net, GOOD, second) == alone
 
 
+MADE = {"class_path": "MLP", "init_args": {"norm": "batch", "hidden": [3], "init_std": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("word", "changed"),
+    [
+        ("model.init_args.net.init_args.norm=null", {"norm": None}),
+        ("model.net.norm=null", {"norm": None}),
+        ("model.init_args.net.init_args.init_std=null", {"init_std": None}),
+        ('model.init_args.net.init_args={"norm": null, "hidden": [4]}', {"norm": None}),
+        ("model.init_args.net.init_args.hidden=[4, 5]", {"hidden": [4, 5]}),
+        ("model.init_args.net.init_args.bias=false", {"bias": False}),
+        ("model.init_args.net.init_args.activation=gelu", {"activation": "gelu"}),
+    ],
+)
+def test_a_word_for_an_argument_of_a_net_keeps_its_type(word, changed, parser):
+    """jsonargparse makes the text "None" of null when it hands a value to a nested class."""
+    net = "model.init_args.net"
+    config = with_value(net, MADE)
+    expected = init_args(parser, net, config) | changed
+    if "{" in word:
+        expected |= {"hidden": [4]}
+    assert init_args(parser, net, config, words=[f"--{word}"]) == expected
+
+
+def test_null_switches_an_optimizers_option_off(parser):
+    fused = {"class_path": "torch.optim.AdamW", "init_args": {"fused": True}}
+    for word in (".fused=null", '={"fused": null}'):
+        words = [f"--model.init_args.optimizer.init_args{word}"]
+        found = init_args(parser, OPTIMIZER, with_value(OPTIMIZER, fused), words=words)
+        assert found["fused"] is None
+
+
 @pytest.mark.parametrize("name", ["CSVLogger", "TensorBoardLogger"])
 def test_a_logger_that_needs_a_folder_takes_the_runs(name, parser):
     found = init_args(parser, "trainer.logger", with_value("trainer.logger", name))

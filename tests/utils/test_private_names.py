@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
@@ -835,6 +835,28 @@ def test_a_maker_and_a_value_without_a_type_are_steps(steps):
     parser.parse_args(words)
     assert any(args[1]["class_path"] == SQUARE for args, _ in steps["make"])
     assert any(args[0]["class_path"] == SQUARE for args, _ in steps["untyped"] if args[0])
+
+
+def test_a_nested_word_parses_to_the_value_that_it_stands_for(steps):
+    parser = parser_of(Shape)
+    found = []
+
+    def around(original):
+        def check(spec, *args, **kwargs):
+            given = spec.get("init_args")
+            word = private.with_nested_word(spec).get("init_args")
+            found.append((given, word))
+            return original(spec, *args, **kwargs)
+
+        return check
+
+    private.replace_parsing_step("class", around)
+    words = ["--a0.size=4", "--a0.size=null", "--a0.size=[1, null]"]
+    for word in words:
+        with suppress(ArgumentError):
+            parser.parse_args([f"--a0={SQUARE}", word])
+    pairs = {str(given.val): word.val for given, word in found if hasattr(given, "val")}
+    assert pairs == {"4": 4, "None": "null", "[1, None]": "[1, null]"}
 
 
 def test_class_paths():
