@@ -94,7 +94,9 @@ def test_a_parameter_group_can_be_added_later():
     optimizer.add_param_group(groups(of)[1])
     before = copy.deepcopy(of)
     train(of, optimizer, steps=1)
-    assert not any(torch.equal(*pair) for pair in zip(of.parameters(), before.parameters()))
+    assert not any(
+        torch.equal(*pair) for pair in zip(of.parameters(), before.parameters(), strict=True)
+    )
 
 
 def test_the_closure_is_called_once_with_gradients():

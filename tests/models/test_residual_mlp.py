@@ -18,7 +18,9 @@ def test_a_norm_stands_before_each_block_and_the_head(norm, kind):
 
 
 def test_the_weights_do_not_depend_on_the_norm():
-    nets = [seeded(lambda n=norm: ResidualMLP(8, 6, 3, depth=2, norm=n)) for norm in ("layer", None)]
+    nets = [
+        seeded(lambda n=norm: ResidualMLP(8, 6, 3, depth=2, norm=n)) for norm in ("layer", None)
+    ]
     states = [net.state_dict() for net in nets]
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
     assert not any("norm" in name or "out_ln" in name for name in states[1])
