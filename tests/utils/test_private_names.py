@@ -837,26 +837,30 @@ def test_a_maker_and_a_value_without_a_type_are_steps(steps):
     assert any(args[0]["class_path"] == SQUARE for args, _ in steps["untyped"] if args[0])
 
 
+class Holder:
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+
 def test_a_nested_word_parses_to_the_value_that_it_stands_for(steps):
-    parser = parser_of(Shape)
-    found = []
+    parser, found = parser_of(Holder), {}
 
     def around(original):
         def check(spec, *args, **kwargs):
             given = spec.get("init_args")
             word = private.with_nested_word(spec).get("init_args")
-            found.append((given, word))
+            if hasattr(given, "val"):
+                found[str(given.val)] = word.val
             return original(spec, *args, **kwargs)
 
         return check
 
     private.replace_parsing_step("class", around)
-    words = ["--a0.size=4", "--a0.size=null", "--a0.size=[1, null]"]
-    for word in words:
-        with suppress(ArgumentError):
-            parser.parse_args([f"--a0={SQUARE}", word])
-    pairs = {str(given.val): word.val for given, word in found if hasattr(given, "val")}
-    assert pairs == {"4": 4, "None": "null", "[1, None]": "[1, null]"}
+    words = [f"--a0={__name__}.Holder", f"--a0.shape={SQUARE}"]
+    for word in ("--a0.shape.color=blue", "--a0.shape.size=null", "--a0.shape.size=[1, null]"):
+        with suppress(ArgumentError):  # neither is a size
+            parser.parse_args([*words, word])
+    assert found == {"blue": "blue", "None": "null", "[1, None]": "[1, null]"}
 
 
 def test_class_paths():
