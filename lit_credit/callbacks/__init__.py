@@ -6,6 +6,7 @@ from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
+from lit_credit.callbacks.credit.credit_function import CreditFunction
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
@@ -34,6 +35,7 @@ __all__ = [
     "CircuitMatching",
     "ContextDiagnostic",
     "CreditAlignment",
+    "CreditFunction",
     "Diagnostic",
     "EmbeddingGeometry",
     "ExactDivergence",

@@ -16,6 +16,11 @@ from lit_credit.functional.composition_scores import (
     composition_null,
     composition_scores,
 )
+from lit_credit.functional.credit_function import (
+    relative_step,
+    sample_correlation,
+    sample_products,
+)
 from lit_credit.functional.diagonal_score import diagonal_score, diagonal_score_null_sd
 from lit_credit.functional.embedding_geometry import (
     cosine_matrix,
@@ -122,10 +127,13 @@ __all__ = [
     "projector_distance",
     "projector_distance_null",
     "qk_circuit",
+    "relative_step",
     "repeated_tokens",
     "rotary_frequencies",
     "rotary_matrix",
+    "sample_correlation",
     "sample_norms",
+    "sample_products",
     "sample_tokens",
     "scale_flags",
     "screenot_rank",
