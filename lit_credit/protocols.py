@@ -385,9 +385,10 @@ class ModuleProtocol(Protocol):
 
         It is empty if the rule credits parameters, not units.
 
-        Asked by: ``CreditAlignment``; ``FiniteGuard``, of rules only; and ``WeightAlignment``,
-        which calls it once where no matrix is drawn yet.
-        Without it: ``CreditAlignment`` compares updates alone, or raises an error in ``setup``.
+        Asked by: ``CreditAlignment`` and ``CreditFunction``; ``FiniteGuard``, of rules only; and
+        ``WeightAlignment``, which calls it once where no matrix is drawn yet.
+        Without it: ``CreditAlignment`` compares updates alone, or raises an error in ``setup``;
+        ``CreditFunction`` takes the gradient of the module's own backward.
         """
 
     def feedback_matrices(self) -> "Mapping[str, FeedbackPairProtocol] | None":
