@@ -54,6 +54,13 @@ from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotar
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
 from lit_credit.functional.screenot_rank import screenot_rank
+from lit_credit.functional.signal_rank import (
+    SpectrumRanks,
+    effective_rank,
+    gram_spectrum,
+    spectrum_ranks,
+    stable_rank,
+)
 from lit_credit.functional.softmax_divergence import (
     logit_margins,
     softmax_divergence,
@@ -88,6 +95,7 @@ __all__ = [
     "SoftmaxCosines",
     "SoftmaxEnergies",
     "SoftmaxGradients",
+    "SpectrumRanks",
     "SubspaceMatch",
     "accuracy_bound",
     "association_bound",
@@ -100,12 +108,14 @@ __all__ = [
     "diagonal_score_null_sd",
     "duplicate_token_score",
     "effective_keys",
+    "effective_rank",
     "energy_shares",
     "energy_sums",
     "feature_dimensionality",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
+    "gram_spectrum",
     "growth",
     "induction_score",
     "is_softmax",
@@ -142,6 +152,8 @@ __all__ = [
     "softmax_divergence",
     "softmax_energies",
     "softmax_gradients",
+    "spectrum_ranks",
+    "stable_rank",
     "subspace_match",
     "through_frozen_norm",
     "token_mismatch",

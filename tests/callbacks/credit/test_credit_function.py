@@ -89,18 +89,18 @@ def test_under_backpropagation_it_is_the_gradient_to_second_order():
     module, (x, y) = twin.make(BP), twin.batch()
     _, added, logits = twin.run(twin.parameters(module), x)
     gradients = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), added)
-    left = {}
-    for eta in (0.08, 0.04, 0.02):
+    left = []
+    for eta in (0.02, 0.01, 0.005):
         values = twin.measured(CreditFunction(eta=eta), module, (x, y))
+        left.append(0.0)
         for index, (h, g) in enumerate(zip(added, gradients, strict=True)):
-            first = -eta * float((h.norm(dim=1) * g.norm(dim=1)).mean())
+            first = -eta * float((h.detach().norm(dim=1) * g.norm(dim=1)).mean())
             found = values[f"nudging/L{index:02d}"]
-            left.setdefault(index, []).append(abs(found - first))
+            left[-1] += abs(found - first)
             assert found == pytest.approx(first, rel=2 * eta)
             assert values[f"ratio/L{index:02d}"] == pytest.approx(1, abs=1e-5)
             assert values[f"rho/L{index:02d}"] > 1 - eta**2 * 4
-    for falls in left.values():
-        assert falls[0] > 3 * falls[1] > 9 * falls[2]
+    assert left[0] > 3 * left[1] > 9 * left[2]  # an error of first order halves
 
 
 class Credited(BP):
