@@ -72,12 +72,12 @@ class CreditFunction(ProbeDiagnostic):
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
-        eta: length of a move, in units of the length of h_l.
-        n_directions: random directions for each sample and unit, at least 3. Without any relation
-            rho has the standard deviation ``1 / sqrt(n_samples (n_directions - 1))``.
+        eta: length of a move, in units of the length of h_l; at most 1.
+        n_directions: random directions for each sample and unit, from 3 to 1000. Without any
+            relation rho has the standard deviation ``1 / sqrt(n_samples (n_directions - 1))``.
 
     Raises:
-        ValueError: if ``eta`` is not above 0 or ``n_directions`` is below 3; if one of ``units``
+        ValueError: if ``eta`` or ``n_directions`` is out of its range; if one of ``units``
             receives no credit.
         MisconfigurationException: if the module declares no units and none are given.
 
@@ -137,8 +137,8 @@ class CreditFunction(ProbeDiagnostic):
             every_n_steps=every_n_steps,
             figure=figure,
         )
-        check_range(above=0, eta=eta)
-        check_range(3, n_directions=n_directions)
+        check_range(above=0, most=1, eta=eta)
+        check_range(3, 1000, n_directions=n_directions)
         self.eta = eta
         self.n_directions = n_directions
 
