@@ -20,6 +20,7 @@ from lit_credit.callbacks.heads.softmax_jacobian import SoftmaxJacobian
 from lit_credit.callbacks.heads.symbol_attention import SymbolAttention
 from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
 from lit_credit.callbacks.representations.residual_norms import ResidualNorms
+from lit_credit.callbacks.representations.signal_rank import SignalRank
 from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
 from lit_credit.callbacks.training.finite_guard import FiniteGuard
 from lit_credit.callbacks.training.member_checkpoints import MemberCheckpoints
@@ -50,6 +51,7 @@ __all__ = [
     "ReferenceValidity",
     "ResidualNorms",
     "ScaleStability",
+    "SignalRank",
     "SoftmaxJacobian",
     "SpacedCheckpoints",
     "StagedTraining",

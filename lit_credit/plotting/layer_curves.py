@@ -22,7 +22,7 @@ from lit_credit.plotting._style import (
 from lit_credit.runs.history import Row
 from lit_credit.runs.series import layer_tags, series
 
-__all__ = ["draw_layers", "layer_curves"]
+__all__ = ["abscissa", "draw_layers", "layer_curves"]
 
 _MOST_LABELS = 14
 _HEIGHT = 4.6
@@ -115,7 +115,7 @@ def draw_layers(
     if len(rows) == 1 and len(tags) > 1:
         _over_layers(ax, [rows[0]["values"][tag] for tag in tags], texts, ylabel, title, log)
         return
-    by, xlabel = _abscissa(rows)
+    by, xlabel = abscissa(rows)
     dress(ax, title, ylabel, xlabel, log=log)
     whole_numbers_across(ax)
     ends: list[EndLabel] = []
@@ -154,11 +154,13 @@ def _over_layers(
         not_applicable(ax)
         return
     kept = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_LABELS)).round())
+    ax.margins(x=0.09)  # a name is longer than the usual margin
     labels = [f"{names[int(i)]}{'' if shown[int(i)] == shown[int(i)] else ' n/a'}" for i in kept]
     ax.set_xticks(kept, [verbatim(label) for label in labels])
 
 
-def _abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+def abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+    """The key of a row that goes along the x axis, and its label: steps if an epoch has several."""
     epochs = [row["epoch"] for row in rows]
     repeated = len(set(epochs)) < len(epochs)
     return ("step", "optimizer steps") if repeated else ("epoch", "epochs of training")

@@ -16,6 +16,7 @@ from lit_credit.callbacks import (
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SignalRank,
     SoftmaxJacobian,
     WeightAlignment,
 )
@@ -34,6 +35,7 @@ KINDS = [
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SignalRank,
     SoftmaxJacobian,
     WeightAlignment,
 ]

@@ -176,13 +176,16 @@ def of_layers(tagged: Mapping[str, float], kinds: Sequence[str]) -> dict[str, fl
 _LAYER = re.compile(r"(?P<quantity>.+)/L\d\d+")
 
 
-def of_all_layers(tagged: Mapping[str, float], kinds: Sequence[str]) -> dict[str, float]:
-    """Aggregate each quantity over its layers if there are more than 16.
+def of_all_layers(
+    tagged: Mapping[str, float], kinds: Sequence[str], most: int = MOST_LAYERS
+) -> dict[str, float]:
+    """Aggregate each quantity over its layers if there are many.
 
     Args:
         tagged: values by ``<section>/<quantity>/L03``; other tags are kept.
         kinds: ``min``, ``median``, ``max``, ``mean``, over the layers whose value is not NaN; an
             empty sequence keeps all layers.
+        most: largest number of layers that are kept.
 
     Returns:
         Values by tag, with ``<section>/<quantity>/<kind>`` in place of layers.
@@ -195,7 +198,7 @@ def of_all_layers(tagged: Mapping[str, float], kinds: Sequence[str]) -> dict[str
     for tag, value in tagged.items():
         if found := _LAYER.fullmatch(tag):
             layers.setdefault(found["quantity"], []).append(value)
-    if not kinds or max(map(len, layers.values()), default=0) <= MOST_LAYERS:
+    if not kinds or max(map(len, layers.values()), default=0) <= most:
         return dict(tagged)
     logged: dict[str, float] = {}
     for tag, value in tagged.items():

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.credited import check_credited, net_parameters
 from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.points import (
     layer_tag,
@@ -15,14 +16,13 @@ from lit_credit.callbacks.base.points import (
 )
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.values import over_samples
-from lit_credit.callbacks.credit.credited import check_credited
 from lit_credit.callbacks.credit.parameter_bars import parameter_bars
 from lit_credit.functional import gradient_cosine
 from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
 from lit_credit.plotting import layer_curves
-from lit_credit.protocols import ModuleProtocol, RuleProtocol, method
+from lit_credit.protocols import ModuleProtocol, method
 from lit_credit.runs.history import Row
 from lit_credit.utils.compiled import clean_name
 
@@ -167,13 +167,7 @@ class CreditAlignment(ProbeDiagnostic):
             raise missing(self, module, "`credit(batch)`", remedy)
 
     def _add_updates(self, chunk: Chunk) -> None:
-        extra = method(chunk.module, RuleProtocol.extra_parameters)
-        left_out = {id(p) for group in (extra() if extra else {}).values() for p in group}
-        named = {
-            name: parameter
-            for name, parameter in chunk.module.named_parameters()
-            if parameter.requires_grad and id(parameter) not in left_out
-        }
+        named = {n: p for n, p in net_parameters(chunk.module).items() if p.requires_grad}
         parameters = list(named.values())
         own = chunk.parameter_gradients(parameters)
         exact = chunk.parameter_gradients(parameters, exact=True)

@@ -12,16 +12,15 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.credited import delivered_credit
 from lit_credit.callbacks.base.points import layer_tag, unit_names
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.credit_function_figure import credit_function_figure
-from lit_credit.callbacks.credit.credited import check_credited
 from lit_credit.functional import relative_step, sample_correlation, sample_products
 from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
-from lit_credit.protocols import ModuleProtocol, method
 from lit_credit.runs.history import Row
 from lit_credit.utils.ranges import check_range
 
@@ -146,7 +145,6 @@ class CreditFunction(ProbeDiagnostic):
         """Find the units."""
         self.names = unit_names(self, module, self.units)
         self.points = [Point(name, "output") for name in self.names]
-        self.has_credit = method(module, ModuleProtocol.credit) is not None
         self.steps_of_a_batch = 3 + 0.6 * (self.n_directions + 2) * len(self.names)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
@@ -170,7 +168,7 @@ class CreditFunction(ProbeDiagnostic):
     def update(self, chunk: Chunk) -> None:
         """The changes of the loss of a chunk's samples, unit by unit."""
         exact = chunk.gradients(self.points)
-        credit = self._credit(chunk)
+        credit = delivered_credit(chunk, self.points)
         for index, (point, (h, g)) in enumerate(exact.items()):
             layer = layer_tag(index)
             a = credit.get(point.module, torch.full_like(g, torch.nan))
@@ -199,15 +197,6 @@ class CreditFunction(ProbeDiagnostic):
             for quantity, of in {"ratio": ratio, "rho": values.pop("rho", {}), **values}.items()
             for layer, value in of.items()
         }
-
-    def _credit(self, chunk: Chunk) -> dict[str, Tensor]:
-        if not self.has_credit:
-            own = chunk.gradients(self.points, exact=False)
-            return {point.module: gradient for point, (_, gradient) in own.items()}
-        credit = chunk.credit()
-        if credit:  # it is empty if the rule credits parameters
-            check_credited(chunk.module, self.names, credit)
-        return credit
 
     def _trials(self, chunk: Chunk, index: int, h: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted and observed changes (N, K) of each sample's loss along random directions."""

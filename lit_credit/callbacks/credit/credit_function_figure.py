@@ -31,13 +31,13 @@ def credit_function_figure(rows: Sequence[Row], section: str, names: Sequence[st
             upper,
             "ratio",
             "Does a step along the credit lower the loss?",
-            "fall of the loss\nover that along the gradient",
+            "fall of the loss, over\nthat along the gradient",
         ),
         (
             lower,
             "rho",
-            "Does the credit foretell the loss?",
-            "correlation with the change of\nthe loss, random directions",
+            "Does the credit predict the change of the loss?",
+            "correlation over\nrandom directions",
         ),
     ):
         _references(ax)
@@ -55,14 +55,15 @@ def credit_function_figure(rows: Sequence[Row], section: str, names: Sequence[st
 
 
 def _references(ax: Axes) -> None:
-    """Lines at 1 and 0, which the axis always shows."""
+    """Lines at 1 and 0, which the axis always shows, with their names below."""
+    ax.update_datalim([(0.0, -0.12), (0.0, 1.02)])
     for y, text in ((1.0, "gradient"), (0.0, "random")):
         ax.axhline(y, color=INK if y else GREY, linestyle="--", linewidth=1.2, zorder=1)
         ax.annotate(
             text,
             (0.01, y),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
+            xytext=(0, -14),
             textcoords="offset points",
             fontsize=SMALL,
             color=INK if y else GREY,
