@@ -136,10 +136,9 @@ class SignalRank(LastStepDiagnostic):
         for tag, rows in self._spectra.items():
             found[tag] = spectrum_ranks(rows.singular_values())
         for index, matrices in enumerate(self._weights.values()):
-            sources = dict(
-                zip(_OF_WEIGHTS, (self._gradients, self.last_update or {}, matrices), strict=True)
-            )
-            for signal, source in sources.items() if matrices else ():
+            sources: tuple[Mapping[str, Tensor], ...]
+            sources = (self._gradients, self.last_update or {}, matrices)
+            for signal, source in zip(_OF_WEIGHTS, sources, strict=True) if matrices else ():
                 found[f"{signal}/{layer_tag(index)}"] = _mean_ranks(source, matrices)
         signals = (*_AT_UNITS, *_OF_WEIGHTS)
         tags = sorted(found, key=lambda tag: signals.index(tag.split("/")[0]))
