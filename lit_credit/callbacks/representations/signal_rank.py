@@ -135,11 +135,13 @@ class SignalRank(LastStepDiagnostic):
         found: dict[str, SpectrumRanks] = {}
         for tag, rows in self._spectra.items():
             found[tag] = spectrum_ranks(rows.singular_values())
+        update = self.last_update or {}
         for index, matrices in enumerate(self._weights.values()):
-            sources: tuple[Mapping[str, Tensor], ...]
-            sources = (self._gradients, self.last_update or {}, matrices)
-            for signal, source in zip(_OF_WEIGHTS, sources, strict=True) if matrices else ():
-                found[f"{signal}/{layer_tag(index)}"] = _mean_ranks(source, matrices)
+            if matrices:
+                layer = layer_tag(index)
+                found[f"gradient/{layer}"] = _mean_ranks(self._gradients, matrices)
+                found[f"update/{layer}"] = _mean_ranks(update, matrices)
+                found[f"weight/{layer}"] = _mean_ranks(matrices, matrices)
         signals = (*_AT_UNITS, *_OF_WEIGHTS)
         tags = sorted(found, key=lambda tag: signals.index(tag.split("/")[0]))
         values = {tag: float(found[tag].effective) for tag in tags}

@@ -168,6 +168,15 @@ def test_chunks_change_nothing_but_rounding(sizes):
     assert callback.measure(module, chunks) == found  # the same directions again
 
 
+def test_weights_in_bfloat16_are_measured_although_the_loss_has_three_digits():
+    module, (x, y) = twin.make(BP), twin.batch()
+    whole = twin.measured(CreditFunction(), module, (x, y))
+    half = twin.measured(CreditFunction(), module.bfloat16(), (x.bfloat16(), y))
+    for layer in ("L00", "L03"):
+        assert half[f"nudging/{layer}"] == pytest.approx(whole[f"nudging/{layer}"], rel=0.03)
+        assert half[f"rho/{layer}"] > 0.98
+
+
 @pytest.mark.parametrize(
     ("net", "task", "shape", "classes"),
     [
