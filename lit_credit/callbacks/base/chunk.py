@@ -121,7 +121,7 @@ class Chunk:
         points: Sequence[Point],
         *,
         exact: bool = True,
-        change: Callable[[Tensor], Tensor] = Tensor.clone,
+        changes: Mapping[Point, Callable[[Tensor], Tensor]] | None = None,
     ) -> Gradients:
         """The value at each point and the true gradient of the probe's loss there.
 
@@ -134,14 +134,14 @@ class Chunk:
             points: inputs and outputs of submodules.
             exact: False returns what the module's own backward delivers, which differs from the
                 true gradient where layers have a feedback backward.
-            change: maps each value to what the net goes on with. The value is returned as it was,
-                the gradient is the one after the change.
+            changes: for some points, a function that maps the value to what the net goes on with.
+                The value is returned as it was, the gradient is the one after the change.
         """
         module = self.module
         with (
             exact_backward(module) if exact else nullcontext(),
             unfrozen(module),
-            capture(module, points, change) as values,
+            capture(module, points, changes or {}) as values,
             isolated(module),
         ):
             loss = self._loss()

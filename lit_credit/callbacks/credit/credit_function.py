@@ -1,7 +1,7 @@
 """Does the credit do what a gradient does? Moves along it, and the loss."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -33,9 +33,9 @@ _SMOOTH = 0.1
 class CreditFunction(ProbeDiagnostic):
     r"""Does the credit do what a gradient does? The loss after a small move along the credit.
 
-    A cosine compares two vectors; here the net answers. At the output h_l of each unit, where the
-    update uses the credit a_l, each sample of the probe is moved, and the net runs on from there.
-    Logs, for each unit in forward order:
+    A cosine compares two vectors; here the net answers. The output h_l of each unit, where the
+    update uses the credit a_l, is moved for each sample of the probe, and the net runs on from
+    there. Logs, for each unit in forward order:
 
     - ``function/nudging/L00`` ..: mean change of a sample's loss when h_l moves by
       ``-eta |h_l| a_l / |a_l|``; below 0 the credit lowers the loss;
@@ -57,6 +57,10 @@ class CreditFunction(ProbeDiagnostic):
     large one is told: the backward of such a net is not the slope of its loss, as with a
     straight-through estimator.
 
+    For nudging, one unit moves at a time. In random directions all units move at once, and each
+    unit's part of the change is observed. Their directions are independent, so the other units add
+    only noise of second order in ``eta`` to rho.
+
     If the module has no ``credit(batch)``, the credit is the gradient that its own backward
     delivers to the unit; without feedback layers this is the exact gradient. A rule that credits
     parameters, not units, has NaN for ``nudging``, ``ratio`` and ``rho``. A sample whose output,
@@ -64,10 +68,11 @@ class CreditFunction(ProbeDiagnostic):
     sequence, the whole sequence is one sample.
 
     Directions are drawn per sample from a generator of their own, the same in every measurement
-    and for every ``chunk_size``; on another kind of device they are others. Costs
-    ``n_directions + 2`` forward passes for each unit, with a backward pass down to the unit, on
-    ``n_samples`` rows. With more than 16 units, loggers get minimum, median and maximum over units
-    in place of each unit; the history has all numbers. See
+    and for every ``chunk_size``; on another kind of device they are others. Costs, on
+    ``n_samples`` rows, ``n_directions + 3`` forward and backward passes, and two for each unit, one
+    if its credit is exact; a backward pass ends at the unit. Memory is that of a training step, and
+    three times the units' outputs. With more than 16 units, loggers get minimum, median and maximum
+    over units in place of each unit; the history has all numbers. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
@@ -145,7 +150,7 @@ class CreditFunction(ProbeDiagnostic):
         """Find the units."""
         self.names = unit_names(self, module, self.units)
         self.points = [Point(name, "output") for name in self.names]
-        self.steps_of_a_batch = 3 + 0.6 * (self.n_directions + 2) * len(self.names)
+        self.steps_of_a_batch = 3 + self.n_directions + 1.2 * len(self.names)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:
         """Compare the sum of the samples' changes with the change of the loss."""
@@ -169,15 +174,39 @@ class CreditFunction(ProbeDiagnostic):
         """The changes of the loss of a chunk's samples, unit by unit."""
         exact = chunk.gradients(self.points)
         credit = delivered_credit(chunk, self.points)
+        nothing = {point.module: torch.full_like(g, torch.nan) for point, (_, g) in exact.items()}
+        credit = {**nothing, **credit}
         for index, (point, (h, g)) in enumerate(exact.items()):
-            layer = layer_tag(index)
-            a = credit.get(point.module, torch.full_like(g, torch.nan))
-            for tag, direction in (("nudging", a), ("nudging_exact", g)):
-                change = self._change(chunk, point, relative_step(h, direction, -self.eta))
-                self.gathered.add(f"{tag}/{layer}", change)
-            predicted, observed = self._trials(chunk, index, h, a)
-            self.gathered.add(f"nudging_random/{layer}", observed.mean(1))
-            self.gathered.add(f"rho/{layer}", sample_correlation(predicted, observed))
+            layer, a = layer_tag(index), credit[point.module]
+            steepest = self._nudging(chunk, point, h, g)
+            self.gathered.add(f"nudging_exact/{layer}", steepest)
+            own = steepest if torch.equal(a, g) else self._nudging(chunk, point, h, a)
+            self.gathered.add(f"nudging/{layer}", own)
+        self._try_directions(chunk, {point: h for point, (h, _) in exact.items()}, credit)
+
+    def _nudging(self, chunk: Chunk, point: Point, h: Tensor, direction: Tensor) -> Tensor:
+        step = relative_step(h, direction, -self.eta)
+        return self._changes(chunk, {point: step})[point]
+
+    def _try_directions(
+        self, chunk: Chunk, values: Mapping[Point, Tensor], credit: Mapping[str, Tensor]
+    ) -> None:
+        """Correlate predicted and observed changes over random moves of all units at once."""
+        predicted: dict[Point, list[Tensor]] = {point: [] for point in values}
+        observed: dict[Point, list[Tensor]] = {point: [] for point in values}
+        for trial in range(self.n_directions):
+            steps = {
+                point: relative_step(h, self._directions(index, trial, h), self.eta)
+                for index, (point, h) in enumerate(values.items())
+            }
+            for point, change in self._changes(chunk, steps).items():
+                observed[point].append(change)
+                predicted[point].append(sample_products(credit[point.module], steps[point]).cpu())
+        for index, point in enumerate(values):
+            layer, changes = layer_tag(index), torch.stack(observed[point], 1)
+            rho = sample_correlation(torch.stack(predicted[point], 1), changes)
+            self.gathered.add(f"rho/{layer}", rho)
+            self.gathered.add(f"nudging_random/{layer}", changes.mean(1))
 
     def compute(self) -> dict[str, float]:
         """``ratio/L..``, ``rho/L..``, ``rho_sd/L..`` and ``nudging/L..`` with its references."""
@@ -198,15 +227,6 @@ class CreditFunction(ProbeDiagnostic):
             for layer, value in of.items()
         }
 
-    def _trials(self, chunk: Chunk, index: int, h: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted and observed changes (N, K) of each sample's loss along random directions."""
-        predicted, observed = [], []
-        for trial in range(self.n_directions):
-            step = relative_step(h, self._directions(index, trial, h), self.eta)
-            predicted.append(sample_products(a, step).cpu())
-            observed.append(self._change(chunk, self.points[index], step))
-        return torch.stack(predicted, 1), torch.stack(observed, 1)
-
     def _directions(self, index: int, trial: int, h: Tensor) -> Tensor:
         """One direction per sample; drawn one by one, so that chunks do not matter."""
         key = (index, trial)
@@ -219,18 +239,20 @@ class CreditFunction(ProbeDiagnostic):
             row.normal_(generator=self._generators[key])
         return drawn
 
-    def _change(self, chunk: Chunk, point: Point, step: Tensor) -> Tensor:
-        """The change (N,) of each sample's part of the loss after a step, on the CPU."""
-        if not len(step):
-            return sample_products(step, step).cpu()
-        half = (step / 2).nan_to_num(0.0)  # a sample without a direction stays where it is
-        moved = chunk.gradients([point], change=partial(_moved, step=half))
-        return sample_products(moved[point][1], step).cpu()
+    def _changes(self, chunk: Chunk, steps: Mapping[Point, Tensor]) -> dict[Point, Tensor]:
+        """The change (N,) of each sample's part of the loss by the step at each point, on the CPU.
+
+        The moves are made together; those of a unit's samples count at the middle of all moves.
+        """
+        # A sample without a direction stays where it is.
+        moves = {p: partial(_moved, step=(s / 2).nan_to_num(0.0)) for p, s in steps.items()}
+        moved = chunk.gradients(list(steps), changes=moves)
+        return {point: sample_products(moved[point][1], s).cpu() for point, s in steps.items()}
 
     def _error(self, chunk: Chunk, point: Point, h: Tensor, g: Tensor) -> float:
         """Relative error of the sum of the samples' changes along the exact gradient."""
         step = relative_step(h, g, -self.eta)
-        expected = float(self._change(chunk, point, step).nansum())
+        expected = float(self._changes(chunk, {point: step})[point].nansum())
         if not expected:
             return 0.0
         whole = partial(_moved, step=step.nan_to_num(0.0))

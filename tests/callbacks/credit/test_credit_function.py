@@ -77,11 +77,11 @@ def test_changes_are_differences_of_single_losses(rule):
             np.corrcoef(p, o)[0, 1]
             for p, o in zip(predicted.T.numpy(), observed.T.numpy(), strict=True)
         ]
-        assert values[f"rho/{layer}"] == pytest.approx(np.mean(rho), abs=1e-3)
-        assert values[f"rho_sd/{layer}"] == pytest.approx(np.std(rho, ddof=1), abs=1e-3)
-        assert values[f"nudging_random/{layer}"] == pytest.approx(
-            float(observed.mean()), rel=1e-2, abs=2e-6
-        )
+        # The units' random moves are made together, which adds noise of second order.
+        assert values[f"rho/{layer}"] == pytest.approx(np.mean(rho), abs=4e-3)
+        assert values[f"rho_sd/{layer}"] == pytest.approx(np.std(rho, ddof=1), abs=4e-3)
+        mean = pytest.approx(float(observed.mean()), abs=2e-3 * abs(exact))
+        assert values[f"nudging_random/{layer}"] == mean
 
 
 def test_under_backpropagation_it_is_the_gradient_to_second_order():
