@@ -385,9 +385,10 @@ class ModuleProtocol(Protocol):
 
         It is empty if the rule credits parameters, not units.
 
-        Asked by: ``CreditAlignment``; ``FiniteGuard``, of rules only; and ``WeightAlignment``,
-        which calls it once where no matrix is drawn yet.
-        Without it: ``CreditAlignment`` compares updates alone, or raises an error in ``setup``.
+        Asked by: ``CreditAlignment``, ``CreditFunction`` and ``SignalRank``; ``FiniteGuard``, of
+        rules only; and ``WeightAlignment``, which calls it once where no matrix is drawn yet.
+        Without it: ``CreditAlignment`` compares updates alone, or raises an error in ``setup``;
+        ``CreditFunction`` and ``SignalRank`` take the gradient of the module's own backward.
         """
 
     def feedback_matrices(self) -> "Mapping[str, FeedbackPairProtocol] | None":
@@ -416,7 +417,7 @@ class RuleProtocol(Protocol):
     def extra_parameters(self) -> "Mapping[str, Sequence[nn.Parameter]]":
         """Parameters that the loss of the net does not reach, by their group: ``feedback``, heads.
 
-        Asked by: ``CreditAlignment``, which does not compare their updates.
+        Asked by: ``CreditAlignment`` and ``SignalRank``, which leave their updates out.
         Without it: the updates of all parameters are compared.
         """
 

@@ -6,6 +6,7 @@ from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
+from lit_credit.callbacks.credit.credit_function import CreditFunction
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
@@ -19,6 +20,7 @@ from lit_credit.callbacks.heads.softmax_jacobian import SoftmaxJacobian
 from lit_credit.callbacks.heads.symbol_attention import SymbolAttention
 from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
 from lit_credit.callbacks.representations.residual_norms import ResidualNorms
+from lit_credit.callbacks.representations.signal_rank import SignalRank
 from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
 from lit_credit.callbacks.training.finite_guard import FiniteGuard
 from lit_credit.callbacks.training.member_checkpoints import MemberCheckpoints
@@ -34,6 +36,7 @@ __all__ = [
     "CircuitMatching",
     "ContextDiagnostic",
     "CreditAlignment",
+    "CreditFunction",
     "Diagnostic",
     "EmbeddingGeometry",
     "ExactDivergence",
@@ -48,6 +51,7 @@ __all__ = [
     "ReferenceValidity",
     "ResidualNorms",
     "ScaleStability",
+    "SignalRank",
     "SoftmaxJacobian",
     "SpacedCheckpoints",
     "StagedTraining",

@@ -16,6 +16,11 @@ from lit_credit.functional.composition_scores import (
     composition_null,
     composition_scores,
 )
+from lit_credit.functional.credit_function import (
+    relative_step,
+    sample_correlation,
+    sample_products,
+)
 from lit_credit.functional.diagonal_score import diagonal_score, diagonal_score_null_sd
 from lit_credit.functional.embedding_geometry import (
     cosine_matrix,
@@ -49,6 +54,13 @@ from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotar
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
 from lit_credit.functional.screenot_rank import screenot_rank
+from lit_credit.functional.signal_rank import (
+    SpectrumRanks,
+    effective_rank,
+    gram_spectrum,
+    spectrum_ranks,
+    stable_rank,
+)
 from lit_credit.functional.softmax_divergence import (
     logit_margins,
     softmax_divergence,
@@ -83,6 +95,7 @@ __all__ = [
     "SoftmaxCosines",
     "SoftmaxEnergies",
     "SoftmaxGradients",
+    "SpectrumRanks",
     "SubspaceMatch",
     "accuracy_bound",
     "association_bound",
@@ -95,12 +108,14 @@ __all__ = [
     "diagonal_score_null_sd",
     "duplicate_token_score",
     "effective_keys",
+    "effective_rank",
     "energy_shares",
     "energy_sums",
     "feature_dimensionality",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
+    "gram_spectrum",
     "growth",
     "induction_score",
     "is_softmax",
@@ -122,10 +137,13 @@ __all__ = [
     "projector_distance",
     "projector_distance_null",
     "qk_circuit",
+    "relative_step",
     "repeated_tokens",
     "rotary_frequencies",
     "rotary_matrix",
+    "sample_correlation",
     "sample_norms",
+    "sample_products",
     "sample_tokens",
     "scale_flags",
     "screenot_rank",
@@ -134,6 +152,8 @@ __all__ = [
     "softmax_divergence",
     "softmax_energies",
     "softmax_gradients",
+    "spectrum_ranks",
+    "stable_rank",
     "subspace_match",
     "through_frozen_norm",
     "token_mismatch",

@@ -1,11 +1,11 @@
 """How many singular values of a matrix count."""
 
-import torch
 from torch import Tensor
 
 from lit_credit.functional._attention import in_float64
 from lit_credit.functional._linalg import singular_values
 from lit_credit.functional._shapes import check_shapes
+from lit_credit.functional._spectra import participation
 
 __all__ = ["participation_ratio"]
 
@@ -36,10 +36,4 @@ def participation_ratio(matrix: Tensor) -> Tensor:
         bioRxiv 214262, of the eigenvalues s^2 of a covariance.
     """
     check_shapes("(..., m, n)", matrix=matrix)
-    s = singular_values(in_float64(matrix))
-    if s.shape[-1] == 0:
-        return s.new_full(s.shape[:-1], torch.nan)
-    # By the largest first, so that fourth powers neither overflow nor vanish.
-    squares = (s / s.amax(-1, keepdim=True)).square()
-    ratio: Tensor = squares.sum(-1).square() / squares.square().sum(-1)
-    return ratio
+    return participation(singular_values(in_float64(matrix)))

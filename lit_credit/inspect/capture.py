@@ -1,6 +1,6 @@
 """Recording the inputs and outputs of named submodules during a forward pass."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +29,9 @@ class Point(NamedTuple):
 
 @contextmanager
 def capture(
-    module: nn.Module, points: Sequence[Point], change: Callable[[Tensor], Tensor] = Tensor.clone
+    module: nn.Module,
+    points: Sequence[Point],
+    change: Mapping[Point, Callable[[Tensor], Tensor]] | Callable[[Tensor], Tensor] = Tensor.clone,
 ) -> Iterator[dict[Point, Tensor]]:
     """Record the tensor that passes each point while the ``with`` lasts.
 
@@ -45,7 +47,8 @@ def capture(
     Args:
         module: the module that will be run inside.
         points: where to look; names are those of ``module.named_modules()``.
-        change: maps a recorded tensor to what the net goes on with, a new tensor.
+        change: maps a recorded tensor to what the net goes on with, a new tensor; one function for
+            all points, or some by point.
 
     Yields:
         A dict that fills as the forward pass runs; a point not passed has no entry. If a submodule
@@ -68,7 +71,8 @@ def capture(
             tensor = tensor.detach().requires_grad_()
         if not again:
             tensors[point] = tensor
-        return replace_first(value, change(tensor), has_fractions)
+        to_next = change if callable(change) else change.get(point, Tensor.clone)
+        return replace_first(value, to_next(tensor), has_fractions)
 
     with ExitStack() as hooks:
         passages = []

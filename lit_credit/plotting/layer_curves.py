@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -21,7 +22,7 @@ from lit_credit.plotting._style import (
 from lit_credit.runs.history import Row
 from lit_credit.runs.series import layer_tags, series
 
-__all__ = ["layer_curves"]
+__all__ = ["abscissa", "draw_layers", "layer_curves"]
 
 _MOST_LABELS = 14
 _HEIGHT = 4.6
@@ -65,6 +66,45 @@ def layer_curves(
         >>> [float(y) for y in figure.axes[0].lines[0].get_ydata()]
         [1.0, 2.0]
     """
+    figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
+    draw_layers(
+        figure.subplots(),
+        rows,
+        prefix,
+        names=names,
+        ylabel=ylabel,
+        title=title,
+        log=log,
+        span=span,
+    )
+    return figure
+
+
+def draw_layers(
+    ax: Axes,
+    rows: Sequence[Row],
+    prefix: str,
+    *,
+    names: Sequence[str] | None = None,
+    ylabel: str,
+    title: str,
+    log: bool = True,
+    span: float = 0.0,
+    height: float = _HEIGHT,
+) -> None:
+    """Draw the curves of :func:`layer_curves` into given axes.
+
+    Args:
+        ax: axes, which may hold lines of reference.
+        rows: rows of a history.
+        prefix: prefix of the tags.
+        names: names for the layers.
+        ylabel: the quantity and its unit.
+        title: title of the axes.
+        log: draw a logarithmic axis.
+        span: smallest extent of a linear axis.
+        height: height of the axes with its labels, in inches.
+    """
     tags = layer_tags(rows, prefix)
     texts = list(names) if names and tags else [tag.removeprefix(prefix) for tag in tags]
     if len(texts) != len(tags):
@@ -73,10 +113,9 @@ def layer_curves(
             f"{prefix!r}: {', '.join(tags)}. Give one name a layer."
         )
     if len(rows) == 1 and len(tags) > 1:
-        return _over_layers([rows[0]["values"][tag] for tag in tags], texts, ylabel, title, log)
-    by, xlabel = _abscissa(rows)
-    figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
-    ax = figure.subplots()
+        _over_layers(ax, [rows[0]["values"][tag] for tag in tags], texts, ylabel, title, log)
+        return
+    by, xlabel = abscissa(rows)
     dress(ax, title, ylabel, xlabel, log=log)
     whole_numbers_across(ax)
     ends: list[EndLabel] = []
@@ -90,40 +129,38 @@ def layer_curves(
             ends.append(EndLabel(last_finite(values), verbatim(text), color))
     if not ends:
         not_applicable(ax)
-        return figure
+        return
     ax.set_xlim(min(0, ax.dataLim.x0), max(ax.dataLim.x1, 1))
     if (missing := span - ax.dataLim.height) > 0 and not log:
         ax.set_ylim(ax.dataLim.y0 - missing / 2, ax.dataLim.y1 + missing / 2)
     kept = np.unique(np.linspace(0, len(ends) - 1, min(len(ends), _MOST_LABELS)).round())
-    mark_ends(ax, [ends[int(i)] for i in kept], height=_HEIGHT * 72 * 0.8)
-    return figure
+    mark_ends(ax, [ends[int(i)] for i in kept], height=height * 72 * 0.8)
 
 
 def _over_layers(
-    values: Sequence[float], names: Sequence[str], ylabel: str, title: str, log: bool
-) -> Figure:
+    ax: Axes, values: Sequence[float], names: Sequence[str], ylabel: str, title: str, log: bool
+) -> None:
     """One measurement: the values of all layers, from the first to the last.
 
     The axis is logarithmic only if the values span more than a decade.
     """
     known = [value for value in values if value > 0 and np.isfinite(value)]
     log = log and bool(known) and max(known) > 10 * min(known)
-    figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
-    ax = figure.subplots()
     dress(ax, title, ylabel, "layer, from the first to the last", log=log)
     shown = drawable(values, log=log)
     ax.plot(range(len(shown)), shown, color=_depth_colors(1)[0], linewidth=2, zorder=2)
     ax.scatter(range(len(shown)), shown, c=_depth_colors(len(shown)), s=36, zorder=3)
     if not any(value == value for value in shown):
         not_applicable(ax)
-        return figure
+        return
     kept = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_LABELS)).round())
+    ax.margins(x=0.09)  # a name is longer than the usual margin
     labels = [f"{names[int(i)]}{'' if shown[int(i)] == shown[int(i)] else ' n/a'}" for i in kept]
     ax.set_xticks(kept, [verbatim(label) for label in labels])
-    return figure
 
 
-def _abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+def abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+    """The key of a row that goes along the x axis, and its label: steps if an epoch has several."""
     epochs = [row["epoch"] for row in rows]
     repeated = len(set(epochs)) < len(epochs)
     return ("step", "optimizer steps") if repeated else ("epoch", "epochs of training")

@@ -16,6 +16,7 @@ from lit_credit.callbacks import (
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
+    CreditFunction,
     Diagnostic,
     EmbeddingGeometry,
     ExactDivergence,
@@ -30,6 +31,7 @@ from lit_credit.callbacks import (
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SignalRank,
     SoftmaxJacobian,
     SpacedCheckpoints,
     StagedTraining,
@@ -53,6 +55,7 @@ CALLBACKS = [
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
+    CreditFunction,
     EmbeddingGeometry,
     ExactDivergence,
     GradientNorms,
@@ -63,6 +66,7 @@ CALLBACKS = [
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SignalRank,
     SoftmaxJacobian,
     SubspaceDistance,
     SymbolAttention,
@@ -323,7 +327,11 @@ def test_two_side_by_side_do_not_collide(kind, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "arguments"),
-    [(CreditAlignment, {"parameters": False}), (ScaleStability, {"growth_limit": 10.0})],
+    [
+        (CreditAlignment, {"parameters": False}),
+        (CreditFunction, {"eta": 0.1}),
+        (ScaleStability, {"growth_limit": 10.0}),
+    ],
 )
 def test_two_that_differ_in_their_own_arguments_can_share_a_trainer(kind, arguments, tmp_path):
     fit(tmp_path, support.rule(DFA), kind(), kind(**arguments), max_epochs=1)

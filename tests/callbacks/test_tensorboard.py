@@ -10,11 +10,13 @@ from lit_credit.callbacks import (
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
+    CreditFunction,
     GradientNorms,
     HeadBehaviour,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SignalRank,
     SoftmaxJacobian,
     WeightAlignment,
 )
@@ -27,11 +29,13 @@ KINDS = [
     AttentionMaps,
     CircuitMatching,
     CreditAlignment,
+    CreditFunction,
     GradientNorms,
     HeadBehaviour,
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    SignalRank,
     SoftmaxJacobian,
     WeightAlignment,
 ]
@@ -70,7 +74,12 @@ def test_scalars_are_those_of_the_histories_at_their_steps(run):
         for q in ("jacobian/r_off", "attention/entropy", "behaviour/induction")
     }
     assert heads <= seen
-    assert {"credit/cosine/L00", "weight/angle/head", "stability/growth"} <= seen
+    assert {
+        "credit/cosine/L00",
+        "function/rho/L00",
+        "weight/angle/head",
+        "stability/growth",
+    } <= seen
     assert all(tag.count("/") >= 1 for tag in seen)
 
 

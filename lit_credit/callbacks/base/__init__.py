@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.diagnostic import Diagnostic
+from lit_credit.callbacks.base.last_step import LastStepDiagnostic
 from lit_credit.callbacks.base.points import layer_tag, stream_points, unit_names
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.stream import StreamDiagnostic
@@ -15,6 +16,7 @@ __all__ = [
     "Chunk",
     "ContextDiagnostic",
     "Diagnostic",
+    "LastStepDiagnostic",
     "Point",
     "ProbeDiagnostic",
     "StreamDiagnostic",

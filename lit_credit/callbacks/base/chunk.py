@@ -1,6 +1,6 @@
 """A chunk of the probe, with the losses, gradients and credits of a module on it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -106,19 +106,42 @@ class Chunk:
             self.forward()
         return self._completed(points, values)
 
-    def gradients(self, points: Sequence[Point]) -> Gradients:
+    def changed_loss(self, point: Point, change: Callable[[Tensor], Tensor]) -> Tensor:
+        """:meth:`loss` with the value at a point replaced by a function of it, without a graph.
+
+        Args:
+            point: the input or output of a submodule.
+            change: maps the value to a new tensor of its shape.
+        """
+        with torch.no_grad(), capture(self.module, [point], change):
+            return self.loss()
+
+    def gradients(
+        self,
+        points: Sequence[Point],
+        *,
+        exact: bool = True,
+        changes: Mapping[Point, Callable[[Tensor], Tensor]] | None = None,
+    ) -> Gradients:
         """The value at each point and the true gradient of the probe's loss there.
 
         The gradient is zero if none arrives, and NaN if the module runs the point without autograd,
         as in ``with torch.no_grad()``. The input of an embedding (whole numbers) is left out if
         the embedding's output is a point too. A point that is not passed, such as an expert without
         tokens, has no rows: value and gradient are empty.
+
+        Args:
+            points: inputs and outputs of submodules.
+            exact: False returns what the module's own backward delivers, which differs from the
+                true gradient where layers have a feedback backward.
+            changes: for some points, a function that maps the value to what the net goes on with.
+                The value is returned as it was, the gradient is the one after the change.
         """
         module = self.module
         with (
-            exact_backward(module),
+            exact_backward(module) if exact else nullcontext(),
             unfrozen(module),
-            capture(module, points) as values,
+            capture(module, points, changes or {}) as values,
             isolated(module),
         ):
             loss = self._loss()

@@ -69,7 +69,7 @@ class ProbeDiagnostic(Diagnostic):
     """Whether it measures the loss or its gradient. A diagnostic that calls ``chunk.values`` and
     ``chunk.forward`` alone sets it to False, and then measures nets without a loss too."""
     default_n_samples: int = 1024
-    steps_of_a_batch: ClassVar[float] = 1.0
+    steps_of_a_batch: float = 1.0
     """Cost of measuring as many rows as a training batch has, in training steps; an estimate."""
 
     def __init__(

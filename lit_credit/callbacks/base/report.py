@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from matplotlib.figure import Figure
 
-from lit_credit.callbacks.base.values import of_layers
+from lit_credit.callbacks.base.values import MOST_LAYERS, of_all_layers, of_layers
 from lit_credit.headlines import ComparisonFigure, Headline
 from lit_credit.runs.files import save_figure, spared
 from lit_credit.runs.history import History, Row
@@ -65,6 +65,10 @@ class ReportedDiagnostic(Callback):
     """Whether the figure is drawn at every measurement instead of only at the end."""
     over_heads: ClassVar[Sequence[str]] = ("mean",)
     """What loggers get for the heads of a layer if there are many: ``mean``, ``max``, ``min``."""
+    over_layers: ClassVar[Sequence[str]] = ()
+    """What loggers get for the layers if there are more than ``most_layers``: ``min``, ``median``,
+    ``max``, ``mean``; nothing keeps each layer."""
+    most_layers: ClassVar[int] = MOST_LAYERS
     headline: ClassVar[Sequence[Headline]] = ()
     """The quantities by which runs are compared, see docs/compare.md."""
     comparison_figures: ClassVar[Sequence[ComparisonFigure]] = ()
@@ -146,8 +150,12 @@ class ReportedDiagnostic(Callback):
         later = self.history.open(self._history_file, trainer.global_step, trainer.ckpt_path)
         continue_curves(trainer, self.history.saved_at)
         for row in later:
-            log_scalars(trainer, of_layers(row["values"], self.over_heads), row["step"])
+            log_scalars(trainer, self._logged(row["values"]), row["step"])
         log_charts(trainer, self._charts(trainer))
+
+    def _logged(self, tagged: Mapping[str, float]) -> dict[str, float]:
+        """What loggers get of the values of a row."""
+        return of_all_layers(of_layers(tagged, self.over_heads), self.over_layers, self.most_layers)
 
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
         """The charts of all diagnostics, from the first only: a second layout would overwrite."""

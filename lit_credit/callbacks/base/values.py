@@ -4,13 +4,22 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["MOST_HEADS", "Gathered", "OverSamples", "as_numbers", "of_layers", "over_samples"]
+__all__ = [
+    "MOST_HEADS",
+    "MOST_LAYERS",
+    "Gathered",
+    "OverSamples",
+    "as_numbers",
+    "of_all_layers",
+    "of_layers",
+    "over_samples",
+]
 
 
 class Gathered:
@@ -114,10 +123,19 @@ MOST_HEADS = 64
 """Up to this number of heads, loggers get every number."""
 
 
+MOST_LAYERS = 16
+"""Up to this number of layers, loggers get every number."""
+
+
 _HEAD = re.compile(r"(?P<layer>.+)/H\d\d+")
 
 
-_REDUCE: dict[str, Callable[[list[float]], float]] = {"mean": fmean, "max": max, "min": min}
+_REDUCE: dict[str, Callable[[list[float]], float]] = {
+    "mean": fmean,
+    "median": median,
+    "max": max,
+    "min": min,
+}
 
 
 def of_layers(tagged: Mapping[str, float], kinds: Sequence[str]) -> dict[str, float]:
@@ -152,4 +170,43 @@ def of_layers(tagged: Mapping[str, float], kinds: Sequence[str]) -> dict[str, fl
             known = [x for x in values if not math.isnan(x)]
             for kind in kinds:
                 logged[f"{found['layer']}/{kind}"] = _REDUCE[kind](known) if known else math.nan
+    return logged
+
+
+_LAYER = re.compile(r"(?P<quantity>.+)/L\d\d+")
+
+
+def of_all_layers(
+    tagged: Mapping[str, float], kinds: Sequence[str], most: int = MOST_LAYERS
+) -> dict[str, float]:
+    """Aggregate each quantity over its layers if there are many.
+
+    Args:
+        tagged: values by ``<section>/<quantity>/L03``; other tags are kept.
+        kinds: ``min``, ``median``, ``max``, ``mean``, over the layers whose value is not NaN; an
+            empty sequence keeps all layers.
+        most: largest number of layers that are kept.
+
+    Returns:
+        Values by tag, with ``<section>/<quantity>/<kind>`` in place of layers.
+
+    Example:
+        >>> of_all_layers({f"rank/weight/L{l:02d}": l for l in range(17)}, ["min", "median"])
+        {'rank/weight/min': 0, 'rank/weight/median': 8}
+    """
+    layers: dict[str, list[float]] = {}
+    for tag, value in tagged.items():
+        if found := _LAYER.fullmatch(tag):
+            layers.setdefault(found["quantity"], []).append(value)
+    if not kinds or max(map(len, layers.values()), default=0) <= most:
+        return dict(tagged)
+    logged: dict[str, float] = {}
+    for tag, value in tagged.items():
+        found = _LAYER.fullmatch(tag)
+        if found is None:
+            logged[tag] = value
+        elif (values := layers.pop(found["quantity"], None)) is not None:
+            known = [x for x in values if not math.isnan(x)]
+            for kind in kinds:
+                logged[f"{found['quantity']}/{kind}"] = _REDUCE[kind](known) if known else math.nan
     return logged

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.credited import check_credited, net_parameters
 from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.points import (
     layer_tag,
@@ -21,10 +22,9 @@ from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
 from lit_credit.plotting import layer_curves
-from lit_credit.protocols import ModuleProtocol, RuleProtocol, asked, method
+from lit_credit.protocols import ModuleProtocol, method
 from lit_credit.runs.history import Row
 from lit_credit.utils.compiled import clean_name
-from lit_credit.utils.short_text import choice
 
 __all__ = ["CreditAlignment"]
 
@@ -151,7 +151,7 @@ class CreditAlignment(ProbeDiagnostic):
             self.has_credit = False  # the rule credits parameters, not units
             self._check_compares(chunk.module)
             return
-        self._check_credited(chunk.module, credit)
+        check_credited(chunk.module, self.names, credit)
         for index, name in enumerate(self.names):
             layer, (_, b) = layer_tag(index), exact[Point(name, "output")]
             a = credit.get(name, b.new_empty(0, 1))  # a unit that did not run: empty, like `b`
@@ -166,23 +166,8 @@ class CreditAlignment(ProbeDiagnostic):
             remedy = "Leave `parameters` at True, or this callback out."
             raise missing(self, module, "`credit(batch)`", remedy)
 
-    def _check_credited(self, module: LightningModule, credit: dict[str, Tensor]) -> None:
-        units = asked(module, ModuleProtocol.credit_units, None) or ()  # some may not have run
-        without = [name for name in self.names if name not in credit and name not in units]
-        if without:
-            raise ValueError(
-                f"`units`: {choice(without)} receive no credit. Choose from: "
-                f"{choice(units or credit, without[0])}."
-            )
-
     def _add_updates(self, chunk: Chunk) -> None:
-        extra = method(chunk.module, RuleProtocol.extra_parameters)
-        left_out = {id(p) for group in (extra() if extra else {}).values() for p in group}
-        named = {
-            name: parameter
-            for name, parameter in chunk.module.named_parameters()
-            if parameter.requires_grad and id(parameter) not in left_out
-        }
+        named = {n: p for n, p in net_parameters(chunk.module).items() if p.requires_grad}
         parameters = list(named.values())
         own = chunk.parameter_gradients(parameters)
         exact = chunk.parameter_gradients(parameters, exact=True)

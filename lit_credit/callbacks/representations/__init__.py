@@ -2,10 +2,12 @@
 
 from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
 from lit_credit.callbacks.representations.residual_norms import ResidualNorms
+from lit_credit.callbacks.representations.signal_rank import SignalRank
 from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
 
 __all__ = [
     "EmbeddingGeometry",
     "ResidualNorms",
+    "SignalRank",
     "SubspaceDistance",
 ]

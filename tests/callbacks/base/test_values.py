@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_credit.callbacks import AttentionMaps
-from lit_credit.callbacks.base.values import MOST_HEADS, of_layers
+from lit_credit.callbacks.base.values import MOST_HEADS, MOST_LAYERS, of_all_layers, of_layers
 from lit_credit.datamodules import TensorLoader
 from lit_credit.models import GPT
 from lit_credit.rules import BP
@@ -40,6 +40,29 @@ def test_of_more_each_layer_has_its_aggregates(count, layers):
         assert found[f"{place}/mean"] == pytest.approx(10 * layer + (count - 1) / 2)
         assert found[f"{place}/max"] == 10 * layer + count - 1
         assert found[f"{place}/min"] == 10 * layer
+
+
+def layers(count, quantity="rho"):
+    return {f"function/{quantity}/L{layer:02d}": float(layer) for layer in range(count)}
+
+
+def test_few_layers_stay_and_many_have_their_aggregates():
+    few = layers(MOST_LAYERS) | {"function/share": 1.0}
+    assert of_all_layers(few, ["min", "max"]) == few
+    many = layers(48) | layers(48, "ratio") | {"function/share": 1.0}
+    many["function/ratio/L03"] = math.nan
+    assert of_all_layers(many, []) == many
+    assert of_all_layers(many, ["min", "median", "max"]) == {
+        "function/rho/min": 0.0,
+        "function/rho/median": 23.5,
+        "function/rho/max": 47.0,
+        "function/ratio/min": 0.0,
+        "function/ratio/median": 24.0,
+        "function/ratio/max": 47.0,
+        "function/share": 1.0,
+    }
+    undefined = dict.fromkeys(layers(17), math.nan)
+    assert math.isnan(of_all_layers(undefined, ["median"])["function/rho/median"])
 
 
 def test_undefined_heads_do_not_take_the_others_answer():

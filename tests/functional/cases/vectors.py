@@ -36,6 +36,27 @@ CASES = {
     "frobenius_norm": Case(
         functional.frobenius_norm, {"x": real("m n")}, bounds=(0, INF), degrees={"x": 1}
     ),
+    "relative_step": Case(
+        lambda value, direction: functional.relative_step(value, direction, 0.5),
+        {"value": real("b f g"), "direction": real("b f g")},
+        rows=0,
+        degrees={"value": 1, "direction": 0},
+    ),
+    "sample_products": Case(
+        functional.sample_products,
+        {"a": real("b f g"), "b": real("b f g")},
+        rows=0,
+        degrees={"a": 1, "b": 1},
+    ),
+    "sample_correlation": Case(
+        functional.sample_correlation,
+        {"predicted": real("b k"), "observed": real("b k")},
+        sizes={"k": (2, 5)},
+        rows=0,
+        bounds=(-1, 1),
+        degrees={"predicted": 0, "observed": 0},
+        double=True,
+    ),
     "weight_angle": Case(
         functional.weight_angle,
         {"weight": real("m n"), "feedback": real("m n")},
@@ -105,6 +126,40 @@ CASES = {
         bounds=lambda sizes: (1, min(sizes["m"], sizes["n"])),
         degrees={"matrix": 0},
         double=True,
+    ),
+    "effective_rank": Case(
+        functional.effective_rank,
+        {"matrix": real("b m n")},
+        rows=0,
+        bounds=lambda sizes: (1, min(sizes["m"], sizes["n"])),
+        degrees={"matrix": 0},
+        double=True,
+    ),
+    "stable_rank": Case(
+        functional.stable_rank,
+        {"matrix": real("b m n")},
+        rows=0,
+        bounds=lambda sizes: (1, min(sizes["m"], sizes["n"])),
+        degrees={"matrix": 0},
+        double=True,
+    ),
+    "spectrum_ranks": Case(
+        functional.spectrum_ranks,
+        {"singular_values": descending("b r")},
+        rows=0,
+        bounds=lambda sizes: (1, sizes["r"]),
+        degrees={"singular_values": 0},
+        double=True,
+        covers=("SpectrumRanks",),
+    ),
+    "gram_spectrum": Case(
+        functional.gram_spectrum,
+        {"gram": real("b d d")},  # of which one triangle counts
+        rows=0,
+        bounds=(0, INF),
+        degrees={"gram": 0.5},
+        double=True,
+        partial=("gram",),
     ),
     "leading_directions": Case(
         _leading_subspace,
