@@ -18,7 +18,7 @@ from lit_credit.utils.colors import SKY as SKY
 
 GRID = "#E3E3E3"
 
-_TIMES = "×"  # noqa: RUF001
+TIMES = "×"  # noqa: RUF001
 
 SMALL, NORMAL, LARGE = 11, 12, 14
 
@@ -172,7 +172,7 @@ def factor_text(factor: float) -> str:
     """
     if math.isnan(factor):
         return "n/a"
-    sign, size = (_TIMES, factor) if factor >= 1 else ("÷", 1 / factor if factor else math.inf)
+    sign, size = (TIMES, factor) if factor >= 1 else ("÷", 1 / factor if factor else math.inf)
     if not math.isfinite(size):
         return f"{sign}∞"
     if size >= 1e6:
