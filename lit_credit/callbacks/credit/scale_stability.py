@@ -222,4 +222,4 @@ class ScaleStability(StreamDiagnostic):
 
 
 def _flag(value: float) -> str:
-    return "n/a" if math.isnan(value) else "raised" if value else "no"
+    return "n/a" if math.isnan(value) else "raised" if value else "clear"

@@ -161,6 +161,7 @@ def _name_layers(ax: Axes, places: Mapping[tuple[str, str], float]) -> None:
     names = [*map(verbatim, short_names(layers))]
     step = math.ceil(len(names) / _MOST_NAMES)
     shown = [f"\n{name}" if i % step == 0 else "" for i, name in enumerate(names)]
+    ax.xaxis.remove_overlapping_locs = False  # the middle of a layer may be the place of a head
     ax.set_xticks([sum(own) / len(own) for own in layers.values()], shown, minor=True)
     ax.tick_params(axis="x", which="both", length=0, labelsize=SMALL)
     if not few:
