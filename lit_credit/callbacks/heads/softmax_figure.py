@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from lit_credit.plotting._style import (
     BLUE,
@@ -32,7 +31,7 @@ __all__ = ["softmax_figure"]
 Heads = Mapping[tuple[str, str], Mapping[str, float]]
 """``(module, head)`` to quantity to number."""
 
-_SIZE = (9.0, 9.6)
+_SIZE = (9.0, 8.4)
 _MOST_NAMES, _MOST_NUMBERS = 12, 32
 """Layers that are all named, and heads that are all numbered."""
 _GAP = 1.0
@@ -105,9 +104,11 @@ def softmax_figure(heads: Heads, *, title: str) -> Figure:
     figure = Figure(figsize=_SIZE, layout="constrained")
     figure.suptitle(title, fontsize=LARGE + 1, fontweight="bold", color=INK)
     places = _places(heads)
-    for ax, panel in zip(figure.subplots(len(_PANELS), 1), _PANELS, strict=True):
-        if _draw(ax, panel, heads, places):
-            _name_layers(ax, places)
+    axes = figure.subplots(len(_PANELS), 1)
+    drawn = [_draw(ax, panel, heads, places) for ax, panel in zip(axes, _PANELS, strict=True)]
+    for ax, has_dots in zip(axes, drawn, strict=True):
+        if has_dots:
+            _name_layers(ax, places, names=ax is axes[-1] or not drawn[-1])
         else:
             not_applicable(ax)
     return figure
@@ -128,15 +129,17 @@ def _draw(ax: Axes, panel: _Panel, heads: Heads, places: Mapping[tuple[str, str]
     dress(ax, panel.title, panel.ylabel, log=panel.log)
     ax.grid(False, axis="x")
     ends: list[EndLabel] = []
+    drawn = False
     for dots in panel.dots:
         numbers = [head.get(dots.quantity, math.nan) for head in heads.values()]
         values = drawable(numbers, log=panel.log)
         face = dots.color if dots.filled else "white"
         ax.scatter(list(places.values()), values, s=46, c=face, edgecolors=dots.color, zorder=3)
         known = [value for value in values if value == value]
+        drawn |= bool(known)
         if known and dots.label:
             ends.append(EndLabel(known[-1], dots.label, dots.color))
-    if not any(math.isfinite(y) for c in ax.collections for _, y in c.get_offsets().data):
+    if not drawn:
         return False
     fit_range(ax, reach=panel.reach)
     ax.set_xlim(-1.0, max(places.values()) + 1.0)
@@ -148,22 +151,21 @@ def _draw(ax: Axes, panel: _Panel, heads: Heads, places: Mapping[tuple[str, str]
     return True
 
 
-def _name_layers(ax: Axes, places: Mapping[tuple[str, str], float]) -> None:
-    """Numbers of heads, names of layers below them, and a line between two layers."""
+def _name_layers(ax: Axes, places: Mapping[tuple[str, str], float], *, names: bool) -> None:
+    """A line between two layers; below the lowest panel the numbers of heads and the layers."""
     layers: dict[str, list[float]] = {}
     for (label, _), place in places.items():
         layers.setdefault(label, []).append(place)
     for own in list(layers.values())[1:]:
         ax.axvline(own[0] - (1.0 + _GAP) / 2, color=GRID, linewidth=1.2, zorder=0)
     numbers = [head.removeprefix("H").lstrip("0") or "0" for _, head in places]
-    few = len(places) <= _MOST_NUMBERS
+    few = names and len(places) <= _MOST_NUMBERS
     ax.set_xticks(list(places.values()), numbers if few else [""] * len(places))
-    names = [*map(verbatim, short_names(layers))]
-    step = math.ceil(len(names) / _MOST_NAMES)
-    shown = [f"\n{name}" if i % step == 0 else "" for i, name in enumerate(names)]
-    ax.xaxis.remove_overlapping_locs = False  # the middle of a layer may be the place of a head
-    ax.set_xticks([sum(own) / len(own) for own in layers.values()], shown, minor=True)
     ax.tick_params(axis="x", which="both", length=0, labelsize=SMALL)
-    if not few:
-        ax.xaxis.set_major_formatter(NullFormatter())
+    if not names:
+        return
+    step = math.ceil(len(layers) / _MOST_NAMES)
+    named = [f"\n{verbatim(n)}" if i % step == 0 else "" for i, n in enumerate(short_names(layers))]
+    ax.xaxis.remove_overlapping_locs = False  # the middle of a layer may be the place of a head
+    ax.set_xticks([sum(own) / len(own) for own in layers.values()], named, minor=True)
     ax.set_xlabel("head, layer by layer", fontsize=NORMAL, color=INK)

@@ -7,6 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from lit_credit.plotting._style import (
@@ -104,8 +105,8 @@ def _draw_bounds(ax: Axes, shown: Mapping[str, Geometry]) -> None:
     ax.set(xlim=(0, 1.04), ylim=(len(shown) - 0.5, -0.5))
     marks = (("|", INK, "Welch bound"), ("D", ORANGE, "unrelated, 1 / d"), ("o", BLUE, "measured"))
     handles = [
-        mpl.lines.Line2D([], [], linestyle="", marker=marker, color=color, label=label)
-        for marker, color, label in marks
+        Line2D([], [], linestyle="", marker=m, color=color, label=text, markersize=8, mew=1.5)
+        for m, color, text in marks
     ]
     ax.legend(handles=handles, fontsize=SMALL, frameon=False, loc="center right")
 

@@ -54,11 +54,12 @@ def test_uniform_attention_is_white_whatever_the_number_of_keys():
 
 
 def test_long_names_and_titles_stay_in_their_places():
-    names = [f"model.transformer.{kind}.layers.0.multihead_attn" for kind in ("encoder", "decoder")]
+    names = [f"model.{kind}.layers.0.self_attn" for kind in ("encoder", "decoder")]
+    names[1] = names[1].replace("self", "multihead")
     title = "Attention of the probe's first sample, step 100000"
     figure = drawn(attention_grid({name: torch.rand(2, 3, 3) for name in names}, title=title))
     one, other = (figure.axes[place].yaxis.label for place in (0, 2))
-    assert one.get_text() == "encoder.layers.\n0.multihead_attn\nquery"
+    assert one.get_text() == "encoder.layers.\n0.self_attn\nquery"
     above, below = (label.get_window_extent() for label in (one, other))
     assert below.y1 < above.y0
     around = figure.get_suptitle(), figure._suptitle.get_window_extent()
