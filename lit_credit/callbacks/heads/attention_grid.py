@@ -6,7 +6,7 @@ from textwrap import fill
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
@@ -32,6 +32,16 @@ _LETTER = 0.125
 """Width of a title's letter in inches; letters of labels are narrower."""
 _OCTAVES = 5
 """Colours saturate at a factor of 2^5 above and below uniform attention."""
+_DEEPER = (0.25, 0.5, 0.75, 1.0)
+# Places that a head looks at are to stand out, not the many that it passes over.
+_COLORS = LinearSegmentedColormap.from_list(
+    "over uniform",
+    [
+        (0.0, "#F3CFA3"),
+        (0.5, "white"),
+        *((0.5 + x / 2, mpl.colormaps["Blues"](x)) for x in _DEEPER),
+    ],
+)
 
 
 def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
@@ -39,9 +49,9 @@ def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
 
     In each image, queries go down and keys to the right. Colours show the logarithm of a weight
     over uniform attention, 1 / (number of keys that the query may see): white is uniform, blue is
-    more and red is less, up to a factor of 32. All heads share this scale. Causal attention gives
-    the first queries few keys and so large weights; the ratio does not depend on it. Keys that a
-    query may not see are grey. Above each image stands the mean number of keys that a query
+    more, pale orange is less, up to a factor of 32. All heads share this scale. Causal attention
+    gives the first queries few keys and so large weights; the ratio does not depend on it. Keys
+    that a query may not see are grey. Above each image stands the mean number of keys that a query
     attends to, the exponential of its entropy.
 
     Args:
@@ -60,7 +70,7 @@ def attention_grid(maps: Mapping[str, Tensor], *, title: str) -> Figure:
     heads = max((len(layer) for layer in maps.values()), default=1)
     size = (
         min(_PANEL * heads + 0.9, _LARGEST),
-        min(1.15 * _PANEL * max(len(maps), 1) + 1.8, _LARGEST),
+        min(1.15 * _PANEL * max(len(maps), 1) + 1.5, _LARGEST),
     )
     width = max(size[0], 5.0)
     figure = Figure(figsize=(width, size[1]), layout="constrained")
@@ -91,7 +101,7 @@ def _wrapped(name: str) -> str:
 
 
 def _draw(ax: Axes, name: str, attention: Tensor) -> AxesImage:
-    colors = mpl.colormaps["RdBu"].with_extremes(bad=GRID)
+    colors = _COLORS.with_extremes(bad=GRID)
     norm = CenteredNorm(0.0, _OCTAVES)
     image = ax.imshow(_over_uniform(attention), cmap=colors, norm=norm, aspect="auto")
     keys = effective_keys(attention.nan_to_num(), attention.isfinite()).nanmean().item()
@@ -115,7 +125,14 @@ def _add_bar(figure: Figure, image: AxesImage) -> None:
     """One colour bar below all maps, with factors in place of logarithms."""
     ticks = [octaves for octaves in range(-_OCTAVES, _OCTAVES + 1) if octaves % 2 or not octaves]
     bar = figure.colorbar(
-        image, ax=figure.axes, location="bottom", ticks=ticks, aspect=40, shrink=0.8, extend="both"
+        image,
+        ax=figure.axes,
+        location="bottom",
+        ticks=ticks,
+        aspect=40,
+        shrink=0.8,
+        extend="both",
+        pad=0.01,
     )
     factors = [f"{TIMES}{2**o}" if o > 0 else f"÷{2**-o}" if o < 0 else "uniform" for o in ticks]
     bar.ax.set_xticklabels(factors)
