@@ -14,6 +14,7 @@ from lit_credit.plotting._style import (
     GREY,
     INK,
     LARGE,
+    NORMAL,
     ORANGE,
     SMALL,
     drawable,
@@ -62,6 +63,9 @@ def adder_sheet(found: AdderFindings, rows: Sequence[Row], *, section: str = "ad
     for ax, draw in zip(axes, _PANELS, strict=False):
         draw(ax, found)
     draw_training(axes[-1], rows, section)
+    for ax in axes:  # findings stand in the titles, which are as wide as their panels
+        text = ax.get_title(loc="left")
+        ax.set_title(text, loc="left", fontsize=NORMAL, fontweight="bold", color=INK)
     return figure
 
 
@@ -96,7 +100,7 @@ def draw_attention(ax: Axes, found: AdderFindings) -> None:
 def draw_ratio(ax: Axes, found: AdderFindings) -> None:
     """Panel 2."""
     mean = number_text(float(found.ratio.mean()))
-    title = f"2  Column below over own column: {mean}\n    (0.1 is base ten)"
+    title = f"2  Column below over its own: {mean}\n    (0.1 is base ten)"
     dress(ax, title, "ratio of attention", "predicted digit")
     finite = {i: v for i, v in enumerate(found.ratio.tolist(), 1) if math.isfinite(v)}
     if not finite:
@@ -174,8 +178,18 @@ def draw_runs(ax: Axes, found: AdderFindings) -> None:
     heights = [0.0 if v != v else v for v in runs]
     ax.bar(range(len(runs)), heights, color=GREEN)
     for i, value in enumerate(runs):
-        text = "n/a" if value != value else f"{100 * value:.3g}"
-        ax.text(i, heights[i] + 0.01, text, ha="center", fontsize=SMALL)
+        text = "n/a" if value != value else f"{100 * value:.3g} %"
+        inside = heights[i] > 0.3
+        ax.text(
+            i,
+            heights[i] - 0.02 if inside else heights[i] + 0.02,
+            text,
+            ha="center",
+            va="top" if inside else "bottom",
+            rotation=90,
+            fontsize=SMALL,
+            color="white" if inside else INK,
+        )
     ax.set_xticks(range(len(runs)))
     ax.set_ylim(0, 1.1)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from torch import nn
 
@@ -142,15 +143,15 @@ def test_every_variant_has_a_sheet_trained_or_not(name):
 
 def test_the_sheet_is_read_at_the_width_of_a_page():
     """700 pixels: no letter is lower than 9 of them, and no title runs into the next panel."""
-    rows = [
-        {"step": 100 * i, "epoch": i, "name": "", "values": {"adder/exact": i / 3}}
-        for i in range(4)
-    ]
-    figure = drawn(adder_sheet(findings(make("67p").float()), rows))
+    values = [{f"adder/{tag}": i / 3 for tag in ("exact", "token_accuracy")} for i in range(4)]
+    rows = [{"step": i, "epoch": i, "name": "", "values": v} for i, v in enumerate(values)]
+    figure = adder_sheet(findings(make("wide").float()), rows)
+    FigureCanvasAgg(figure).draw()
     pixels_a_point = 700 / (72 * figure.get_figwidth())
     texts = [t for t in figure.findobj(Text) if t.get_text().strip()]
     assert min(text.get_fontsize() for text in texts) * pixels_a_point > 9
     titles = [ax._left_title.get_window_extent() for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(titles) == 6
     for left, right in zip(titles[::2], titles[1::2], strict=True):
         assert left.x1 < right.x0
         assert right.x1 <= figure.bbox.width
