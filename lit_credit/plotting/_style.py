@@ -54,9 +54,14 @@ def verbatim(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def whole_numbers_across(ax: Axes) -> None:
-    """Allow only whole numbers as ticks of the x axis, for epochs and steps."""
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+def whole_numbers_across(ax: Axes, most: int = 6) -> None:
+    """Allow only whole numbers as ticks of the x axis, for epochs and steps.
+
+    Args:
+        ax: the axes.
+        most: intervals between ticks at most; narrow panels have room for fewer.
+    """
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
 
 
 def not_applicable(ax: Axes) -> None:

@@ -84,7 +84,7 @@ def divergence_figure(
     for ax, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         log = panel.tag == "kl"
         dress(ax, panel.title, panel.ylabel, "optimizer steps", log=log)
-        whole_numbers_across(ax)
+        whole_numbers_across(ax, most=4)
         ends: list[EndLabel] = []
         for label, seeds in runs.items():
             curves = [c for rows in seeds if (c := series(rows, f"{section}/{panel.tag}", "step"))]

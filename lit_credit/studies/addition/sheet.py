@@ -216,7 +216,7 @@ def draw_training(ax: Axes, rows: Sequence[Row], section: str) -> None:
         steps, values = list(curve), drawable(curve.values(), log=False)
         ax.plot(steps, values, "o-", color=color, linewidth=2, markersize=4, label=name)
     ax.set_ylim(-0.02, 1.05)
-    whole_numbers_across(ax)
+    whole_numbers_across(ax, most=4)
     ax.legend(fontsize=SMALL, frameon=False)
 
 

@@ -246,7 +246,7 @@ def theory_figure(rows: Sequence[Row], *, title: str = "", section: str = "theor
     dress(left, "Divergence", "mean KL (nats)", "optimizer steps", log=True)
     dress(right, "Vectors against the best ones", "mean cosine", "optimizer steps")
     for ax, lines in ((left, _DIVERGENCES), (right, _COSINE)):
-        whole_numbers_across(ax)
+        whole_numbers_across(ax, most=4)
         _draw(ax, rows, section, lines)
     return figure
 
