@@ -6,7 +6,7 @@ from textwrap import fill
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
@@ -39,7 +39,7 @@ _COLORS = LinearSegmentedColormap.from_list(
     [
         (0.0, "#F3CFA3"),
         (0.5, "white"),
-        *((0.5 + x / 2, mpl.colormaps["Blues"](x)) for x in _DEEPER),
+        *((0.5 + x / 2, to_hex(mpl.colormaps["Blues"](x))) for x in _DEEPER),
     ],
 )
 
