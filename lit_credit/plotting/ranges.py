@@ -79,7 +79,7 @@ def draw_levels(ax: Axes, levels: Sequence[Level]) -> list[EndLabel]:
     Levels outside of the limits, or not finite, are left out.
 
     Returns:
-        The labels of the levels, for :func:`lit_credit.plotting._style.mark_ends`.
+        The labels of the levels.
     """
     low, high = ax.get_ylim()
     shown = [level for level in levels if low <= level.y <= high]

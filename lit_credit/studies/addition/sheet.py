@@ -40,8 +40,8 @@ def adder_sheet(found: AdderFindings, rows: Sequence[Row], *, section: str = "ad
 
     The panels: 1 attention, 2 the place-value ratio of every column, 3 sums right at a forced
     ratio, 4 what attention reads of a digit, 5 sums right by their longest run of carries, 6
-    training. The numbers behind all else that was measured are in
-    :func:`lit_credit.studies.addition.findings.adder_tables`.
+    training. All else that was measured is in the tables of
+    :class:`lit_credit.studies.addition.AdderAnatomy`.
 
     Args:
         found: a measurement.
