@@ -21,10 +21,24 @@ from lit_credit.studies.addition import AdditionTask, MicroAdder
 
 BEFORE = Path("tests/files_before")
 MODULES = [line.split() for line in BEFORE.joinpath("names.txt").read_text().splitlines()]
-GONE = {"lit_credit.rules.clipping.positive", "lit_credit.utils.checkpoints.read_weights"}
+PANELS = {
+    "attention": ("draw_ratio_history", "draw_sources"),
+    "errors": ("draw_differences", "draw_errors", "draw_errors_by_carry"),
+    "geometry": ("draw_digits", "draw_factors", "draw_gains", "draw_keys", "draw_queries"),
+}
+GONE = {
+    "lit_credit.rules.clipping.positive",
+    "lit_credit.utils.checkpoints.read_weights",
+    *(
+        f"lit_credit.plotting._adder_{file}.{name}"
+        for file, names in PANELS.items()
+        for name in names
+    ),
+}
 """Helpers that nothing outside of lit_credit had a use for.
 
-``utils/ranges.py`` and ``runs/weight_files.py`` do their work.
+``utils/ranges.py`` and ``runs/weight_files.py`` do the work of the first two. The numbers of the
+panels are in the tables of ``AdderAnatomy``.
 """
 RUNS = {"addition": "adder_anatomy", "copying": "circuit_matching", "ngram": "log_prob_theory"}
 

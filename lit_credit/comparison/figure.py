@@ -27,6 +27,7 @@ from lit_credit.plotting._style import (
     show_place,
     whole_numbers_across,
 )
+from lit_credit.plotting.ranges import fit_range
 from lit_credit.runs.columns import Line
 from lit_credit.runs.series import Histories, layer_tags, line_of
 from lit_credit.utils.numbers import number_text
@@ -191,9 +192,7 @@ def _draw(
         not_applicable(ax)
         return
     ax.set_xlim(0, max(ax.dataLim.x1, 1))
-    if panel.reach is not None and not panel.log:
-        low, high = ax.get_ylim()
-        ax.set_ylim(min(low, panel.reach[0]), max(high, panel.reach[1]))
+    fit_range(ax, reach=None if panel.log else panel.reach)
     mark_ends(ax, ends, height=2 * _ROW * 72 * 0.35)
 
 

@@ -18,7 +18,7 @@ from lit_credit.utils.colors import SKY as SKY
 
 GRID = "#E3E3E3"
 
-_TIMES = "×"  # noqa: RUF001
+TIMES = "×"  # noqa: RUF001
 
 SMALL, NORMAL, LARGE = 11, 12, 14
 
@@ -54,9 +54,14 @@ def verbatim(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def whole_numbers_across(ax: Axes) -> None:
-    """Allow only whole numbers as ticks of the x axis, for epochs and steps."""
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+def whole_numbers_across(ax: Axes, most: int = 6) -> None:
+    """Allow only whole numbers as ticks of the x axis, for epochs and steps.
+
+    Args:
+        ax: the axes.
+        most: intervals between ticks at most; narrow panels have room for fewer.
+    """
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
 
 
 def not_applicable(ax: Axes) -> None:
@@ -172,7 +177,7 @@ def factor_text(factor: float) -> str:
     """
     if math.isnan(factor):
         return "n/a"
-    sign, size = (_TIMES, factor) if factor >= 1 else ("÷", 1 / factor if factor else math.inf)
+    sign, size = (TIMES, factor) if factor >= 1 else ("÷", 1 / factor if factor else math.inf)
     if not math.isfinite(size):
         return f"{sign}∞"
     if size >= 1e6:

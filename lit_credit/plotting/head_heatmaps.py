@@ -74,15 +74,20 @@ def head_heatmaps(
     names = max((len(n) for layers in maps.values() for n in short_names(layers)), default=1)
     titles = max((len(kind.title) for kind in maps), default=1)
     margin = 0.6 + 0.085 * names
-    panel = max(heads * _CELL[0], _LETTER * titles) + margin, max(depth, 2) * _CELL[1] + 1.2
-    across = max(1, min(len(maps), 2, int(_WIDEST // panel[0])))
+    alike = len({tuple(layers) for layers in maps.values()}) == 1  # named once, on the left
+    width = max(heads * _CELL[0], _LETTER * titles) + (0.4 if alike else margin)
+    height = max(depth, 2) * _CELL[1] + 1.2
+    across = max(1, min(len(maps), 3 if alike else 2, int(_WIDEST // width)))
     lines = max(math.ceil(len(maps) / across), 1)
-    size = min(across * panel[0], _LARGEST), min(lines * panel[1] + 0.5, _LARGEST)
-    fits = size == (across * panel[0], lines * panel[1] + 0.5)
+    wanted = across * width + (margin if alike else 0.0), lines * height + 0.5
+    size = min(wanted[0], _LARGEST), min(wanted[1], _LARGEST)
+    fits = size == wanted
     figure = Figure(figsize=size, layout="constrained")
     axes = list(figure.subplots(lines, across, squeeze=False).flat)
-    for ax, (kind, layers) in zip(axes, maps.items(), strict=False):
+    for index, (ax, (kind, layers)) in enumerate(zip(axes, maps.items(), strict=False)):
         _draw(ax, kind, layers, columns, numbers=fits)
+        if alike and index % across:
+            ax.set_yticklabels([])
     for ax in axes[len(maps) :]:
         ax.set_axis_off()
     figure.suptitle(title, fontsize=LARGE + 1, fontweight="bold", color=INK)

@@ -1,6 +1,6 @@
 """Curves of a quantity over training, one per layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +19,7 @@ from lit_credit.plotting._style import (
     verbatim,
     whole_numbers_across,
 )
+from lit_credit.plotting.ranges import Level, draw_levels, fit_range
 from lit_credit.runs.history import Row
 from lit_credit.runs.series import layer_tags, series
 
@@ -37,13 +38,16 @@ def layer_curves(
     title: str,
     log: bool = True,
     span: float = 0.0,
+    reach: tuple[float, float] | None = None,
+    levels: Sequence[Level] = (),
 ) -> Figure:
     """Draw one curve per layer over epochs, coloured from the first layer (dark) to the last.
 
     Of a single row, one curve over the layers is drawn.
 
     If an epoch has several rows, the x axis shows optimizer steps. Values that are not finite, or
-    not positive on a log axis, are gaps.
+    not positive on a log axis, are gaps. The y axis covers at least a tenth of its largest
+    magnitude, or a decade on a log axis, so that noise does not fill the figure.
 
     Args:
         rows: rows of a history.
@@ -52,7 +56,9 @@ def layer_curves(
         ylabel: the quantity and its unit.
         title: title of the figure.
         log: draw a logarithmic axis.
-        span: smallest extent of a linear axis, so that rounding is not magnified.
+        span: smallest extent of a linear axis, for quantities of a known range such as a cosine.
+        reach: the values that the axis covers at least, such as 0 and 1.
+        levels: values to compare with, such as a limit; the axis reaches to all of them.
 
     Returns:
         The figure; it says n/a if no row has such a tag.
@@ -76,6 +82,8 @@ def layer_curves(
         title=title,
         log=log,
         span=span,
+        reach=reach,
+        levels=levels,
     )
     return figure
 
@@ -90,12 +98,14 @@ def draw_layers(
     title: str,
     log: bool = True,
     span: float = 0.0,
+    reach: tuple[float, float] | None = None,
+    levels: Sequence[Level] = (),
     height: float = _HEIGHT,
 ) -> None:
     """Draw the curves of :func:`layer_curves` into given axes.
 
     Args:
-        ax: axes, which may hold lines of reference.
+        ax: empty axes.
         rows: rows of a history.
         prefix: prefix of the tags.
         names: names for the layers.
@@ -103,6 +113,8 @@ def draw_layers(
         title: title of the axes.
         log: draw a logarithmic axis.
         span: smallest extent of a linear axis.
+        reach: the values that the axis covers at least.
+        levels: values to compare with.
         height: height of the axes with its labels, in inches.
     """
     tags = layer_tags(rows, prefix)
@@ -112,14 +124,40 @@ def draw_layers(
             f"`names` has {len(texts)} entries, but {len(tags)} layers have a tag that begins with "
             f"{prefix!r}: {', '.join(tags)}. Give one name a layer."
         )
-    if len(rows) == 1 and len(tags) > 1:
-        _over_layers(ax, [rows[0]["values"][tag] for tag in tags], texts, ylabel, title, log)
-        return
+    levels = [level for level in levels if drawable([level.y], log=log)[0] == level.y]
+    reach = _covered(reach, levels)
+    over_layers = len(rows) == 1 and len(tags) > 1
+    values = [rows[0]["values"][tag] for tag in tags] if over_layers else []
+    log = log and (not over_layers or _spans_a_decade(values, reach))
     by, xlabel = abscissa(rows)
-    dress(ax, title, ylabel, xlabel, log=log)
+    across = "layer, from the first to the last" if over_layers else xlabel
+    dress(ax, title, ylabel, across, log=log)
+    if over_layers:
+        ends = _over_layers(ax, drawable(values, log=log), texts)
+    else:
+        ends = _over_training(ax, rows, dict(zip(tags, texts, strict=True)), by, log)
+    if not any(np.isfinite(line.get_ydata()).any() for line in ax.lines):
+        not_applicable(ax)
+        return
+    fit_range(ax, span=span, reach=reach)
+    mark_ends(ax, [*ends, *draw_levels(ax, levels)], height=height * 72 * 0.8)
+
+
+def _covered(
+    reach: tuple[float, float] | None, levels: Sequence[Level]
+) -> tuple[float, float] | None:
+    """The smallest and the largest value that the axis covers at least."""
+    values = [*(reach or ()), *(level.y for level in levels)]
+    return (min(values), max(values)) if values else None
+
+
+def _over_training(
+    ax: Axes, rows: Sequence[Row], tags: Mapping[str, str], by: str, log: bool
+) -> list[EndLabel]:
+    """One curve per tag; returns the labels to write."""
     whole_numbers_across(ax)
     ends: list[EndLabel] = []
-    for tag, text, color in zip(tags, texts, _depth_colors(len(tags)), strict=True):
+    for (tag, text), color in zip(tags.items(), _depth_colors(len(tags)), strict=True):
         curve = series(rows, tag, by)
         values = drawable(curve.values(), log=log)
         ax.plot(list(curve), values, color=color, linewidth=2, marker="o", markersize=_dot(values))
@@ -127,40 +165,33 @@ def draw_layers(
             show_place(ax, list(curve)[-1], values)
             text = text if values[-1] == values[-1] else f"{text} n/a"
             ends.append(EndLabel(last_finite(values), verbatim(text), color))
-    if not ends:
-        not_applicable(ax)
-        return
-    ax.set_xlim(min(0, ax.dataLim.x0), max(ax.dataLim.x1, 1))
-    if (missing := span - ax.dataLim.height) > 0 and not log:
-        ax.set_ylim(ax.dataLim.y0 - missing / 2, ax.dataLim.y1 + missing / 2)
-    kept = np.unique(np.linspace(0, len(ends) - 1, min(len(ends), _MOST_LABELS)).round())
-    mark_ends(ax, [ends[int(i)] for i in kept], height=height * 72 * 0.8)
+    if ends:
+        ax.set_xlim(min(0, ax.dataLim.x0), max(ax.dataLim.x1, 1))
+    return [ends[i] for i in _kept(len(ends))]
 
 
-def _over_layers(
-    ax: Axes, values: Sequence[float], names: Sequence[str], ylabel: str, title: str, log: bool
-) -> None:
-    """One measurement: the values of all layers, from the first to the last.
-
-    The axis is logarithmic only if the values span more than a decade.
-    """
-    known = [value for value in values if value > 0 and np.isfinite(value)]
-    log = log and bool(known) and max(known) > 10 * min(known)
-    dress(ax, title, ylabel, "layer, from the first to the last", log=log)
-    shown = drawable(values, log=log)
-    ax.plot(range(len(shown)), shown, color=_depth_colors(1)[0], linewidth=2, zorder=2)
-    ax.scatter(range(len(shown)), shown, c=_depth_colors(len(shown)), s=36, zorder=3)
-    if not any(value == value for value in shown):
-        not_applicable(ax)
-        return
-    kept = np.unique(np.linspace(0, len(names) - 1, min(len(names), _MOST_LABELS)).round())
-    ax.margins(x=0.09)  # a name is longer than the usual margin
-    labels = [f"{names[int(i)]}{'' if shown[int(i)] == shown[int(i)] else ' n/a'}" for i in kept]
+def _over_layers(ax: Axes, values: Sequence[float], names: Sequence[str]) -> list[EndLabel]:
+    """One measurement: the values of all layers; their names stand below the axis."""
+    ax.plot(range(len(values)), values, color=_depth_colors(1)[0], linewidth=2, zorder=2)
+    ax.scatter(range(len(values)), values, c=_depth_colors(len(values)), s=36, zorder=3)
+    kept = _kept(len(names))
+    labels = [f"{names[i]}{'' if values[i] == values[i] else ' n/a'}" for i in kept]
     ax.set_xticks(kept, [verbatim(label) for label in labels])
+    return []
+
+
+def _spans_a_decade(values: Sequence[float], reach: tuple[float, float] | None) -> bool:
+    known = [value for value in (*values, *(reach or ())) if value > 0]
+    return bool(known) and max(known) > 10 * min(known)
+
+
+def _kept(count: int) -> list[int]:
+    """The indices of the layers that have a label: all, or some that are evenly spread."""
+    places = np.linspace(0, count - 1, min(count, _MOST_LABELS)).round()
+    return [int(place) for place in np.unique(places)]
 
 
 def abscissa(rows: Sequence[Row]) -> tuple[str, str]:
-    """The key of a row that goes along the x axis, and its label: steps if an epoch has several."""
     epochs = [row["epoch"] for row in rows]
     repeated = len(set(epochs)) < len(epochs)
     return ("step", "optimizer steps") if repeated else ("epoch", "epochs of training")

@@ -1,12 +1,14 @@
 import io
+import itertools
 import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lit_credit.plotting import layer_curves
+from lit_credit.plotting import Level, layer_curves
 
 
 def rows(layers, epochs=4, value=lambda layer, epoch: 10.0 ** (layer + epoch)):
@@ -103,15 +105,41 @@ def test_a_short_logarithmic_axis_has_plain_ticks():
     assert {"1", "2"} <= set(ticks)
 
 
-def test_rounding_is_not_magnified():
-    data = rows(2, value=lambda layer, epoch: 1 - 1e-13 * (layer + epoch))
-    figure = layer_curves(data, "n/", ylabel="cosine", title="Valid?", log=False, span=0.02)
+def share_of_axis(ax, low, high):
+    """The part of the axis' height between two values."""
+    to_axes = ax.transScale + ax.transLimits
+    return to_axes.transform((0.0, high))[1] - to_axes.transform((0.0, low))[1]
+
+
+@pytest.mark.parametrize(
+    ("log", "options"),
+    [(False, {}), (False, {"span": 1.0}), (False, {"reach": (0, 1)}), (True, {})],
+)
+def test_noise_is_not_magnified(log, options):
+    data = rows(2, value=lambda layer, epoch: 1 - 1e-3 * (layer + epoch))
+    figure = layer_curves(data, "n/", ylabel="", title="", log=log, **options)
     draw(figure)
-    low, high = figure.axes[0].get_ylim()
-    assert (low, high) == (pytest.approx(0.99), pytest.approx(1.01))
+    assert share_of_axis(figure.axes[0], 0.996, 1.0) < 0.05
     data = rows(2, value=lambda layer, epoch: 1 - 0.1 * (layer + epoch))
     figure = layer_curves(data, "n/", ylabel="cosine", title="Valid?", log=False, span=0.02)
-    assert figure.axes[0].get_ylim()[0] < 0.6
+    assert share_of_axis(figure.axes[0], 0.6, 1.0) > 0.9
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_a_limit_is_in_sight_and_has_a_label_that_overlaps_no_other(epochs):
+    data = rows(3, epochs, value=lambda layer, epoch: 2.0 + layer)
+    levels = [Level(100.0, "limit", "above"), Level(math.nan, "unknown"), Level(2.0, "first")]
+    figure = layer_curves(data, "n/", ylabel="", title="", levels=levels)
+    FigureCanvasAgg(figure).draw()
+    (ax,) = figure.axes
+    assert ax.get_yscale() == "log"
+    low, high = ax.get_ylim()
+    assert low < 2.0 < 100.0 < high
+    assert {"limit", "first"} <= set(labels(figure))
+    assert "unknown" not in labels(figure)
+    boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)
+    assert all(one.y1 <= other.y0 + 1 for one, other in itertools.pairwise(boxes))
+    assert ax.patches[0].get_extents().transformed(ax.transData.inverted()).y0 == pytest.approx(100)
 
 
 def test_the_line_to_a_moved_label_ends_before_it():

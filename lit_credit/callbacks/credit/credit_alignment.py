@@ -21,7 +21,7 @@ from lit_credit.functional import gradient_cosine
 from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
-from lit_credit.plotting import layer_curves
+from lit_credit.plotting import Level, layer_curves
 from lit_credit.protocols import ModuleProtocol, method
 from lit_credit.runs.history import Row
 from lit_credit.utils.compiled import clean_name
@@ -186,7 +186,7 @@ class CreditAlignment(ProbeDiagnostic):
                 ylabel="mean cosine over the probe",
                 title="Credit against the exact gradient",
                 log=False,
-                span=0.02,  # exact credit is a flat line, whose rounding is not shown
+                levels=[Level(0.0, "unrelated"), Level(1.0, "the gradient")],
             )
         prefix = f"{section}/update/"
         last = {

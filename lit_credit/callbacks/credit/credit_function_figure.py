@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lit_credit.plotting._style import GREY, INK, SMALL
 from lit_credit.plotting.layer_curves import draw_layers
+from lit_credit.plotting.ranges import Level
 from lit_credit.runs.history import Row
 
 __all__ = ["credit_function_figure"]
@@ -40,7 +39,6 @@ def credit_function_figure(rows: Sequence[Row], section: str, names: Sequence[st
             "correlation over\nrandom directions",
         ),
     ):
-        _references(ax)
         draw_layers(
             ax,
             rows,
@@ -49,22 +47,8 @@ def credit_function_figure(rows: Sequence[Row], section: str, names: Sequence[st
             ylabel=ylabel,
             title=title,
             log=False,
+            reach=(-0.1, 1.02),
+            levels=[Level(1.0, "gradient"), Level(0.0, "random", ill="below")],
             height=_HEIGHT,
         )
     return figure
-
-
-def _references(ax: Axes) -> None:
-    """Lines at 1 and 0, which the axis always shows, with their names below."""
-    ax.update_datalim([(0.0, -0.12), (0.0, 1.02)])
-    for y, text in ((1.0, "gradient"), (0.0, "random")):
-        ax.axhline(y, color=INK if y else GREY, linestyle="--", linewidth=1.2, zorder=1)
-        ax.annotate(
-            text,
-            (0.01, y),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, -14),
-            textcoords="offset points",
-            fontsize=SMALL,
-            color=INK if y else GREY,
-        )

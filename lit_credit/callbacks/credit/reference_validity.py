@@ -12,10 +12,19 @@ from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.reference import DoubleReference
 from lit_credit.headlines import Headline, Panel
-from lit_credit.plotting import layer_curves
+from lit_credit.plotting import Level, layer_curves
 from lit_credit.runs.history import Row
 
 __all__ = ["ReferenceValidity"]
+
+_EQUAL = 1e-16
+"""Rounding of float64: a smaller distance cannot be told from zero."""
+_LEVELS = (
+    Level(1e-2, "limit: cosine 0.99", "above"),
+    # Rounding every entry by a relative error up to u turns a vector by 1 - cos = u^2 / 6.
+    Level(2.0**-16 / 6, "rounded to bfloat16"),
+    Level(2.0**-48 / 6, "rounded to float32"),
+)
 
 
 class ReferenceValidity(StreamDiagnostic):
@@ -89,14 +98,23 @@ class ReferenceValidity(StreamDiagnostic):
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Cosines over epochs, one curve per layer; the title tells of operations below float64."""
+        """One minus the cosine over epochs; the title tells of operations below float64."""
         share = rows[-1]["values"].get(f"{section}/share_below", 0.0)  # older rows have none
         but = f" {share:.2g} of its operations are below float64" if share > 0 else ""
         return layer_curves(
-            rows,
+            [_distances(row, f"{section}/cosine/") for row in rows],
             f"{section}/cosine/",
-            ylabel="cosine of the gradient in float32 and float64",
+            ylabel="1 - cosine of the measured\nand the float64 gradient",
             title=f"Is the reference valid?{but}",
-            log=False,
-            span=0.02,  # a valid reference is a flat line; below 0.99 it is in doubt
+            reach=(_EQUAL, 1.0),
+            levels=_LEVELS,
         )
+
+
+def _distances(row: Row, prefix: str) -> Row:
+    """The row with one minus the cosine in place of each cosine, at least float64's rounding."""
+    values = row["values"]
+    found = {
+        t: max(1.0 - v, _EQUAL) if v == v else v for t, v in values.items() if t.startswith(prefix)
+    }
+    return {**row, "values": found}

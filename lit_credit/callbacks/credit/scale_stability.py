@@ -15,11 +15,17 @@ from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.reference import DoubleReference
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.inspect.batch_loss import LossFunction
-from lit_credit.plotting import layer_curves
+from lit_credit.plotting import Level, layer_curves
 from lit_credit.runs.history import Row
 from lit_credit.utils.ranges import check_range
 
 __all__ = ["ScaleStability"]
+
+_FLAGS = (
+    ("scale", "scale_unstable"),
+    ("depth", "depth_unused"),
+    ("reference", "reference_invalid"),
+)
 
 
 class ScaleStability(StreamDiagnostic):
@@ -202,11 +208,18 @@ class ScaleStability(StreamDiagnostic):
         self._first = state.get("first_norm", self._first)
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Growth over epochs."""
+        """Growth over epochs with its limit; the title tells the flags of the last row."""
+        last = rows[-1]["values"]
+        flags = [f"{name} {_flag(last.get(f'{section}/{tag}', math.nan))}" for name, tag in _FLAGS]
         return layer_curves(
             rows,
             f"{section}/growth",
             names=["readout's input"],
             ylabel=r"$\|h_L\|$ over its first value",
-            title="Growth of the residual stream",
+            title=f"Growth of the residual stream\nflags at the end: {', '.join(flags)}",
+            levels=[Level(self.growth_limit, f"limit {self.growth_limit:g}", "above")],
         )
+
+
+def _flag(value: float) -> str:
+    return "n/a" if math.isnan(value) else "raised" if value else "clear"

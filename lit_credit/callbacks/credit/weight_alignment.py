@@ -12,7 +12,7 @@ from lit_credit.callbacks.base.failures import missing
 from lit_credit.functional import norm_ratio, weight_angle
 from lit_credit.headlines import Headline
 from lit_credit.inspect.probe.probe import take_probe
-from lit_credit.plotting import layer_curves
+from lit_credit.plotting import Level, layer_curves
 from lit_credit.protocols import FeedbackPairProtocol, ModuleProtocol, method
 from lit_credit.runs.history import Row
 
@@ -102,6 +102,8 @@ class WeightAlignment(Diagnostic):
             ylabel="angle of W and B (degrees)",
             title="Weights against feedback",
             log=False,
+            reach=(0.0, 90.0),
+            levels=[Level(90.0, "unrelated")],
         )
 
 

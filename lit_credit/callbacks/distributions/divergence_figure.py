@@ -20,13 +20,14 @@ from lit_credit.plotting._style import (
     not_applicable,
     whole_numbers_across,
 )
+from lit_credit.plotting.ranges import fit_range
 from lit_credit.runs.history import Row
 from lit_credit.runs.series import series
 from lit_credit.utils.numbers import number_text
 
 __all__ = ["divergence_figure"]
 
-_HEIGHT = 4.4
+_HEIGHT = 4.0
 
 
 class _Panel(NamedTuple):
@@ -35,16 +36,18 @@ class _Panel(NamedTuple):
     ylabel: str
     levels: Sequence[tuple[str, str]]
     """Tags of constants, and the texts beside their lines."""
+    reach: tuple[float, float] | None = None
 
 
 _PANELS = (
-    _Panel("kl", "Divergence", "mean KL (nats)", [("kl_uniform", "log N - H")]),
-    _Panel("accuracy", "Accuracy", "expected top-1", [("accuracy_max", "best there is")]),
+    _Panel("kl", "Divergence", "mean KL (nats)", [("kl_uniform", "uniform guess")]),
+    _Panel("accuracy", "Accuracy", "expected top-1", [("accuracy_max", "best there is")], (0, 1)),
     _Panel(
         "memorized",
         "Memorized",
         "contexts",
-        [("contexts", "all"), ("memorized_bound", "bound from below")],
+        [("contexts", "all"), ("memorized_bound", "lower bound")],
+        (0, 0),
     ),
 )
 
@@ -76,12 +79,12 @@ def divergence_figure(
         >>> [len(ax.lines) for ax in divergence_figure({"BP": [[row]]}).axes]
         [1, 0, 0]
     """
-    figure = Figure(figsize=(15.0, _HEIGHT), layout="constrained")
+    figure = Figure(figsize=(11.5, _HEIGHT), layout="constrained")
     color = run_colors(list(runs), colors)
     for ax, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         log = panel.tag == "kl"
         dress(ax, panel.title, panel.ylabel, "optimizer steps", log=log)
-        whole_numbers_across(ax)
+        whole_numbers_across(ax, most=4)
         ends: list[EndLabel] = []
         for label, seeds in runs.items():
             curves = [c for rows in seeds if (c := series(rows, f"{section}/{panel.tag}", "step"))]
@@ -94,6 +97,7 @@ def divergence_figure(
             continue
         _draw_levels(ax, panel, section, [rows for seeds in runs.values() for rows in seeds])
         ax.set_xlim(min(ax.dataLim.x0, 0), max(ax.dataLim.x1, 1))
+        fit_range(ax, reach=panel.reach)
         mark_ends(ax, ends, height=_HEIGHT * 72 * 0.75)
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
     return figure

@@ -35,8 +35,8 @@ class AttentionMaps(ProbeDiagnostic):
     queries of the probe, without queries that may see no key; NaN if the attention is not a
     softmax. Keys that carry nothing of the input, such as learned sinks, count as keys. If they are
     the first or last keys, ``attention/sink/<module>/H00`` .. is their share of the attention. The
-    figure shows the first sample of the last measurement, one map per head. Colours go from 0 to
-    the head's own largest weight and follow the square root of the weight.
+    figure shows the first sample of the last measurement, one map per head. Colours show the
+    weight over that of uniform attention, on a logarithmic scale that all heads share.
 
     Costs one forward on ``n_samples`` rows, and holds A of all modules for the rows of a chunk: 4 n
     H T S bytes each in float32. See :class:`lit_credit.callbacks.ProbeDiagnostic` for the other

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -17,7 +18,6 @@ from lit_credit.plotting._runs import over_runs, run_colors
 from lit_credit.plotting._style import (
     GREY,
     INK,
-    NORMAL,
     SMALL,
     EndLabel,
     dress,
@@ -26,12 +26,17 @@ from lit_credit.plotting._style import (
     not_applicable,
     whole_numbers_across,
 )
+from lit_credit.plotting.ranges import fit_range
 from lit_credit.runs.series import Histories, series
 from lit_credit.utils.numbers import number_text
 
 __all__ = ["circuit_figure"]
 
-_SIZE = (16.0, 8.6)
+_ERRORS = 2
+"""Panels of errors, which only runs that copy have."""
+
+_AXES, _ROW, _LETTER = 3.9, 3.7, 0.095
+"""Width of an axes, height of a row of panels, and width of a label's letter, in inches."""
 
 
 class _Curve(NamedTuple):
@@ -41,7 +46,6 @@ class _Curve(NamedTuple):
     tag: str
     color: str
     label: str
-    style: str = "-"
 
 
 class _Panel(NamedTuple):
@@ -65,7 +69,7 @@ def circuit_figure(
 ) -> Figure:
     """Draw errors, and the match of QK circuits with earlier OV circuits, over steps.
 
-    There are five panels: errors in and out of distribution, if a run has copied; the diagonal
+    There are six panels: errors out of and in distribution, if a run has copied; the diagonal
     score z of the best pair of heads; the match of their subspaces; the token mismatch; the match
     of the embedding's subspace with that of the first layer's OV circuits. Lines are means over
     seeds, bands reach from the smallest to the largest seed. Dashed lines are the level of
@@ -84,7 +88,7 @@ def circuit_figure(
         distance: positions between query and key, one of those that ``CircuitMatching`` measured.
 
     Returns:
-        The figure: the panels, and a legend.
+        The figure: the panels, two in a row, each curve with its label, and a caption.
 
     Example:
         >>> row = {"step": 0, "epoch": 0, "name": "", "values": {"circuits/z/best": 0.1}}
@@ -92,20 +96,37 @@ def circuit_figure(
         >>> [len(ax.lines) for ax in figure.axes[:4]]
         [1, 0, 0, 0]
     """
-    figure = Figure(figsize=_SIZE, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-    axes = list(figure.subplots(2, 3).flat)
     color = run_colors(list(runs), colors)
     panels = _panels(runs, rank, section, color, f"{section}/{at_distance(distance)}")
     rows = [row for seeds in runs.values() for s in seeds for row in s.get("metrics", [])]
     if not any("val/ood_error" in row["values"] for row in rows):
-        panels = panels[1:]  # the task is not copying
-    for ax, panel in zip(axes, panels, strict=False):
+        panels = panels[_ERRORS:]  # the task is not copying
+    figure, axes = _new_panels(len(panels), runs)
+    for ax, panel in zip(axes, panels, strict=True):
         _draw(ax, panel, log_steps)
-    _legend(axes[len(panels)], runs, color)
-    for ax in axes[len(panels) + 1 :]:
-        ax.remove()
+    figure.supxlabel(_caption(runs), fontsize=SMALL, color=INK)
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
     return figure
+
+
+def _new_panels(count: int, runs: Mapping[str, Sequence[Histories]]) -> tuple[Figure, list[Axes]]:
+    """A figure with two panels in a row, and room for labels beside them."""
+    lines = math.ceil(count / 2)
+    letters = max((len(label) for label in runs), default=0) if len(runs) > 1 else 7
+    size = 2 * (_AXES + _LETTER * (letters + 7)), lines * _ROW + 0.8
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    axes = list(figure.subplots(lines, 2, squeeze=False).flat)
+    for ax in axes[count:]:
+        ax.remove()
+    return figure, axes[:count]
+
+
+def _caption(runs: Mapping[str, Sequence[Histories]]) -> str:
+    counts = ", ".join(f"{label}: {len(seeds)}" for label, seeds in runs.items())
+    return (
+        "Line: mean over runs. Band: smallest to largest run. Dashed: unrelated circuits, "
+        f"with 2 sd to each side.\n{fill(f'Runs: {counts}.', 120)}"
+    )
 
 
 def _panels(
@@ -119,8 +140,8 @@ def _panels(
     ranks = match_ranks(rows, section) if rank is None else [rank]
     ranks = sorted(ranks) if len(runs) == 1 else ranks[:1]
 
-    def of_runs(tag: str, style: str = "-", label: str = "") -> list[_Curve]:
-        return [_Curve(s, tag, colors[r], label, style) for r, s in runs.items()]
+    def of_runs(tag: str) -> list[_Curve]:
+        return [_Curve(s, tag, colors[r], r if len(runs) > 1 else "") for r, s in runs.items()]
 
     def of_ranks(tag: str) -> list[_Curve]:
         if len(runs) != 1:
@@ -149,11 +170,13 @@ def _panels(
     rms = f"rms of cosines{at}"
     return [
         _Panel(
-            "Errors out of (—) and in (--) distribution",
+            "Errors out of distribution",
             "share of copied symbols",
-            of_runs("val/ood_error", label="OOD" if len(runs) == 1 else "")
-            + of_runs("val/id_error", "--"),
+            of_runs("val/ood_error"),
             (0.0, 1.0),
+        ),
+        _Panel(
+            "Errors in distribution", "share of copied symbols", of_runs("val/id_error"), (0.0, 1.0)
         ),
         _Panel(
             "Diagonal of $W_{QK} W_{OV}$",
@@ -181,8 +204,7 @@ def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:
     ends: list[EndLabel] = []
     for curve in panel.curves:
         found = [c for seed in curve.seeds if (c := _series(seed, curve.tag))]
-        mean = over_runs(ax, found, curve.color, style=curve.style)
-        if mean and curve.style == "-":
+        if mean := over_runs(ax, found, curve.color):
             text = f"{curve.label}  {number_text(mean[-1], '.2f')}".strip()
             ends.append(EndLabel(last_finite(mean), text, curve.color))
     if not ax.lines:
@@ -193,7 +215,9 @@ def _draw(ax: Axes, panel: _Panel, log_steps: bool) -> None:
     ax.set_xlim(0, max(ax.dataLim.x1, 1))
     if panel.limits is not None:
         ax.set_ylim(*panel.limits)
-    mark_ends(ax, ends, height=_SIZE[1] * 72 * 0.36)
+    else:
+        fit_range(ax, span=1.0)
+    mark_ends(ax, ends, height=_ROW * 72 * 0.68)
 
 
 def _draw_null(ax: Axes, seeds: Sequence[Histories], mean: str, sd: str, color: str) -> None:
@@ -220,21 +244,3 @@ def _logarithmic(ax: Axes, panel: _Panel) -> None:
     powers = [10**n for n in range(len(str(last))) if 10**n >= first]
     ax.set_xticks([0, *powers], ["0", *(f"$10^{{{round(math.log10(p))}}}$" for p in powers)])
     ax.xaxis.set_minor_locator(NullLocator())
-
-
-def _legend(ax: Axes, runs: Mapping[str, Sequence[Histories]], colors: Mapping[str, str]) -> None:
-    ax.set_axis_off()
-    texts = [(f"{r}: {len(s)} run{'s' * (len(s) > 1)}", colors[r]) for r, s in runs.items()]
-    notes = ["line: mean over runs", "band: smallest to largest run"]
-    notes += ["dashed level: unrelated circuits,", "with 2 sd to each side"]
-    for index, (text, color) in enumerate([*texts, ("", INK), *((n, INK) for n in notes)]):
-        weight = "bold" if index < len(texts) else "normal"
-        ax.text(
-            0.05,
-            0.95 - 0.09 * index,
-            text,
-            transform=ax.transAxes,
-            fontsize=NORMAL if index < len(texts) else SMALL,
-            fontweight=weight,
-            color=color,
-        )

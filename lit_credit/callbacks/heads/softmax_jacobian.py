@@ -21,6 +21,7 @@ from lit_credit.callbacks.heads.attention import (
     softmax_or_nan,
 )
 from lit_credit.callbacks.heads.attention_proof import prove_attention
+from lit_credit.callbacks.heads.softmax_figure import softmax_figure
 from lit_credit.callbacks.heads.softmax_reading import by_head, softmax_reading
 from lit_credit.functional import (
     EnergySums,
@@ -36,20 +37,12 @@ from lit_credit.functional import (
 from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.attention.recording import recorded_attention
 from lit_credit.inspect.exact_backward import exact_backward
-from lit_credit.plotting import HeadPanel, head_heatmaps
 from lit_credit.protocols import LayerProtocol, RuleProtocol, asked, is_rule, offers
 from lit_credit.runs.history import Row
 from lit_credit.runs.table import TableRow
 
 __all__ = ["SoftmaxJacobian"]
 
-_PANELS = {
-    "r_diag": HeadPanel("energy of diagonal, r_diag", at_least=1.0),
-    "r_off": HeadPanel("energy of lateral sum, r_off", at_least=1.0),
-    "cosine_diag": HeadPanel("cosine of diagonal", signed=True),
-    "cosine_ste": HeadPanel("cosine of straight-through", signed=True),
-    "entropy": HeadPanel("entropy of attention, nats"),
-}
 _ENERGIES, _SOFTMAX = "energies", "softmax"
 
 
@@ -86,7 +79,7 @@ class SoftmaxJacobian(ProbeDiagnostic):
       ``jacobian/credit_cosine/..``: the cosine of the two credits g, mean over samples. They are
       left out if the module's own credit is exact, as in backpropagation without feedback layers.
 
-    At the end of fit it writes all measurements to ``<log_dir>/softmax_jacobian.csv``, a heat map
+    At the end of fit it writes all measurements to ``<log_dir>/softmax_jacobian.csv``, a figure
     of the last measurement, and a reading of it in two sentences.
 
     Masked positions and queries without a key are not counted. If the attention is not a softmax
@@ -115,7 +108,7 @@ class SoftmaxJacobian(ProbeDiagnostic):
             "r_off",
             layers="mean",
             form=".3f",
-            panel=Panel("Lateral part of the credit", "share, mean over heads"),
+            panel=Panel("Lateral part of the credit", "share, mean over heads", reach=(0, 1)),
         ),
     )
     steps_of_a_batch = 1.6
@@ -166,18 +159,9 @@ class SoftmaxJacobian(ProbeDiagnostic):
         }
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Heat maps of the last measurement, layer by head."""
-        last = rows[-1]
-        heads = by_head(last, section)
-        maps = {}
-        for quantity, panel in _PANELS.items():
-            layers: dict[str, list[float]] = {}
-            for (label, _), values in heads.items():
-                layers.setdefault(label, []).append(values[quantity])
-            maps[panel] = layers
-        return head_heatmaps(
-            maps, title=f"Parts of the softmax backward, own credit, step {last['step']}"
-        )
+        """The lateral sum and what is left without it at the last measurement, head by head."""
+        title = f"Softmax backward, own credit, step {rows[-1]['step']}"
+        return softmax_figure(by_head(rows[-1], section), title=title)
 
     def table(self, rows: Sequence[Row], section: str) -> list[TableRow]:
         """A line for every measurement, module and head."""

@@ -198,7 +198,7 @@ class SymbolAttention(ContextDiagnostic):
             return None
         most = sorted(self._heads.items(), key=lambda item: _or_last(item[1].std), reverse=True)
         maps = {
-            f"{label} {tag}\nsd {number_text(head.std, '.2g')}, s {_short(head.singular)}": head.map
+            f"{label} {tag}\n{_told(head.std, head.rank)}": head.map
             for (label, tag), head in most[:_MOST_SHOWN]
         }
         title = f"Attention of the last position to position {self.key}, step {rows[-1]['step']}"
@@ -264,5 +264,5 @@ def _or_last(std: float) -> float:
     return std if std == std else -1.0
 
 
-def _short(singular: Sequence[float]) -> str:
-    return " ".join(f"{s:.2g}" for s in singular if s == s) or "n/a"
+def _told(std: float, rank: float) -> str:
+    return f"deviation {number_text(std, '.2f')}, rank {number_text(rank, '.1f')}"

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.failures import missing
+from lit_credit.callbacks.representations.geometry_figure import (
+    Geometry,
+    chained,
+    geometry_figure,
+)
 from lit_credit.functional import (
+    cosine_matrix,
     feature_dimensionality,
     mean_squared_cosine,
     welch_bound,
@@ -20,9 +26,7 @@ from lit_credit.functional import (
 from lit_credit.inspect.attention.head_weights import find_embedding
 from lit_credit.inspect.capture import Point
 from lit_credit.inspect.matrices import find_unembedding, read_matrices
-from lit_credit.plotting import SignedMap, signed_heatmaps
 from lit_credit.runs.history import Row
-from lit_credit.utils.numbers import number_text
 
 __all__ = ["EmbeddingGeometry"]
 
@@ -49,8 +53,9 @@ class EmbeddingGeometry(ContextDiagnostic):
       mean over contexts by their prior;
     - ``geometry/target_nearest``: how often no other unembedding vector has a larger cosine.
 
-    At the end of fit it draws the Gram matrices of the last measurement for at most 128 vectors;
-    contexts are sorted by their likeliest symbol.
+    At the end of fit it draws cos^2 of the last measurement against its bounds, and the cosines of
+    at most 128 vectors with each other: vectors of a weight each beside the nearest that is left,
+    contexts sorted by their likeliest symbol.
 
     Costs O(V d^2) per matrix, and one forward on all contexts.
 
@@ -97,7 +102,7 @@ class EmbeddingGeometry(ContextDiagnostic):
         self.unembedding = unembedding
         self._names: list[str] = []
         self._point: Point | None = None
-        self._shown: dict[str, SignedMap] = {}
+        self._shown: dict[str, Geometry] = {}
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the matrices."""
@@ -148,9 +153,13 @@ class EmbeddingGeometry(ContextDiagnostic):
         for tag, reduce in (("", Tensor.mean), ("_min", Tensor.min), ("_max", Tensor.max)):
             found[f"dimensionality{tag}"] = reduce(own).item() if count else math.nan
         some = w[torch.linspace(0, count - 1, min(count, _MOST_SHOWN), device=w.device).long()]
-        cos2, bound = (number_text(found[tag], ".3f") for tag in ("cos2", "welch"))
-        panel = f"{name}: cos² {cos2}, Welch bound {bound}"
-        self._shown[panel] = SignedMap((some @ some.mH).real, what, what)
+        cosines = cosine_matrix(some).real.cpu()
+        order = "contexts, by likeliest symbol"
+        if what == "vector":
+            order = "vectors, each beside its nearest"
+            chain = chained(cosines)
+            cosines = cosines[chain][:, chain]
+        self._shown[name] = Geometry(found["cos2"], found["welch"], width, cosines, order)
         return {f"{quantity}/{name}": value for quantity, value in found.items()}
 
     def _of_contexts(self, vectors: Tensor, weight: Tensor) -> dict[str, float]:
@@ -168,7 +177,7 @@ class EmbeddingGeometry(ContextDiagnostic):
         return values
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Gram matrices of the last measurement."""
+        """cos² against its bounds, and the cosines of all pairs, at the last measurement."""
         if not self._shown:  # a resumed run that had ended: nothing was measured
             return None
-        return signed_heatmaps(self._shown, title=f"Gram matrices, step {rows[-1]['step']}")
+        return geometry_figure(self._shown, title=f"Geometry of vectors, step {rows[-1]['step']}")

@@ -9,8 +9,10 @@ from lit_credit.callbacks.base.points import layer_tag
 from lit_credit.callbacks.base.stream import StreamDiagnostic
 from lit_credit.functional import growth, sample_norms, scale_flags
 from lit_credit.headlines import Derived, Ends, Flag, Headline, Panel
-from lit_credit.plotting import layer_curves
+from lit_credit.plotting import Level, layer_curves
+from lit_credit.plotting._style import TIMES
 from lit_credit.runs.history import Row
+from lit_credit.runs.series import layer_tags
 
 __all__ = ["ResidualNorms"]
 
@@ -23,7 +25,9 @@ def _scale_unstable(ends: Ends) -> float:
     return scale_flags(_grown(ends)).scale_unstable
 
 
-_SCALE = Flag("scale", "scale_unstable", "|h_L| grew more than 50x", _scale_unstable)
+_LIMIT = 50.0
+"""Growth above it raises the flag, the default of :func:`lit_credit.functional.scale_flags`."""
+_SCALE = Flag("scale", "scale_unstable", f"|h_L| grew more than {_LIMIT:g}x", _scale_unstable)
 
 
 class ResidualNorms(StreamDiagnostic):
@@ -78,10 +82,13 @@ class ResidualNorms(StreamDiagnostic):
         return {tag: float(norms.median()) for tag, norms in self.gathered.items()}
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Norms over epochs, one curve per layer."""
+        """Norms over epochs, one curve per layer, and the limit of the last layer's growth."""
+        last = layer_tags(rows, f"{section}/norm/")[-1:]
+        first = [row["values"][last[0]] for row in rows if last and last[0] in row["values"]][:1]
         return layer_curves(
             rows,
             f"{section}/norm/",
             ylabel=r"median $\|h_l\|_2$ over the probe",
             title="Size of the residual stream",
+            levels=[Level(_LIMIT * norm, f"{_LIMIT:g} {TIMES} first", "above") for norm in first],
         )

@@ -21,7 +21,7 @@ from lit_credit.functional import (
 from lit_credit.functional.log_probs import centred_log_probs
 from lit_credit.inspect.contexts import read_contexts
 from lit_credit.inspect.matrices import find_unembedding, read_matrices
-from lit_credit.plotting import layer_curves
+from lit_credit.plotting import Level, layer_curves
 from lit_credit.runs.history import Row
 from lit_credit.utils.names import check_units
 from lit_credit.utils.ranges import check_range
@@ -195,11 +195,16 @@ class SubspaceDistance(Diagnostic):
         return found.detach().double()
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
-        """Distances over training, with the distance of random subspaces."""
+        """Distances over training; a dashed line is the distance of random subspaces."""
+        tag = f"{section}/distance/random"
+        random = rows[-1]["values"].get(tag, math.nan)
+        own = [{**r, "values": {t: v for t, v in r["values"].items() if t != tag}} for r in rows]
         return layer_curves(
-            rows,
+            own,
             f"{section}/distance/",
             ylabel="distance of projectors",
             title="Span of the weight against the reference",
             log=False,
+            reach=(0.0, 0.0),
+            levels=[Level(random, "random")],
         )

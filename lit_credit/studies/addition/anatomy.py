@@ -36,7 +36,7 @@ _RATIOS = (0.0, 0.02, 0.05, 0.07, 0.08, 0.09, 0.095, 0.1, 0.105, 0.11, 0.12, 0.1
 
 
 class AdderAnatomy(Diagnostic):
-    r"""How a one-layer net adds, and which sums it gets wrong: a sheet of fifteen panels.
+    r"""How a one-layer net adds, and which sums it gets wrong: a sheet of six panels, and tables.
 
     The row that predicts digit i of Z attends to X_i and Y_i and, at a ratio :math:`\rho` of about
     a tenth, to X_(i-1), Y_(i-1) and Z_(i-1): x + y + c_in - z = 10 c_out, so that the column below
@@ -54,9 +54,13 @@ class AdderAnatomy(Diagnostic):
     - ``adder/without/X`` ..: share of right sums if that source of the column below is not read;
     - ``adder/linearity``: R^2 of what attention reads of a digit with the digit.
 
-    It writes the tables ``adder_anatomy_<columns|runs|sources|forced>.csv`` and the sheet, at the
-    end of fit, ``validate`` and ``test``; the panels over training need the run's own history, in
-    the checkpoint that is tested or in ``adder_anatomy.jsonl`` or ``metrics.jsonl`` of its folder.
+    At the end of fit, ``validate`` and ``test`` it writes the sheet, and all numbers as tables
+    ``adder_anatomy_<name>.csv``: ``columns`` (errors and ratios), ``runs``, ``sources`` of each
+    answer, ``forced`` ratios, ``differences`` (wrong digits by how much they are off), ``digits``
+    (embedding, and what attention reads of it), ``positions`` (queries and keys), ``features``
+    (what attention reads and writes, gains of the norms). The panel over training needs the run's
+    own history, in the checkpoint that is tested or in ``adder_anatomy.jsonl`` or ``metrics.jsonl``
+    of its folder.
 
     Costs 18 forward passes on ``n_samples`` sums, of answer rows only: half a second for 10,000;
     the sheet takes three seconds, at the end only.
@@ -167,7 +171,7 @@ class AdderAnatomy(Diagnostic):
         return None if self.findings is None else adder_sheet(self.findings, rows, section=section)
 
     def table(self, rows: Sequence[Row], section: str) -> Mapping[str, list[TableRow]]:
-        """Errors, runs, sources and forced ratios of the last measurement."""
+        """All numbers of the last measurement."""
         return {} if self.findings is None else adder_tables(self.findings)
 
     def earlier_rows(self, checkpoint: str, section: str) -> list[Row]:

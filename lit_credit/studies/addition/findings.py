@@ -154,7 +154,7 @@ def top_sources(found: AdderFindings) -> list[list[tuple[int, float]]]:
 
 
 def adder_tables(found: AdderFindings) -> dict[str, list[TableRow]]:
-    """The tables ``columns``, ``runs``, ``sources`` and ``forced``, by name."""
+    """All numbers of a measurement as tables, by name: see :class:`AdderAnatomy`."""
     layout = found.layout
     answers = layout.names[layout.answers]
     ratio = [nan, *found.ratio.tolist(), nan]
@@ -174,4 +174,52 @@ def adder_tables(found: AdderFindings) -> dict[str, list[TableRow]]:
         {"ratio": ratio, "exact": exact}
         for ratio, exact in zip(found.ratios.tolist(), found.forced.tolist(), strict=True)
     ]
-    return {"columns": columns, "runs": runs, "sources": sources, "forced": forced}
+    tables = {"columns": columns, "runs": runs, "sources": sources, "forced": forced}
+    return tables | _wrong_digits(found) | _vectors(found)
+
+
+def _wrong_digits(found: AdderFindings) -> dict[str, list[TableRow]]:
+    """``differences``: how many digits are off by how much modulo 10, without and with a carry."""
+    rows: list[TableRow] = [
+        {"off": off, "no_carry": none, "carry": carry}
+        for off, (none, carry) in enumerate(found.differences.T.tolist())
+    ]
+    return {"differences": rows}
+
+
+def _vectors(found: AdderFindings) -> dict[str, list[TableRow]]:
+    """``digits`` and ``positions``: what the net stores of each; ``features``: of the stream."""
+    layout, parts, readout = found.layout, found.parts, found.readout
+    digits: list[TableRow] = [
+        {"digit": digit, **_numbered("feature", point), "read": read}
+        for digit, (point, read) in enumerate(
+            zip(parts.digits.tolist(), readout.values.tolist(), strict=True)
+        )
+    ]
+    places = range(len(parts.keys))
+    positions: list[TableRow] = [
+        {"position": layout.names[place], **_numbered("query", q), **_numbered("key", k)}
+        for place, q, k in zip(places, parts.queries.tolist(), parts.keys.tolist(), strict=True)
+    ]
+    read = parts.read if parts.read is not None else readout.read
+    write = parts.write if parts.write is not None else readout.write
+    features: list[TableRow] = [
+        {"what": what, **_numbered("feature", numbers.tolist())}
+        for what, numbers in (
+            ("attention reads", read),
+            ("attention writes", write),
+            *((f"gain of {name}", gain) for name, gain in parts.gains.items()),
+            *((f"gain of {name}, reference", gain) for name, gain in found.reference.items()),
+        )
+    ]
+    return {"digits": digits, "positions": positions, "features": _filled(features)}
+
+
+def _numbered(name: str, values: Sequence[float]) -> TableRow:
+    return {f"{name}_{index}": value for index, value in enumerate(values, 1)}
+
+
+def _filled(rows: list[TableRow]) -> list[TableRow]:
+    """Rows with the columns of all of them; a missing number is NaN."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key, nan) for key in columns} for row in rows]

@@ -36,6 +36,7 @@ from lit_credit.plotting._style import (
     show_place,
     whole_numbers_across,
 )
+from lit_credit.plotting.ranges import fit_range
 from lit_credit.runs.history import Row
 from lit_credit.runs.series import series
 from lit_credit.studies.ngram.functions import (
@@ -239,13 +240,13 @@ def theory_figure(rows: Sequence[Row], *, title: str = "", section: str = "theor
         >>> [len(ax.lines) for ax in theory_figure([row]).axes]
         [1, 0]
     """
-    figure = Figure(figsize=(13.0, _HEIGHT), layout="constrained")
+    figure = Figure(figsize=(11.0, _HEIGHT), layout="constrained")
     left, right = figure.subplots(1, 2)
     figure.suptitle(title, fontsize=LARGE, fontweight="bold", color=INK)
     dress(left, "Divergence", "mean KL (nats)", "optimizer steps", log=True)
     dress(right, "Vectors against the best ones", "mean cosine", "optimizer steps")
     for ax, lines in ((left, _DIVERGENCES), (right, _COSINE)):
-        whole_numbers_across(ax)
+        whole_numbers_across(ax, most=4)
         _draw(ax, rows, section, lines)
     return figure
 
@@ -274,4 +275,5 @@ def _draw(ax: Axes, rows: Sequence[Row], section: str, lines: Sequence[_Line]) -
         not_applicable(ax)
         return
     ax.set_xlim(min(ax.dataLim.x0, 0), max(ax.dataLim.x1, 1))
+    fit_range(ax, reach=None if ax.get_yscale() == "log" else (0.0, 1.0))
     mark_ends(ax, ends, height=_HEIGHT * 72 * 0.75)

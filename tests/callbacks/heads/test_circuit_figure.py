@@ -1,8 +1,11 @@
-"""The five panels of the copying study."""
+"""The six panels of the copying study."""
 
+import itertools
 import math
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from lit_credit.callbacks.heads import circuit_figure
 
@@ -37,11 +40,9 @@ def texts(ax):
 
 def test_one_run_has_all_its_ranks_and_their_nulls():
     figure = circuit_figure({"BP": [run(1.0)]}, title="title")
-    errors, z, match, mismatch, embedding, legend = figure.axes
-    assert [list(line.get_ydata()) for line in errors.lines] == [
-        pytest.approx([1.0, 0.8, 0.6, 0.4]),
-        pytest.approx([0.9, 0.7, 0.5, 0.3]),
-    ]
+    out, within, z, match, mismatch, embedding = figure.axes
+    assert list(out.lines[0].get_ydata()) == pytest.approx([1.0, 0.8, 0.6, 0.4])
+    assert list(within.lines[0].get_ydata()) == pytest.approx([0.9, 0.7, 0.5, 0.3])
     assert list(z.lines[0].get_xdata()) == [0, 100, 200, 300]
     assert list(z.lines[1].get_ydata()) == [0, 0]  # unrelated circuits
     assert len(z.patches) == 1
@@ -55,23 +56,40 @@ def test_one_run_has_all_its_ranks_and_their_nulls():
         assert [c.get_color() for c in curves] == [level.get_color() for level in levels]
     assert texts(match) == ["rank 5  0.65", "rank 10  0.70"]
     assert texts(mismatch) == ["0.10"]
-    assert "BP: 1 run" in texts(legend)
+    assert "Runs: BP: 1." in figure.get_supxlabel()
 
 
 def test_several_runs_share_a_rank_and_have_a_band_each():
     runs = {"BP": [run(1.0), run(2.0)], "FA": [run(0.1), run(0.2), run(0.3)]}
     figure = circuit_figure(runs)
-    _, z, match, *_ = figure.axes
+    _, _, z, match, *_ = figure.axes
     assert [line.get_ydata()[3] for line in z.lines[:2]] == pytest.approx([4.5, 0.6])
     assert len(z.collections) == 2
-    assert texts(match) == ["0.70", "0.70"]
+    assert texts(match) == ["BP  0.70", "FA  0.70"]
     assert "rank 10" in match.get_ylabel()
-    assert "rank 5" in circuit_figure(runs, rank=5).axes[2].get_ylabel()
+    assert "rank 5" in circuit_figure(runs, rank=5).axes[3].get_ylabel()
+
+
+def test_every_curve_has_its_name_inside_of_the_picture_and_no_two_overlap():
+    names = ["BP", "FA", "FA, signs of W", "DFA", "BP, 50 patterns"]
+    figure = circuit_figure({name: [run(0.1 * i)] for i, name in enumerate(names)})
+    FigureCanvasAgg(figure).draw()
+    for ax in figure.axes:
+        assert {text.split("  ")[0] for text in texts(ax)} == set(names)
+        boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda b: b.y0)
+        assert all(one.y1 <= other.y0 + 1 for one, other in itertools.pairwise(boxes))
+        assert all(0 <= box.x0 < box.x1 <= figure.bbox.width for box in boxes)
+
+
+def test_noise_of_z_does_not_fill_its_panel():
+    figure = circuit_figure({"BP": [run(0.01)]})
+    low, high = figure.axes[2].get_ylim()
+    assert high - low >= 1.0
 
 
 def test_steps_may_be_logarithmic_from_the_first_one_on():
     figure = circuit_figure({"BP": [run(1.0)]}, log_steps=True)
-    for ax in figure.axes[:5]:
+    for ax in figure.axes:
         assert ax.get_xscale() == "symlog"
         assert ax.get_xlim() == (0, 300)
 
@@ -80,10 +98,9 @@ def test_what_was_not_measured_is_said_and_a_sibling_has_its_own_tags():
     sibling = run(1.0, section="circuits-1")
     sibling["metrics"] = history([{"val/loss": 1.0}], "metrics")
     figure = circuit_figure({"BP": [sibling]}, section="circuits-1")
-    z, *others, legend = figure.axes
+    z, *others = figure.axes
     assert len(z.lines) == 2
-    assert len(others) == 3  # without a panel of the errors, which only copying has
-    assert "BP: 1 run" in texts(legend)
+    assert len(others) == 3  # without panels of the errors, which only copying has
     assert all(texts(ax) == ["n/a"] for ax in circuit_figure({"BP": [sibling]}).axes[:4])
     undefined = {"circuit_matching": history([{"circuits/z/best": math.nan}] * 2)}
     assert texts(circuit_figure({"BP": [undefined]}).axes[0]) == ["n/a"]

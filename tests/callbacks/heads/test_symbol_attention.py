@@ -248,7 +248,8 @@ def test_the_figure_shows_the_heads_that_differ_most():
     assert len(panels) == 12
     order = sorted(callback._heads.items(), key=lambda item: -item[1].std)
     for ax, ((_, tag), head) in zip(panels, order, strict=False):
-        assert ax.get_title().startswith(f"blocks.0.attention {tag}\nsd {head.std:.2g}, s ")
+        told = f"deviation {head.std:.2f}, rank {head.rank:.1f}"
+        assert ax.get_title() == f"blocks.0.attention {tag}\n{told}"
         assert ax.images[0].get_clim() == (0, 1)
         np.testing.assert_allclose(ax.images[0].get_array(), head.map)
     assert (panels[0].get_xlabel(), panels[0].get_ylabel()) == (

@@ -7,6 +7,8 @@ import pytest
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from torch import nn
 
 from lit_credit.cli import main
@@ -20,12 +22,12 @@ from lit_credit.studies.addition import (
     MicroAdder,
     adder_sheet,
 )
-from lit_credit.studies.addition.findings import adder_findings, draw_probe
+from lit_credit.studies.addition.findings import adder_findings, adder_tables, draw_probe
 from lit_credit.studies.addition.layout import AdditionLayout, place_slots
 from lit_credit.studies.addition.model import AdderParts
 from lit_credit.tasks import EachMember
 from tests.studies.addition.test_model import NETS, make, tokens_of
-from tests.support import events, files, quiet_trainer
+from tests.support import drawn, events, files, quiet_trainer
 
 SMALL = ["--data.init_args.steps_per_epoch", "10", "--data.init_args.val_size", "50"]
 SMALL += ["--data.init_args.val_chains", "2", "--data.init_args.test_size", "50"]
@@ -134,16 +136,56 @@ def test_the_net_with_its_own_attention_forced_on_it_is_the_net(name):
 @pytest.mark.parametrize("name", NETS)
 def test_every_variant_has_a_sheet_trained_or_not(name):
     for net in (MicroAdder(**NETS[name]), make(name).float()):
-        figure = adder_sheet(findings(net, n=20, chains=1), [])
+        figure = drawn(adder_sheet(findings(net, n=20, chains=1), []))
         titles = [ax.get_title(loc="left") for ax in figure.axes]
-        numbers = {title.split()[0].rstrip("ab") for title in titles if title}
-        assert numbers == {str(i) for i in range(1, 16)}
+        assert [title.split()[0] for title in titles if title] == [str(i) for i in range(1, 7)]
+
+
+def test_the_sheet_is_read_at_the_width_of_a_page():
+    """700 pixels: no letter is lower than 9 of them, and no title runs into the next panel."""
+    values = [{f"adder/{tag}": i / 3 for tag in ("exact", "token_accuracy")} for i in range(4)]
+    rows = [{"step": i, "epoch": i, "name": "", "values": v} for i, v in enumerate(values)]
+    figure = adder_sheet(findings(make("wide").float()), rows)
+    FigureCanvasAgg(figure).draw()
+    pixels_a_point = 700 / (72 * figure.get_figwidth())
+    texts = [t for t in figure.findobj(Text) if t.get_text().strip()]
+    assert min(text.get_fontsize() for text in texts) * pixels_a_point > 9
+    titles = [ax._left_title.get_window_extent() for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(titles) == 6
+    for left, right in zip(titles[::2], titles[1::2], strict=True):
+        assert left.x1 < right.x0
+        assert right.x1 <= figure.bbox.width
+
+
+def test_every_number_of_a_measurement_is_in_a_table():
+    for net in (ByHand(), make("67p").float(), make("wide").float()):
+        found = findings(net)
+        tables = adder_tables(found)
+        assert [len(tables[name]) for name in ("digits", "positions", "differences")] == [
+            10,
+            found.layout.inputs,
+            10,
+        ]
+        points = [[row["feature_1"], row["feature_2"]] for row in tables["digits"]]
+        assert points == found.parts.digits.tolist()
+        assert [row["read"] for row in tables["digits"]] == pytest.approx(
+            found.readout.values.tolist(), nan_ok=True
+        )
+        keys = [[v for k, v in row.items() if "key" in k] for row in tables["positions"]]
+        queries = [[v for k, v in row.items() if "query" in k] for row in tables["positions"]]
+        assert keys == found.parts.keys.tolist()
+        assert queries == found.parts.queries.tolist()
+        counts = [[row["no_carry"], row["carry"]] for row in tables["differences"]]
+        assert counts == found.differences.T.tolist()
+        features = {row["what"]: list(row.values())[1:] for row in tables["features"]}
+        for name, gain in found.parts.gains.items():
+            assert features[f"gain of {name}"] == gain.tolist()
 
 
 def test_sums_of_one_digit_have_no_ratio(tmp_path):
     figure = adder_sheet(findings(MicroAdder(digits=1), n=20, chains=1), [])
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
-    assert texts.count("n/a") >= 3
+    assert texts.count("n/a") >= 3  # ratio, forced ratio, training
     rule, callback = (
         BP(MicroAdder(digits=1), AdditionTask(1)),
         AdderAnatomy(n_samples=20, figure=False),
@@ -202,7 +244,8 @@ def test_a_checkpoint_is_looked_at_from_the_command_line(run):
     assert main([*words, str(run.parent.parent)]) == 0
     assert before == {name: (run / name).read_bytes() for name in before}
     folder = run / "test"
-    tables = {f"adder_anatomy_{name}.csv" for name in ("columns", "runs", "sources", "forced")}
+    names = ("columns", "runs", "sources", "forced", "differences", "digits", "positions")
+    tables = {f"adder_anatomy_{name}.csv" for name in (*names, "features")}
     assert tables | {"figures/adder_anatomy.png"} <= set(files(folder))
     logged = events(folder)
     assert logged.Images("adder/figure")[0].step == 20
