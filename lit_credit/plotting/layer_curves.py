@@ -192,6 +192,7 @@ def _kept(count: int) -> list[int]:
 
 
 def abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+    """The key of a row that goes along the x axis, and its label: steps if an epoch has several."""
     epochs = [row["epoch"] for row in rows]
     repeated = len(set(epochs)) < len(epochs)
     return ("step", "optimizer steps") if repeated else ("epoch", "epochs of training")
