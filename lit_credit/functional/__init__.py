@@ -31,6 +31,7 @@ from lit_credit.functional.head_scores import (
     previous_token_score,
     repeated_tokens,
 )
+from lit_credit.functional.layer_probes import RidgeProbe, ridge_probe
 from lit_credit.functional.leading_directions import leading_directions
 from lit_credit.functional.log_probs import centred_log_probs, log_prob_directions
 from lit_credit.functional.logit_attribution import (
@@ -77,6 +78,7 @@ __all__ = [
     "MatchBaseline",
     "MeanAndSd",
     "PositionMatching",
+    "RidgeProbe",
     "RotaryLayout",
     "ScaleFlags",
     "SharedWork",
@@ -123,6 +125,7 @@ __all__ = [
     "projector_distance_null",
     "qk_circuit",
     "repeated_tokens",
+    "ridge_probe",
     "rotary_frequencies",
     "rotary_matrix",
     "sample_norms",

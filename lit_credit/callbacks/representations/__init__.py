@@ -1,11 +1,13 @@
-"""Diagnostics of the vectors inside a network: norms, geometry, subspaces."""
+"""Diagnostics of the vectors inside a network: norms, geometry, subspaces, probes."""
 
 from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
+from lit_credit.callbacks.representations.layer_probes import LayerProbes
 from lit_credit.callbacks.representations.residual_norms import ResidualNorms
 from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
 
 __all__ = [
     "EmbeddingGeometry",
+    "LayerProbes",
     "ResidualNorms",
     "SubspaceDistance",
 ]
