@@ -68,6 +68,7 @@ DIAGNOSTICS = [
     callbacks.GradientNorms,
     callbacks.HeadAttribution,
     callbacks.HeadBehaviour,
+    callbacks.LayerProbes,
     ngram.LogProbTheory,
     callbacks.ReferenceValidity,
     callbacks.ResidualNorms,

@@ -84,5 +84,5 @@ def test_what_is_not_finite_or_empty_is_nan():
             assert ridge_probe(x[:n], target).weight[:, 0].isnan().all()
     assert ridge_probe(x[:0], y[:0]).bias.isnan().all()
     for strength in (0.0, -1.0, torch.nan):
-        with pytest.raises(ValueError, match="`strength` is .*above 0"):
+        with pytest.raises(ValueError, match=r"`strength` is .*above 0"):
             ridge_probe(x, y, strength)

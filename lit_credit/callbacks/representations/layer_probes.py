@@ -13,11 +13,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import layer_tag, unit_names
+from lit_credit.callbacks.base.points import layer_tag
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.representations.layer_probes_figure import layer_probes_figure
 from lit_credit.callbacks.representations.probe_targets import ProbeTargets, probe_targets
-from lit_credit.callbacks.representations.unit_features import features, rows_for
+from lit_credit.callbacks.representations.unit_features import (
+    features,
+    point_names,
+    points_to_read,
+    rows_for,
+)
 from lit_credit.callbacks.representations.unit_probe import UnitProbe
 from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction, name_of
@@ -26,7 +31,7 @@ from lit_credit.inspect.capture import Point, capture
 from lit_credit.protocols import is_rule
 from lit_credit.runs.history import Row
 from lit_credit.utils.nested import cloned, described, first_tensor
-from lit_credit.utils.ranges import check_range
+from lit_credit.utils.ranges import check_choice, check_range, check_sizes
 from lit_credit.utils.short_text import choice
 
 __all__ = ["LayerProbes"]
@@ -73,11 +78,13 @@ class LayerProbes(ProbeDiagnostic):
             in YAML its import path. None takes ``task.target(batch)`` of a rule, else ``target``,
             ``labels``, ``label`` or ``y`` of a mapping, or the second item of a tuple. Labels that
             repeat ``input_ids`` are shifted by one position, as Hugging Face's causal models do.
-        strength: of the ridge, relative to the variance of a standardised feature.
+        read: ``units`` for their outputs, or ``stream`` for the residual stream: the inputs of the
+            blocks, and last that of the readout. They differ where a block returns what it adds.
+        ridge: strength of the regularisation, relative to the variance of a standardised feature.
         max_features: largest number of features of a unit's row before positions are averaged.
 
     Raises:
-        ValueError: if ``strength`` is not above 0, ``max_features`` is below 1, or ``labels`` is
+        ValueError: if ``ridge`` is not above 0, ``max_features`` is below 1, or ``labels`` is
             not a key or a function of one argument.
         MisconfigurationException: before the first step, if there are no targets, or no unit's
             output has a row for each of them.
@@ -93,9 +100,9 @@ class LayerProbes(ProbeDiagnostic):
 
     name = "layer_probes"
     section = "probe"
-    charts = ("accuracy", "r2")
+    charts = ("accuracy",)
     needs_loss = False
-    options = ("strength", "max_features")
+    options = ("read", "ridge", "max_features")
     steps_of_a_batch = 1.0
     headline = (
         Headline(
@@ -119,7 +126,8 @@ class LayerProbes(ProbeDiagnostic):
         self,
         *,
         labels: Labels | str | None = None,
-        strength: float = 0.1,
+        read: Literal["units", "stream"] = "units",
+        ridge: float = 0.1,
         max_features: int = 2048,
         n_samples: int | None = None,
         chunk_size: int | None = None,
@@ -143,12 +151,13 @@ class LayerProbes(ProbeDiagnostic):
             figure=figure,
         )
         _check_labels(labels)
-        check_range(above=0, strength=strength)
-        check_range(1, max_features=max_features)
+        check_choice(["units", "stream"], read=read)
+        check_range(above=0, ridge=ridge)
+        check_sizes(max_features=max_features)
         self.labels = labels
-        self.strength = strength
+        self.read = read
+        self.ridge = ridge
         self.max_features = max_features
-        self.names: list[str] = []
         self._points: list[Point] = []
 
     @property
@@ -158,9 +167,8 @@ class LayerProbes(ProbeDiagnostic):
         return super().arguments | ({} if labels is None else {"labels": labels})
 
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find the units."""
-        self.names = unit_names(self, module, self.units)
-        self._points = [Point(name, "output") for name in self.names]
+        """Find the points."""
+        self._points = points_to_read(self, module, self.units, self.read)
 
     def reset(self) -> None:
         """Forget the chunks."""
@@ -175,46 +183,48 @@ class LayerProbes(ProbeDiagnostic):
         """``<kind>/L..``, ``<kind>_best``, ``<kind>_net`` and ``accuracy_chance``."""
         targets = probe_targets([labels for _, labels in self._parts])
         found = self._tested(targets, self._fitted(targets))
-        own, kind = found.pop(_NET.module, None), targets.kind
-        values = {f"{kind}/{layer_tag(i)}": found[name] for i, name in enumerate(self.names)}
+        own, kind = found.pop(_NET, None), targets.kind
+        values = {f"{kind}/{layer_tag(i)}": found[p] for i, p in enumerate(self._points)}
         known = [value for value in found.values() if not math.isnan(value)]
         values[f"{kind}_best"] = max(known, default=math.nan)
         values |= {} if own is None else {f"{kind}_net": own}
         return values | ({"accuracy_chance": targets.chance} if kind == "accuracy" else {})
 
-    def _fitted(self, targets: ProbeTargets) -> dict[str, UnitProbe]:
+    def _fitted(self, targets: ProbeTargets) -> dict[Point, UnitProbe]:
         """The probe of each unit."""
         rows, outputs = int(targets.trained.sum()), targets.n_outputs
-        probes = {name: UnitProbe(rows, outputs, self.strength) for name in self.names}
-        seen: dict[str, str] = {}
+        probes = {point: UnitProbe(rows, outputs, self.ridge) for point in self._points}
+        seen: dict[Point, str] = {}
         for chunk, shape, some, first in self._placed(targets, targets.trained):
             values, encoded = chunk.values(self._points), targets.encoded(some + first)
-            seen |= {p.module: f"{p.module} {tuple(v.shape)}" for p, v in values.items() if len(v)}
-            for name, x in self._features(values, shape).items():
-                probes[name].add(None if x is None else x[some.to(x.device)], encoded)
-        odd = [seen[name] for name, probe in probes.items() if probe.undefined and name in seen]
+            seen |= {p: f"{p.module} {tuple(v.shape)}" for p, v in values.items() if len(v)}
+            for point, x in self._features(values, shape).items():
+                probes[point].add(None if x is None else x[some.to(x.device)], encoded)
+        odd = [seen[point] for point, probe in probes.items() if probe.undefined and point in seen]
         self._check_rows(odd, targets, all(probe.undefined for probe in probes.values()))
         for probe in probes.values():
             probe.fit()
         return probes
 
-    def _tested(self, targets: ProbeTargets, probes: Mapping[str, UnitProbe]) -> dict[str, float]:
+    def _tested(
+        self, targets: ProbeTargets, probes: Mapping[Point, UnitProbe]
+    ) -> dict[Point, float]:
         """The quality of each unit's probe, and of the net's own output if it is known."""
-        sums: dict[str, Tensor] = {}
+        sums: dict[Point, Tensor] = {}
         for chunk, shape, some, first in self._placed(targets, targets.tested):
             with capture(chunk.module, [_NET] if is_rule(chunk.module) else []) as passed:
                 values = chunk.values(self._points)
             scores = {
-                name: targets.scores(probes[name].predict(x, some), some + first)
-                for name, x in self._features(values, shape).items()
+                point: targets.scores(probes[point].predict(x, some), some + first)
+                for point, x in self._features(values, shape).items()
             }
             own = targets.of_net(passed[_NET], shape, some) if _NET in passed else None
             if own is not None:
                 order = torch.arange(own.shape[1])
-                scores[_NET.module] = targets.scores(own, some + first, order)
-            for name, score in scores.items():
-                sums[name] = score.sum(0) + sums.get(name, 0)
-        return {name: targets.quality(total) for name, total in sums.items()}
+                scores[_NET] = targets.scores(own, some + first, order)
+            for point, score in scores.items():
+                sums[point] = score.sum(0) + sums.get(point, 0)
+        return {point: targets.quality(total) for point, total in sums.items()}
 
     def _placed(
         self, targets: ProbeTargets, half: Tensor
@@ -228,12 +238,12 @@ class LayerProbes(ProbeDiagnostic):
 
     def _features(
         self, values: Mapping[Point, Tensor], shape: tuple[int, ...]
-    ) -> dict[str, Tensor | None]:
-        """Features with a row for each target, by unit; None if its output has no such rows."""
-        found: dict[str, Tensor | None] = {}
-        for name, point in zip(self.names, self._points, strict=True):
-            rows = rows_for(values[point], shape)
-            found[name] = None if rows is None else features(rows, self.max_features)
+    ) -> dict[Point, Tensor | None]:
+        """Features with a row for each target; None if the value at a point has no such rows."""
+        found: dict[Point, Tensor | None] = {}
+        for point in self._points:
+            rows = rows_for(values[point], shape) if point in values else None
+            found[point] = None if rows is None else features(rows, self.max_features)
         return found
 
     def _check_rows(self, odd: Sequence[str], targets: ProbeTargets, all_odd: bool) -> None:
@@ -276,7 +286,7 @@ class LayerProbes(ProbeDiagnostic):
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """The quality of each unit's probe, at the start, on the way and at the end."""
-        return layer_probes_figure(rows, section, [n.removeprefix("net.") for n in self.names])
+        return layer_probes_figure(rows, section, point_names(self._points))
 
 
 def _check_labels(labels: Any) -> None:

@@ -1,12 +1,37 @@
 """Outputs of units as rows of features, of a bounded number."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["double", "features", "pooled_shape", "rows_for"]
+from lit_credit.callbacks.base.points import stream_points, unit_names
+from lit_credit.inspect.capture import Point
+
+__all__ = ["double", "features", "point_names", "points_to_read", "pooled_shape", "rows_for"]
+
+
+def points_to_read(
+    callback: Callback, module: LightningModule, units: Sequence[str] | None, read: str
+) -> list[Point]:
+    """The outputs of units, or for ``stream`` the points of the residual stream."""
+    if read == "stream":
+        return stream_points(callback, module, units)
+    return [Point(name, "output") for name in unit_names(callback, module, units)]
+
+
+def point_names(points: Sequence[Point]) -> list[str]:
+    """Names for figures: of the unit, or of the unit that reads the point.
+
+    Example:
+        >>> point_names([Point("net.block", "input"), Point("net.block", "output")])
+        ['into block', 'block']
+    """
+    into = {"input": "into ", "output": ""}
+    return [f"{into[point.side]}{point.module.removeprefix('net.')}" for point in points]
 
 
 def double(x: Tensor) -> Tensor:
