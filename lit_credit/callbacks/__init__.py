@@ -19,6 +19,7 @@ from lit_credit.callbacks.heads.softmax_jacobian import SoftmaxJacobian
 from lit_credit.callbacks.heads.symbol_attention import SymbolAttention
 from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
 from lit_credit.callbacks.representations.layer_probes import LayerProbes
+from lit_credit.callbacks.representations.representations import Representations
 from lit_credit.callbacks.representations.residual_norms import ResidualNorms
 from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
 from lit_credit.callbacks.training.finite_guard import FiniteGuard
@@ -48,6 +49,7 @@ __all__ = [
     "PartFreezing",
     "ProbeDiagnostic",
     "ReferenceValidity",
+    "Representations",
     "ResidualNorms",
     "ScaleStability",
     "SoftmaxJacobian",

@@ -46,6 +46,7 @@ from lit_credit.functional.norms import frobenius_norm, sample_norms
 from lit_credit.functional.participation_ratio import participation_ratio
 from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
+from lit_credit.functional.representations import linear_cka
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
@@ -107,6 +108,7 @@ __all__ = [
     "induction_score",
     "is_softmax",
     "leading_directions",
+    "linear_cka",
     "log_prob_directions",
     "logit_attribution",
     "logit_margins",

@@ -74,8 +74,8 @@ def ridge_probe(x: Tensor, y: Tensor, strength: float = 0.1) -> RidgeProbe:
     Example:
         >>> import torch
         >>> x = torch.tensor([[-1.0], [1.0]])
-        >>> ridge_probe(x, 3 * x, strength=0.5).weight
-        tensor([[2.]], dtype=torch.float64)
+        >>> round(ridge_probe(x, 3 * x, strength=0.5).weight.item(), 6)
+        2.0
 
     Reference:
         Hoerl, Kennard, Ridge regression: biased estimation for nonorthogonal problems, 1970,

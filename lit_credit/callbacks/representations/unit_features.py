@@ -11,7 +11,15 @@ from torch.nn import functional as F
 from lit_credit.callbacks.base.points import stream_points, unit_names
 from lit_credit.inspect.capture import Point
 
-__all__ = ["double", "features", "point_names", "points_to_read", "pooled_shape", "rows_for"]
+__all__ = [
+    "double",
+    "features",
+    "point_names",
+    "points_to_read",
+    "pooled_shape",
+    "rows_for",
+    "sample_rows",
+]
 
 
 def points_to_read(
@@ -94,6 +102,22 @@ def rows_for(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     if places > 1 and value.shape[:1] == shape[:1] and value.shape[2:] == shape[1:]:
         return value.movedim(1, -1).flatten(0, -2)  # channels are second
     return value if value.ndim > 1 and len(value) == math.prod(shape) else None
+
+
+def sample_rows(value: Tensor, rows: int | None) -> Tensor | None:
+    """The output of a unit with one row for each sample, or None if it has another shape.
+
+    Args:
+        value: (N, ...), (T, N, ...) as of nets with the batch second, or (N T, ...).
+        rows: the samples N; None takes the first dimension.
+    """
+    if value.ndim < 1:
+        return None
+    if rows is None or len(value) == rows:
+        return value
+    if value.ndim > 2 and value.shape[1] == rows:
+        return value.transpose(0, 1)
+    return value.reshape(rows, -1, *value.shape[1:]) if len(value) % rows == 0 else None
 
 
 def _channels(value: Tensor) -> int:

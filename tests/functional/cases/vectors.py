@@ -66,6 +66,14 @@ CASES = {
         double=True,
         covers=("RidgeProbe",),
     ),
+    "linear_cka": Case(
+        functional.linear_cka,
+        {"x": real("n d"), "y": real("n e")},
+        sizes={"n": (5, 7)},
+        bounds=(-1, 1),
+        degrees={"x": 0, "y": 0},
+        double=True,
+    ),
     "growth": Case(
         functional.growth,
         {"last": positive("b"), "first": positive("b")},
