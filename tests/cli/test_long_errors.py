@@ -71,6 +71,7 @@ DIAGNOSTICS = [
     callbacks.LayerProbes,
     ngram.LogProbTheory,
     callbacks.ReferenceValidity,
+    callbacks.Representations,
     callbacks.ResidualNorms,
     callbacks.ScaleStability,
     callbacks.SoftmaxJacobian,
