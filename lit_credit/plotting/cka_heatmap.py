@@ -52,7 +52,7 @@ def draw_cka(
             text, dark = f"{value:.2f}".replace("-0.00", "0.00"), value < 0.6
             if np.isfinite(value):
                 color = "white" if dark else INK
-                ax.text(column, row, text, ha="center", va="center", fontsize=9, color=color)
+                ax.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=color)
     if bar and (figure := ax.get_figure()) is not None:
         scale = figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03)
         scale.ax.tick_params(labelsize=SMALL - 1, colors=INK)

@@ -44,7 +44,7 @@ def representations_figure(
         matrix: (l, l) CKA of the last measurement; None if it is not known.
         names: of the units.
     """
-    figure = Figure(figsize=(11.0, 4.8), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     when = f" after step {rows[-1]['step']}" if rows else ""
     title = f"Units against units{when}"
