@@ -39,7 +39,14 @@ from lit_credit.rules import FA
 from lit_credit.tasks import Classification, NextToken
 
 GB = 1 << 30
-NEED_UNITS = ("CreditAlignment", "GradientNorms", "ReferenceValidity", "ResidualNorms")
+NEED_UNITS = (
+    "CreditAlignment",
+    "GradientNorms",
+    "LayerProbes",
+    "ReferenceValidity",
+    "Representations",
+    "ResidualNorms",
+)
 """Of a foreign net, which does not declare them."""
 
 

@@ -59,7 +59,7 @@ def representations_figure(
 
 def _draw_initial(ax: Axes, rows: Sequence[Row], section: str, names: Sequence[str]) -> None:
     """The CKA of each unit with its first state: thin on the way, thick at the end."""
-    dress(ax, "Each unit against its start", "linear CKA", "unit, from the first to the last")
+    dress(ax, "Each unit against its start", "CKA with epoch 0", "unit, from the first to the last")
     tags = layer_tags(rows, f"{section}/initial/")
     curves = [drawable([row["values"].get(t, math.nan) for t in tags], log=False) for row in rows]
     if not any(math.isfinite(value) for curve in curves for value in curve):
