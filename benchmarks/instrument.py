@@ -43,7 +43,9 @@ NEED_UNITS = (
     "CreditAlignment",
     "CreditFunction",
     "GradientNorms",
+    "LayerProbes",
     "ReferenceValidity",
+    "Representations",
     "ResidualNorms",
     "SignalRank",
 )

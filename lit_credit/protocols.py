@@ -343,7 +343,7 @@ class ModuleProtocol(Protocol):
     def task(self) -> "TaskProtocol":
         """What a batch means.
 
-        Asked by: ``HeadAttribution``.
+        Asked by: ``HeadAttribution`` and ``LayerProbes``.
         Without it: the target is that of the batch: see :meth:`TaskProtocol.target`.
         """
 
@@ -376,7 +376,8 @@ class ModuleProtocol(Protocol):
         """Names of the submodules whose inputs are the residual stream; None for no stream.
 
         Asked by: ``ResidualNorms``, ``GradientNorms``, ``ScaleStability`` and
-        ``ReferenceValidity`` whose ``units`` is None.
+        ``ReferenceValidity`` whose ``units`` is None; ``LayerProbes`` and ``Representations`` with
+        ``read="stream"``.
         Without it: the stream is the input of every unit and the output of the last.
         """
 
@@ -461,7 +462,7 @@ class TaskProtocol(Protocol):
     def target(self, batch: Any) -> Any:
         """The correct symbols of a batch, (N,) or (N, T); below 0 where there is none.
 
-        Asked by: ``HeadAttribution``.
+        Asked by: ``HeadAttribution``; and ``LayerProbes``, for which it may be other numbers.
         Without it: ``target``, ``labels``, ``label`` or ``y`` of a mapping, and the second item of
         a sequence; else an error.
         """

@@ -19,6 +19,8 @@ from lit_credit.callbacks.heads.head_behaviour import HeadBehaviour
 from lit_credit.callbacks.heads.softmax_jacobian import SoftmaxJacobian
 from lit_credit.callbacks.heads.symbol_attention import SymbolAttention
 from lit_credit.callbacks.representations.embedding_geometry import EmbeddingGeometry
+from lit_credit.callbacks.representations.layer_probes import LayerProbes
+from lit_credit.callbacks.representations.representations import Representations
 from lit_credit.callbacks.representations.residual_norms import ResidualNorms
 from lit_credit.callbacks.representations.signal_rank import SignalRank
 from lit_credit.callbacks.representations.subspace_distance import SubspaceDistance
@@ -44,11 +46,13 @@ __all__ = [
     "GradientNorms",
     "HeadAttribution",
     "HeadBehaviour",
+    "LayerProbes",
     "MemberCheckpoints",
     "MetricHistory",
     "PartFreezing",
     "ProbeDiagnostic",
     "ReferenceValidity",
+    "Representations",
     "ResidualNorms",
     "ScaleStability",
     "SignalRank",

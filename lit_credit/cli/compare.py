@@ -20,6 +20,7 @@ _DESCRIPTION = """Compare runs: a table, differences to a baseline, and figures.
 _EXAMPLES = """examples:
   lit-credit compare runs/digits
   lit-credit compare runs/digits --baseline BP --out comparison
+  lit-credit compare runs/digits --representations --out comparison
   lit-credit compare runs/sweep --by rule lr --metric 'val/*' --format latex > table.tex"""
 
 
@@ -46,6 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
             metric=options.metric,
             by=options.by,
             baseline=options.baseline,
+            representations=options.representations,
         )
         written = [] if options.out is None else found.write(options.out)
     except (ValueError, OSError) as error:
@@ -90,6 +92,12 @@ def _parser() -> ShortErrorArguments:
         "--baseline",
         metavar="LABEL",
         help="label of a row, or name of a rule; shows the differences to it, paired by seed",
+    )
+    parser.add_argument(
+        "--representations",
+        action="store_true",
+        help="also compare what the layers know, by linear CKA with the baseline or the first row; "
+        "the runs need the callback Representations",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="write comparison.csv and the figures; by default nothing"

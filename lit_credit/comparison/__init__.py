@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lit_credit.comparison.figure import comparison_figure
     from lit_credit.comparison.known import rule_colors
     from lit_credit.comparison.report import compare
+    from lit_credit.comparison.representations import representation_similarity
     from lit_credit.comparison.result import Comparison
     from lit_credit.comparison.statistics import (
         Difference,
@@ -25,6 +26,7 @@ __all__ = [
     "detectable_difference",
     "holm",
     "paired_difference",
+    "representation_similarity",
     "rule_colors",
     "welch_difference",
 ]
@@ -34,6 +36,7 @@ if not TYPE_CHECKING:
         __name__,
         {
             "report": "compare",
+            "representations": "representation_similarity",
             "result": "Comparison",
             "figure": "comparison_figure",
             "known": "rule_colors",

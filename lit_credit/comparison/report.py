@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from lit_credit.comparison.quantities import Quantity
     from lit_credit.comparison.reading import Material
     from lit_credit.comparison.result import Comparison
-    from lit_credit.comparison.table import Summary
+    from lit_credit.comparison.table import Cell, Summary
+    from lit_credit.comparison.texts import Table
     from lit_credit.headlines import ComparisonFigure, Look
 
 __all__ = ["compare"]
@@ -35,6 +36,7 @@ def compare(
     metric: str | Sequence[str] = (),
     by: str | Sequence[str] = (),
     baseline: str | None = None,
+    representations: bool = False,
 ) -> Comparison:
     """Compare runs: a table, differences to a baseline, and figures.
 
@@ -57,6 +59,10 @@ def compare(
             ``rule`` is the class of the rule. Empty takes what differs, seeds aside.
         baseline: label of a row, or name of a rule; the differences to it are shown, paired by
             seed.
+        representations: also compare what the layers of the runs know, by linear CKA with the
+            baseline, or the first row. The runs need the callback
+            :class:`lit_credit.callbacks.Representations`, and one probe. It adds a table, columns
+            ``cka/L00`` .. and the figure ``representations``.
 
     Returns:
         The comparison; ``str`` gives the table, mean ± sample standard deviation, and a line for
@@ -65,7 +71,8 @@ def compare(
     Raises:
         ValueError: before anything is written, if there are no runs, a run cannot be read, a row or
             a configuration is broken, a tag, a key or a label is unknown, a declaration has the
-            wrong type, or ``out`` cannot be written.
+            wrong type, ``out`` cannot be written, or representations cannot be compared, because
+            fewer than two runs have them or their probes differ.
     """
     if out is not None:
         check_folder(Path(local_path(out, "--out")), "Give another --out.")
@@ -81,7 +88,7 @@ def compare(
     from lit_credit.comparison.reading import read_material  # loads Lightning
 
     material = read_material(configured, metrics, [Path(local_path(p, "RUN")) for p in paths])
-    comparison = _compared(material, keys, baseline, bool(metrics))
+    comparison = _compared(material, keys, baseline, bool(metrics), representations)
     if out is not None:
         comparison.write(out)
     return comparison
@@ -92,7 +99,11 @@ def _listed(words: str | Sequence[str]) -> list[str]:
 
 
 def _compared(
-    material: Material, by: Sequence[str], baseline: str | None, chosen: bool
+    material: Material,
+    by: Sequence[str],
+    baseline: str | None,
+    chosen: bool,
+    representations: bool,
 ) -> Comparison:
     """The comparison of runs that are read."""
     # These load torch and matplotlib.
@@ -130,7 +141,35 @@ def _compared(
     tables = [main_table(summaries, quantities)]
     tables += [difference_table(differences)] if differences else []
     rows = plain_rows(summaries, quantities, differences)
+    if representations:
+        table, more = _similarities(groups, baseline, rows, drawn)
+        tables.append(table)
+        notes += more
     return Comparison(rows, Figures(drawn), notes, tables)
+
+
+def _similarities(
+    groups: Mapping[str, Group],
+    baseline: str | None,
+    rows: Sequence[dict[str, Cell]],
+    drawn: dict[str, Callable[[], Figure]],
+) -> tuple[Table, list[str]]:
+    """The table of CKA and its notes; adds its columns to ``rows``, its figure to ``drawn``."""
+    from lit_credit.comparison.baselines import baseline_label
+    from lit_credit.comparison.representations import (
+        likenesses,
+        similarity_figure,
+        similarity_table,
+    )
+
+    reference = None if baseline is None else baseline_label(baseline, groups)
+    found, notes = likenesses(groups, reference)
+    columns = dict.fromkeys(tag for of in found for tag in of.diagonal())
+    known = {of.label: of.diagonal() for of in found}
+    for label, row in zip(groups, rows, strict=True):
+        row.update({tag: known.get(label, {}).get(tag, math.nan) for tag in columns})
+    drawn["representations"] = partial(similarity_figure, found)
+    return similarity_table(found), notes
 
 
 def _figures(

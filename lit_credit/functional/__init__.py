@@ -36,6 +36,7 @@ from lit_credit.functional.head_scores import (
     previous_token_score,
     repeated_tokens,
 )
+from lit_credit.functional.layer_probes import RidgeProbe, ridge_probe
 from lit_credit.functional.leading_directions import leading_directions
 from lit_credit.functional.log_probs import centred_log_probs, log_prob_directions
 from lit_credit.functional.logit_attribution import (
@@ -50,6 +51,7 @@ from lit_credit.functional.norms import frobenius_norm, sample_norms
 from lit_credit.functional.participation_ratio import participation_ratio
 from lit_credit.functional.position_matching import PositionMatching, position_matching
 from lit_credit.functional.projector_distance import projector_distance, projector_distance_null
+from lit_credit.functional.representations import linear_cka
 from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotary_matrix
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
@@ -89,6 +91,7 @@ __all__ = [
     "MatchBaseline",
     "MeanAndSd",
     "PositionMatching",
+    "RidgeProbe",
     "RotaryLayout",
     "ScaleFlags",
     "SharedWork",
@@ -120,6 +123,7 @@ __all__ = [
     "induction_score",
     "is_softmax",
     "leading_directions",
+    "linear_cka",
     "log_prob_directions",
     "logit_attribution",
     "logit_margins",
@@ -139,6 +143,7 @@ __all__ = [
     "qk_circuit",
     "relative_step",
     "repeated_tokens",
+    "ridge_probe",
     "rotary_frequencies",
     "rotary_matrix",
     "sample_correlation",

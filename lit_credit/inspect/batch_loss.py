@@ -36,7 +36,7 @@ _REMEDY = (
 )
 
 
-def name_of(loss: LossFunction) -> str:
+def name_of(loss: Callable[..., Any]) -> str:
     """The import path of a function, also inside a ``partial``, or of a callable's type."""
     if isinstance(loss, partial):
         # Numbers and text only: the text of other values may differ in the next process.

@@ -111,7 +111,7 @@ def test_of_a_run_that_broke(kind, broken):
 
 
 OF_THE_DATA = re.compile(
-    r"/(null|null_sd|welch|random|kl_uniform|accuracy_max|contexts|kl_low_rank|(reference_)?share_below)(/|$)"
+    r"/(null|null_sd|welch|random|accuracy_chance|kl_uniform|accuracy_max|contexts|kl_low_rank|(reference_)?share_below)(/|$)"
 )
 """What is known of the data, of shapes or of dtypes, whatever becomes of the weights."""
 

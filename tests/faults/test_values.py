@@ -113,6 +113,7 @@ MEANINGFUL = {
     "theta": {LARGE},
     "rope_theta": {LARGE},
     "temperature": {0, LARGE},
+    "ridge": {LARGE},
     # No block, no dropout, nothing carried, no limit.
     "depth": {0},
     "dropout": {0},

@@ -1,21 +1,20 @@
 """Finding the targets of a batch, and proving that the loss asks for them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.inspect.batch_targets import given_target, unshifted_labels
 from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.exact_backward import exact_backward
-from lit_credit.protocols import ModuleProtocol, TaskProtocol, asked, method
 from lit_credit.utils.compiled import submodule
-from lit_credit.utils.nested import first_tensor, map_tensors
+from lit_credit.utils.nested import map_tensors
 
 __all__ = ["HeldSlope", "prove_targets", "slope_at_held_logits", "targets_of"]
 
@@ -34,7 +33,7 @@ def targets_of(module: LightningModule, batch: Any) -> Tensor:
     Raises:
         MisconfigurationException: if the batch has no targets of these kinds.
     """
-    target = _given(module, batch)
+    target = given_target(module, batch)
     if target is None:
         raise MisconfigurationException(
             f"HeadAttribution found no target in the batches of {type(module).__name__}, which are "
@@ -43,33 +42,7 @@ def targets_of(module: LightningModule, batch: Any) -> Tensor:
         )
     if target.is_floating_point():
         return target.argmax(-1)
-    tokens = batch.get("input_ids") if isinstance(batch, Mapping) else None
-    return _next(target) if _repeats(target, tokens) else target
-
-
-def _given(module: LightningModule, batch: Any) -> Tensor | None:
-    """The targets as they are in the batch, or None."""
-    target = method(asked(module, ModuleProtocol.task, None), TaskProtocol.target)
-    found: Any = None
-    if target is not None:
-        found = target(batch)
-    elif isinstance(batch, Mapping):
-        names = ("target", "labels", "label", "y")
-        found = next((batch[name] for name in names if name in batch), None)
-    elif isinstance(batch, Sequence) and len(batch) > 1:
-        found = batch[1]
-    return first_tensor(found)
-
-
-def _repeats(labels: Tensor, tokens: Any) -> bool:
-    """Whether every label of (N, T) that is not negative equals the token at its place."""
-    if not isinstance(tokens, Tensor) or labels.ndim != 2 or labels.shape != tokens.shape:
-        return False
-    return bool(((labels == tokens) | (labels < 0)).all())
-
-
-def _next(labels: Tensor) -> Tensor:
-    return pad(labels[:, 1:], (0, 1), value=-100)
+    return unshifted_labels(target, batch)
 
 
 def prove_targets(
@@ -183,7 +156,7 @@ def _like_cross_entropy(slope: Tensor) -> bool:
 
 def _exchanged(module: LightningModule, batch: Any) -> Any:
     """The batch with the targets of other rows; None if the targets are not part of the batch."""
-    given, replaced = _given(module, batch), []
+    given, replaced = given_target(module, batch), []
 
     def exchange(x: Tensor) -> Tensor:
         if x is not given:

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -14,12 +15,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from lit_credit.inspect.probe.layout import Layout, UnknownRows, proved_layout, row_layout
 from lit_credit.inspect.probe.probe_loader import ProbeLoader, probe_loader, training_rows
 from lit_credit.inspect.probe.rows import Chunks, first_rows, known_rows
 from lit_credit.inspect.probe.undisturbed import undisturbed
-from lit_credit.utils.nested import cloned, described, tensors_of
+from lit_credit.utils.nested import cloned, described, items_of, tensors_of
 from lit_credit.utils.private_names import before_batch_transfer
 from lit_credit.utils.random_state import preserved_rng, run_seed
 
@@ -65,6 +67,19 @@ class Probe:
                 found = zlib.crc32(flat.view(torch.uint8).numpy().data, found)
         return found
 
+    def digest(self) -> str:
+        """A number in hexadecimal that differs between probes of different rows.
+
+        Unlike :meth:`checksum`, it is the same for every size of chunks.
+        """
+        found: dict[str, Any] = {}
+        for index, chunk in enumerate(self.chunks):
+            for path, part, is_rows in _leaves(chunk, self.layout):
+                if is_rows or index == 0:
+                    found.setdefault(path, sha256()).update(_bytes_of(part))
+        whole = "".join(f"{path} {found[path].hexdigest()} " for path in sorted(found))
+        return sha256(whole.encode()).hexdigest()[:16]
+
     def check_size(self, n_samples: int, *, refuse: bool = True) -> None:
         """Refuse a probe that has fewer rows than requested because the data have fewer.
 
@@ -89,6 +104,30 @@ class Probe:
             f"`n_samples` is {n_samples}, but the data have only {rows} rows. Set it to at most "
             f"{rows}, or leave it out."
         )
+
+
+def _leaves(part: Any, layout: Layout | None, path: str = "") -> Iterator[tuple[str, Any, bool]]:
+    """The parts of a batch that hold data: path, part, and whether it has an entry per row."""
+    if isinstance(layout, dict):
+        for key, item in items_of(part):
+            yield from _leaves(item, layout.get(key), f"{path}/{key}")
+    elif layout != "count":
+        yield path, part, layout == "row"
+
+
+def _bytes_of(part: Any) -> bytes:
+    """The contents of tensors and arrays; of anything else, its text if that is text or numbers."""
+    if isinstance(part, Tensor):
+        if part.layout != torch.strided or part.is_nested:
+            return b""
+        flat = part.detach().cpu().contiguous().flatten()
+        return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    if isinstance(part, np.ndarray):
+        return part.tobytes()
+    items = items_of(part)
+    if items:
+        return b"".join(_bytes_of(item) for _, item in items)
+    return repr(part).encode() if isinstance(part, str | int | float | bytes) else b""
 
 
 def take_probe(

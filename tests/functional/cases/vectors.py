@@ -4,7 +4,15 @@ import math
 
 from lit_credit import functional
 from tests.functional.case import Case
-from tests.functional.strategies import descending, orthonormal, positive, ranks, real, whole
+from tests.functional.strategies import (
+    descending,
+    number,
+    orthonormal,
+    positive,
+    ranks,
+    real,
+    whole,
+)
 
 INF = math.inf
 
@@ -69,6 +77,22 @@ CASES = {
         {"weight": real("m n"), "feedback": real("k")},
         bounds=(0, INF),
         degrees={"weight": -1, "feedback": 1},
+        double=True,
+    ),
+    "ridge_probe": Case(
+        functional.ridge_probe,
+        {"x": real("n d"), "y": real("n c"), "strength": number(0.5)},
+        sizes={"n": (2, 6)},
+        degrees={"y": 1},
+        double=True,
+        covers=("RidgeProbe",),
+    ),
+    "linear_cka": Case(
+        functional.linear_cka,
+        {"x": real("n d"), "y": real("n e")},
+        sizes={"n": (5, 7)},
+        bounds=(-1, 1),
+        degrees={"x": 0, "y": 0},
         double=True,
     ),
     "growth": Case(
