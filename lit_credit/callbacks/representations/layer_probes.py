@@ -103,7 +103,7 @@ class LayerProbes(ProbeDiagnostic):
     charts = ("accuracy",)
     needs_loss = False
     options = ("read", "ridge", "max_features")
-    steps_of_a_batch = 3.0
+    steps_of_a_batch = 1.0
     headline = (
         Headline(
             "probe_accuracy",

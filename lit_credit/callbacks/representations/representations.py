@@ -94,7 +94,7 @@ class Representations(ProbeDiagnostic):
     needs_loss = False
     options = ("read", "max_features")
     default_n_samples = 512
-    steps_of_a_batch = 1.0
+    steps_of_a_batch = 0.6
     headline = (
         Headline("cka_initial", "initial_mean", head="CKA to start", form=".3f", order=46),
         Headline("cka_ends", "ends", head="CKA first, last unit", form=".3f", order=47),
