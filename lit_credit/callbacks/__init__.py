@@ -9,6 +9,7 @@ from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
+from lit_credit.callbacks.credit.sharpness import Sharpness
 from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
 from lit_credit.callbacks.distributions.exact_divergence import ExactDivergence
 from lit_credit.callbacks.heads.attention_maps import AttentionMaps
@@ -48,6 +49,7 @@ __all__ = [
     "ReferenceValidity",
     "ResidualNorms",
     "ScaleStability",
+    "Sharpness",
     "SoftmaxJacobian",
     "SpacedCheckpoints",
     "StagedTraining",

@@ -49,6 +49,7 @@ from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotar
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
 from lit_credit.functional.screenot_rank import screenot_rank
+from lit_credit.functional.sharpness import ExtremeEigenvalues, extreme_eigenvalues
 from lit_credit.functional.softmax_divergence import (
     logit_margins,
     softmax_divergence,
@@ -73,6 +74,7 @@ __all__ = [
     "SVD",
     "CompositionScores",
     "EnergySums",
+    "ExtremeEigenvalues",
     "FactoredMatrix",
     "MatchBaseline",
     "MeanAndSd",
@@ -97,6 +99,7 @@ __all__ = [
     "effective_keys",
     "energy_shares",
     "energy_sums",
+    "extreme_eigenvalues",
     "feature_dimensionality",
     "frobenius_norm",
     "geometric_mean",

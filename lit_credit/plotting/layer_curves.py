@@ -74,7 +74,7 @@ def layer_curves(
         )
     if len(rows) == 1 and len(tags) > 1:
         return _over_layers([rows[0]["values"][tag] for tag in tags], texts, ylabel, title, log)
-    by, xlabel = _abscissa(rows)
+    by, xlabel = abscissa(rows)
     figure = Figure(figsize=(7.5, _HEIGHT), layout="constrained")
     ax = figure.subplots()
     dress(ax, title, ylabel, xlabel, log=log)
@@ -123,7 +123,8 @@ def _over_layers(
     return figure
 
 
-def _abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+def abscissa(rows: Sequence[Row]) -> tuple[str, str]:
+    """The key of a row that the x axis shows, and the text below the axis."""
     epochs = [row["epoch"] for row in rows]
     repeated = len(set(epochs)) < len(epochs)
     return ("step", "optimizer steps") if repeated else ("epoch", "epochs of training")

@@ -5,6 +5,7 @@ from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.parameter_bars import parameter_bars
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
+from lit_credit.callbacks.credit.sharpness import Sharpness
 from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "GradientNorms",
     "ReferenceValidity",
     "ScaleStability",
+    "Sharpness",
     "WeightAlignment",
     "parameter_bars",
 ]
