@@ -20,7 +20,7 @@ class ExtremeEigenvalues(NamedTuple):
     Attributes:
         largest: (count,) the largest eigenvalues, in descending order. An eigenvalue is counted
             once, whatever its multiplicity; NaN if fewer were found.
-        smallest: () an upper bound of the smallest eigenvalue, close to it after convergence.
+        smallest: () the smallest eigenvalue, from above.
         residuals: (count,) the distance of each of ``largest`` to an eigenvalue is at most this.
         asymmetry: () how far the matrix is from a symmetric one, relative to its largest
             eigenvalue in magnitude: rounding if it is symmetric.
@@ -39,6 +39,7 @@ def extreme_eigenvalues(
     count: int = 1,
     iterations: int = 20,
     tolerance: float = 0.01,
+    both_ends: bool = True,
     keeps_all: bool = True,
 ) -> ExtremeEigenvalues:
     r"""Eigenvalues at both ends of the spectrum, by the method of Lanczos.
@@ -54,7 +55,10 @@ def extreme_eigenvalues(
         start: (n,) the first vector; a random one meets all eigenvectors.
         count: number of largest eigenvalues.
         iterations: the most products.
-        tolerance: stop when the residuals are at most this times their eigenvalues.
+        tolerance: stop when the residuals of the largest eigenvalues are at most this times the
+            eigenvalue, and with ``both_ends`` that of the smallest is at most this times the
+            largest magnitude.
+        both_ends: go on until the smallest eigenvalue is known too.
         keeps_all: orthogonalize against all earlier vectors, and keep them: n ``iterations``
             numbers. False keeps two. The ends of the spectrum stay as exact, but an eigenvalue that
             has converged may come out several times, so ``count`` must be 1.
@@ -79,33 +83,84 @@ def extreme_eigenvalues(
             f"`count` is {count} and `iterations` is {iterations}, expected at least 1, and a "
             "`count` of 1 where `keeps_all` is False."
         )
-    (v,) = in_float32(start)
-    v, bound = v / frobenius_norm(v), torch.finfo(v.dtype).eps * math.sqrt(max(len(v), 1))
-    basis: list[Tensor] = []
-    alphas: list[float] = []
-    betas: list[float] = []
-    asymmetry, found = 0.0, None
-    for _ in range(min(iterations, len(v))):
-        basis.append(v)
-        w = _checked(product(v), v)
-        if not w.isfinite().all() or not v.isfinite().all():
+    (start,) = in_float32(start)
+    done = _Lanczos(start / frobenius_norm(start), keeps_all)
+    found = None
+    for _ in range(min(iterations, len(start))):
+        if not done.step(product):
             return _undefined(count)
-        alphas.append(float(v @ w))
-        if betas:
-            asymmetry = max(asymmetry, abs(float(basis[-2] @ w) - betas[-1]))
-        basis = basis if keeps_all else basis[-2:]
-        for u in basis + basis:
-            w -= (u @ w) * u
-        beta = float(frobenius_norm(w))
-        found, size = _ends(alphas, betas, beta, count)
-        if beta <= bound * size or bool((found[2] <= tolerance * found[0].abs()).all()):
+        found = done.ends(count)
+        at_largest = (found.residuals <= tolerance * found.largest.abs()).all()
+        at_smallest = not both_ends or done.residual_of_smallest <= tolerance * done.size
+        if done.is_exhausted or (at_largest and at_smallest):
             break
-        betas.append(beta)
-        v = w / beta
-    if found is None:
-        return _undefined(count)
-    relative = torch.tensor(asymmetry / size if size else 0.0, dtype=torch.float64)
-    return ExtremeEigenvalues(*found, relative)
+    return _undefined(count) if found is None else found
+
+
+class _Lanczos:
+    """Steps of the method of Lanczos.
+
+    Args:
+        start: a vector of length 1.
+        keeps_all: keep all vectors, not only two.
+    """
+
+    def __init__(self, start: Tensor, keeps_all: bool) -> None:
+        self.keeps_all = keeps_all
+        self.next, self.basis = start, list[Tensor]()
+        self.alphas, self.betas = list[float](), list[float]()
+        self.off = 0.0
+        self.theta = self.bounds = start.new_empty(0)
+
+    def step(self, product: Callable[[Tensor], Tensor]) -> bool:
+        """Multiply once; False if the product is not finite."""
+        v, before = self.next, self.basis[-1:]
+        w = _checked(product(v), v)
+        if not bool(w.isfinite().all() and v.isfinite().all()):
+            return False
+        self.alphas.append(float(v @ w))
+        for u, beta in zip(before, self.betas[-1:], strict=True):
+            self.off = max(self.off, abs(float(u @ w) - beta))
+        self.basis = [*self.basis, v] if self.keeps_all else [*before, v]
+        for u in self.basis * 2:
+            w -= (u @ w) * u
+        self.betas.append(float(frobenius_norm(w)))
+        self.next = w / self.betas[-1]
+        self._solve()
+        return True
+
+    def _solve(self) -> None:
+        diagonal = torch.tensor(self.alphas, dtype=torch.float64)
+        beside = torch.tensor(self.betas[:-1], dtype=torch.float64)
+        matrix = torch.diag(diagonal) + torch.diag(beside, 1) + torch.diag(beside, -1)
+        self.theta, s = torch.linalg.eigh(matrix)
+        self.bounds = self.betas[-1] * s[-1].abs()
+
+    @property
+    def size(self) -> float:
+        """The largest eigenvalue in magnitude so far."""
+        return float(self.theta.abs().max())
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether what remains of the last product is rounding."""
+        eps = torch.finfo(self.next.dtype).eps
+        return self.betas[-1] <= eps * math.sqrt(len(self.next)) * self.size
+
+    @property
+    def residual_of_smallest(self) -> float:
+        return float(self.bounds[0])
+
+    def ends(self, count: int) -> ExtremeEigenvalues:
+        """The ends of the spectrum so far."""
+        missing = self.theta.new_full((max(count - len(self.theta), 0),), math.nan)
+        largest, bounds = self.theta.flip(0)[:count], self.bounds.flip(0)[:count]
+        return ExtremeEigenvalues(
+            torch.cat([largest, missing]),
+            self.theta[0],
+            torch.cat([bounds, missing]),
+            self.theta.new_tensor(self.off / self.size if self.size else 0.0),
+        )
 
 
 def _checked(w: Tensor, v: Tensor) -> Tensor:
@@ -114,20 +169,6 @@ def _checked(w: Tensor, v: Tensor) -> Tensor:
             f"`product` returns {tuple(w.shape)} for a vector {tuple(v.shape)}, expected one shape."
         )
     return w.detach().to(v.dtype, copy=True)
-
-
-def _ends(
-    alphas: list[float], betas: list[float], beta: float, count: int
-) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
-    """Largest, smallest and residuals after some steps, and the largest magnitude."""
-    diagonal = torch.tensor(alphas, dtype=torch.float64)
-    beside = torch.tensor(betas, dtype=torch.float64)
-    matrix = torch.diag(diagonal) + torch.diag(beside, 1) + torch.diag(beside, -1)
-    theta, s = torch.linalg.eigh(matrix)
-    missing = diagonal.new_full((max(count - len(theta), 0),), math.nan)
-    largest = torch.cat([theta.flip(0)[:count], missing])
-    residuals = torch.cat([beta * s[-1].abs().flip(0)[:count], missing])
-    return (largest, theta[0], residuals), float(theta.abs().max())
 
 
 def _undefined(count: int) -> ExtremeEigenvalues:

@@ -235,6 +235,7 @@ class Sharpness(ProbeDiagnostic):
             count=leading,
             iterations=self.iterations,
             tolerance=self.tolerance,
+            both_ends=output is None,  # a Gauss-Newton matrix ends at 0
             keeps_all=leading > 1 or size * self.iterations <= _MOST_KEPT,
         )
         if found.asymmetry > _ASYMMETRIC:
