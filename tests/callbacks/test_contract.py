@@ -30,6 +30,7 @@ from lit_credit.callbacks import (
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    Sharpness,
     SoftmaxJacobian,
     SpacedCheckpoints,
     StagedTraining,
@@ -63,6 +64,7 @@ CALLBACKS = [
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    Sharpness,
     SoftmaxJacobian,
     SubspaceDistance,
     SymbolAttention,
@@ -91,7 +93,14 @@ ON_SYMBOLS = (
 )
 ON_NETS = (AdderAnatomy, *ON_ATTENTION, *ON_SYMBOLS, WeightAlignment)
 """They need a net with something in it."""
-WITHOUT_UNITS = (AdderAnatomy, CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
+WITHOUT_UNITS = (
+    AdderAnatomy,
+    CreditAlignment,
+    ExactDivergence,
+    Sharpness,
+    *ON_ATTENTION,
+    *ON_MATRICES,
+)
 """They have something to look at in any module."""
 WITH_LOSS = [kind for kind in SCHEDULED if issubclass(kind, ProbeDiagnostic)]
 UNITS = ["model.embed", "model.blocks.*"]

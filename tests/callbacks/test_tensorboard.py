@@ -15,6 +15,7 @@ from lit_credit.callbacks import (
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    Sharpness,
     SoftmaxJacobian,
     WeightAlignment,
 )
@@ -32,6 +33,7 @@ KINDS = [
     ReferenceValidity,
     ResidualNorms,
     ScaleStability,
+    Sharpness,
     SoftmaxJacobian,
     WeightAlignment,
 ]

@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from lit_credit import functional
 from tests.functional.case import Case
 from tests.functional.strategies import descending, orthonormal, positive, ranks, real, whole
@@ -16,6 +18,12 @@ def _projector(directions):
 
 def _leading_subspace(matrix, rank):
     return _projector(functional.leading_directions(matrix, rank))
+
+
+def _ends_of_diagonal(diagonal):
+    """Of the matrix that has these eigenvalues."""
+    start = torch.ones(diagonal.shape[-1:] or (1,), dtype=torch.float64)
+    return functional.extreme_eigenvalues(lambda v: diagonal * v, start, tolerance=0.0)[:2]
 
 
 def _smaller(*letters):
@@ -35,6 +43,13 @@ CASES = {
     ),
     "frobenius_norm": Case(
         functional.frobenius_norm, {"x": real("m n")}, bounds=(0, INF), degrees={"x": 1}
+    ),
+    "extreme_eigenvalues": Case(
+        _ends_of_diagonal,
+        {"diagonal": real("n")},
+        degrees={"diagonal": 1},
+        double=True,
+        covers=("ExtremeEigenvalues",),
     ),
     "weight_angle": Case(
         functional.weight_angle,
