@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lit_credit.utils.private_names import function_of
+
 __all__ = [
     "add_parts",
+    "differentiable_once",
     "gauss_newton_product",
     "hessian_product",
     "length_of",
@@ -16,6 +20,10 @@ __all__ = [
     "share_beside",
     "twice_differentiable",
 ]
+
+
+_MARK = "torch::autograd::Error"
+"""The node of the graph that stands for a derivative that may not be taken."""
 
 
 @contextmanager
@@ -94,6 +102,35 @@ def share_beside(loss: Tensor, output: Tensor, parameters: Sequence[Tensor]) -> 
     return (beside / size) ** 0.5 if size else float(beside > 0)
 
 
+def differentiable_once(loss: Tensor, parameters: Sequence[Tensor]) -> list[str]:
+    """Names of the functions behind a loss whose backward is marked as not differentiable.
+
+    ``torch.autograd.grad`` leaves out their part of a second derivative without an error.
+    """
+    made = [function_of(node) for node in _nodes([loss])]
+    if not any(node.name() == _MARK for node in _nodes(_gradients(loss, parameters))):
+        return []
+    # `once_differentiable` wraps the backward.
+    marked = {
+        kind
+        for kind in made
+        if kind is not None and hasattr(getattr(kind, "backward", None), "__wrapped__")
+    }
+    return sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in marked) or ["a function"]
+
+
+def _nodes(values: Sequence[Tensor]) -> list[Any]:
+    """All nodes of the graphs of some tensors."""
+    seen = set[Any]()
+    waiting: list[Any] = [value.grad_fn for value in values]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [after for after, _ in node.next_functions]
+    return list(seen)
+
+
 def length_of(parameters: Sequence[Tensor]) -> int:
     """The number of real numbers in some tensors."""
     return sum(p.numel() * (2 if p.is_complex() else 1) for p in parameters)
@@ -108,7 +145,7 @@ def parts_of(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
         vector: (n,), see :func:`length_of`.
         parameters: the parameters.
     """
-    parts = vector.split([length_of([p]) for p in parameters])
+    parts = torch.split(vector, [length_of([p]) for p in parameters])
     return [
         torch.view_as_complex(part.view(*p.shape, 2)).to(p.device, p.dtype)
         if p.is_complex()
@@ -119,7 +156,8 @@ def parts_of(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 def add_parts(vector: Tensor, parts: Sequence[Tensor]) -> None:
     """Add tensors to the parts of a vector, in place."""
-    for part, added in zip(vector.split([length_of([x]) for x in parts]), parts, strict=True):
+    places = torch.split(vector, [length_of([x]) for x in parts])
+    for part, added in zip(places, parts, strict=True):
         real = torch.view_as_real(added.resolve_conj()) if added.is_complex() else added
         part += real.reshape(-1).to(part)
 

@@ -24,6 +24,7 @@ from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
 from lit_credit.inspect.second_order import (
     add_parts,
+    differentiable_once,
     gauss_newton_product,
     hessian_product,
     length_of,
@@ -33,16 +34,19 @@ from lit_credit.inspect.second_order import (
 from lit_credit.protocols import ModuleProtocol, asked
 from lit_credit.runs.history import Row
 from lit_credit.trainer.learning_rates import learning_rate
+from lit_credit.utils.names import match_names, submodule_names
 from lit_credit.utils.private_names import trainer_of
 from lit_credit.utils.ranges import check_range
-from lit_credit.utils.short_text import shortened
+from lit_credit.utils.short_text import choice, shortened
 
 __all__ = ["Sharpness"]
 
 _MOST_KEPT = 1 << 28
 """Numbers of all vectors of Lanczos' method that are kept together: 1 GiB of float32."""
 _BESIDE = 0.01
-_ASYMMETRIC = 0.1
+_ASYMMETRIC = {torch.bfloat16: 0.1, torch.float16: 0.1}
+"""Asymmetry, by dtype of the weights, that cannot be rounding; of other dtypes 0.005."""
+_REMEDY = "Use another implementation of it in the net, or leave this diagnostic out."
 
 
 class Sharpness(ProbeDiagnostic):
@@ -73,9 +77,9 @@ class Sharpness(ProbeDiagnostic):
 
     Inside a measurement, attention runs by torch's plain implementation and recurrent layers
     without cuDNN, because the fused kernels have no second derivatives. Other functions without
-    one raise an error at the first measurement, and give NaN later. If the Hessian is not
-    symmetric, as in a net that detaches tensors or has a straight-through gradient, all values are
-    NaN, and one warning says so.
+    one raise an error that names them at the first measurement, and give NaN later. A detached
+    tensor counts as a constant. If the matrix is not symmetric, as behind a custom backward that is
+    not the gradient of its forward, all values are NaN, and one warning says so.
 
     Costs about 6 forward and backward passes on ``n_samples`` rows for each of up to
     2 ``iterations`` products (half of that with ``gauss_newton=False``); some 10 are typical. Takes
@@ -177,9 +181,11 @@ class Sharpness(ProbeDiagnostic):
         self._share: float | None = None
         self._optimizer, self._limit = "", math.nan
         if self.output is not None:
-            found = unit_names(self, module, [self.output])
+            found = match_names([self.output], submodule_names(module), "output")
             if len(found) != 1:
-                raise ValueError(f"`output` is {self.output!r}, expected one submodule of {found}.")
+                raise ValueError(
+                    f"`output` is {self.output!r}, which is {choice(found)}; expected one name."
+                )
             self._point = Point(found[0], "output")
         elif isinstance(asked(module, ModuleProtocol.net, None), nn.Module):
             self._point = Point("net", "output")
@@ -208,6 +214,7 @@ class Sharpness(ProbeDiagnostic):
         first = self._chunks[0]
         parameters = self._parameters(first.module)
         with nullcontext() if parameters[0].requires_grad else unfrozen(first.module):
+            _refuse_cut(first.few(), parameters)
             point = self._output_of(first) if self.gauss_newton else None
             ends = [self._ends(parameters, None)]
             ends += [self._ends(parameters, point)] if point is not None else []
@@ -238,12 +245,12 @@ class Sharpness(ProbeDiagnostic):
             both_ends=output is None,  # a Gauss-Newton matrix ends at 0
             keeps_all=leading > 1 or size * self.iterations <= _MOST_KEPT,
         )
-        if found.asymmetry > _ASYMMETRIC:
+        if found.asymmetry > _ASYMMETRIC.get(parameters[0].dtype, 0.005):
             self.attempts.tell(
                 max(self._last_step, 0),
                 f"the second derivatives are not symmetric (by {float(found.asymmetry):.2g} of the "
-                "largest eigenvalue): the backward pass is not the gradient of the forward pass, "
-                "as behind `detach` or a straight-through gradient, or its rounding is too coarse",
+                "largest eigenvalue): a custom backward is not the gradient of its forward, or "
+                "rounding is too coarse",
             )
             return ExtremeEigenvalues(*(part * math.nan for part in found))
         return found
@@ -305,6 +312,17 @@ class Sharpness(ProbeDiagnostic):
         return sharpness_figure(rows, section, limit=self._limit, optimizer=self._optimizer)
 
 
+def _refuse_cut(chunk: Chunk, parameters: Sequence[Tensor]) -> None:
+    """Refuse functions whose part of the second derivative torch leaves out without an error."""
+    with chunk.graph() as (loss, _), _second_derivatives():
+        cut = differentiable_once(loss, parameters)
+    if cut:
+        raise MisconfigurationException(
+            f"{choice(cut)} has no second derivative: its backward is marked with "
+            f"`once_differentiable`. {_REMEDY}"
+        )
+
+
 @contextmanager
 def _second_derivatives() -> Iterator[None]:
     """Name the missing derivative, and the remedy, in the error of a second backward pass.
@@ -319,8 +337,7 @@ def _second_derivatives() -> Iterator[None]:
             raise
         reason = shortened(str(error).strip().partition("\n")[0].rstrip("."), 300)
         raise MisconfigurationException(
-            f"an operation of the net has no second derivative: {reason}. Use another "
-            "implementation of it in the net, or leave this diagnostic out."
+            f"an operation of the net has no second derivative: {reason}. {_REMEDY}"
         ) from error
 
 
