@@ -107,15 +107,11 @@ def differentiable_once(loss: Tensor, parameters: Sequence[Tensor]) -> list[str]
 
     ``torch.autograd.grad`` leaves out their part of a second derivative without an error.
     """
-    made = [function_of(node) for node in _nodes([loss])]
+    made: set[Any] = {function_of(node) for node in _nodes([loss])} - {None}
     if not any(node.name() == _MARK for node in _nodes(_gradients(loss, parameters))):
         return []
     # `once_differentiable` wraps the backward.
-    marked = {
-        kind
-        for kind in made
-        if kind is not None and hasattr(getattr(kind, "backward", None), "__wrapped__")
-    }
+    marked = [kind for kind in made if hasattr(kind.backward, "__wrapped__")]
     return sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in marked) or ["a function"]
 
 
