@@ -6,6 +6,7 @@ from lit_credit.callbacks.base.contexts import ContextDiagnostic
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
+from lit_credit.callbacks.credit.gradient_noise import GradientNoise
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
@@ -39,6 +40,7 @@ __all__ = [
     "EmbeddingGeometry",
     "ExactDivergence",
     "FiniteGuard",
+    "GradientNoise",
     "GradientNorms",
     "HeadAttribution",
     "HeadBehaviour",

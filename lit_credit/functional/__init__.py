@@ -25,6 +25,7 @@ from lit_credit.functional.embedding_geometry import (
 )
 from lit_credit.functional.factored_matrix import SVD, FactoredMatrix, product_norm
 from lit_credit.functional.gradient_cosine import gradient_cosine
+from lit_credit.functional.gradient_noise import NoiseScale, noise_scale
 from lit_credit.functional.head_scores import (
     duplicate_token_score,
     induction_score,
@@ -78,6 +79,7 @@ __all__ = [
     "FactoredMatrix",
     "MatchBaseline",
     "MeanAndSd",
+    "NoiseScale",
     "PositionMatching",
     "RotaryLayout",
     "ScaleFlags",
@@ -115,6 +117,7 @@ __all__ = [
     "mean_and_sd",
     "mean_attention",
     "mean_squared_cosine",
+    "noise_scale",
     "norm_ratio",
     "ov_circuit",
     "participation_ratio",

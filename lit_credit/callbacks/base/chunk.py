@@ -15,7 +15,7 @@ from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.contexts import NO_CONTEXTS, Contexts, run_contexts
 from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.inspect.probe.layout import Layout
-from lit_credit.inspect.probe.rows import first_rows
+from lit_credit.inspect.probe.rows import cut_rows, first_rows
 from lit_credit.inspect.second_order import twice_differentiable
 from lit_credit.inspect.state.guard import isolated
 from lit_credit.protocols import ModuleProtocol, is_rule, method
@@ -187,6 +187,17 @@ class Chunk:
         contexts = Contexts(*(part[:count] for part in self.contexts))
         batch, rows = first_rows(self.batch, count, self.layout), min(count, self.rows)
         return replace(self, batch=batch, contexts=contexts, rows=rows, share=1.0)
+
+    def part(self, start: int, stop: int) -> "Chunk":
+        """Some rows as a smaller probe; the chunk itself if these are all its rows.
+
+        Raises:
+            UnknownRows: if the rows of the batch are not known.
+        """
+        if (start, stop) == (0, self.rows):
+            return replace(self, share=1.0)
+        batch = cut_rows(self.batch, start, stop, self.layout)
+        return replace(self, batch=batch, rows=stop - start, share=1.0)
 
     def on(self, batch: Any) -> "Chunk":
         """The same chunk with another batch in place of its rows."""

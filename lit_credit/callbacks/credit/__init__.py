@@ -1,6 +1,7 @@
 """Comparing a rule's credit with the true gradient: norms, cosines, alignment."""
 
 from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
+from lit_credit.callbacks.credit.gradient_noise import GradientNoise
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.parameter_bars import parameter_bars
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
@@ -10,6 +11,7 @@ from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
 
 __all__ = [
     "CreditAlignment",
+    "GradientNoise",
     "GradientNorms",
     "ReferenceValidity",
     "ScaleStability",

@@ -51,6 +51,18 @@ CASES = {
         double=True,
         covers=("ExtremeEigenvalues",),
     ),
+    "noise_scale": Case(
+        functional.noise_scale,
+        {
+            "small": positive("b"),
+            "big": positive("b"),
+            "small_rows": whole(2),
+            "big_rows": whole(8),
+        },
+        rows=0,
+        double=True,
+        covers=("NoiseScale",),
+    ),
     "weight_angle": Case(
         functional.weight_angle,
         {"weight": real("m n"), "feedback": real("m n")},
