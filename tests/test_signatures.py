@@ -50,7 +50,7 @@ OTHERWISE = {
     # B learns the Jacobian of the output.
     "FDFA": {"shared_feedback", "rank", "signal", "error_at"},
 }
-"""Arguments of a base class that a rule or a diagnostic leaves out, or that have another default."""
+"""Arguments of a base class that are left out, or have another default."""
 
 
 def public():

@@ -58,8 +58,8 @@ def noise_scale(small: Tensor, big: Tensor, *, small_rows: int, big_rows: int) -
     check_shapes("(n), (n)", small=small.reshape(-1), big=big.reshape(-1))
     if not 0 < small_rows < big_rows:
         raise ValueError(
-            f"`small_rows` is {small_rows} and `big_rows` is {big_rows}, expected a positive number "
-            "and a larger one."
+            f"`small_rows` is {small_rows} and `big_rows` is {big_rows}, expected a positive "
+            "number and a larger one."
         )
     g_b, g_big = small.detach().double(), big.detach().double()
     share = small_rows / big_rows

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -11,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_credit.callbacks.base.chunk import Chunk
+from lit_credit.callbacks.base.chunk import Chunk, unfrozen
 from lit_credit.callbacks.base.parameters import measured_parameters
 from lit_credit.callbacks.base.points import layer_tag, unit_names
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
@@ -128,6 +129,8 @@ class GradientNoise(ProbeDiagnostic):
         declared = asked(module, ModuleProtocol.credit_units, None)
         has_units = self.units is not None or (isinstance(declared, list | tuple) and declared)
         self.names = unit_names(self, module, self.units) if has_units else []
+        if not measured_parameters(module):
+            raise MisconfigurationException("there are no parameters to measure by.")
         self._batch = math.nan
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
@@ -157,15 +160,15 @@ class GradientNoise(ProbeDiagnostic):
     def compute(self) -> dict[str, float]:
         """Noise scale, ratio and cosine, of the own update and of the exact gradient."""
         module = self._chunks[0].module
-        named = measured_parameters(module)
-        parameters = [p for p in named.values() if p.requires_grad]
+        parameters = list(measured_parameters(module).values())
         parts = {"": list(range(len(parameters)))}
         for index, unit in enumerate(self.names):
             own = {id(p) for p in measured_parameters(module, [unit]).values()}
             parts[layer_tag(index)] = [i for i, p in enumerate(parameters) if id(p) in own]
-        values = self._values(parameters, parts, exact=False)
-        is_exact = self._is_exact(parameters)
-        exact = values if is_exact else self._values(parameters, parts, exact=True)
+        with nullcontext() if parameters[0].requires_grad else unfrozen(module):
+            values = self._values(parameters, parts, exact=False)
+            is_exact = self._is_exact(parameters)
+            exact = values if is_exact else self._values(parameters, parts, exact=True)
         return values | {f"exact_{tag}": value for tag, value in exact.items()}
 
     def _values(
