@@ -221,10 +221,13 @@ def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path
     for module, make_callback in made:
         witness = Witness()
         # The first measurement is that of the probe of 7 rows; batches have 8 or 6.
+        groups = {"groups": 2, "n_samples": 14, "chunk_size": 7}
+        options = groups if kind is GradientNoise else {}
         net = module.net if isinstance(module, DFA) else module.model
         net.fails_on = 7
+        callback = make_callback(kind, **options)
         with pytest.raises(MisconfigurationException, match="RuntimeError: the net fails"):
-            fit(tmp_path / type(module).__name__, module, witness, make_callback(kind))
+            fit(tmp_path / type(module).__name__, module, witness, callback)
         now = support.traces(module)
         for what in witness.before:
             assert now[what] == witness.before[what], what

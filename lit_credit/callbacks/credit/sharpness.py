@@ -41,8 +41,8 @@ from lit_credit.utils.short_text import choice, shortened
 
 __all__ = ["Sharpness"]
 
-_MOST_KEPT = 1 << 28
-"""Numbers of all vectors of Lanczos' method that are kept together: 1 GiB of float32."""
+_MOST_KEPT = 1 << 25
+"""Numbers of all vectors of Lanczos' method that are kept together: 128 MiB of float32."""
 _BESIDE = 0.01
 _ASYMMETRIC = {torch.bfloat16: 0.1, torch.float16: 0.1}
 """Asymmetry, by dtype of the weights, that cannot be rounding; of other dtypes 0.005."""
@@ -84,7 +84,7 @@ class Sharpness(ProbeDiagnostic):
     Costs about 6 forward and backward passes on ``n_samples`` rows for each of up to
     2 ``iterations`` products (half of that with ``gauss_newton=False``); some 10 are typical. Takes
     the memory of a training step without fused attention, of a graph of second derivatives, and of
-    ``iterations`` vectors as long as all parameters, or 3 if they would exceed 1 GiB. See
+    ``iterations`` vectors as long as all parameters, or 3 if they would exceed 128 MiB. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
@@ -116,7 +116,7 @@ class Sharpness(ProbeDiagnostic):
     section = "sharpness"
     charts = ("hessian", "hessian_min", "gauss_newton", "times_lr")
     default_n_samples = 256
-    steps_of_a_batch = 60.0
+    steps_of_a_batch = 200.0
     options = ("leading", "gauss_newton", "output", "iterations", "tolerance")
     headline = (
         Headline(
