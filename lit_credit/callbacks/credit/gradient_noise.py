@@ -81,7 +81,7 @@ class GradientNoise(ProbeDiagnostic):
     name = "gradient_noise"
     section = "noise"
     charts = ("scale", "snr", "cosine", "exact_scale", "exact_snr", "exact_cosine")
-    steps_of_a_batch = 2.5
+    steps_of_a_batch = 4.0
     options = ("groups",)
     headline = (
         Headline(

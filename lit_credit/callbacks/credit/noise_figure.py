@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from lit_credit.plotting._style import (
     AMBER,
     BLUE,
+    GREY,
     INK,
     ORANGE,
     SMALL,
@@ -100,10 +101,10 @@ def _draw(ax: Axes, rows: Sequence[Row], prefix: str, quantity: str, *, log: boo
         )
         if any(value == value for value in values):
             show_place(ax, list(curve)[-1], values)
-            last = list(curve.values())[-1]
-            ends.append(
-                EndLabel(last_finite(values), f"{one.text} {number_text(last, '.2g')}", one.color)
-            )
+            last = number_text(list(curve.values())[-1], ".3g")
+            ends.append(EndLabel(last_finite(values), f"{one.text} {last}", one.color))
+    if len(ends) == 2 and ends[0].y == ends[1].y:
+        ends = [ends[1]._replace(text=f"{ends[1].text} (exact)")]
     if not ends:
         for line in list(ax.lines):
             line.remove()
@@ -125,7 +126,19 @@ def _draw_units(ax: Axes, row: Row, section: str, names: Sequence[str]) -> None:
             line.remove()
         not_applicable(ax)
         return
-    ax.legend(fontsize=SMALL, frameon=False)
+    ax.legend(fontsize=SMALL, frameon=False, loc="lower left")
+    undefined = [index for index, value in enumerate(values) if value != value]
+    for place in undefined:  # of the update, which is drawn last
+        ax.annotate(
+            "n/a",
+            (place, 0.97),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="top",
+            fontsize=SMALL,
+            color=GREY,
+        )
+    ax.set_xlim(-0.5, len(values) - 0.5)
     count = len(names)
     kept = range(0, count, max(1, math.ceil(count / _MOST_LABELS)))
     labels = [verbatim(names[index]) for index in kept]
@@ -147,8 +160,9 @@ def _mark_batch(ax: Axes, batch: float) -> None:
     ):
         ax.annotate(
             text,
-            (0.03, batch * place),
+            (0.98, batch * place),
             xycoords=("axes fraction", "data"),
+            ha="right",
             va=side,
             fontsize=SMALL - 1,
             color=INK,
