@@ -34,6 +34,8 @@ OF_SEVERAL_PASSES = [
     *("InferenceRule", "PEPITA", "PredictiveCoding", "ForwardGradient", "TargetPropagation"),
 ]
 OTHERWISE = {
+    # The gradient of other data does not vanish with that of the training data.
+    "GradientNoise": {"probe"},
     # B learns; it cannot take signs of W, or be drawn again.
     "KolenPollack": {"feedback_sign", "redraw"},
     "WeightMirror": {"feedback_sign", "redraw"},
@@ -48,7 +50,7 @@ OTHERWISE = {
     # B learns the Jacobian of the output.
     "FDFA": {"shared_feedback", "rank", "signal", "error_at"},
 }
-"""Arguments of a base class that a rule leaves out, or that have another default."""
+"""Arguments of a base class that are left out, or have another default."""
 
 
 def public():

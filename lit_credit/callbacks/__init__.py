@@ -7,9 +7,11 @@ from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
 from lit_credit.callbacks.credit.credit_function import CreditFunction
+from lit_credit.callbacks.credit.gradient_noise import GradientNoise
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
+from lit_credit.callbacks.credit.sharpness import Sharpness
 from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
 from lit_credit.callbacks.distributions.exact_divergence import ExactDivergence
 from lit_credit.callbacks.heads.attention_maps import AttentionMaps
@@ -43,6 +45,7 @@ __all__ = [
     "EmbeddingGeometry",
     "ExactDivergence",
     "FiniteGuard",
+    "GradientNoise",
     "GradientNorms",
     "HeadAttribution",
     "HeadBehaviour",
@@ -55,6 +58,7 @@ __all__ = [
     "Representations",
     "ResidualNorms",
     "ScaleStability",
+    "Sharpness",
     "SignalRank",
     "SoftmaxJacobian",
     "SpacedCheckpoints",

@@ -30,6 +30,7 @@ from lit_credit.functional.embedding_geometry import (
 )
 from lit_credit.functional.factored_matrix import SVD, FactoredMatrix, product_norm
 from lit_credit.functional.gradient_cosine import gradient_cosine
+from lit_credit.functional.gradient_noise import NoiseScale, noise_scale
 from lit_credit.functional.head_scores import (
     duplicate_token_score,
     induction_score,
@@ -56,6 +57,7 @@ from lit_credit.functional.rotary import RotaryLayout, rotary_frequencies, rotar
 from lit_credit.functional.sample_tokens import sample_tokens
 from lit_credit.functional.scale_stability import ScaleFlags, growth, scale_flags
 from lit_credit.functional.screenot_rank import screenot_rank
+from lit_credit.functional.sharpness import ExtremeEigenvalues, extreme_eigenvalues
 from lit_credit.functional.signal_rank import (
     SpectrumRanks,
     effective_rank,
@@ -87,9 +89,11 @@ __all__ = [
     "SVD",
     "CompositionScores",
     "EnergySums",
+    "ExtremeEigenvalues",
     "FactoredMatrix",
     "MatchBaseline",
     "MeanAndSd",
+    "NoiseScale",
     "PositionMatching",
     "RidgeProbe",
     "RotaryLayout",
@@ -114,6 +118,7 @@ __all__ = [
     "effective_rank",
     "energy_shares",
     "energy_sums",
+    "extreme_eigenvalues",
     "feature_dimensionality",
     "frobenius_norm",
     "geometric_mean",
@@ -131,6 +136,7 @@ __all__ = [
     "mean_and_sd",
     "mean_attention",
     "mean_squared_cosine",
+    "noise_scale",
     "norm_ratio",
     "ov_circuit",
     "participation_ratio",

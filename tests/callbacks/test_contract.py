@@ -21,6 +21,7 @@ from lit_credit.callbacks import (
     EmbeddingGeometry,
     ExactDivergence,
     FiniteGuard,
+    GradientNoise,
     GradientNorms,
     HeadAttribution,
     HeadBehaviour,
@@ -33,6 +34,7 @@ from lit_credit.callbacks import (
     Representations,
     ResidualNorms,
     ScaleStability,
+    Sharpness,
     SignalRank,
     SoftmaxJacobian,
     SpacedCheckpoints,
@@ -60,6 +62,7 @@ CALLBACKS = [
     CreditFunction,
     EmbeddingGeometry,
     ExactDivergence,
+    GradientNoise,
     GradientNorms,
     HeadAttribution,
     HeadBehaviour,
@@ -71,6 +74,7 @@ CALLBACKS = [
     ResidualNorms,
     ScaleStability,
     SignalRank,
+    Sharpness,
     SoftmaxJacobian,
     SubspaceDistance,
     SymbolAttention,
@@ -99,7 +103,15 @@ ON_SYMBOLS = (
 )
 ON_NETS = (AdderAnatomy, *ON_ATTENTION, *ON_SYMBOLS, WeightAlignment)
 """They need a net with something in it."""
-WITHOUT_UNITS = (AdderAnatomy, CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
+WITHOUT_UNITS = (
+    AdderAnatomy,
+    CreditAlignment,
+    ExactDivergence,
+    GradientNoise,
+    Sharpness,
+    *ON_ATTENTION,
+    *ON_MATRICES,
+)
 """They have something to look at in any module."""
 WITH_LOSS = [kind for kind in SCHEDULED if issubclass(kind, ProbeDiagnostic)]
 UNITS = ["model.embed", "model.blocks.*"]
@@ -217,10 +229,13 @@ def test_a_module_that_raises_inside_a_measurement_keeps_no_trace(kind, tmp_path
     for module, make_callback in made:
         witness = Witness()
         # The first measurement is that of the probe of 7 rows; batches have 8 or 6.
+        groups = {"groups": 2, "n_samples": 14, "chunk_size": 7}
+        options = groups if kind is GradientNoise else {}
         net = module.net if isinstance(module, DFA) else module.model
         net.fails_on = 7
+        callback = make_callback(kind, **options)
         with pytest.raises(MisconfigurationException, match="RuntimeError: the net fails"):
-            fit(tmp_path / type(module).__name__, module, witness, make_callback(kind))
+            fit(tmp_path / type(module).__name__, module, witness, callback)
         now = support.traces(module)
         for what in witness.before:
             assert now[what] == witness.before[what], what

@@ -15,7 +15,8 @@ from lit_credit.inspect.capture import Point, capture
 from lit_credit.inspect.contexts import NO_CONTEXTS, Contexts, run_contexts
 from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.inspect.probe.layout import Layout
-from lit_credit.inspect.probe.rows import first_rows
+from lit_credit.inspect.probe.rows import cut_rows, first_rows
+from lit_credit.inspect.second_order import twice_differentiable
 from lit_credit.inspect.state.guard import isolated
 from lit_credit.protocols import ModuleProtocol, is_rule, method
 from lit_credit.utils.nested import cloned, has_fractions
@@ -167,6 +168,25 @@ class Chunk:
         with exact_backward(module) if exact else nullcontext(), isolated(module):
             return gradients_of(self._loss() if exact else self._surrogate(), parameters)
 
+    @contextmanager
+    def graph(self, points: Sequence[Point] = ()) -> Iterator[tuple[Tensor, dict[Point, Tensor]]]:
+        """The loss times ``share``, and the values at points, with a graph for second derivatives.
+
+        The backward pass is the true one. Differentiate by parameters, points or both inside the
+        ``with``. A point that is not passed has no value.
+
+        Args:
+            points: see :func:`lit_credit.inspect.capture.capture`.
+        """
+        module = self.module
+        with (
+            exact_backward(module),
+            twice_differentiable(module),
+            capture(module, points) as values,
+            isolated(module),
+        ):
+            yield self._loss(), values
+
     def credit(self) -> dict[str, Tensor]:
         """The credit a_l (N, ...) that the output of each unit that ran receives, by its name.
 
@@ -190,6 +210,17 @@ class Chunk:
         contexts = Contexts(*(part[:count] for part in self.contexts))
         batch, rows = first_rows(self.batch, count, self.layout), min(count, self.rows)
         return replace(self, batch=batch, contexts=contexts, rows=rows, share=1.0)
+
+    def part(self, start: int, stop: int) -> "Chunk":
+        """Some rows as a smaller probe; the chunk itself if these are all its rows.
+
+        Raises:
+            UnknownRows: if the rows of the batch are not known.
+        """
+        if (start, stop) == (0, self.rows):
+            return replace(self, share=1.0)
+        batch = cut_rows(self.batch, start, stop, self.layout)
+        return replace(self, batch=batch, rows=stop - start, share=1.0)
 
     def on(self, batch: Any) -> "Chunk":
         """The same chunk with another batch in place of its rows."""

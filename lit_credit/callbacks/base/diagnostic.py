@@ -463,7 +463,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
             tell_undefined(self.history.rows, step, tagged)
         proved = {} if self.history.rows else self._proved
         self.history.append(step, epoch, self.name, tagged, proved)
-        logged = self._logged(tagged)
+        logged = self.logged(tagged)
         with stage_loggers(trainer, self._stage) if self._evaluates else nullcontext():
             log_scalars(trainer, logged, step)
             if self.draw_each:

@@ -110,6 +110,14 @@ class ReportedDiagnostic(Callback):
         """What the history says, in a sentence or two, or None."""
         return None
 
+    def logged(self, tagged: dict[str, float]) -> dict[str, float]:
+        """What loggers get of a row: all of it, but aggregates over many heads or layers.
+
+        Args:
+            tagged: values by tag, with the section.
+        """
+        return of_all_layers(of_layers(tagged, self.over_heads), self.over_layers, self.most_layers)
+
     # Folder and rows
 
     @property
@@ -150,12 +158,8 @@ class ReportedDiagnostic(Callback):
         later = self.history.open(self._history_file, trainer.global_step, trainer.ckpt_path)
         continue_curves(trainer, self.history.saved_at)
         for row in later:
-            log_scalars(trainer, self._logged(row["values"]), row["step"])
+            log_scalars(trainer, self.logged(row["values"]), row["step"])
         log_charts(trainer, self._charts(trainer))
-
-    def _logged(self, tagged: Mapping[str, float]) -> dict[str, float]:
-        """What loggers get of the values of a row."""
-        return of_all_layers(of_layers(tagged, self.over_heads), self.over_layers, self.most_layers)
 
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:
         """The charts of all diagnostics, from the first only: a second layout would overwrite."""

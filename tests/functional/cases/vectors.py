@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from lit_credit import functional
 from tests.functional.case import Case
 from tests.functional.strategies import (
@@ -24,6 +26,12 @@ def _projector(directions):
 
 def _leading_subspace(matrix, rank):
     return _projector(functional.leading_directions(matrix, rank))
+
+
+def _ends_of_diagonal(diagonal):
+    """Of the matrix that has these eigenvalues."""
+    start = torch.ones(diagonal.shape[-1:] or (1,), dtype=torch.float64)
+    return functional.extreme_eigenvalues(lambda v: diagonal * v, start, tolerance=0.0)[:2]
 
 
 def _smaller(*letters):
@@ -64,6 +72,25 @@ CASES = {
         bounds=(-1, 1),
         degrees={"predicted": 0, "observed": 0},
         double=True,
+    ),
+    "extreme_eigenvalues": Case(
+        _ends_of_diagonal,
+        {"diagonal": real("n")},
+        degrees={"diagonal": 1},
+        double=True,
+        covers=("ExtremeEigenvalues",),
+    ),
+    "noise_scale": Case(
+        functional.noise_scale,
+        {
+            "small": positive("b"),
+            "big": positive("b"),
+            "small_rows": whole(2),
+            "big_rows": whole(8),
+        },
+        rows=0,
+        double=True,
+        covers=("NoiseScale",),
     ),
     "weight_angle": Case(
         functional.weight_angle,
