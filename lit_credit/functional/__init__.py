@@ -67,6 +67,12 @@ from lit_credit.functional.softmax_jacobian import (
 )
 from lit_credit.functional.subspace_match import SubspaceMatch, principal_angles, subspace_match
 from lit_credit.functional.token_mismatch import token_mismatch
+from lit_credit.functional.update_ratios import (
+    dead_share,
+    joint_norm,
+    saturated_share,
+    update_ratio,
+)
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
 __all__ = [
@@ -91,6 +97,7 @@ __all__ = [
     "composition_null",
     "composition_scores",
     "cosine_matrix",
+    "dead_share",
     "diagonal_score",
     "diagonal_score_null_sd",
     "duplicate_token_score",
@@ -104,6 +111,7 @@ __all__ = [
     "growth",
     "induction_score",
     "is_softmax",
+    "joint_norm",
     "leading_directions",
     "log_prob_directions",
     "logit_attribution",
@@ -127,6 +135,7 @@ __all__ = [
     "rotary_matrix",
     "sample_norms",
     "sample_tokens",
+    "saturated_share",
     "scale_flags",
     "screenot_rank",
     "shared_work",
@@ -138,6 +147,7 @@ __all__ = [
     "through_frozen_norm",
     "token_mismatch",
     "top_probability",
+    "update_ratio",
     "weight_angle",
     "welch_bound",
 ]

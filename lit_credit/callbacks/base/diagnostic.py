@@ -18,7 +18,7 @@ from lit_credit.callbacks.base.evaluation import (
 from lit_credit.callbacks.base.failures import Attempts, named, out_of_memory_named, tell_undefined
 from lit_credit.callbacks.base.older_states import rename_older_state
 from lit_credit.callbacks.base.report import Report, ReportedDiagnostic, diagnostics_of
-from lit_credit.callbacks.base.values import Gathered, as_numbers, of_layers
+from lit_credit.callbacks.base.values import Gathered, as_numbers
 from lit_credit.inspect.state.guard import guarded, isolated
 from lit_credit.runs.checkpoints import progress_of, rows_beside
 from lit_credit.runs.history import History, Row
@@ -463,7 +463,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
             tell_undefined(self.history.rows, step, tagged)
         proved = {} if self.history.rows else self._proved
         self.history.append(step, epoch, self.name, tagged, proved)
-        logged = of_layers(tagged, self.over_heads)
+        logged = self.logged(tagged)
         with stage_loggers(trainer, self._stage) if self._evaluates else nullcontext():
             log_scalars(trainer, logged, step)
             if self.draw_each:

@@ -106,6 +106,10 @@ class ReportedDiagnostic(Callback):
         """What the history says, in a sentence or two, or None."""
         return None
 
+    def logged(self, tagged: Mapping[str, float]) -> dict[str, float]:
+        """What loggers get of the values of a row, by tag; the history has all of them."""
+        return of_layers(tagged, self.over_heads)
+
     # Folder and rows
 
     @property
@@ -146,7 +150,7 @@ class ReportedDiagnostic(Callback):
         later = self.history.open(self._history_file, trainer.global_step, trainer.ckpt_path)
         continue_curves(trainer, self.history.saved_at)
         for row in later:
-            log_scalars(trainer, of_layers(row["values"], self.over_heads), row["step"])
+            log_scalars(trainer, self.logged(row["values"]), row["step"])
         log_charts(trainer, self._charts(trainer))
 
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["MOST_HEADS", "Gathered", "OverSamples", "as_numbers", "of_layers", "over_samples"]
+__all__ = [
+    "MOST_HEADS",
+    "MOST_LAYERS",
+    "Gathered",
+    "OverSamples",
+    "as_numbers",
+    "few_layers",
+    "of_layers",
+    "over_samples",
+]
 
 
 class Gathered:
@@ -153,3 +162,29 @@ def of_layers(tagged: Mapping[str, float], kinds: Sequence[str]) -> dict[str, fl
             for kind in kinds:
                 logged[f"{found['layer']}/{kind}"] = _REDUCE[kind](known) if known else math.nan
     return logged
+
+
+MOST_LAYERS = 16
+"""Up to this number of layers, a diagnostic with an aggregate logs every layer."""
+
+
+def few_layers(tagged: Mapping[str, float]) -> dict[str, float]:
+    """Leave out the layers of a quantity that has more than 16 of them.
+
+    Args:
+        tagged: values by ``<section>/<quantity>/L03``; other tags are kept.
+
+    Example:
+        >>> few_layers({"a/norm/total": 1.0, **{f"a/norm/L{i:02d}": 0.1 for i in range(17)}})
+        {'a/norm/total': 1.0}
+    """
+    layers = [tag for tag in tagged if _LAYER.fullmatch(tag.rpartition("/")[2])]
+    counts: dict[str, int] = {}
+    for tag in layers:
+        quantity = tag.rpartition("/")[0]
+        counts[quantity] = counts.get(quantity, 0) + 1
+    many = {tag for tag in layers if counts[tag.rpartition("/")[0]] > MOST_LAYERS}
+    return {tag: value for tag, value in tagged.items() if tag not in many}
+
+
+_LAYER = re.compile(r"L\d\d+")
