@@ -9,6 +9,7 @@ from lit_credit.callbacks.credit.credit_alignment import CreditAlignment
 from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
+from lit_credit.callbacks.credit.step_quality import StepQuality
 from lit_credit.callbacks.credit.update_ratios import UpdateRatios
 from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
 from lit_credit.callbacks.distributions.exact_divergence import ExactDivergence
@@ -52,6 +53,7 @@ __all__ = [
     "SoftmaxJacobian",
     "SpacedCheckpoints",
     "StagedTraining",
+    "StepQuality",
     "SubspaceDistance",
     "SymbolAttention",
     "TextSamples",

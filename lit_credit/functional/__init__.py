@@ -65,6 +65,7 @@ from lit_credit.functional.softmax_jacobian import (
     softmax_energies,
     softmax_gradients,
 )
+from lit_credit.functional.step_quality import fitted_minimum, step_alpha
 from lit_credit.functional.subspace_match import SubspaceMatch, principal_angles, subspace_match
 from lit_credit.functional.token_mismatch import token_mismatch
 from lit_credit.functional.update_ratios import (
@@ -105,6 +106,7 @@ __all__ = [
     "energy_shares",
     "energy_sums",
     "feature_dimensionality",
+    "fitted_minimum",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
@@ -143,6 +145,7 @@ __all__ = [
     "softmax_divergence",
     "softmax_energies",
     "softmax_gradients",
+    "step_alpha",
     "subspace_match",
     "through_frozen_norm",
     "token_mismatch",

@@ -8,10 +8,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lit_credit.inspect.unit_names import unit_modules
+from lit_credit.protocols import RuleProtocol, method
 from lit_credit.utils.compiled import clean_name, named_submodules
 from lit_credit.utils.nested import has_fractions
 
-__all__ = ["ParameterGroup", "parameter_groups"]
+__all__ = ["ParameterGroup", "parameter_groups", "trained_parameters"]
 
 
 @dataclass(eq=False)
@@ -72,3 +73,20 @@ def parameter_groups(module: LightningModule, units: Sequence[str]) -> list[Para
                 full = f"{path}.{key}" if path else key
                 group.parameters[clean_name(full)] = parameter
     return list(groups.values())
+
+
+def trained_parameters(module: LightningModule) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name, without a rule's own.
+
+    A rule's own, such as learned feedback, do not change the loss.
+
+    Args:
+        module: the module.
+    """
+    extra = method(module, RuleProtocol.extra_parameters)
+    own = {id(p) for group in (extra() if extra else {}).values() for p in group}
+    return {
+        clean_name(name): parameter
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and id(parameter) not in own and not is_lazy(parameter)
+    }

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.failures import missing
+from lit_credit.callbacks.base.parameter_groups import trained_parameters
 from lit_credit.callbacks.base.points import (
     layer_tag,
     unit_names,
@@ -21,7 +22,7 @@ from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
 from lit_credit.plotting import layer_curves
-from lit_credit.protocols import ModuleProtocol, RuleProtocol, asked, method
+from lit_credit.protocols import ModuleProtocol, asked, method
 from lit_credit.runs.history import Row
 from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.short_text import choice
@@ -176,13 +177,7 @@ class CreditAlignment(ProbeDiagnostic):
             )
 
     def _add_updates(self, chunk: Chunk) -> None:
-        extra = method(chunk.module, RuleProtocol.extra_parameters)
-        left_out = {id(p) for group in (extra() if extra else {}).values() for p in group}
-        named = {
-            name: parameter
-            for name, parameter in chunk.module.named_parameters()
-            if parameter.requires_grad and id(parameter) not in left_out
-        }
+        named = trained_parameters(chunk.module)
         parameters = list(named.values())
         own = chunk.parameter_gradients(parameters)
         exact = chunk.parameter_gradients(parameters, exact=True)

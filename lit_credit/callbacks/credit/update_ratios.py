@@ -169,9 +169,9 @@ class UpdateRatios(LastStepDiagnostic):
         first, last = rows[0]["values"], rows[-1]["values"]
         ratio, dead = last[f"{section}/ratio/total"], last[f"{section}/dead/total"]
         told = [] if math.isnan(ratio) else [f"the last update is {ratio:.1e} of the weights"]
-        if len(rows) > 1 and (before := first[f"{section}/activation/max"]) > 0:
-            grown = last[f"{section}/activation/max"] / before
-            told.append(f"the largest activation is {grown:.2g} times the first")
+        before, now = (row.get(f"{section}/activation/max", math.nan) for row in (first, last))
+        if len(rows) > 1 and before > 0 and math.isfinite(now / before):
+            told.append(f"the largest activation is {now / before:.2g} times the first")
         if dead > 0:
             shares = [last.get(f"{section}/dead/{layer_tag(i)}") for i in range(len(self.groups))]
             worst = max(range(len(shares)), key=lambda i: _number(shares[i]))
