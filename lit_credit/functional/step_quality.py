@@ -23,7 +23,7 @@ def fitted_minimum(scales: Tensor, losses: Tensor, tolerance: float = 1e-6) -> T
 
     Returns:
         () float64, in the unit of ``scales``; NaN if the parabola is not convex, or if its
-        curvature is not larger than rounding, or if a loss is not finite.
+        curvature is not larger than rounding, or if an argument is not finite.
 
     Raises:
         ValueError: if the shapes differ, or there are fewer than three places.
@@ -40,7 +40,7 @@ def fitted_minimum(scales: Tensor, losses: Tensor, tolerance: float = 1e-6) -> T
             "parabola has three coefficients. Give more places."
         )
     s, values = in_float64(scales.detach()), in_float64(losses.detach())
-    if not values.isfinite().all():
+    if not (s.isfinite() & values.isfinite()).all():
         return values.new_tensor(torch.nan)
     largest = values.abs().max()
     scaled = (values / torch.where(largest > 0, largest, 1.0))[:, None]

@@ -33,9 +33,11 @@ from lit_credit.callbacks import (
     SoftmaxJacobian,
     SpacedCheckpoints,
     StagedTraining,
+    StepQuality,
     SubspaceDistance,
     SymbolAttention,
     TextSamples,
+    UpdateRatios,
     WeightAlignment,
 )
 from lit_credit.rules import DFA, FA
@@ -64,8 +66,10 @@ CALLBACKS = [
     ResidualNorms,
     ScaleStability,
     SoftmaxJacobian,
+    StepQuality,
     SubspaceDistance,
     SymbolAttention,
+    UpdateRatios,
     WeightAlignment,
 ]
 SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, Diagnostic)]
@@ -91,7 +95,16 @@ ON_SYMBOLS = (
 )
 ON_NETS = (AdderAnatomy, *ON_ATTENTION, *ON_SYMBOLS, WeightAlignment)
 """They need a net with something in it."""
-WITHOUT_UNITS = (AdderAnatomy, CreditAlignment, ExactDivergence, *ON_ATTENTION, *ON_MATRICES)
+OF_STEPS = (StepQuality, UpdateRatios)
+"""They need nothing of a module."""
+WITHOUT_UNITS = (
+    AdderAnatomy,
+    CreditAlignment,
+    ExactDivergence,
+    *OF_STEPS,
+    *ON_ATTENTION,
+    *ON_MATRICES,
+)
 """They have something to look at in any module."""
 WITH_LOSS = [kind for kind in SCHEDULED if issubclass(kind, ProbeDiagnostic)]
 UNITS = ["model.embed", "model.blocks.*"]

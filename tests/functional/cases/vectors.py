@@ -4,7 +4,15 @@ import math
 
 from lit_credit import functional
 from tests.functional.case import Case
-from tests.functional.strategies import descending, orthonormal, positive, ranks, real, whole
+from tests.functional.strategies import (
+    descending,
+    number,
+    orthonormal,
+    positive,
+    ranks,
+    real,
+    whole,
+)
 
 INF = math.inf
 
@@ -48,6 +56,46 @@ CASES = {
         {"weight": real("m n"), "feedback": real("k")},
         bounds=(0, INF),
         degrees={"weight": -1, "feedback": 1},
+        double=True,
+    ),
+    "joint_norm": Case(
+        lambda x, y: functional.joint_norm([x, y]),
+        {"x": real("m n"), "y": real("k")},
+        bounds=(0, INF),
+        double=True,
+    ),
+    "update_ratio": Case(
+        lambda update, weight: functional.update_ratio([update], [weight]),
+        {"update": real("m n"), "weight": real("m n")},
+        bounds=(0, INF),
+        degrees={"update": 1, "weight": -1},
+        double=True,
+    ),
+    "dead_share": Case(
+        functional.dead_share,
+        {"low": real("b"), "high": real("b")},
+        bounds=(0, 1),
+        double=True,
+        partial=("low", "high"),
+    ),
+    "saturated_share": Case(
+        functional.saturated_share,
+        {"x": real("m n"), "low": number(-1.0), "high": number(1.0)},
+        bounds=(0, 1),
+        double=True,
+        partial=("x", "low", "high"),
+    ),
+    "fitted_minimum": Case(
+        functional.fitted_minimum,
+        {"scales": real("s"), "losses": real("s")},
+        sizes={"s": (3, 6)},
+        double=True,
+    ),
+    "step_alpha": Case(
+        functional.step_alpha,
+        {"scales": real("s"), "losses": real("s")},
+        sizes={"s": (3, 6)},
+        bounds=(-1, INF),
         double=True,
     ),
     "growth": Case(
