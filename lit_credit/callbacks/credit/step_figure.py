@@ -36,7 +36,7 @@ def step_figure(rows: Sequence[Row], section: str) -> Figure:
     to the last, relative to the change by the gradient step of equal length: a good update goes
     down to -1. Right, above: change by the update over change by the gradient step; below: alpha.
     Shaded areas are healthy: an update that goes down, and one that ends before the loss rises
-    above its beginning.
+    above its beginning. The row before training, in which no update was seen, is left out.
 
     Args:
         rows: rows of a history of :class:`lit_credit.callbacks.StepQuality`.
@@ -45,6 +45,7 @@ def step_figure(rows: Sequence[Row], section: str) -> Figure:
     Returns:
         The figure; a panel without a value says n/a.
     """
+    rows = [row for row in rows if row["step"] > 0] or rows
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=[1.05, 1.0])
     by = "step" if len({row["epoch"] for row in rows}) < len(rows) else "epoch"
@@ -91,7 +92,7 @@ def _along(ax: Axes, rows: Sequence[Row], section: str, by: str) -> None:
 
 def _over_training(ax: Axes, rows: Sequence[Row], section: str, quantity: str, by: str) -> None:
     titles = {
-        "ratio": ("Update against a gradient step", "ratio of changes"),
+        "ratio": ("Update / gradient step", "ratio of changes"),
         "alpha": ("Where the update ends", r"$\alpha$"),
     }
     dress(ax, *titles[quantity])
@@ -123,9 +124,9 @@ def _over_training(ax: Axes, rows: Sequence[Row], section: str, quantity: str, b
 
 
 def _reach(known: Sequence[float], low: float, high: float) -> tuple[float, float]:
-    """Limits that hold the healthy range and nine tenths of the values."""
+    """Limits that hold the healthy range, and more of the values up to a few times as much."""
     first, last = np.quantile(known, [0.05, 0.95])
-    first, last = min(float(first), low), max(float(last), high)
+    first, last = max(min(float(first), low), 2 * low - high), min(max(float(last), high), 3 * high)
     room = 0.08 * (last - first)
     return first - room, last + room
 

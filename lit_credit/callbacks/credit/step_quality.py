@@ -15,11 +15,13 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.last_step import LastStepDiagnostic
 from lit_credit.callbacks.base.moved import moved
 from lit_credit.callbacks.base.parameter_groups import trained_parameters
+from lit_credit.callbacks.base.points import unit_names
 from lit_credit.callbacks.credit.step_figure import step_figure
 from lit_credit.functional import joint_norm, step_alpha
 from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.probe.probe import Probe, take_probe
 from lit_credit.inspect.probe.probe_loader import probe_loader
+from lit_credit.inspect.unit_names import unit_modules
 from lit_credit.runs.history import Row
 
 __all__ = ["StepQuality"]
@@ -52,17 +54,18 @@ class StepQuality(LastStepDiagnostic):
       They are left out if the probe is training data itself. The rows of the probe are
       validation data, with which the update was not made.
 
-    The history also has the changes ``step/along/000`` .. ``200`` (s in per cent) and
-    ``step/along_train/...``; the figure shows them.
+    ``step/along/000`` .. ``200`` (s in per cent) and ``step/along_train/...`` are all changes
+    along the step, which the figure shows. With ``units``, u is only the part of the update in the
+    parameters of these submodules; the others are as they are after the batch.
 
-    The first row of a fit, before training, is NaN. Where nothing is trained (``validate``,
-    ``test``, :func:`lit_credit.diagnose`), u is the step along the module's own gradient on the
-    probe whose length is 1e-3 of ``|theta|``, and theta the net as it is.
+    Where no update was seen (before training, and in ``validate``, ``test`` and
+    :func:`lit_credit.diagnose`), theta is the net as it is, and u the step along the module's own
+    gradient on the probe, which under a rule is the rule's update, whose length is 1e-3 of
+    ``|theta|``.
 
-    Costs one forward and backward pass on ``n_samples`` rows and nine further forward passes, and
-    the memory of four copies of the parameters beside that of any diagnostic: the update, the
+    Costs one backward and eleven forward passes on ``n_samples`` rows, and the memory of four copies of the parameters beside that of any diagnostic: the update, the
     gradient, and two while the net is moved. See :class:`lit_credit.callbacks.ProbeDiagnostic` for
-    the arguments; ``units`` has no effect.
+    the arguments.
 
     Reference:
         Schneider, Dangel, Hennig, "Cockpit: A Practical Debugging Tool for the Training of Deep
@@ -92,6 +95,14 @@ class StepQuality(LastStepDiagnostic):
     second: Probe | None = None
     """Rows of the training data, if the probe is of validation data."""
 
+    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the parameters of the units."""
+        self._chosen: set[int] | None = None
+        if self.units is not None:
+            names = unit_names(self, module, self.units)
+            parts = [part for name in names for part in unit_modules(module, name)]
+            self._chosen = {id(p) for part in parts for p in part.parameters()}
+
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe, and as many rows of the training data beside validation data."""
         super().begin(trainer, module)
@@ -110,12 +121,6 @@ class StepQuality(LastStepDiagnostic):
     def _forget(self) -> None:
         super()._forget()
         self.second = None
-        self._is_training = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure before the first step, of which there is nothing to say."""
-        self._is_training = True
-        super().on_train_start(trainer, pl_module)
 
     def reset(self) -> None:
         """Forget the chunks."""
@@ -129,7 +134,12 @@ class StepQuality(LastStepDiagnostic):
     def compute(self) -> dict[str, float]:
         """The changes of the loss."""
         module = self._chunks[0].module
-        parameters = trained_parameters(module)
+        chosen = self._chosen
+        parameters = {
+            name: parameter
+            for name, parameter in trained_parameters(module).items()
+            if chosen is None or id(parameter) in chosen
+        }
         step, end = self._step(parameters)
         second = self._second(module)
         losses, train, gradient = [], [], {}
@@ -149,17 +159,10 @@ class StepQuality(LastStepDiagnostic):
             values["ratio"] = values["change"] / values["change_bp"]
         return {**values, **(_along(train, "_train") if second else {})}
 
-    def logged(self, tagged: Mapping[str, float]) -> dict[str, float]:
-        """All but the places along the step."""
-        logged = super().logged(tagged)
-        return {tag: value for tag, value in logged.items() if "/along" not in tag}
-
     def _step(self, parameters: Mapping[str, nn.Parameter]) -> tuple[dict[str, Tensor], float]:
         """The step, and its place s at which the parameters are; empty if there is none."""
         if (update := self.last_update) is not None:
             return {name: u for name, u in update.items() if name in parameters}, 1.0
-        if self._is_training:
-            return {}, 1.0
         step = self._gradient(parameters, exact=False)
         size, length = _length(step), LENGTH * _length(parameters)
         if not (0 < size < math.inf and length > 0):

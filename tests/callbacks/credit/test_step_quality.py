@@ -65,7 +65,6 @@ def test_a_quadratic_loss_in_closed_form(tmp_path, chunk_size):
     train, val = rows(32, 0), rows(20, 1)
     found, module = measured(tmp_path, Quadratic(), train, val, chunk_size=chunk_size)
     assert len(found) == 3
-    assert all(math.isnan(value) for value in found[0].values())  # no step yet
     h = CURVATURES.double().numpy()
     for index, values in enumerate(found[1:]):
         w = module.before[index].double().numpy()
@@ -126,6 +125,15 @@ def test_a_rule_is_measured_by_its_own_step_not_by_the_exact_one(tmp_path):
     rule = support.rule(DFA)
     found = diagnose(rule, StepQuality(figure=False), support.tensors(20))["step_quality"]
     assert -1 < found.rows[-1]["values"]["step/cosine"] < 0.99
+
+
+def test_with_units_the_step_is_their_part_of_the_update(tmp_path):
+    rule, batch = support.rule(DFA), support.tensors(20)
+    whole = diagnose(rule, StepQuality(figure=False), batch)["step_quality"].rows[-1]["values"]
+    callback = StepQuality(units=["head"], figure=False)
+    values = diagnose(rule, callback, batch)["step_quality"].rows[-1]["values"]
+    assert values["step/cosine"] == pytest.approx(1)  # the readout has the true gradient
+    assert whole["step/cosine"] < 0.99
 
 
 def test_a_step_of_length_zero_has_no_ratio(tmp_path):
