@@ -12,6 +12,8 @@ from lit_credit.callbacks.credit.gradient_norms import GradientNorms
 from lit_credit.callbacks.credit.reference_validity import ReferenceValidity
 from lit_credit.callbacks.credit.scale_stability import ScaleStability
 from lit_credit.callbacks.credit.sharpness import Sharpness
+from lit_credit.callbacks.credit.step_quality import StepQuality
+from lit_credit.callbacks.credit.update_ratios import UpdateRatios
 from lit_credit.callbacks.credit.weight_alignment import WeightAlignment
 from lit_credit.callbacks.distributions.exact_divergence import ExactDivergence
 from lit_credit.callbacks.heads.attention_maps import AttentionMaps
@@ -63,9 +65,11 @@ __all__ = [
     "SoftmaxJacobian",
     "SpacedCheckpoints",
     "StagedTraining",
+    "StepQuality",
     "SubspaceDistance",
     "SymbolAttention",
     "TextSamples",
+    "UpdateRatios",
     "WeightAlignment",
 ]
 

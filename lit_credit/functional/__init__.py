@@ -81,8 +81,15 @@ from lit_credit.functional.softmax_jacobian import (
     softmax_energies,
     softmax_gradients,
 )
+from lit_credit.functional.step_quality import fitted_minimum, step_alpha
 from lit_credit.functional.subspace_match import SubspaceMatch, principal_angles, subspace_match
 from lit_credit.functional.token_mismatch import token_mismatch
+from lit_credit.functional.update_ratios import (
+    dead_share,
+    joint_norm,
+    saturated_share,
+    update_ratio,
+)
 from lit_credit.functional.weight_alignment import norm_ratio, weight_angle
 
 __all__ = [
@@ -111,6 +118,7 @@ __all__ = [
     "composition_null",
     "composition_scores",
     "cosine_matrix",
+    "dead_share",
     "diagonal_score",
     "diagonal_score_null_sd",
     "duplicate_token_score",
@@ -120,6 +128,7 @@ __all__ = [
     "energy_sums",
     "extreme_eigenvalues",
     "feature_dimensionality",
+    "fitted_minimum",
     "frobenius_norm",
     "geometric_mean",
     "gradient_cosine",
@@ -127,6 +136,7 @@ __all__ = [
     "growth",
     "induction_score",
     "is_softmax",
+    "joint_norm",
     "leading_directions",
     "linear_cka",
     "log_prob_directions",
@@ -156,6 +166,7 @@ __all__ = [
     "sample_norms",
     "sample_products",
     "sample_tokens",
+    "saturated_share",
     "scale_flags",
     "screenot_rank",
     "shared_work",
@@ -165,10 +176,12 @@ __all__ = [
     "softmax_gradients",
     "spectrum_ranks",
     "stable_rank",
+    "step_alpha",
     "subspace_match",
     "through_frozen_norm",
     "token_mismatch",
     "top_probability",
+    "update_ratio",
     "weight_angle",
     "welch_bound",
 ]

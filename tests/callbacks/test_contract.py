@@ -39,9 +39,11 @@ from lit_credit.callbacks import (
     SoftmaxJacobian,
     SpacedCheckpoints,
     StagedTraining,
+    StepQuality,
     SubspaceDistance,
     SymbolAttention,
     TextSamples,
+    UpdateRatios,
     WeightAlignment,
 )
 from lit_credit.rules import DFA, FA
@@ -76,8 +78,10 @@ CALLBACKS = [
     SignalRank,
     Sharpness,
     SoftmaxJacobian,
+    StepQuality,
     SubspaceDistance,
     SymbolAttention,
+    UpdateRatios,
     WeightAlignment,
 ]
 SCHEDULED = [kind for kind in CALLBACKS if issubclass(kind, Diagnostic)]
@@ -103,12 +107,15 @@ ON_SYMBOLS = (
 )
 ON_NETS = (AdderAnatomy, *ON_ATTENTION, *ON_SYMBOLS, WeightAlignment)
 """They need a net with something in it."""
+OF_STEPS = (StepQuality, UpdateRatios)
+"""They need nothing of a module."""
 WITHOUT_UNITS = (
     AdderAnatomy,
     CreditAlignment,
     ExactDivergence,
     GradientNoise,
     Sharpness,
+    *OF_STEPS,
     *ON_ATTENTION,
     *ON_MATRICES,
 )

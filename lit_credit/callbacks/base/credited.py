@@ -1,16 +1,16 @@
-"""The credit that units receive, and the parameters that a rule updates."""
+"""The credit that units receive."""
 
 from collections.abc import Collection, Sequence
 
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.inspect.capture import Point
-from lit_credit.protocols import ModuleProtocol, RuleProtocol, asked, method
+from lit_credit.protocols import ModuleProtocol, asked, method
 from lit_credit.utils.short_text import choice
 
-__all__ = ["check_credited", "delivered_credit", "net_parameters"]
+__all__ = ["check_credited", "delivered_credit"]
 
 
 def delivered_credit(chunk: Chunk, points: Sequence[Point]) -> dict[str, Tensor]:
@@ -53,10 +53,3 @@ def check_credited(module: LightningModule, names: Sequence[str], credit: Collec
             f"`units`: {choice(without)} receive no credit. Choose from: "
             f"{choice(units or credit, without[0])}."
         )
-
-
-def net_parameters(module: LightningModule) -> dict[str, nn.Parameter]:
-    """All parameters by name, without those of feedback and heads that the net's loss misses."""
-    extra = method(module, RuleProtocol.extra_parameters)
-    left_out = {id(p) for group in (extra() if extra else {}).values() for p in group}
-    return {n: p for n, p in module.named_parameters() if id(p) not in left_out}

@@ -4,21 +4,48 @@ from collections.abc import Sequence
 
 from lightning.pytorch import LightningModule
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from lit_credit.callbacks.base.credited import net_parameters
 from lit_credit.inspect.unit_names import unit_modules
+from lit_credit.protocols import RuleProtocol, method
+from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.nested import has_fractions
 
-__all__ = ["measured_parameters"]
+__all__ = ["measured_parameters", "net_parameters", "trained_parameters"]
+
+
+def net_parameters(module: LightningModule) -> dict[str, nn.Parameter]:
+    """All parameters by name, without those that the loss does not reach.
+
+    Learned feedback is such a parameter, see
+    :meth:`lit_credit.protocols.RuleProtocol.extra_parameters`.
+
+    Args:
+        module: the module.
+    """
+    extra = method(module, RuleProtocol.extra_parameters)
+    left_out = {id(p) for group in (extra() if extra else {}).values() for p in group}
+    return {
+        clean_name(name): parameter
+        for name, parameter in module.named_parameters()
+        if id(parameter) not in left_out
+    }
+
+
+def trained_parameters(module: LightningModule) -> dict[str, nn.Parameter]:
+    """Those of :func:`net_parameters` that require a gradient, and have a shape already.
+
+    Args:
+        module: the module.
+    """
+    found = net_parameters(module).items()
+    return {name: p for name, p in found if p.requires_grad and not is_lazy(p)}
 
 
 def measured_parameters(
     module: LightningModule, units: Sequence[str] | None = None
 ) -> dict[str, nn.Parameter]:
-    """The trained parameters of the net, by name; all of it if none is trained.
-
-    Parameters that the loss does not reach, such as a learned feedback, are left out; see
-    :meth:`lit_credit.protocols.RuleProtocol.extra_parameters`.
+    """Those of :func:`net_parameters` that are trained; all of them if none is trained.
 
     Args:
         module: the module.

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,10 +66,12 @@ class ReportedDiagnostic(Callback):
     """Whether the figure is drawn at every measurement instead of only at the end."""
     over_heads: ClassVar[Sequence[str]] = ("mean",)
     """What loggers get for the heads of a layer if there are many: ``mean``, ``max``, ``min``."""
-    over_layers: ClassVar[Sequence[str]] = ()
+    over_layers: ClassVar[Sequence[str] | None] = None
     """What loggers get for the layers if there are more than ``most_layers``: ``min``, ``median``,
-    ``max``, ``mean``; nothing keeps each layer."""
+    ``max``, ``mean``, or () for nothing; None keeps each layer. The history has them all."""
     most_layers: ClassVar[int] = MOST_LAYERS
+    unlogged: ClassVar[Sequence[str]] = ()
+    """Glob patterns of tags, without the section, that the history has and loggers do not get."""
     headline: ClassVar[Sequence[Headline]] = ()
     """The quantities by which runs are compared, see docs/compare.md."""
     comparison_figures: ClassVar[Sequence[ComparisonFigure]] = ()
@@ -110,13 +113,18 @@ class ReportedDiagnostic(Callback):
         """What the history says, in a sentence or two, or None."""
         return None
 
-    def logged(self, tagged: dict[str, float]) -> dict[str, float]:
-        """What loggers get of a row: all of it, but aggregates over many heads or layers.
+    def logged(self, tagged: Mapping[str, float]) -> dict[str, float]:
+        """What loggers get of a row, by tag; the history has all of it.
 
         Args:
             tagged: values by tag, with the section.
         """
-        return of_all_layers(of_layers(tagged, self.over_heads), self.over_layers, self.most_layers)
+        kept = {
+            tag: value
+            for tag, value in tagged.items()
+            if not any(fnmatchcase(tag.partition("/")[2], pattern) for pattern in self.unlogged)
+        }
+        return of_all_layers(of_layers(kept, self.over_heads), self.over_layers, self.most_layers)
 
     # Folder and rows
 

@@ -177,14 +177,14 @@ _LAYER = re.compile(r"(?P<quantity>.+)/L\d\d+")
 
 
 def of_all_layers(
-    tagged: Mapping[str, float], kinds: Sequence[str], most: int = MOST_LAYERS
+    tagged: Mapping[str, float], kinds: Sequence[str] | None, most: int = MOST_LAYERS
 ) -> dict[str, float]:
     """Aggregate each quantity over its layers if there are many.
 
     Args:
         tagged: values by ``<section>/<quantity>/L03``; other tags are kept.
         kinds: ``min``, ``median``, ``max``, ``mean``, over the layers whose value is not NaN; an
-            empty sequence keeps all layers.
+            empty sequence leaves the layers out, None keeps them.
         most: largest number of layers that are kept.
 
     Returns:
@@ -198,7 +198,7 @@ def of_all_layers(
     for tag, value in tagged.items():
         if found := _LAYER.fullmatch(tag):
             layers.setdefault(found["quantity"], []).append(value)
-    if not kinds or max(map(len, layers.values()), default=0) <= most:
+    if kinds is None or max(map(len, layers.values()), default=0) <= most:
         return dict(tagged)
     logged: dict[str, float] = {}
     for tag, value in tagged.items():

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.credited import check_credited, net_parameters
+from lit_credit.callbacks.base.credited import check_credited
 from lit_credit.callbacks.base.failures import missing
+from lit_credit.callbacks.base.parameters import trained_parameters
 from lit_credit.callbacks.base.points import (
     layer_tag,
     unit_names,
@@ -167,7 +168,7 @@ class CreditAlignment(ProbeDiagnostic):
             raise missing(self, module, "`credit(batch)`", remedy)
 
     def _add_updates(self, chunk: Chunk) -> None:
-        named = {n: p for n, p in net_parameters(chunk.module).items() if p.requires_grad}
+        named = trained_parameters(chunk.module)
         parameters = list(named.values())
         own = chunk.parameter_gradients(parameters)
         exact = chunk.parameter_gradients(parameters, exact=True)

@@ -27,8 +27,6 @@ from lit_credit.utils.ranges import check_range
 
 __all__ = ["GradientNoise"]
 
-_MOST_LOGGED = 16
-
 
 class GradientNoise(ProbeDiagnostic):
     r"""Is the batch large enough? The noise of the gradient against its signal.
@@ -80,6 +78,7 @@ class GradientNoise(ProbeDiagnostic):
 
     name = "gradient_noise"
     section = "noise"
+    over_layers = ()
     charts = ("scale", "snr", "cosine", "exact_scale", "exact_snr", "exact_cosine")
     steps_of_a_batch = 4.0
     options = ("groups",)
@@ -228,12 +227,6 @@ class GradientNoise(ProbeDiagnostic):
         piece = next(next(groups_of(self._chunks, *self._sizes())))
         own, exact = (piece.parameter_gradients(parameters, exact=e) for e in (False, True))
         return all(map(torch.equal, own, exact)) and any(bool(g.any()) for g in exact)
-
-    def logged(self, tagged: dict[str, float]) -> dict[str, float]:
-        """All values, without those of units if there are more than 16."""
-        if len(self.names) <= _MOST_LOGGED:
-            return super().logged(tagged)
-        return super().logged({t: v for t, v in tagged.items() if t.count("/") == 1})
 
     def draw(self, rows: Sequence[Row], section: str) -> Figure | None:
         """The noise scale beside the training batch."""

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.credited import delivered_credit, net_parameters
+from lit_credit.callbacks.base.credited import delivered_credit
 from lit_credit.callbacks.base.last_step import LastStepDiagnostic
+from lit_credit.callbacks.base.parameters import net_parameters
 from lit_credit.callbacks.base.points import layer_tag, unit_names
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.representations.row_spectrum import RowSpectrum, feature_rows
@@ -20,7 +21,6 @@ from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.capture import Point
 from lit_credit.inspect.unit_names import unit_modules
 from lit_credit.runs.history import Row
-from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.nested import has_fractions
 
 __all__ = ["SignalRank"]
@@ -73,6 +73,7 @@ class SignalRank(LastStepDiagnostic):
     charts = (*_AT_UNITS, *_OF_WEIGHTS)
     over_layers = ("min", "median", "max")
     most_layers = 6
+    unlogged = ("*_stable/*", "*_participation/*")
     steps_of_a_batch = 4.0
     headline = (
         Headline(
@@ -160,7 +161,7 @@ def _matrices(module: LightningModule, unit: str) -> dict[str, nn.Parameter]:
     """The weights of a unit with two dimensions at least, by name."""
     within = {id(p) for part in unit_modules(module, unit) for p in part.parameters()}
     return {
-        clean_name(name): p
+        name: p
         for name, p in net_parameters(module).items()
         if id(p) in within and not is_lazy(p) and p.ndim > 1 and has_fractions(p)
     }
