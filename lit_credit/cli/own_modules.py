@@ -12,10 +12,12 @@ from pathlib import Path
 __all__ = ["configs_of", "find_own_modules", "why_not_imported"]
 
 _CONFIG = ("--config", "-c")
+_NAME_CLASSES = (*_CONFIG, "--rule", "--suite")
+"""Options whose files may name classes."""
 
 
-def configs_of(words: Sequence[str]) -> list[str]:
-    """What a command line gives as ``--config``, in order.
+def configs_of(words: Sequence[str], options: Sequence[str] = _CONFIG) -> list[str]:
+    """What a command line gives as ``--config``, or as other options, in order.
 
     Example:
         >>> configs_of(["fit", "--config", "a.yaml", "--config=b.yaml"])
@@ -24,7 +26,7 @@ def configs_of(words: Sequence[str]) -> list[str]:
     found = []
     for word, following in pairwise((*words, "")):
         option, given, value = word.partition("=")
-        if option in _CONFIG and (given or following):
+        if option in options and (given or following):
             found.append(value if given else following)
     return found
 
@@ -32,10 +34,13 @@ def configs_of(words: Sequence[str]) -> list[str]:
 def find_own_modules(words: Sequence[str]) -> None:
     """Let Python find modules in the working directory, and beside each ``--config``.
 
+    Also beside a file of ``--rule`` or ``--suite`` of ``lit-credit benchmark``.
+
     Args:
         words: the words after ``lit-credit``.
     """
-    files = [Path(file).expanduser() for file in configs_of(words) if "://" not in file]
+    given = configs_of(words, _NAME_CLASSES)
+    files = [Path(file).expanduser() for file in given if "://" not in file]
     folders = [os.getcwd(), *(str(f.absolute().parent) for f in files if f.is_file())]
     known = {os.path.abspath(path) for path in sys.path}
     new = [folder for folder in dict.fromkeys(folders) if folder not in known]
@@ -64,7 +69,7 @@ def why_not_imported(path: str, error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name == top:
         return (
             f"{reason}. Put {top}.py or the package {top} into the working directory, beside the "
-            "`--config`, or into a folder of PYTHONPATH, or install it"
+            "YAML file that names it, or into a folder of PYTHONPATH, or install it"
         )
     if isinstance(error, ModuleNotFoundError | AttributeError):
         while module not in sys.modules and "." in module:  # the part of the path that exists

@@ -106,7 +106,9 @@ def _log10(value: float) -> float:
 
 
 def _resolves(difference: Difference) -> float:
-    is_known = difference.paired and (difference.n < FEWEST or not math.isnan(difference.p))
+    # Where all differences are equal, their spread is unknown, not 0.
+    is_known = difference.paired and difference.sd > 0
+    is_known &= difference.n < FEWEST or not math.isnan(difference.p)
     return detectable_difference(difference.sd, difference.n) if is_known else math.nan
 
 

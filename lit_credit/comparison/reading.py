@@ -92,7 +92,20 @@ def read_material(
     quantities = [q for q in quantities if q.headline.order < LATE or _is_measured(q, runs)]
     if metrics:
         quantities = of_patterns(metrics, runs, quantities)
-    return Material(runs, quantities, figures, notes)
+    return Material(runs, quantities, figures, [*_not_imported(runs), *notes])
+
+
+def _not_imported(runs: Sequence[Run]) -> list[str]:
+    """A note on classes that cannot be imported, whose declarations are unknown."""
+    paths = dict.fromkeys(p for r in runs for p in (r.class_path, r.task, *r.callbacks) if p)
+    missing = [path for path in paths if found_class(path) is None]
+    if not missing:
+        return []
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return [
+        f"not imported: {', '.join(missing[:3])}{more}: what they declare is unknown, and numbers "
+        "stand under their tags. Run the command where their modules lie, or set PYTHONPATH"
+    ]
 
 
 @contextmanager

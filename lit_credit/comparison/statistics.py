@@ -83,7 +83,9 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     differences = [a[seed] - b[seed] for seed in seeds]
     n, mean, sd = len(seeds), _mean(differences), _sd(differences)
     largest = max((abs(x) for seed in seeds for x in (a[seed], b[seed])), default=0.0)
-    error = math.nan if sd <= _ROUNDING * largest else sd / math.sqrt(max(n, 1))
+    error = sd / math.sqrt(max(n, 1))
+    if sd <= _ROUNDING * largest:
+        sd, error = 0.0, math.nan
     return Difference(n, mean, sd, *_interval(mean, error, n - 1, n))
 
 

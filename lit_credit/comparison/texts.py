@@ -61,7 +61,8 @@ class Table:
             r"\toprule",
             rf"{head} \\",
             r"\midrule",
-            *(rf"{row} \\" for row in rows),
+            # After `\\`, a bracket or a star would belong to it.
+            *(rf"{'{}' if row.startswith(('[', '*')) else ''}{row} \\" for row in rows),
             r"\bottomrule",
             r"\end{tabular}",
         ]

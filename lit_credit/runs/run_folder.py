@@ -91,6 +91,7 @@ class Run:
         trainer = self.config.get("trainer") or {}
         length = {key: trainer.get(key) for key in _TRAINER}
         parts = {key: self.config.get(key) or {} for key in ("model", "data")}
+        parts |= _initial_weights(self.config)
         return dict(_without_seeds({**parts, "trainer": length})) if self.config else {}
 
     @property
@@ -204,7 +205,21 @@ def read_configured(folder: str | Path) -> Run:
             f"`folder` is {str(folder)!r}, expected a folder that a run was written to."
         )
     path = newest_config(folder)
-    return _configured(folder, path) if path.exists() else _unconfigured(folder)
+    if not path.exists():
+        return _unconfigured(folder)
+    config = _read_config(path)
+    if not _is_foreign(config):
+        return _configured(folder, path, config)
+    run, seed = _unconfigured(folder), config.get("seed_everything")
+    return replace(run, seed=seed) if run.seed is None and type(seed) is int else run
+
+
+def _is_foreign(config: Any) -> bool:
+    """Whether a configuration is that of another LightningCLI, whose program names the classes."""
+    if not isinstance(config, dict) or "trainer" not in config:
+        return False
+    model = config.get("model")
+    return isinstance(model, dict) and bool(model) and not {"class_path", "init_args"} & set(model)
 
 
 def history_files(folder: Path) -> list[Path]:
@@ -222,8 +237,8 @@ def _begins_as_history(path: Path) -> bool:
     return not line or (line.lstrip().startswith(b"{") and b'"values"' in line)
 
 
-def _configured(folder: Path, path: Path) -> Run:
-    config = _read_config(path)
+def _configured(folder: Path, path: Path, config: dict[str, Any]) -> Run:
+    _refuse_without_class(path, config)
     model, data, trainer = (_mapping(config, key, path) for key in ("model", "data", "trainer"))
     length = {key: trainer.get(key) for key in _TRAINER}
     arguments = _mapping(model, "init_args", path)
@@ -239,7 +254,9 @@ def _configured(folder: Path, path: Path) -> Run:
         rule=model["class_path"].rpartition(".")[2],
         seed=seed if type(seed) is int else None,
         seeds=repr(seeds),
-        experiment=json.dumps(_without_seeds((model, data, length)), default=str),
+        experiment=json.dumps(
+            _without_seeds((model, data, length, *_initial_weights(config).values())), default=str
+        ),
         setting=json.dumps(_without_seeds((net, data, length)), default=str),
         subject=f"{_class_name(net)} on {_class_name(data)}",
         max_epochs=_count(trainer, "max_epochs", path),
@@ -251,6 +268,16 @@ def _configured(folder: Path, path: Path) -> Run:
         metrics=_added_metrics(arguments.get("task")),
         config=config,
     )
+
+
+def _initial_weights(config: Mapping[str, Any]) -> dict[str, str]:
+    """Whose weights the run began with, as ``init_from``; empty if with its own.
+
+    A folder ``seed_1`` in the path is one of a seed, so that the seeds of an experiment may each
+    begin with weights of their own.
+    """
+    path = config.get("init_from")
+    return {"init_from": re.sub(r"seed[_=-]?\d+", "seed", str(path))} if path else {}
 
 
 def _unconfigured(folder: Path) -> Run:
@@ -308,18 +335,21 @@ def config_number(path: Any) -> int:
     return int(found[1]) if found else 0
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> Any:
     try:
         config = with_current_paths(read_yaml(path))
     except OSError as error:
         _refuse(path, f"cannot be read: {reason_of(error)}.")
     except ValueError as error:
         _refuse(path, str(error))
+    return config
+
+
+def _refuse_without_class(path: Path, config: Any) -> None:
     model = config.get("model") if isinstance(config, dict) else None
     name = model.get("class_path") if isinstance(model, dict) else None
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
         _refuse(path, "no class at `model.class_path`.")
-    return dict(config)
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

@@ -101,7 +101,7 @@ BOMB = b"a0: &a0 laugh\n" + b"".join(
 NO_MAPPING = [value for value in ODD if value and not isinstance(value, dict)]
 NO_COUNT = [value for value in ODD if type(value) not in (int, type(None))]
 CONFIGURATIONS = [
-    *((changed("model", value), "`model.class_path`") for value in ODD),
+    *((changed("model", value), "`model.class_path`") for value in ODD if value != {"a": 1}),
     *(
         (changed("model", "class_path", value), "`model.class_path`")
         for value in ODD

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from lit_credit.cli import main
+from lit_credit.cli.own_modules import find_own_modules
 from tests.cli.parsed import with_value
 
 NET = "model.init_args.net"
@@ -69,3 +70,11 @@ def test_a_misspelt_name_is_told_with_the_closest(line):
     expected = "No module named 'own_nte'. Put own_nte.py or the package own_nte into the working"
     assert expected in line(GOOD, "own_nte.OwnNet")
     assert "module 'torch.nn' has no 'modles'" in line(GOOD, "torch.nn.modles.Linear")
+
+
+@pytest.mark.parametrize("option", ["--rule", "--suite", "--config"])
+def test_a_file_beside_any_file_that_names_classes_is_found(option, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "rows.yaml").touch()
+    find_own_modules(["benchmark", option, str(tmp_path / "rows.yaml")])
+    assert str(tmp_path) in sys.path

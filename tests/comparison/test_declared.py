@@ -185,7 +185,8 @@ def test_classes_that_cannot_be_imported(module, tmp_path, monkeypatch):
     (folder / "notes.jsonl").write_text('{"values": "a note"}\n')
     (folder / "metrics.jsonl").unlink()
     add(folder, "metrics", {"val/loss": 1.0, "val/f1": 0.5})
-    head, line = str(compare([tmp_path / "runs"], tmp_path / "out")).splitlines()
+    head, line, note = str(compare([tmp_path / "runs"], tmp_path / "out")).splitlines()
+    assert note.startswith(f"not imported: {module}.MyRule, {module}.TheirTask, {module}.Theirs: ")
     assert line.startswith("MyRule")
     assert "theirs/7" in head
     assert "theirs/8" not in head
@@ -274,3 +275,12 @@ def test_added_metrics_and_those_of_an_own_task_are_compared(tmp_path, task):
     text = (tmp_path / "out" / "comparison.csv").read_text()
     (row,) = csv.DictReader(text.splitlines())
     assert float(row["f1"]) == 0.75
+
+
+def test_classes_that_cannot_be_imported_are_named(tmp_path):
+    write_run(tmp_path / "a", "BP", 1, epochs=2)
+    assert not any("not imported" in note for note in compare(tmp_path).notes)
+    path = tmp_path / "a" / "config.yaml"
+    path.write_text(path.read_text().replace("lit_credit.rules.BP", "own_nowhere.BP"))
+    (note,) = [note for note in compare(tmp_path).notes if "not imported" in note]
+    assert note.startswith("not imported: own_nowhere.BP: what they declare is unknown")

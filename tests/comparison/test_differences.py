@@ -234,3 +234,14 @@ def test_a_seed_that_diverged_is_named(tmp_path):
 def test_huge_numbers_are_short(tmp_path):
     plain(tmp_path / "net", {"val/loss": 3e300})
     assert "3e+300" in str(compare(tmp_path))
+
+
+def test_two_pairs_of_equal_differences_resolve_nothing(tmp_path):
+    """Their spread is unknown, not 0."""
+    for name, shift in (("a", 0.0), ("b", 0.1)):
+        for seed, value in ((1, 0.3), (2, 0.7)):
+            plain(tmp_path / name / f"seed_{seed}", {"val/accuracy": value + shift})
+    found = compare(tmp_path, baseline="a")
+    assert found.table[1]["accuracy_diff"] == pytest.approx(0.1)
+    assert math.isnan(found.table[1]["accuracy_diff_resolves"])
+    assert not any(note.startswith("resolves") for note in found.notes)

@@ -202,3 +202,27 @@ def test_of_unfinished_twins_the_newest_is_shown(tmp_path):
         write_run(tmp_path / name, "BP", 1, epochs=9, until=3)
         aged(tmp_path / name, age)
     assert f"{tmp_path / 'a'} is shown, the newest unfinished" in str(compare(tmp_path))
+
+
+def test_runs_that_begin_with_other_weights_are_not_one_row(tmp_path):
+    for seed in (1, 2):
+        run(tmp_path / "plain" / f"seed_{seed}", "BP", seed)
+        weights = f"pretrained/seed_{seed}/checkpoints/last.ckpt"
+        run(tmp_path / "tuned" / f"seed_{seed}", "BP", seed, init_from=weights)
+    assert list(counts(compare(tmp_path)).values()) == [2, 2]
+    assert all("init_from" in label for label in labels(compare(tmp_path))[1:])
+    assert not any("twins" in note for note in compare(tmp_path).notes)
+
+
+def test_the_configuration_of_another_lightning_cli_is_not_ours(tmp_path):
+    """Its program names the classes, so `model` holds arguments."""
+    for name in ("wide", "deep"):
+        for seed in (1, 2, 3):
+            folder = plain(tmp_path / name / f"seed_{seed}")
+            config = {"seed_everything": seed, "model": {"lr": 0.1}, "trainer": {"max_epochs": 2}}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    run(tmp_path / "ours", "BP", 4)
+    assert counts(compare(tmp_path)) == {"BP": 1, "deep": 3, "wide": 3}
+    alone = plain(tmp_path / "alone")
+    (alone / "config.yaml").write_text(yaml.safe_dump(config))
+    assert compare(alone).table[0]["seeds"] == "3"

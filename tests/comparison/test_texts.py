@@ -57,3 +57,8 @@ def test_latex():
 )
 def test_cells_in_latex(text, latex):
     assert latex_text(text) == latex
+
+
+def test_a_row_that_begins_with_a_bracket_is_not_an_argument_of_the_line_before():
+    lines = Table(["rule"], [["BP"], ["[a] run"], ["*"]]).latex()
+    assert lines[4:7] == [r"BP \\", r"{}[a] run \\", r"{}* \\"]

@@ -60,6 +60,13 @@ def _score(suite: Suite, cell: Cell) -> tuple[float, float] | None:
     loss, metric = (_value(result, f"val/{name}") for name in ("loss", suite.metric))
     if not (math.isfinite(loss) and math.isfinite(metric)):
         return None
+    last = read_history(cell.folder / "metrics.jsonl")[-1]["step"]
+    if last < result["step"]:
+        raise ValueError(
+            f"{cell.name}: the trial ended at step {result['step']} and was last validated at step "
+            f"{last}, so it cannot be chosen by its end. Let it end with an epoch: give "
+            "`--trainer.max_epochs` in place of `--trainer.max_steps`, and another --out."
+        )
     return (-metric if suite.metric == "loss" else metric), -loss
 
 

@@ -20,7 +20,9 @@ docs/benchmark.md has the protocol."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 2 after wrong arguments, 130 after Ctrl-C.
+    """Run the command and return its exit code.
+
+    That is 1 if a rule has no row or a row lacks a seed, 2 after wrong arguments, 130 after Ctrl-C.
 
     Args:
         args: the words after ``lit-credit benchmark``; by default the process's arguments.
@@ -46,6 +48,10 @@ def main(args: Sequence[str] | None = None) -> int:
     options, words = parser.parse_known_args(args)
     try:
         knob, values = _knob(options.knob)
+        if options.knob and any(rule.endswith((".yaml", ".yml")) for rule in options.rule or ()):
+            raise ValueError(
+                "--knob: it is for a class that --rule names. Rows of a YAML file have `knob`."
+            )
         read_suite(options.suite)  # wrong words are refused before torch is loaded
         for rule in options.rule or ():
             find_entries(rule, knob, values)
@@ -70,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
     print(
         f"Written: {options.out}/{results.suite}: table.md, runs.csv, trials.csv, a figure a task"
     )
-    return 0
+    return int(bool(results.failed))
 
 
 def _knob(text: str) -> tuple[str, list[object]]:

@@ -10,10 +10,11 @@ from lit_credit.cli.benchmark.choice import Choice, Place, median_best, run_rows
 from lit_credit.cli.benchmark.results import Results
 from lit_credit.cli.benchmark.search import draw_trials
 from lit_credit.cli.benchmark.suites import Entry, Suite, find_entries, read_entries, read_suite
+from lit_credit.cli.benchmark.summaries import shipped_rows
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.executors import Executor, LocalProcesses, default_jobs, run_all
 from lit_credit.cli.sweep.grid import Point
-from lit_credit.cli.sweep.plan import planned
+from lit_credit.cli.sweep.plan import asked_configuration, planned
 from lit_credit.cli.sweep.progress import Progress
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.lock import hold_folder
@@ -25,6 +26,8 @@ BASELINES = ("BP", "FrozenUnits")
 """Rules that run beside a rule of one's own: the upper and the lower end of what credit brings."""
 _SEARCH_SEED = 1000
 """Seed of a trial, plus the number of its study; the seeds of the choice are others."""
+_NO_CHANGE = ("root", "download", "num_workers", "accelerator", "enable_progress_bar")
+"""Last parts of options of ``fit`` that do not change what a rule reaches."""
 _DIAGNOSTICS = ("ResidualNorms", "CreditAlignment")
 
 
@@ -73,6 +76,7 @@ def benchmark(
         raise ValueError(f"--jobs: {jobs}. Expected a number of runs at a time, 1 or more.")
     chosen = read_suite(suite)
     entries = _entries(chosen, rules, knob, values)
+    others = "" if rules is None else _other_protocol(chosen, words)
     folder = Path(local_path(out, "--out"), chosen.name)
     check_folder(folder, "Give another --out.")
     place = LocalProcesses(jobs or default_jobs())
@@ -90,7 +94,9 @@ def benchmark(
             chosen.metric,
             [row for c in choices for row in run_rows(chosen, c)],
             [row for p in places for row in trial_rows(chosen, p)],
-            own=rules is not None,
+            own=rules is not None and not others,
+            failed=[*_without_row(places, choices), *_without_seeds(choices)],
+            notes=[f"The rows that ship with lit_credit are left out: {others}"] if others else [],
         )
         results.write(folder)
     return results
@@ -104,8 +110,26 @@ def _entries(
         return [known[name] for name in suite.rules]
     found = {name: known[name] for name in BASELINES}
     for rule in rules:
-        found |= find_entries(rule, knob, values)
+        for name, entry in find_entries(rule, knob, values).items():
+            if (taken := found.get(name)) not in (None, entry):
+                raise ValueError(
+                    f"--rule: {rule}: the row {name!r} is that of {taken.class_path} already. Give "
+                    "it another name in a YAML file, such as "
+                    f"`My {name}: {{model: {{class_path: {entry.class_path}}}}}`."
+                )
+            found[name] = entry
     return list(found.values())
+
+
+def _other_protocol(suite: Suite, words: Sequence[str]) -> str:
+    """Why rows that ship with lit_credit were measured under another protocol; "" if not."""
+    if not shipped_rows(suite.name):
+        return ""
+    if not suite.ships:
+        return f"this suite {suite.name!r} is not the one that ships with it."
+    options = [word.partition("=")[0].removeprefix("--") for word in words if word[:2] == "--"]
+    changed = [option for option in options if option.rpartition(".")[2] not in _NO_CHANGE]
+    return f"--{changed[0]} may change what a rule reaches." if changed else ""
 
 
 # Planning
@@ -137,9 +161,45 @@ def _plan(
             )
             for trial in trials
         ]
-        cells = planned(points, None, [f"--config={path}", *words], folder)
+        cells = planned(points, None, _at_the_end(path, words), folder)
         places.append(Place(task, entry, trials, cells))
     return places
+
+
+def _at_the_end(path: Path, words: Sequence[str]) -> list[str]:
+    """The words of a trial, which is validated at its end even if words change its length."""
+    base = [f"--config={path}", *words]
+    if not words:
+        return base
+    trainer = asked_configuration(base)["trainer"]
+    epochs = trainer["max_epochs"]
+    if epochs is None or epochs < 1 or epochs == trainer["check_val_every_n_epoch"]:
+        return base
+    return [*base, f"--trainer.check_val_every_n_epoch={epochs}"]
+
+
+def _without_row(places: Sequence[Place], choices: Sequence[Choice]) -> list[str]:
+    known = {(choice.place.task, choice.place.entry.name) for choice in choices}
+    return [
+        f"{place.task}, {place.entry.name}: no row, because no trial has learned. "
+        f"{_reason(place.cells[0])}"
+        for place in places
+        if (place.task, place.entry.name) not in known
+    ]
+
+
+def _without_seeds(choices: Sequence[Choice]) -> list[str]:
+    found = []
+    for choice in choices:
+        missing = [cell for cell in choice.cells if cell.result() is None]
+        if missing:
+            seeds = ", ".join(str(cell.seed) for cell in missing)
+            place = choice.place
+            found.append(
+                f"{place.task}, {place.entry.name}: seed {seeds} of the choice failed. "
+                f"{_reason(missing[0])}"
+            )
+    return found
 
 
 def _choose(
@@ -148,9 +208,7 @@ def _choose(
     choices = []
     for place in places:
         trial = median_best(suite, place)
-        if trial is None:
-            reason = _reason(place.cells[0])
-            print(f"{place.task}, {place.entry.name}: no trial has learned. {reason}", flush=True)
+        if trial is None:  # a line below the tables says so
             continue
         config = _final(suite.tasks[place.task])
         path = _written(folder / place.task / "final.yaml", config)

@@ -1,5 +1,6 @@
 """The results of a benchmark: rows of runs, tables and figures, and their files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,8 @@ class Results:
         rows: one row per run of a chosen configuration.
         trials: one row per trial.
         own: whether rules of one's own ran; then the rows that ship with lit_credit stand below.
+        failed: a line for each rule without a row, and for each row without some of its seeds.
+        notes: further lines below the tables.
     """
 
     suite: str
@@ -33,6 +36,8 @@ class Results:
     rows: Sequence[Mapping[str, Any]]
     trials: Sequence[Mapping[str, Any]] = field(default_factory=list, repr=False)
     own: bool = False
+    failed: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @cached_property
     def table(self) -> list[Summary]:
@@ -44,7 +49,10 @@ class Results:
             found += [row for row in others if (row.task, row.rule) not in here]
         tasks = list(dict.fromkeys(row.task for row in found))
         sign = 1 if self.metric == "loss" else -1
-        return sorted(found, key=lambda row: (tasks.index(row.task), sign * row.mean))
+        return sorted(
+            found,
+            key=lambda row: (tasks.index(row.task), math.isnan(row.mean), sign * row.mean),
+        )
 
     @property
     def tasks(self) -> list[str]:
@@ -57,6 +65,8 @@ class Results:
             rows = self._rows_of(task)
             lines = table_of(rows, self.metric).text()
             parts.append("\n".join([f"{self.suite}, {task}", *lines, resolution(rows)]))
+        if lines := [*self.failed, *self.notes]:
+            parts.append("\n".join(lines))
         return "\n\n".join(parts)
 
     def to_markdown(self) -> str:
@@ -67,6 +77,8 @@ class Results:
             lines += [f"### {self.suite}, {task}", ""]
             lines += [*table_of(rows, self.metric).markdown(), "", resolution(rows), ""]
             lines += [*reported(rows).markdown(), ""]
+        for line in (*self.failed, *self.notes):
+            lines += [line, ""]
         return "\n".join(lines)
 
     def to_latex(self) -> str:

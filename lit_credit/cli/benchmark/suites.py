@@ -56,6 +56,7 @@ class Suite:
         seeds: seeds of the chosen configuration.
         metric: name of the metric by which trials are chosen: ``loss`` is better if smaller, any
             other metric if larger.
+        ships: whether the suite ships with lit_credit, as its measured rows do.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Suite:
     trials: int
     seeds: Sequence[int]
     metric: str = "accuracy"
+    ships: bool = False
 
 
 def suite_names() -> list[str]:
@@ -101,6 +103,7 @@ def read_suite(suite: str | Path) -> Suite:
             int(found["trials"]),
             list(map(int, found["seeds"])),
             str(found.get("metric", "accuracy")),
+            ships=path.parent == _HERE / "suites",
         )
         for task in made.tasks.values():
             _ = task["model"]["init_args"]["net"]["class_path"], task["data"]

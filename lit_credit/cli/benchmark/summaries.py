@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_credit.comparison.quantities import spread_of
 from lit_credit.comparison.statistics import Difference, paired_difference
 
 __all__ = ["BP", "FROZEN", "Summary", "read_rows", "shipped_rows", "summarise"]
@@ -24,7 +25,8 @@ class Summary:
     Attributes:
         task: name of the task.
         rule: name of the rule.
-        values: seed to the metric on the test data, or on the validation data if there are none.
+        values: seed to the metric on the test data, or on the validation data if there are none;
+            NaN of a run that diverged.
         to_bp: difference to BP, paired by seed.
         to_frozen: difference to FrozenUnits, paired by seed: the depth utility.
         cpu: CPU time of a trial, ratio to BP's.
@@ -47,14 +49,13 @@ class Summary:
 
     @property
     def mean(self) -> float:
-        """Mean over seeds; NaN if no run has the metric."""
-        return statistics.fmean(self.values.values()) if self.values else math.nan
+        """Mean over seeds; NaN if a run diverged or no run has the metric."""
+        return spread_of(list(self.values.values())).mean
 
     @property
     def sd(self) -> float:
-        """Sample standard deviation over seeds; NaN for one."""
-        known = list(self.values.values())
-        return statistics.stdev(known) if len(known) > 1 else math.nan
+        """Sample standard deviation over seeds; NaN for one, or if a run diverged."""
+        return spread_of(list(self.values.values())).sd
 
 
 def summarise(
@@ -105,8 +106,8 @@ def _summary(
 
 
 def _by_seed(rows: Sequence[Mapping[str, Any]], tag: str) -> dict[int, float]:
-    found = {int(row["seed"]): _number(row.get(tag)) for row in rows}
-    return {seed: value for seed, value in found.items() if not math.isnan(value)}
+    # A run that diverged counts: without it, the mean would be that of the seeds that went well.
+    return {int(row["seed"]): _number(row.get(tag)) for row in rows}
 
 
 def _ratio(own: Sequence[Mapping[str, Any]], bp: Sequence[Mapping[str, Any]], key: str) -> float:

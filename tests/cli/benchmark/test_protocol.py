@@ -1,6 +1,7 @@
 """Small benchmarks, run to the end, and gone on with."""
 
 import csv
+import json
 import math
 import re
 from statistics import fmean, median, stdev
@@ -10,7 +11,9 @@ import yaml
 
 from lit_credit.cli import main
 from lit_credit.cli.benchmark import benchmark
+from lit_credit.cli.benchmark.protocol import _other_protocol
 from lit_credit.cli.benchmark.results import Results
+from lit_credit.cli.benchmark.suites import read_suite
 from lit_credit.cli.benchmark.summaries import read_rows
 
 NET = {"class_path": "MLP", "init_args": {"in_features": 64, "hidden": [16, 16]}}
@@ -155,16 +158,20 @@ def test_a_rule_of_ones_own_stands_beside_ours(ran, tmp_path, monkeypatch, capsy
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_rules.py").write_text(OWN)
     small = {**SUITE, "studies": 1, "seeds": [1, 2]}
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    (tmp_path / "suites").mkdir()
+    (tmp_path / "suites" / "small.yaml").write_text(yaml.safe_dump(small))
+    monkeypatch.setattr("lit_credit.cli.benchmark.suites._HERE", tmp_path)
     monkeypatch.setattr("lit_credit.cli.benchmark.summaries._SHIPPED", folder / "shipped")
     (folder / "shipped").mkdir()
     (folder / "out" / "small" / "runs.csv").rename(folder / "shipped" / "small.csv")
-    words = ["--suite", "small.yaml", "--rule", "my_rules.Mine", "--rule", "my_rules.Broken"]
+    words = ["--suite", "small", "--rule", "my_rules.Mine", "--rule", "my_rules.Broken"]
     words += ["--knob", "normalize_credit=[false,true]", "--out", "out"]
-    assert main(["benchmark", *words]) == 0
+    assert main(["benchmark", *words]) == 1
     printed = capsys.readouterr().out
-    assert "Broken: no trial has learned" in printed
-    assert "not today" in printed
+    told = printed[printed.index("small, mlp\n") :]
+    assert "mlp, Broken: no row, because no trial has learned." in told
+    assert "not today" in told
+    assert "mlp, Broken: no row" in (tmp_path / "out" / "small" / "table.md").read_text()
     table = printed[printed.index("small, mlp\n") :].splitlines()[2:6]
     names = {line.split("  ")[0] for line in table}
     assert names == {"Mine", "BP", "FrozenUnits", "DFA (shipped)"}
@@ -180,3 +187,57 @@ def test_a_metric_of_the_validation_is_shown_if_nothing_was_tested():
         for seed in (1, 2)
     ]
     assert [(r.rule, r.mean) for r in Results("s", "loss", rows).table] == [("BP", 1), ("DFA", 2)]
+
+
+def row(rule, seed, value):
+    return {"task": "t", "rule": rule, "seed": seed, "val/loss": 1.0, "test/loss": value}
+
+
+def test_a_seed_that_diverged_counts():
+    values = {"BP": (2.0, 2.1, 2.2), "Mine": (1.0, math.nan, 1.1), "Other": (1.0, math.inf, 1.1)}
+    rows = [row(rule, seed, x) for rule, found in values.items() for seed, x in enumerate(found)]
+    bp, *others = Results("s", "loss", rows).table
+    assert (bp.rule, bp.mean) == ("BP", pytest.approx(2.1))
+    mine = next(row for row in others if row.rule == "Mine")
+    assert len(mine.values) == 3
+    assert math.isnan(mine.mean)
+    assert math.isnan(mine.to_bp.mean)
+    assert all(math.isnan(row.sd) for row in others)
+
+
+@pytest.mark.parametrize("rules", [["a.DFA", "b.DFA"], ["a.BP"]])
+def test_two_rules_of_one_name_are_refused(rules, tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SUITE))
+    with pytest.raises(ValueError, match=r"--rule: .* is that of .* already"):
+        benchmark(tmp_path / "small.yaml", rules, tmp_path / "out")
+
+
+def test_a_trial_is_chosen_by_its_end_even_if_words_change_its_length(tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**SUITE, "studies": 1, "rules": ["BP"]}))
+    words = ["--trainer.max_epochs", "3"]
+    benchmark(tmp_path / "small.yaml", out=tmp_path / "out", words=words)
+    histories = list(tmp_path.rglob("search/**/metrics.jsonl"))
+    assert len(histories) == 2
+    for path in histories:
+        assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [0, 3]
+
+
+def test_a_trial_that_was_not_validated_at_its_end_is_not_chosen(tmp_path):
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**SUITE, "studies": 1, "rules": ["BP"]}))
+    with pytest.raises(ValueError, match="ended at step 3 and was last validated at step 0"):
+        benchmark(tmp_path / "small.yaml", out=tmp_path / "out", words=["--trainer.max_steps=3"])
+
+
+@pytest.mark.parametrize(
+    ("suite", "words", "shown"),
+    [
+        ("digits", [], True),
+        ("digits", ["--data.init_args.root", "there"], True),
+        ("digits", ["--trainer.max_epochs=1"], False),
+        ("digits.yaml", [], False),
+    ],
+)
+def test_rows_of_another_budget_do_not_stand_beside_ones_own(suite, words, shown, tmp_path):
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(SUITE))
+    found = read_suite(tmp_path / suite if suite.endswith(".yaml") else suite)
+    assert (not _other_protocol(found, words)) is shown
