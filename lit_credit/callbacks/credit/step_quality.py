@@ -63,9 +63,10 @@ class StepQuality(LastStepDiagnostic):
     gradient on the probe, which under a rule is the rule's update, whose length is 1e-3 of
     ``|theta|``.
 
-    Costs one backward and eleven forward passes on ``n_samples`` rows, and the memory of four copies of the parameters beside that of any diagnostic: the update, the
-    gradient, and two while the net is moved. See :class:`lit_credit.callbacks.ProbeDiagnostic` for
-    the arguments.
+    Costs one backward and seven forward passes on the probe, five forward passes on the training
+    rows, and the memory of four copies of the parameters beside that of any diagnostic: the update,
+    the gradient, and two while the net is moved. See
+    :class:`lit_credit.callbacks.ProbeDiagnostic` for the arguments.
 
     Reference:
         Schneider, Dangel, Hennig, "Cockpit: A Practical Debugging Tool for the Training of Deep
