@@ -118,6 +118,7 @@ def _over_training(ax: Axes, rows: Sequence[Row], section: str, quantity: str, b
         high if quantity == "ratio" else 0, color=GREEN, linewidth=1.4, linestyle=(0, (4, 3))
     )
     ax.set_ylim(*_reach(known, low, high))
+    ax.set_xlim(min(0, *places), max(*places, 1))
     whole_numbers_across(ax)
     if len(ax.lines) > 2:
         ax.legend(fontsize=SMALL, frameon=False, ncols=2)

@@ -58,7 +58,7 @@ class UpdateRatios(LastStepDiagnostic):
     section = "updates"
     over_layers = ()
     charts = ("ratio", "dead")
-    steps_of_a_batch = 1.5
+    steps_of_a_batch = 2.0
     headline = (
         Headline(
             "update_ratio",
