@@ -61,7 +61,7 @@ def features(value: Tensor, most: int) -> Tensor:
 
     Example:
         >>> features(torch.arange(8.0).reshape(1, 4, 2), 4)
-        tensor([[1., 2., 5., 6.]])
+        tensor([[1., 5., 2., 6.]])
     """
     value = value.detach()
     if value.is_complex():
