@@ -20,6 +20,7 @@ from lit_credit.plotting._style import (
     last_finite,
     mark_ends,
     not_applicable,
+    readable_ticks,
     show_place,
     verbatim,
     whole_numbers_across,
@@ -152,6 +153,7 @@ def _mark_batch(ax: Axes, batch: float) -> None:
     low, high = ax.get_ylim()
     low, high = min(low, batch / 4), max(high, batch * 4)
     ax.set_ylim(low, high)
+    readable_ticks(ax)
     ax.axhline(batch, color=INK, linestyle="--", linewidth=1.2, zorder=1)
     ax.axhspan(batch, high, color=AMBER, alpha=0.18, zorder=0)
     for text, place, side in (
