@@ -127,7 +127,7 @@ def _draw_units(ax: Axes, row: Row, section: str, names: Sequence[str]) -> None:
             line.remove()
         not_applicable(ax)
         return
-    ax.legend(fontsize=SMALL, frameon=False, loc="lower left")
+    ax.legend(fontsize=SMALL, frameon=False, loc="best")
     undefined = [index for index, value in enumerate(values) if value != value]
     for place in undefined:  # of the update, which is drawn last
         ax.annotate(
