@@ -28,7 +28,7 @@ _SEARCH_SEED = 1000
 """Seed of a trial, plus the number of its study; the seeds of the choice are others."""
 _NO_CHANGE = ("root", "download", "num_workers", "accelerator", "enable_progress_bar")
 """Last parts of options of ``fit`` that do not change what a rule reaches."""
-_DIAGNOSTICS = ("ResidualNorms", "CreditAlignment")
+_DIAGNOSTICS = ("ResidualNorms", "CreditAlignment", "CreditFunction", "SignalRank")
 
 
 def benchmark(
