@@ -53,7 +53,11 @@ LAYOUT = "custom_scalars__config__"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    callbacks = [*(kind(**counted(kind, 7)) for kind in KINDS), ResidualNorms(every_n_steps=5)]
+    rows = {GradientNoise: 32}  # of 7 rows, no scale is defined
+    callbacks = [
+        *(kind(**counted(kind, rows.get(kind, 7))) for kind in KINDS),
+        ResidualNorms(every_n_steps=5),
+    ]
     trainer = support.trainer(folder, *callbacks)
     trainer.fit(support.rule(FA, support.SymbolNet), support.train_loader(), support.val_loader())
     trainer.logger.experiment.flush()

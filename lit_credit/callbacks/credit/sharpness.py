@@ -81,10 +81,10 @@ class Sharpness(ProbeDiagnostic):
     tensor counts as a constant. If the matrix is not symmetric, as behind a custom backward that is
     not the gradient of its forward, all values are NaN, and one warning says so.
 
-    Costs about 6 forward and backward passes on ``n_samples`` rows for each of up to
-    2 ``iterations`` products (half of that with ``gauss_newton=False``); some 10 are typical. Takes
-    the memory of a training step without fused attention, of a graph of second derivatives, and of
-    ``iterations`` vectors as long as all parameters, or 3 if they would exceed 128 MiB. See
+    Costs up to ``iterations`` products with each matrix, some 10 to 20 in all; a product costs 4 to
+    7 training steps of ``n_samples`` rows. Takes two to three times the memory of a training step:
+    attention is not fused, there is a graph of second derivatives, and ``iterations`` vectors as
+    long as all parameters are kept, or 3 if they would exceed 128 MiB. See
     :class:`lit_credit.callbacks.ProbeDiagnostic` for the other arguments.
 
     Args:
