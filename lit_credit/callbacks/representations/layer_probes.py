@@ -100,6 +100,7 @@ class LayerProbes(ProbeDiagnostic):
 
     name = "layer_probes"
     section = "probe"
+    over_layers = ("min", "median", "max")
     charts = ("accuracy",)
     needs_loss = False
     options = ("read", "ridge", "max_features")

@@ -90,6 +90,7 @@ class Representations(ProbeDiagnostic):
 
     name = "representations"
     section = "cka"
+    over_layers = ("min", "median", "max")
     charts = ("initial",)
     needs_loss = False
     options = ("read", "max_features")
