@@ -16,7 +16,8 @@ from lit_credit.former_names import current_path, named_by_a_file
 from lit_credit.headlines import ComparisonFigure, Headline, Look
 from lit_credit.plotting._runs import run_colors
 from lit_credit.protocols import ComparedProtocol, asked, member_name
-from lit_credit.runs.run_folder import Run
+from lit_credit.runs.acting import acts_by_path
+from lit_credit.runs.run_folder import Run, with_acting
 from lit_credit.runs.series import Curve, Histories
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "our_quantities",
     "rule_colors",
     "run_curve",
+    "with_known_callbacks",
 ]
 
 
@@ -51,6 +53,35 @@ def found_class(path: str) -> type | None:
 def kinds_of(run: Run) -> list[type]:
     """The classes of a run's task and callbacks, without those that cannot be imported."""
     return [kind for path in (run.task, *run.callbacks) if (kind := found_class(path))]
+
+
+def with_known_callbacks(run: Run) -> Run:
+    """The run; of callbacks of one's own, only those that act on training are in its experiment.
+
+    A callback that cannot be imported counts as one that acts.
+    """
+    return with_acting(run, _acts)
+
+
+def _acts(path: str) -> bool:
+    known = acts_by_path(path)
+    if known is not None:
+        return known
+    kind = found_class(path)
+    said = asked(kind, ComparedProtocol.acts_on_training, None)
+    if isinstance(said, bool) or kind is None:
+        return said is not False
+    if issubclass(kind, callbacks.Diagnostic):
+        return False
+    bases = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__[1:])
+    return next((acts for base in bases if (acts := _base_acts(base)) is not None), True)
+
+
+def _base_acts(path: str) -> bool | None:
+    package, rest = path.partition(".")[::2]
+    if package == "lit_credit" and not rest.startswith("callbacks."):
+        return None  # a class that helps, such as the Callback of both packages of Lightning
+    return acts_by_path(path)
 
 
 def declares_metrics(path: str) -> bool:

@@ -16,6 +16,7 @@ from lit_credit.comparison.known import (
     known_histories,
     our_figures,
     our_quantities,
+    with_known_callbacks,
 )
 from lit_credit.comparison.quantities import (
     METRICS,
@@ -67,6 +68,7 @@ def read_material(
     Raises:
         ValueError: if a history is broken, nothing can be compared, or a pattern matches nothing.
     """
+    configured = [with_known_callbacks(run) for run in configured]
     declared, figures = _declared(configured)
     reader = _Reader(declared, figures, metrics)
     named = {path.resolve() for path in given}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_credit.comparison.groups import Group, grouped, hidden_differences, without_twins
+from lit_credit.runs.acting import acts_by_path
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.run_folder import Run, find_runs, read_configured
 from lit_credit.utils.paths import local_path
@@ -79,9 +80,11 @@ def compare(
     metrics, keys = _listed(metric), _listed(by)
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     configured = [read_configured(folder) for folder in find_runs(paths)]
-    # Wrong keys and labels are refused before Lightning is loaded.
+    # Wrong keys and labels are refused before Lightning is loaded. Labels without --by also depend
+    # on what callbacks of one's own do, which their classes say.
     groups = grouped(configured, {}, keys)
-    if baseline is not None:
+    own = any(acts_by_path(path) is None for run in configured for path in run.callbacks)
+    if baseline is not None and (keys or not own):
         from lit_credit.comparison.baselines import baseline_label  # loads nothing
 
         baseline_label(baseline, groups)
