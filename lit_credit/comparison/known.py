@@ -4,6 +4,7 @@ A class is found by its import path, as in ``lit-credit fit``. Nothing is instan
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from inspect import isclass
@@ -17,6 +18,7 @@ from lit_credit.headlines import ComparisonFigure, Headline, Look
 from lit_credit.plotting._runs import run_colors
 from lit_credit.protocols import ComparedProtocol, asked, member_name
 from lit_credit.runs.acting import acts_by_path
+from lit_credit.runs.ended import may_stop
 from lit_credit.runs.run_folder import Run, with_acting
 from lit_credit.runs.series import Curve, Histories
 
@@ -56,11 +58,14 @@ def kinds_of(run: Run) -> list[type]:
 
 
 def with_known_callbacks(run: Run) -> Run:
-    """The run; of callbacks of one's own, only those that act on training are in its experiment.
+    """The run, with what the classes of its own callbacks say of them.
 
-    A callback that cannot be imported counts as one that acts.
+    Those that only watch do not belong to its experiment, and those that inherit Lightning's
+    ``EarlyStopping`` may end it. A callback that cannot be imported counts as one that acts.
     """
-    return with_acting(run, _acts)
+    own = [found_class(path) for path in run.callbacks if acts_by_path(path) is None]
+    stops = any(map(may_stop, (path for kind in own if kind for path in _paths(kind))))
+    return replace(with_acting(run, _acts), may_stop=run.may_stop or stops) if own else run
 
 
 def _acts(path: str) -> bool:
@@ -73,8 +78,13 @@ def _acts(path: str) -> bool:
         return said is not False
     if issubclass(kind, callbacks.Diagnostic):
         return False
-    bases = (f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__[1:])
-    return next((acts for base in bases if (acts := _base_acts(base)) is not None), True)
+    found = (_base_acts(base) for base in _paths(kind)[1:])
+    return next((acts for acts in found if acts is not None), True)
+
+
+def _paths(kind: type) -> list[str]:
+    """Import paths of a class and of those that it inherits."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
 
 
 def _base_acts(path: str) -> bool | None:

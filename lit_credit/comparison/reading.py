@@ -23,6 +23,7 @@ from lit_credit.comparison.quantities import (
     TEST,
     Quantity,
     as_they_are,
+    is_measured,
     metric_quantity,
     named_apart,
     of_loaders,
@@ -91,7 +92,7 @@ def read_material(
             "MetricHistory, or a diagnostic that has a headline."
         )
     quantities = _with_tests(named_apart(quantities), runs)
-    quantities = [q for q in quantities if q.headline.order < LATE or _is_measured(q, runs)]
+    quantities = [q for q in quantities if q.headline.order < LATE or is_measured(q, runs)]
     if metrics:
         quantities = of_patterns(metrics, runs, quantities)
     return Material(runs, quantities, figures, [*_not_imported(runs), *notes])
@@ -196,10 +197,6 @@ def _with_undeclared(
         own = run.task and found_class(run.task) is not None
         found += [metric_quantity(tag.name) if own else tag for tag in tags]
     return run, found
-
-
-def _is_measured(quantity: Quantity, runs: Sequence[Run]) -> bool:
-    return any(len(quantity.line(run.histories).places) for run in runs)
 
 
 def _began_only(run: Run) -> bool:

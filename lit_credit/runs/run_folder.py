@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 from lit_credit.former_names import with_current_paths
 from lit_credit.runs.acting import ACTING_OPTIONS, acting_callbacks, own_options
 from lit_credit.runs.columns import Columns, as_columns, read_columns
+from lit_credit.runs.ended import last_place, may_stop, stops_short, was_tested
 from lit_credit.runs.files import reason_of
 from lit_credit.runs.history import Row, read_history
 from lit_credit.runs.yaml_files import read_yaml
@@ -69,6 +71,7 @@ class Run:
         place: what ``epoch`` in the rows counts.
         config: the whole configuration; empty if the folder has none.
         acting: callbacks that act on training, by the name of their class.
+        may_stop: whether a callback or ``max_time`` may end training at any time.
     """
 
     folder: Path
@@ -88,6 +91,7 @@ class Run:
     place: str = "epochs of training"
     config: Mapping[str, Any] = field(default_factory=dict)
     acting: Mapping[str, Any] = field(default_factory=dict)
+    may_stop: bool = False
 
     @property
     def compared(self) -> dict[str, Any]:
@@ -105,21 +109,21 @@ class Run:
     @property
     def last_epoch(self) -> int:
         """The last epoch at which anything was measured."""
-        return self._last("epoch")
+        return last_place(self.histories, "epoch")
 
-    @property
+    @cached_property
     def unfinished(self) -> bool:
-        """Whether the run stopped before its configured number of epochs or steps."""
+        """Whether the run stopped before its configured number of epochs or steps.
+
+        Only where rows tell: not where a callback may end training at any time, and not of a
+        diagnosis of checkpoints. A run that was tested after its last step is finished.
+        """
         if self.max_epochs is None or self.last_epoch >= self.max_epochs:
             return False
-        return self.max_epochs >= 0 and not 0 <= self.max_steps <= self._last("step")
-
-    def _last(self, key: str) -> int:
-        found = self.histories.values()
-        return max(
-            rows[-1][key] if isinstance(rows, Columns) else max(int(row[key]) for row in rows)
-            for rows in found
-        )
+        if self.may_stop or was_tested(self.histories) or is_diagnosis(self.folder):
+            return False
+        length = {"max_epochs": self.max_epochs, "max_steps": self.max_steps}
+        return stops_short(self.histories, {**(self.config.get("trainer") or {}), **length})
 
 
 def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -258,6 +262,7 @@ def _configured(folder: Path, path: Path, config: dict[str, Any]) -> Run:
     callbacks = trainer.get("callbacks")
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
     acting = acting_callbacks(callbacks)
+    paths = tuple(name for name in map(_class_path, listed) if name)
     return Run(
         folder=folder,
         rule=model["class_path"].rpartition(".")[2],
@@ -271,10 +276,11 @@ def _configured(folder: Path, path: Path, config: dict[str, Any]) -> Run:
         histories={},
         class_path=model["class_path"],
         task=_class_path(arguments.get("task")),
-        callbacks=tuple(name for name in map(_class_path, listed) if name),
+        callbacks=paths,
         metrics=_added_metrics(arguments.get("task")),
         config=config,
         acting=acting,
+        may_stop=trainer.get("max_time") is not None or any(map(may_stop, paths)),
     )
 
 

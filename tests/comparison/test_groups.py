@@ -5,7 +5,7 @@ import os
 import pytest
 import yaml
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lit_credit.callbacks import Diagnostic, MetricHistory, PartFreezing
 from lit_credit.comparison import compare
@@ -168,6 +168,10 @@ class OwnFreezing(PartFreezing):
     pass
 
 
+class OwnStopping(EarlyStopping):
+    pass
+
+
 class OwnDiagnostic(Diagnostic):
     pass
 
@@ -231,6 +235,14 @@ def test_a_callback_of_ones_own_acts(tmp_path, name):
     with_callbacks(tmp_path / "b", 1, callback(f"{__name__}.{name}"))
     with_callbacks(tmp_path / "c", 1, callback("nowhere.Unknown"))
     assert set(labels(compare(tmp_path))) == {"BP", f"BP {name}", "BP Unknown"}
+
+
+@pytest.mark.parametrize(("name", "unfinished"), [("OwnStopping", 0), ("Noise", 1)])
+def test_a_subclass_of_early_stopping_ends_a_run(tmp_path, name, unfinished):
+    folder = with_callbacks(tmp_path / "a", 1, callback(f"{__name__}.{name}"))
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("max_epochs: 2", "max_epochs: 9"))
+    assert compare(tmp_path).table[0]["unfinished"] == unfinished
 
 
 def test_the_guard_acts_where_it_skips(tmp_path):
