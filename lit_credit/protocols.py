@@ -613,6 +613,14 @@ class ComparedProtocol(Protocol):
         """
 
     @property
+    def acts_on_training(self) -> bool:
+        """Whether a callback changes what is trained, or for how long.
+
+        Asked by: ``compare``, of callbacks that are neither of lit_credit nor of Lightning.
+        Without it: it acts, unless its class is a ``Diagnostic`` or another class that watches.
+        """
+
+    @property
     def look(self) -> Any:
         """Place and colour of a rule: a ``Look``; a subclass does not inherit it.
 

@@ -1,6 +1,7 @@
 """Differences to a baseline: paired by seed, with intervals and Holm's correction."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -161,12 +162,8 @@ def difference_notes(differences: Sequence[BaselineDifference]) -> list[str]:
     """What the differences mean, what these runs can resolve, and what is undefined and why."""
     if not differences:
         return []
-    comparisons = len({found.label for found in differences})
-    notes = [
-        f"p (Holm): corrected over the {comparisons} group{'s' * (comparisons > 1)} compared with "
-        f"{differences[0].baseline}, each quantity by itself"
-    ]
     quantities = dict.fromkeys(found.quantity for found in differences)
+    notes = _holm_note(differences)
     known = [
         text
         for quantity in quantities
@@ -190,6 +187,19 @@ def difference_notes(differences: Sequence[BaselineDifference]) -> list[str]:
     if equal:
         notes.append(f"no interval where all differences are equal: {_some(equal)}")
     return notes
+
+
+def _holm_note(differences: Sequence[BaselineDifference]) -> list[str]:
+    """Over how many groups p values are corrected: those that have one."""
+    counts = Counter(f.quantity.name for f in differences if not math.isnan(f.difference.p))
+    if not counts:
+        return []
+    numbers = dict.fromkeys([min(counts.values()), max(counts.values())])
+    groups = f"{' to '.join(map(str, numbers))} group{'s' * (max(numbers) > 1)}"
+    return [
+        f"p (Holm): corrected over the {groups} compared with {differences[0].baseline} that "
+        f"{'have' if max(numbers) > 1 else 'has'} a p value, each quantity by itself"
+    ]
 
 
 def _range(differences: Sequence[BaselineDifference]) -> str:

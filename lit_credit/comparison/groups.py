@@ -10,7 +10,9 @@ from lit_credit.comparison.labels import (
     differing_keys,
     find_key,
     flat,
+    is_callback,
     key_texts,
+    part_text,
     refining_keys,
     sort_key,
     value_text,
@@ -77,7 +79,7 @@ def _of_rule(rule: str, groups: Sequence[list[Run]]) -> list[Group]:
     texts = key_texts(keys, differing_keys(configs))
     found = []
     for group, config in zip(groups, configs, strict=True):
-        parts = [f"{texts[key]}={value_text(config[key])}" for key in keys if key in config]
+        parts = [part_text(key, texts[key], config[key]) for key in keys if key in config]
         found.append(Group(" ".join([rule, *parts]), _sorted(group), config, tuple(keys)))
     return sorted(found, key=lambda group: [sort_key(group.config.get(key)) for key in keys])
 
@@ -163,6 +165,8 @@ def hidden_differences(groups: Sequence[Group]) -> list[str]:
     shown = {key for group in groups for key in group.shown} | {RULE}
     common = [group for group in groups if group.config]
     keys = set.intersection(*(set(group.config) for group in common)) if common else set()
+    # A run without a callback lacks its key.
+    keys |= {key for group in common for key in group.config if is_callback(key)}
     differing = differing_keys([{k: v for k, v in g.config.items() if k in keys} for g in common])
     hidden = [key for key in differing if key not in shown]
     texts = key_texts(hidden, list(keys))
@@ -170,9 +174,15 @@ def hidden_differences(groups: Sequence[Group]) -> list[str]:
     for key in hidden[:_MOST]:
         values: dict[str, list[str]] = {}
         for group in common:
-            values.setdefault(value_text(group.config[key]), []).append(group.label)
+            values.setdefault(_told(key, group.config), []).append(group.label)
         told = "; ".join(f"{value} ({', '.join(who[:3])})" for value, who in values.items())
         notes.append(f"also differs: {texts[key]}: {told}")
     if len(hidden) > _MOST:
         notes.append(f"also differ: {', '.join(hidden[_MOST : _MOST + 8])}")
     return notes
+
+
+def _told(key: str, config: Mapping[str, Any]) -> str:
+    if is_callback(key):
+        return "with" if key in config else "without"
+    return value_text(config[key])

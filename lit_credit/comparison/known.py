@@ -4,6 +4,7 @@ A class is found by its import path, as in ``lit-credit fit``. Nothing is instan
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from inspect import isclass
@@ -16,7 +17,9 @@ from lit_credit.former_names import current_path, named_by_a_file
 from lit_credit.headlines import ComparisonFigure, Headline, Look
 from lit_credit.plotting._runs import run_colors
 from lit_credit.protocols import ComparedProtocol, asked, member_name
-from lit_credit.runs.run_folder import Run
+from lit_credit.runs.acting import acts_by_path
+from lit_credit.runs.ended import may_stop
+from lit_credit.runs.run_folder import Run, with_acting
 from lit_credit.runs.series import Curve, Histories
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "our_quantities",
     "rule_colors",
     "run_curve",
+    "with_known_callbacks",
 ]
 
 
@@ -51,6 +55,43 @@ def found_class(path: str) -> type | None:
 def kinds_of(run: Run) -> list[type]:
     """The classes of a run's task and callbacks, without those that cannot be imported."""
     return [kind for path in (run.task, *run.callbacks) if (kind := found_class(path))]
+
+
+def with_known_callbacks(run: Run) -> Run:
+    """The run, with what the classes of its own callbacks say of them.
+
+    Those that only watch do not belong to its experiment, and those that inherit Lightning's
+    ``EarlyStopping`` may end it. A callback that cannot be imported counts as one that acts.
+    """
+    own = [found_class(path) for path in run.callbacks if acts_by_path(path) is None]
+    stops = any(map(may_stop, (path for kind in own if kind for path in _paths(kind))))
+    return replace(with_acting(run, _acts), may_stop=run.may_stop or stops) if own else run
+
+
+def _acts(path: str) -> bool:
+    known = acts_by_path(path)
+    if known is not None:
+        return known
+    kind = found_class(path)
+    said = asked(kind, ComparedProtocol.acts_on_training, None)
+    if isinstance(said, bool) or kind is None:
+        return said is not False
+    if issubclass(kind, callbacks.Diagnostic):
+        return False
+    found = (_base_acts(base) for base in _paths(kind)[1:])
+    return next((acts for acts in found if acts is not None), True)
+
+
+def _paths(kind: type) -> list[str]:
+    """Import paths of a class and of those that it inherits."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
+
+
+def _base_acts(path: str) -> bool | None:
+    package, rest = path.partition(".")[::2]
+    if package == "lit_credit" and not rest.startswith("callbacks."):
+        return None  # a class that helps, such as the Callback of both packages of Lightning
+    return acts_by_path(path)
 
 
 def declares_metrics(path: str) -> bool:

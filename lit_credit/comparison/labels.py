@@ -9,7 +9,9 @@ __all__ = [
     "differing_keys",
     "find_key",
     "flat",
+    "is_callback",
     "key_texts",
+    "part_text",
     "refining_keys",
     "sort_key",
     "value_text",
@@ -117,6 +119,23 @@ def value_text(value: Any) -> str:
     else:
         text = json.dumps(value, default=str, separators=(",", ":"))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]}.."
+
+
+def is_callback(key: str) -> bool:
+    """Whether a key of a flat configuration says that a run has a callback."""
+    return key.startswith("callbacks.") and key.count(".") == 1
+
+
+def part_text(key: str, text: str, value: Any) -> str:
+    """What a label says of a key: the name of a callback, or text and value.
+
+    Example:
+        >>> part_text("callbacks.EarlyStopping", "EarlyStopping", "mine.EarlyStopping")
+        'EarlyStopping'
+        >>> part_text("model.lr", "lr", 0.1)
+        'lr=0.1'
+    """
+    return key.partition(".")[2] if is_callback(key) else f"{text}={value_text(value)}"
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:

@@ -27,8 +27,8 @@ __all__ = [
     "Spread",
     "as_they_are",
     "end_by_seed",
-    "end_of",
     "ends_of",
+    "is_measured",
     "metric_quantity",
     "named_apart",
     "of_loaders",
@@ -137,20 +137,16 @@ def metric_quantity(name: str) -> Quantity:
     return Quantity(Headline(name, each_loader=True, panel=panel), METRICS, VALIDATION)
 
 
-def end_of(runs: Sequence[Run], quantity: Quantity) -> Spread:
-    """Mean and standard deviation over the runs that measured it, each at its own last epoch."""
-    return spread_of(ends_of(runs, quantity))
-
-
 def ends_of(runs: Sequence[Run], quantity: Quantity) -> list[float]:
-    """The values of the runs that measured it, each at its own last epoch."""
-    values = [quantity.line(run.histories).values for run in runs]
+    """The values at the end of the runs that measured it; an unfinished run has none."""
+    values = [quantity.line(run.histories).values for run in runs if not run.unfinished]
     return [float(found[-1]) for found in values if len(found)]
 
 
 def start_of(runs: Sequence[Run], quantity: Quantity) -> float:
-    """Mean at epoch 0 over the runs that measured it."""
-    lines = [line for run in runs if len((line := quantity.line(run.histories)).places)]
+    """Mean at epoch 0 over the finished runs that measured it."""
+    known = [quantity.line(run.histories) for run in runs if not run.unfinished]
+    lines = [line for line in known if len(line.places)]
     return spread_of([float(v[0]) if p[0] == 0 else math.nan for p, v in lines]).mean
 
 
@@ -259,7 +255,7 @@ def of_patterns(
     A tag that a known quantity reads keeps its name, its format and its panel.
 
     Args:
-        patterns: tags, glob patterns of tags, or names of known quantities.
+        patterns: tags, or columns or headings of known quantities, or glob patterns of them.
         runs: runs with all their histories.
         known: quantities that classes declare.
 
@@ -278,17 +274,32 @@ def of_patterns(
     }
     found: list[Quantity] = []
     for pattern in patterns:
-        named = [quantity for quantity in known if quantity.name == pattern]
+        named = [quantity for quantity in known if _is_named(quantity, pattern, runs)]
         matching = [key for key in tags if fnmatchcase(key[1], pattern)]
         if not matching and not named:
             some = ", ".join(sorted({tag for _, tag in tags})[:12])
             raise ValueError(
                 f"--metric: no run has a tag {pattern!r}. Tags of these runs: {some}"
-                f"{', ..' if len({tag for _, tag in tags}) > 12 else ''}."
+                f"{', ..' if len({tag for _, tag in tags}) > 12 else ''}. Columns: "
+                f"{', '.join(q.name for q in known if is_measured(q, runs))}."
             )
         found += named
         found += [declared.get(key) or _of_tag(key[1], key[0]) for key in matching]
     return [_placed(quantity, place) for place, quantity in enumerate(named_apart(found))]
+
+
+def _is_named(quantity: Quantity, pattern: str, runs: Sequence[Run]) -> bool:
+    """Whether a pattern means a column or heading; one with wildcards, of what was measured."""
+    if quantity.name == pattern:
+        return True
+    ends = ("_last", " end") if quantity.headline.start else ("", "")
+    names = {quantity.name, quantity.text, f"{quantity.name}{ends[0]}", f"{quantity.text}{ends[1]}"}
+    return any(fnmatchcase(name, pattern) for name in names) and is_measured(quantity, runs)
+
+
+def is_measured(quantity: Quantity, runs: Sequence[Run]) -> bool:
+    """Whether a run has a value of a quantity."""
+    return any(len(quantity.line(run.histories).places) for run in runs)
 
 
 def _placed(quantity: Quantity, place: int) -> Quantity:

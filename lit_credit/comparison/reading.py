@@ -16,12 +16,14 @@ from lit_credit.comparison.known import (
     known_histories,
     our_figures,
     our_quantities,
+    with_known_callbacks,
 )
 from lit_credit.comparison.quantities import (
     METRICS,
     TEST,
     Quantity,
     as_they_are,
+    is_measured,
     metric_quantity,
     named_apart,
     of_loaders,
@@ -67,6 +69,7 @@ def read_material(
     Raises:
         ValueError: if a history is broken, nothing can be compared, or a pattern matches nothing.
     """
+    configured = [with_known_callbacks(run) for run in configured]
     declared, figures = _declared(configured)
     reader = _Reader(declared, figures, metrics)
     named = {path.resolve() for path in given}
@@ -89,7 +92,7 @@ def read_material(
             "MetricHistory, or a diagnostic that has a headline."
         )
     quantities = _with_tests(named_apart(quantities), runs)
-    quantities = [q for q in quantities if q.headline.order < LATE or _is_measured(q, runs)]
+    quantities = [q for q in quantities if q.headline.order < LATE or is_measured(q, runs)]
     if metrics:
         quantities = of_patterns(metrics, runs, quantities)
     return Material(runs, quantities, figures, [*_not_imported(runs), *notes])
@@ -194,10 +197,6 @@ def _with_undeclared(
         own = run.task and found_class(run.task) is not None
         found += [metric_quantity(tag.name) if own else tag for tag in tags]
     return run, found
-
-
-def _is_measured(quantity: Quantity, runs: Sequence[Run]) -> bool:
-    return any(len(quantity.line(run.histories).places) for run in runs)
 
 
 def _began_only(run: Run) -> bool:

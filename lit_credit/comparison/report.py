@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_credit.comparison.groups import Group, grouped, hidden_differences, without_twins
+from lit_credit.runs.acting import acts_by_path
 from lit_credit.runs.files import check_folder
-from lit_credit.runs.run_folder import Run, find_runs, read_configured
+from lit_credit.runs.run_folder import Run, find_runs, is_diagnosis, read_configured
 from lit_credit.utils.paths import local_path
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 _MAIN = "comparison"
+_NO_DIFFERENCE = "no difference to {}: no finished run of it measured what another one did"
 
 
 def compare(
@@ -41,10 +44,10 @@ def compare(
     """Compare runs: a table, differences to a baseline, and figures.
 
     Runs that differ only by seeds and paths form one row. The numbers of a row are means over its
-    runs, each run at its last epoch; ``growth`` is the mean of |h_L| at the end divided by its mean
-    at epoch 0. A run whose rows tell no epochs, such as a diagnosis of checkpoints of another
-    project, is counted in optimizer steps. Of several runs of a configuration with the same seed,
-    the newest finished one is shown.
+    finished runs, each run at its last epoch; ``growth`` is the mean of |h_L| at the end divided by
+    its mean at epoch 0. An unfinished run counts in ``n`` and in no other number. A run whose rows
+    tell no epochs, such as a diagnosis of checkpoints of another project, is counted in optimizer
+    steps. Of several runs of a configuration with the same seed, the newest finished one is shown.
 
     The classes of the runs declare the quantities that are compared, see docs/compare.md. If a task
     or a callback cannot be imported, or a run has no configuration, its quantities are shown under
@@ -53,8 +56,8 @@ def compare(
     Args:
         runs: run folders, or folders that contain run folders at any depth; one or several.
         out: folder to write to at once, see :meth:`Comparison.write`; None writes nothing.
-        metric: tags to compare, glob patterns of tags, or names of declared quantities. Empty takes
-            what the classes declare.
+        metric: tags to compare, columns or headings, or glob patterns of them. Empty takes what the
+            classes declare.
         by: keys of the configuration, or the ends of such keys; runs with equal values form a row.
             ``rule`` is the class of the rule. Empty takes what differs, seeds aside.
         baseline: label of a row, or name of a rule; the differences to it are shown, paired by
@@ -79,9 +82,11 @@ def compare(
     metrics, keys = _listed(metric), _listed(by)
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
     configured = [read_configured(folder) for folder in find_runs(paths)]
-    # Wrong keys and labels are refused before Lightning is loaded.
+    # Wrong keys and labels are refused before Lightning is loaded. Labels without --by also depend
+    # on what callbacks of one's own do, which their classes say.
     groups = grouped(configured, {}, keys)
-    if baseline is not None:
+    own = any(acts_by_path(path) is None for run in configured for path in run.callbacks)
+    if baseline is not None and (keys or not own):
         from lit_credit.comparison.baselines import baseline_label  # loads nothing
 
         baseline_label(baseline, groups)
@@ -132,6 +137,7 @@ def _compared(
     notes = [
         *flag_texts(summaries, quantities, looks),
         *difference_notes(differences),
+        *([] if baseline is None or differences else [_NO_DIFFERENCE.format(baseline)]),
         *([] if by else hidden_differences(list(groups.values()))),
         *material.notes,
         *twins,
@@ -163,13 +169,22 @@ def _similarities(
     )
 
     reference = None if baseline is None else baseline_label(baseline, groups)
-    found, notes = likenesses(groups, reference)
+    found, notes = likenesses(_finished(groups), reference)
     columns = dict.fromkeys(tag for of in found for tag in of.diagonal())
     known = {of.label: of.diagonal() for of in found}
     for label, row in zip(groups, rows, strict=True):
         row.update({tag: known.get(label, {}).get(tag, math.nan) for tag in columns})
     drawn["representations"] = partial(similarity_figure, found)
     return similarity_table(found), notes
+
+
+def _finished(groups: Mapping[str, Group]) -> dict[str, Group]:
+    """The groups with their finished runs alone."""
+    found = {
+        label: replace(group, runs=[run for run in group.runs if not run.unfinished])
+        for label, group in groups.items()
+    }
+    return {label: group for label, group in found.items() if group.runs}
 
 
 def _figures(
@@ -187,7 +202,7 @@ def _figures(
     from lit_credit.plotting._style import verbatim
 
     # A dollar sign in the name of a folder does not begin a formula.
-    runs = {verbatim(label): [run.histories for run in g.runs] for label, g in groups.items()}
+    runs = {verbatim(label): [run.histories for run in _drawn(g)] for label, g in groups.items()}
     own = {verbatim(label): looks[g.runs[0].rule].color for label, g in groups.items()}
     colors = run_colors(list(runs), own)
     found = list(dict.fromkeys(run.subject for group in groups.values() for run in group.runs))
@@ -214,6 +229,11 @@ def _figures(
     for name, figure in figures.items():
         draw[name] = partial(figure.draw, runs, title=title, colors=colors)
     return draw, figures
+
+
+def _drawn(group: Group) -> list[Run]:
+    """The finished runs; all of them if none is finished."""
+    return [run for run in group.runs if not run.unfinished] or group.runs
 
 
 def _declared_figures(
@@ -248,7 +268,12 @@ def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
     for run in summary.runs:
         which = f"{summary.label}, seed {run.seed} ({run.folder})"
         if run.unfinished:
-            notes.append(f"unfinished: {which}: epoch {run.last_epoch} of {run.max_epochs}")
+            at = f"epoch {run.last_epoch} of {run.max_epochs}"
+            notes.append(f"unfinished: {which}: {at}, in no number of the row but n")
+        elif is_diagnosis(run.folder) and run.last_epoch < (run.max_epochs or 0):
+            notes.append(
+                f"checkpoints: {which}: the last is of epoch {run.last_epoch} of {run.max_epochs}"
+            )
         for name in histories:
             rows = run.histories.get(name)
             if rows is None and name in anywhere:

@@ -121,7 +121,7 @@ def likenesses(
     having = {label: runs for label, runs in having.items() if runs}
     if reference is not None and reference not in having:
         raise ValueError(
-            f"--baseline: {reference!r} has no run with {FILE}. Choose one of: "
+            f"--baseline: {reference!r} has no finished run with {FILE}. Choose one of: "
             f"{', '.join(map(repr, having)):.400}."
         )
     label = next(iter(having)) if reference is None else reference

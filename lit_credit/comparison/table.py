@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lit_credit.comparison.differences import BaselineDifference, difference_columns
 from lit_credit.comparison.groups import Group
-from lit_credit.comparison.quantities import Quantity, end_of, start_of
+from lit_credit.comparison.quantities import Quantity, ends_of, spread_of, start_of
 from lit_credit.comparison.texts import Table
 from lit_credit.headlines import Ends, Flag, Look
 from lit_credit.runs.run_folder import Run
@@ -41,13 +41,19 @@ class Summary:
     runs: list[Run]
     values: dict[str, float]
 
+    @property
+    def unfinished(self) -> int:
+        """Number of runs that did not end, which are in no other number."""
+        return sum(run.unfinished for run in self.runs)
+
 
 class _Cell(NamedTuple):
-    """A cell of the text table: head, column of its number, column of its spread or "", format."""
+    """A cell of the text table: head, columns of its number, its spread or "", its n; format."""
 
     head: str
     column: str
     spread: str
+    number: str
     form: str
 
 
@@ -70,7 +76,7 @@ def summarise(
         looks: look of each rule, by the rule's name.
     """
     runs = {label: group.runs for label, group in groups.items()}
-    ends = {label: [end_of(found, q) for q in quantities] for label, found in runs.items()}
+    ends = {label: [ends_of(found, q) for q in quantities] for label, found in runs.items()}
     baselines: dict[str, list[str]] = {}
     for label, found in runs.items():
         if _is_baseline(found, looks):
@@ -81,9 +87,11 @@ def summarise(
         same = [] if _is_baseline(found, looks) else baselines.get(found[0].setting, [])
         values: dict[str, float] = {}
         for index, quantity in enumerate(quantities):
-            last, sd = ends[label][index]
-            baseline = ends[same[0]][index].mean if len(same) == 1 else math.nan
-            values |= _values(quantity, Ends(start_of(found, quantity), last, baseline), sd)
+            known = ends[label][index]
+            last, sd = spread_of(known)
+            baseline = spread_of(ends[same[0]][index]).mean if len(same) == 1 else math.nan
+            of_all = Ends(start_of(found, quantity), last, baseline)
+            values |= _values(quantity, of_all, sd, len(known))
         summaries.append(Summary(label, found, values))
     return summaries
 
@@ -92,9 +100,9 @@ def _is_baseline(runs: Sequence[Run], looks: Mapping[str, Look]) -> bool:
     return all(looks[run.rule].baseline for run in runs)
 
 
-def _values(quantity: Quantity, ends: Ends, sd: float) -> dict[str, float]:
-    first, last, spread = _columns(quantity)
-    values = {last: ends.last, spread: sd}
+def _values(quantity: Quantity, ends: Ends, sd: float, n: int) -> dict[str, float]:
+    first, last, spread, count = _columns(quantity)
+    values = {last: ends.last, spread: sd, count: n}
     if quantity.headline.start:
         values[first] = ends.first
     for derived in quantity.headline.derived:
@@ -104,10 +112,10 @@ def _values(quantity: Quantity, ends: Ends, sd: float) -> dict[str, float]:
     return values
 
 
-def _columns(quantity: Quantity) -> tuple[str, str, str]:
-    """The columns of the start (which may not be shown), of the end, and of the end's spread."""
+def _columns(quantity: Quantity) -> tuple[str, str, str, str]:
+    """The columns of the start (which may not be shown), the end, its spread, and its n."""
     last = f"{quantity.name}_last" if quantity.headline.start else quantity.name
-    return f"{quantity.name}_first", last, f"{last}_sd"
+    return f"{quantity.name}_first", last, f"{last}_sd", f"{last}_n"
 
 
 def _parts(quantities: Sequence[Quantity]) -> list[_Part]:
@@ -115,14 +123,15 @@ def _parts(quantities: Sequence[Quantity]) -> list[_Part]:
     parts = []
     for quantity in quantities:
         headline, prefix, head = quantity.headline, quantity.prefix, quantity.text
-        first, last, sd = _columns(quantity)
-        end = _Cell(f"{head} end" if headline.start else head, last, sd, headline.form)
-        start = (_Cell(f"{head} start", first, "", headline.form),) if headline.start else ()
-        columns = (first, last, sd) if headline.start else (last, sd)
+        first, *of_end = _columns(quantity)
+        last, sd, n = of_end
+        end = _Cell(f"{head} end" if headline.start else head, last, sd, n, headline.form)
+        start = (_Cell(f"{head} start", first, "", n, headline.form),) if headline.start else ()
+        columns = (first, *of_end) if headline.start else tuple(of_end)
         parts.append(_Part(headline.order, columns, (*start, end)))
         for derived in headline.derived:
             column = f"{prefix}{derived.column}"
-            cell = _Cell(f"{prefix}{derived.head or derived.column}", column, "", derived.form)
+            cell = _Cell(f"{prefix}{derived.head or derived.column}", column, "", n, derived.form)
             order = headline.order if derived.order is None else derived.order
             parts.append(_Part(order, (column,), (cell,)))
     return sorted(parts, key=lambda part: part.order)
@@ -158,6 +167,7 @@ def plain_rows(
         row: dict[str, Cell] = {"rule": s.label, "n": len(s.runs)}
         row |= {column: s.values[column] for column in columns}
         row["epochs"] = min(run.last_epoch for run in s.runs)
+        row["unfinished"] = s.unfinished
         row["seeds"] = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
         if differences:
             row |= {"baseline": differences[0].baseline, **compared}
@@ -182,8 +192,9 @@ def main_table(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> 
     cells = [cell for part in _parts(quantities) for cell in part.cells]
     rows = []
     for s in summaries:
-        texts = {cell.head: _text(s.values, cell) for cell in cells}
-        raised = ", ".join(_raised(s, quantities)) or "-"
+        texts = {cell.head: _text(s, cell) for cell in cells}
+        words = [f"{s.unfinished} unfinished"] if s.unfinished else []
+        raised = ", ".join([*_raised(s, quantities), *words]) or "-"
         rows.append({"rule": s.label, "n": str(len(s.runs)), **texts, "flags": raised})
     heads = [head for head in rows[0] if any(row[head] != "n/a" for row in rows)]
     if all(row["flags"] == "-" for row in rows):
@@ -192,14 +203,19 @@ def main_table(summaries: Sequence[Summary], quantities: Sequence[Quantity]) -> 
     return Table(heads, [[row[head] for head in heads] for row in rows], left)
 
 
-def _text(values: Mapping[str, float], cell: _Cell) -> str:
+def _text(summary: Summary, cell: _Cell) -> str:
+    """The number, with its own n if that is not the row's."""
+    values, n = summary.values, int(summary.values[cell.number])
     value = values[cell.column]
     if abs(value) >= _LARGE and cell.form.endswith("f"):
         cell = cell._replace(form=".4g")
-    if not cell.spread or math.isnan(value):
-        return number_text(value, cell.form)
-    spread = number_text(values[cell.spread], ".2g" if cell.form == ".3g" else cell.form)
-    return f"{value:{cell.form}} ± {spread}"
+    text = number_text(value, cell.form)
+    if math.isnan(value):
+        return text
+    if cell.spread:
+        spread = number_text(values[cell.spread], ".2g" if cell.form == ".3g" else cell.form)
+        text = f"{value:{cell.form}} ± {spread}"
+    return text if n == len(summary.runs) else f"{text} (n={n})"
 
 
 def _raised(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:

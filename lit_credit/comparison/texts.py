@@ -17,6 +17,7 @@ _ESCAPES = {
 }
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf)"
 _NUMBERS = re.compile(rf"<?{_NUMBER}(?: ± (?:{_NUMBER}|n/a))?|\[{_NUMBER}, {_NUMBER}\]")
+_COUNT = re.compile(r" \(n=(\d+)\)$")
 _EXPONENT = re.compile(r"e([-+]?)0*(\d+)")
 
 
@@ -77,9 +78,11 @@ def latex_text(text: str) -> str:
     """
     if text == "n/a":
         return "--"
-    if _NUMBERS.fullmatch(text):
-        text = text.removesuffix(" ± n/a").replace("±", r"\pm").replace("inf", r"\infty")
-        return f"${_EXPONENT.sub(_power, text)}$"
+    counted = _COUNT.search(text)
+    number = text[: counted.start()] if counted else text
+    if _NUMBERS.fullmatch(number):
+        number = number.removesuffix(" ± n/a").replace("±", r"\pm").replace("inf", r"\infty")
+        return f"${_EXPONENT.sub(_power, number)}$" + (f" ($n={counted[1]}$)" if counted else "")
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 

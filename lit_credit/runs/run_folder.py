@@ -5,12 +5,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from lit_credit.former_names import with_current_paths
+from lit_credit.runs.acting import ACTING_OPTIONS, acting_callbacks, own_options
 from lit_credit.runs.columns import Columns, as_columns, read_columns
+from lit_credit.runs.ended import last_place, may_stop, stops_short, was_tested
 from lit_credit.runs.files import reason_of
 from lit_credit.runs.history import Row, read_history
 from lit_credit.runs.yaml_files import read_yaml
@@ -28,6 +31,7 @@ __all__ = [
     "read_ordered_columns",
     "read_ordered_rows",
     "read_run",
+    "with_acting",
 ]
 
 # Arguments that may differ between two seeds of one experiment, besides the seeds: where files lie
@@ -53,9 +57,9 @@ class Run:
         rule: name of the rule's class.
         seed: ``seed_everything``; None if the run has no seed.
         seeds: all seeds of the configuration. Two runs with equal seeds are the same run.
-        experiment: rule, model, data and length of training, without seeds and paths. Runs that
-            differ only by their seeds have equal ones.
-        setting: net, data and length of training, which a rule shares with its baseline.
+        experiment: rule, model, data, length of training, and what else acts on it, without seeds
+            and paths. Runs that differ only by their seeds have equal ones.
+        setting: net, data and options of training, which a rule shares with its baseline.
         subject: net and data in words.
         max_epochs: epochs after which training ends; None for any number.
         max_steps: optimizer steps after which training ends; -1 for any number.
@@ -66,6 +70,8 @@ class Run:
         metrics: names of metrics that the configuration adds to those of the task.
         place: what ``epoch`` in the rows counts.
         config: the whole configuration; empty if the folder has none.
+        acting: callbacks that act on training, by the name of their class.
+        may_stop: whether a callback or ``max_time`` may end training at any time.
     """
 
     folder: Path
@@ -84,34 +90,40 @@ class Run:
     metrics: tuple[str, ...] = ()
     place: str = "epochs of training"
     config: Mapping[str, Any] = field(default_factory=dict)
+    acting: Mapping[str, Any] = field(default_factory=dict)
+    may_stop: bool = False
 
     @property
     def compared(self) -> dict[str, Any]:
-        """What ``experiment`` is made of: the configuration without seeds, paths and callbacks."""
+        """What ``experiment`` is made of: the configuration without seeds, paths and watchers."""
+        if not self.config:
+            return {}
         trainer = self.config.get("trainer") or {}
-        length = {key: trainer.get(key) for key in _TRAINER}
+        options = {key: trainer.get(key) for key in _TRAINER}
+        options |= {**ACTING_OPTIONS, **own_options(trainer)}
         parts = {key: self.config.get(key) or {} for key in ("model", "data")}
         parts |= _initial_weights(self.config)
-        return dict(_without_seeds({**parts, "trainer": length})) if self.config else {}
+        callbacks = {"callbacks": self.acting} if self.acting else {}
+        return dict(_without_seeds({**parts, "trainer": options, **callbacks}))
 
     @property
     def last_epoch(self) -> int:
         """The last epoch at which anything was measured."""
-        return self._last("epoch")
+        return last_place(self.histories, "epoch")
 
-    @property
+    @cached_property
     def unfinished(self) -> bool:
-        """Whether the run stopped before its configured number of epochs or steps."""
+        """Whether the run stopped before its configured number of epochs or steps.
+
+        Only where rows tell: not where a callback may end training at any time, and not of a
+        diagnosis of checkpoints. A run that was tested after its last step is finished.
+        """
         if self.max_epochs is None or self.last_epoch >= self.max_epochs:
             return False
-        return self.max_epochs >= 0 and not 0 <= self.max_steps <= self._last("step")
-
-    def _last(self, key: str) -> int:
-        found = self.histories.values()
-        return max(
-            rows[-1][key] if isinstance(rows, Columns) else max(int(row[key]) for row in rows)
-            for rows in found
-        )
+        if self.may_stop or was_tested(self.histories) or is_diagnosis(self.folder):
+            return False
+        length = {"max_epochs": self.max_epochs, "max_steps": self.max_steps}
+        return stops_short(self.histories, {**(self.config.get("trainer") or {}), **length})
 
 
 def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -240,7 +252,7 @@ def _begins_as_history(path: Path) -> bool:
 def _configured(folder: Path, path: Path, config: dict[str, Any]) -> Run:
     _refuse_without_class(path, config)
     model, data, trainer = (_mapping(config, key, path) for key in ("model", "data", "trainer"))
-    length = {key: trainer.get(key) for key in _TRAINER}
+    options = _options(trainer)
     arguments = _mapping(model, "init_args", path)
     net = arguments.get("net")
     seed = config.get("seed_everything")
@@ -249,25 +261,52 @@ def _configured(folder: Path, path: Path, config: dict[str, Any]) -> Run:
     seeds = [("seed_everything", seed), *_seeds((model, data))]
     callbacks = trainer.get("callbacks")
     listed = callbacks if isinstance(callbacks, list) else [callbacks]
+    acting = acting_callbacks(callbacks)
+    paths = tuple(name for name in map(_class_path, listed) if name)
     return Run(
         folder=folder,
         rule=model["class_path"].rpartition(".")[2],
         seed=seed if type(seed) is int else None,
         seeds=repr(seeds),
-        experiment=json.dumps(
-            _without_seeds((model, data, length, *_initial_weights(config).values())), default=str
-        ),
-        setting=json.dumps(_without_seeds((net, data, length)), default=str),
+        experiment=_experiment(config, acting),
+        setting=json.dumps(_without_seeds((net, data, options)), default=str),
         subject=f"{_class_name(net)} on {_class_name(data)}",
         max_epochs=_count(trainer, "max_epochs", path),
         max_steps=-1 if (steps := _count(trainer, "max_steps", path)) is None else steps,
         histories={},
         class_path=model["class_path"],
         task=_class_path(arguments.get("task")),
-        callbacks=tuple(name for name in map(_class_path, listed) if name),
+        callbacks=paths,
         metrics=_added_metrics(arguments.get("task")),
         config=config,
+        acting=acting,
+        may_stop=trainer.get("max_time") is not None or any(map(may_stop, paths)),
     )
+
+
+def with_acting(run: Run, acts: Callable[[str], bool | None]) -> Run:
+    """The run, with an experiment of the callbacks that act on training.
+
+    Args:
+        run: a run as :func:`read_configured` reads it. There, a callback that is neither of
+            lit_credit nor of Lightning counts as one that acts.
+        acts: maps the import path of a callback to whether it acts.
+    """
+    acting = acting_callbacks((run.config.get("trainer") or {}).get("callbacks"), acts)
+    if acting == run.acting:
+        return run
+    return replace(run, acting=acting, experiment=_experiment(run.config, acting))
+
+
+def _experiment(config: Mapping[str, Any], acting: Mapping[str, Any]) -> str:
+    model, data, trainer = (config.get(key) or {} for key in ("model", "data", "trainer"))
+    parts = [model, data, _options(trainer), *_initial_weights(config).values()]
+    parts += [{"callbacks": acting}] if acting else []
+    return json.dumps(_without_seeds(parts), default=str)
+
+
+def _options(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: trainer.get(key) for key in _TRAINER} | own_options(trainer)
 
 
 def _initial_weights(config: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from matplotlib.image import imread
 
 from lit_credit.cli.compare import compare, main
 from lit_credit.runs.history import History, read_history
+from lit_credit.runs.run_folder import read_run
 from tests.cli.synthetic_runs import write_run
 
 
@@ -106,24 +108,84 @@ def test_the_baseline_must_share_net_and_data(tmp_path):
     assert read_csv(tmp_path / "out")["DFA"]["above_frozen"] == ""
 
 
-def test_unfinished_runs_are_used_and_named(tmp_path):
-    write_run(tmp_path / "a", "DFA", 42, epochs=20)
+def test_an_unfinished_run_is_in_no_number_but_n(tmp_path):
+    whole = [write_run(tmp_path / f"{i}", "DFA", i, epochs=20) for i in (1, 3)]
     folder = write_run(tmp_path / "b", "DFA", 123, epochs=20, until=5)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 72, "epo')  # killed while writing
-    text = str(compare([tmp_path], tmp_path / "out"))
+    found = compare([tmp_path], tmp_path / "out")
     row = read_csv(tmp_path / "out")["DFA"]
-    assert (row["n"], row["epochs"]) == ("2", "5")
-    assert f"unfinished: DFA, seed 123 ({folder}): epoch 5 of 20" in text
+    assert (row["n"], row["epochs"], row["unfinished"], row["accuracy_n"]) == ("3", "5", "1", "2")
+    mean = statistics.fmean(last(path, "metrics", "val/accuracy") for path in whole)
+    assert float(row["accuracy"]) == pytest.approx(mean, rel=1e-6)
+    starts = [last(path, "residual_norms", "residual/norm/L04", 0) for path in whole]
+    assert float(row["h_first"]) == pytest.approx(statistics.fmean(starts), rel=1e-6)
+    line = str(found).splitlines()[1]
+    assert f"{mean:.3f} ± " in line
+    assert line.count("(n=2)") == 8
+    assert line.endswith("scale, 1 unfinished")
+    assert re.search(r"\$ \(\$n=2\$\) & ", found.to_latex())
+    assert "1 unfinished" in found.to_latex()
+    assert f"unfinished: DFA, seed 123 ({folder}): epoch 5 of 20, in no number" in str(found)
+    assert "Runs: 2." in found.figures["comparison"].get_supxlabel()
 
 
-def test_a_run_that_took_all_its_steps_is_finished(tmp_path):
-    folder = write_run(tmp_path / "a", "DFA", 42, epochs=20, until=5)
-    config = (folder / "config.yaml").read_text()
-    for steps, unfinished in ((61, True), (60, False), (-1, True)):
-        written = config.replace("max_epochs: 20", f"max_epochs: 20\n  max_steps: {steps}")
-        (folder / "config.yaml").write_text(written)
-        assert ("unfinished" in str(compare([tmp_path], tmp_path / "out"))) is unfinished
+def test_a_row_of_unfinished_runs_has_no_numbers_and_is_drawn(tmp_path):
+    write_run(tmp_path / "a", "DFA", 42, epochs=20, until=5)
+    write_run(tmp_path / "b", "BP", 42, epochs=20)
+    found = compare([tmp_path], tmp_path / "out", baseline="DFA")
+    bp, dfa = found.table
+    assert (dfa["n"], dfa["accuracy_n"], dfa["unfinished"]) == (1, 0, 1)
+    assert math.isnan(dfa["accuracy"])
+    assert (bp["accuracy_n"], bp["unfinished"]) == (1, 0)
+    assert "no difference to DFA: no finished run" in str(found)
+    assert len(found.figures["comparison"].axes[0].lines) > 2
+
+
+def until(folder, epochs, **trainer):
+    """A run killed after some of 20 epochs, with options of the Trainer."""
+    write_run(folder, "DFA", 42, epochs=20, until=epochs)
+    edit(folder / "config.yaml", lambda config: config["trainer"].update(trainer))
+    return folder
+
+
+def stopping(name):
+    return {"callbacks": [{"class_path": f"lightning.pytorch.callbacks.{name}"}]}
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs", "unfinished"),
+    [
+        # Rows are 12 steps apart, and the next one would be at step 72.
+        ({"max_steps": 72}, 5, True),
+        ({"max_steps": 71}, 5, False),
+        ({"max_steps": 60}, 5, False),
+        ({"max_steps": -1}, 5, True),
+        ({}, 19, True),
+        ({"check_val_every_n_epoch": 3}, 18, False),
+        ({"check_val_every_n_epoch": 3}, 17, True),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 7}, 19, False),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 7}, 17, True),
+        ({"val_check_interval": 0.3}, 19, False),
+        ({"val_check_interval": 0.3}, 18, True),
+        ({"val_check_interval": 1.0}, 19, True),
+        ({"max_time": "00:01:00:00"}, 5, False),
+        (stopping("EarlyStopping"), 5, False),
+        (stopping("ModelCheckpoint"), 5, True),
+    ],
+)
+def test_a_run_is_unfinished_if_another_row_would_have_come(tmp_path, options, epochs, unfinished):
+    assert read_run(until(tmp_path / "a", epochs, **options)).unfinished is unfinished
+
+
+def test_a_run_that_was_tested_after_its_last_step_is_finished(tmp_path):
+    folder = until(tmp_path / "a", 5)
+    history = History(folder / "test.jsonl")
+    history.append(48, 4, "test", {"test/accuracy": 0.5})
+    assert read_run(folder).unfinished  # it went on
+    (folder / "test.jsonl").unlink()
+    History(folder / "test.jsonl").append(60, 5, "test", {"test/accuracy": 0.5})
+    assert not read_run(folder).unfinished
 
 
 def test_histories_that_are_missing_or_stop_early(tmp_path):
@@ -276,7 +338,9 @@ def test_formats_print_the_table_alone(tmp_path, capsys, form, begins):
     assert main([str(tmp_path), "--format", form]) == 0
     out, error = capsys.readouterr()
     assert out.startswith(begins)
-    assert ("unfinished" in out, "unfinished" in error) == (form == "text", form != "text")
+    note = "unfinished: DFA"
+    assert (note in out, note in error) == (form == "text", form != "text")
+    assert "unfinished" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 

@@ -73,7 +73,7 @@ def test_few_seeds_have_no_interval_and_that_is_said(tmp_path):
     assert (row["accuracy_diff_n"], row["accuracy_diff"] < 0) == (2, True)
     assert math.isnan(row["accuracy_diff_low"])
     assert "no interval and no p value with fewer than 3 pairs or runs: DFA" in found.notes
-    assert found.to_csv().splitlines()[0].startswith("rule,n,accuracy,accuracy_sd,loss")
+    assert found.to_csv().splitlines()[0].startswith("rule,n,accuracy,accuracy_sd,accuracy_n,")
 
 
 def test_one_run_each(tmp_path):
@@ -96,6 +96,36 @@ def test_ratios_of_a_logarithmic_quantity(study):
     ratio -= np.log10(ends(study, "BP", "residual/norm/L04", "residual_norms"))
     assert found.table[2]["h_diff"] == pytest.approx(ratio.mean())
     assert f"\u00d7{10 ** ratio.mean():.3g}" in str(found)
+
+
+def test_an_unfinished_run_is_in_no_pair(study):
+    path = study / "DFA" / "2" / "metrics.jsonl"
+    for file in path.parent.glob("*.jsonl"):
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    row = compare(study, baseline="BP").table[2]
+    assert (row["rule"], row["n"], row["accuracy_n"], row["accuracy_diff_n"]) == ("DFA", 4, 3, 3)
+    places = ("1", "3", "4")
+    values = [
+        [read_history(study / rule / at / "metrics.jsonl")[-1]["values"]["val/accuracy"]
+         for at in places]
+        for rule in ("DFA", "BP")
+    ]  # fmt: skip
+    assert row["accuracy_diff_p"] == pytest.approx(ttest_rel(*values).pvalue)
+
+
+def test_groups_without_a_p_value_are_not_corrected_for(study):
+    for rule in ("FA", "FrozenUnits"):
+        write_run(study / "more" / rule, rule, 1, epochs=4, width=7)
+    notes = compare(study, baseline="BP").notes
+    assert any("over the 2 groups compared with BP that have a p value" in n for n in notes)
+    for seed in ("1", "2"):
+        (study / "FA" / seed / "config.yaml").unlink()
+        for file in (study / "FA" / seed).glob("*.jsonl"):
+            file.unlink()
+    found = compare(study, baseline="BP")
+    assert any("over the 1 group compared with BP that has a p value" in n for n in found.notes)
+    few = compare([study / "BP" / "1", study / "DFA" / "1"], baseline="BP")
+    assert not any("p (Holm)" in note for note in few.notes)
 
 
 # Test data
@@ -138,6 +168,23 @@ def test_tags_and_patterns(study):
 def test_a_tag_that_no_run_has(study):
     with pytest.raises(ValueError, match=r"--metric: no run has a tag 'val/f1'\. Tags of these"):
         compare(study, metric="val/f1")
+    with pytest.raises(ValueError, match=r"'test accuracy'\..* Columns: accuracy, loss, "):
+        compare(study, metric="test accuracy")
+
+
+def heads(found):
+    return found.to_markdown().splitlines()[0].strip("| ").split(" | ")[2:]
+
+
+def test_columns_and_headings_are_found_too(study):
+    for seed in (1, 2, 3, 4):
+        history = History(study / "BP" / str(seed) / "test.jsonl")
+        history.append(48, 4, "test", {"test/accuracy": 0.5, "test/loss": 0.1})
+    for wanted in ("test accuracy", "test_accuracy", "test_acc*", "test acc*", "test/acc*"):
+        assert heads(compare(study, metric=wanted)) == ["test accuracy"], wanted
+    assert heads(compare(study, metric="test*")) == ["test accuracy", "test loss"]
+    assert heads(compare(study, metric="h_last")) == heads(compare(study, metric="h"))
+    assert heads(compare(study, metric="|h_L| end"))[1] == "\\|h_L\\| end"
 
 
 def test_a_tag_of_a_history_that_nobody_declares(study):

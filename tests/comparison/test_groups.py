@@ -4,10 +4,16 @@ import os
 
 import pytest
 import yaml
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lit_credit.callbacks import Diagnostic, MetricHistory, PartFreezing
 from lit_credit.comparison import compare
+from lit_credit.comparison.known import _our_classes, with_known_callbacks
 from lit_credit.comparison.labels import find_key, flat, refining_keys, value_text
+from lit_credit.runs.acting import acting_callbacks, acts_by_path
 from lit_credit.runs.history import History
+from lit_credit.runs.run_folder import read_configured
 from tests.cli.synthetic_runs import write_run
 
 
@@ -137,6 +143,145 @@ def test_equal_labels_are_told_apart_by_their_folders(tmp_path):
     plain(tmp_path / "y" / "net")
     run(tmp_path / "net", "BP", 1)
     assert labels(compare(tmp_path)) == ["BP", "net (x)", "net (y)"]
+
+
+# Callbacks and options that act on training
+
+
+class Noise(Callback):
+    """One's own, of which nothing is known."""
+
+
+class Watcher(Callback):
+    acts_on_training = False
+
+
+class OwnHistory(MetricHistory):
+    pass
+
+
+class OwnSaving(ModelCheckpoint):
+    pass
+
+
+class OwnFreezing(PartFreezing):
+    pass
+
+
+class OwnStopping(EarlyStopping):
+    pass
+
+
+class OwnDiagnostic(Diagnostic):
+    pass
+
+
+def callback(path, **arguments):
+    return {"class_path": path, **({"init_args": arguments} if arguments else {})}
+
+
+FREEZING = callback("lit_credit.callbacks.PartFreezing", frozen=["layers"])
+STOPPING = callback("lightning.pytorch.callbacks.EarlyStopping", monitor="val/loss")
+SAVING = callback("lightning.pytorch.callbacks.ModelCheckpoint", dirpath="x")
+NORMS = callback("lit_credit.callbacks.ResidualNorms", every_n_epochs=3)
+
+
+def with_callbacks(folder, seed, *nodes, rule="BP"):
+    return run(folder, rule, seed, trainer__callbacks=list(nodes))
+
+
+def test_a_callback_that_acts_on_training_forms_a_row(tmp_path):
+    for seed in (1, 2):
+        with_callbacks(tmp_path / f"plain{seed}", seed, SAVING)
+    for seed in (11, 12, 1):
+        with_callbacks(tmp_path / f"frozen{seed}", seed, FREEZING)
+    found = compare(tmp_path, baseline="BP")
+    assert counts(found) == {"BP": 2, "BP PartFreezing": 3}
+    assert not any("twins" in note for note in found.notes)
+
+
+def test_arguments_and_a_second_callback_are_told(tmp_path):
+    other = callback("lit_credit.callbacks.PartFreezing", frozen=["head"])
+    with_callbacks(tmp_path / "a", 1, FREEZING)
+    with_callbacks(tmp_path / "b", 1, other)
+    assert labels(compare(tmp_path)) == ['BP frozen=["head"]', 'BP frozen=["layers"]']
+    with_callbacks(tmp_path / "c", 1, FREEZING, STOPPING)
+    with_callbacks(tmp_path / "d", 1, STOPPING, FREEZING)  # the order does not count
+    found = labels(compare(tmp_path))
+    assert found[2] == 'BP EarlyStopping frozen=["layers"]'
+    assert len(found) == 3
+    assert list(acting_callbacks([FREEZING, STOPPING, other])) == [
+        *("EarlyStopping", "PartFreezing", "PartFreezing_2")
+    ]
+
+
+def test_callbacks_that_watch_form_no_row(tmp_path):
+    with_callbacks(tmp_path / "a", 1)
+    with_callbacks(tmp_path / "b", 2, SAVING, NORMS)
+    watching = [callback(f"{__name__}.{n}") for n in ("Watcher", "OwnHistory", "OwnSaving")]
+    with_callbacks(tmp_path / "c", 3, *watching, callback(f"{__name__}.OwnDiagnostic"))
+    with_callbacks(tmp_path / "d", 4, callback("lit_credit.callbacks.FiniteGuard", policy="warn"))
+    bare = read_configured(tmp_path / "a").experiment
+    assert "callbacks" not in bare
+    assert {
+        with_known_callbacks(read_configured(tmp_path / name)).experiment for name in "bcd"
+    } == {bare}
+    assert counts(compare(tmp_path, baseline="BP")) == {"BP": 4}
+
+
+@pytest.mark.parametrize("name", ["Noise", "OwnFreezing"])
+def test_a_callback_of_ones_own_acts(tmp_path, name):
+    with_callbacks(tmp_path / "a", 1)
+    with_callbacks(tmp_path / "b", 1, callback(f"{__name__}.{name}"))
+    with_callbacks(tmp_path / "c", 1, callback("nowhere.Unknown"))
+    assert set(labels(compare(tmp_path))) == {"BP", f"BP {name}", "BP Unknown"}
+
+
+@pytest.mark.parametrize(("name", "unfinished"), [("OwnStopping", 0), ("Noise", 1)])
+def test_a_subclass_of_early_stopping_ends_a_run(tmp_path, name, unfinished):
+    folder = with_callbacks(tmp_path / "a", 1, callback(f"{__name__}.{name}"))
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().replace("max_epochs: 2", "max_epochs: 9"))
+    assert compare(tmp_path).table[0]["unfinished"] == unfinished
+
+
+def test_the_guard_acts_where_it_skips(tmp_path):
+    for policy in ("skip", "raise"):
+        node = callback("lit_credit.callbacks.FiniteGuard", policy=policy)
+        with_callbacks(tmp_path / policy, 1, node)
+    assert labels(compare(tmp_path)) == ["BP", "BP FiniteGuard"]
+
+
+def test_a_callback_that_differs_between_rules_is_said(tmp_path):
+    with_callbacks(tmp_path / "a", 1)
+    with_callbacks(tmp_path / "b", 1, STOPPING, rule="DFA")
+    found = compare(tmp_path)
+    assert labels(found) == ["BP", "DFA"]
+    assert "also differs: EarlyStopping: without (BP); with (DFA)" in found.notes
+
+
+def test_options_of_the_trainer_that_act_on_training(tmp_path):
+    run(tmp_path / "a", "BP", 1)
+    run(tmp_path / "b", "BP", 2, trainer__overfit_batches=0.0, trainer__accumulate_grad_batches=1)
+    assert counts(compare(tmp_path)) == {"BP": 2}
+    run(tmp_path / "c", "BP", 1, trainer__accumulate_grad_batches=4)
+    assert counts(compare(tmp_path)) == {
+        "BP accumulate_grad_batches=1": 2,
+        "BP accumulate_grad_batches=4": 1,
+    }
+    run(tmp_path / "d", "DFA", 1, trainer__overfit_batches=2)
+    assert "also differs: overfit_batches: 0 (BP accumulate_grad_batches=1" in str(
+        compare(tmp_path)
+    )
+
+
+def test_of_our_callbacks_those_that_change_parameters_act():
+    """The import path tells; so a new callback has to be put in its place here."""
+    ours = [kind for kind in _our_classes() if issubclass(kind, Callback)]
+    acting = {k.__name__ for k in ours if acts_by_path(f"{k.__module__}.{k.__name__}")}
+    assert acting == {"FiniteGuard", "PartFreezing", "StagedTraining"}
+    watching = {k.__name__ for k in ours if not issubclass(k, Diagnostic)} - acting
+    assert watching == {"MemberCheckpoints", "MetricHistory", "SpacedCheckpoints", "TextSamples"}
 
 
 # Runs without a configuration

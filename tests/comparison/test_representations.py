@@ -136,7 +136,7 @@ def test_runs_without_representations(study):
     with pytest.raises(ValueError, match=r"1 of 4 runs have representations.npz.*Representations"):
         compare(study, representations=True)
     save(study / "BP" / "1", layers_of("BP", 1))
-    with pytest.raises(ValueError, match=r"--baseline: 'DFA' has no run with.*'BP'"):
+    with pytest.raises(ValueError, match=r"--baseline: 'DFA' has no finished run with.*'BP'"):
         compare(study, representations=True, baseline="DFA")
     with pytest.raises(ValueError, match=r"DFA/1/representations.npz cannot be read"):
         representation_similarity(study / "BP" / "1", study / "DFA" / "1")

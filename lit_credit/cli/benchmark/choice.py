@@ -10,7 +10,7 @@ from typing import Any
 from lit_credit.cli.benchmark.search import Trial
 from lit_credit.cli.benchmark.suites import Entry, Suite
 from lit_credit.cli.sweep.cell import Cell
-from lit_credit.comparison.known import our_quantities, run_curve
+from lit_credit.comparison.known import our_quantities, run_curve, with_known_callbacks
 from lit_credit.comparison.quantities import METRICS
 from lit_credit.runs.history_rows import read_history
 from lit_credit.runs.run_folder import read_run
@@ -137,7 +137,7 @@ def run_rows(suite: Suite, choice: Choice) -> list[dict[str, Any]]:
 def _measured(suite: Suite, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of a final run, what its diagnostics declare, and the hash of its settings."""
     (config,) = cell.folder.rglob("config.yaml")
-    run = read_run(config.parent)
+    run = with_known_callbacks(read_run(config.parent))
     names = [quantity.name for quantity in our_quantities() if quantity.history != METRICS]
     curves = {name: curve for name in names if (curve := run_curve(run.histories, name))}
     found: dict[str, Any] = {
