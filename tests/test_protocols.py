@@ -63,7 +63,7 @@ OTHERS = {
     },
     "TransformerLens": {"attn_scale"},
     # Of objects that the file itself makes, or the package testing.
-    "the asker": {"compute", "mode", "own_class_rules", "running", "states"},
+    "the asker": {"compute", "mode", "own_class_rules", "running", "states", "update"},
 }
 
 

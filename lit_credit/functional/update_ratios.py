@@ -48,8 +48,8 @@ def update_ratio(updates: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor
         () float64; NaN where the weights are zero, or a tensor is not finite, or there is none.
 
     Example:
-        >>> update_ratio([torch.tensor([0.003, 0.004])], [torch.tensor([3.0, 4.0])]).item()
-        0.001
+        >>> update_ratio([torch.tensor([0.75, 1.0])], [torch.tensor([3.0, 4.0])]).item()
+        0.25
     """
     change, size = joint_norm(updates), joint_norm(weights)
     defined = (size > 0) & size.isfinite() & change.isfinite()

@@ -34,7 +34,7 @@ def checkpoint_of(kinds, net, n_samples):
     for kind in kinds:
         chunks = {"chunk_size": MANY} if takes(kind, "chunk_size") else {}
         made.append(make(kind, **counted(kind, n_samples), **chunks))
-    loaders = support.train_loader(), TensorLoader(support.tensors(MANY), batch_size=MANY)
+    loaders = [TensorLoader(support.tensors(MANY), batch_size=size) for size in (8, MANY)]
     run = support.fit(
         None,
         support.rule(FA, net),

@@ -9,8 +9,10 @@ from lit_credit.callbacks import (
     CreditAlignment,
     EmbeddingGeometry,
     ExactDivergence,
+    GradientNoise,
     GradientNorms,
     ResidualNorms,
+    Sharpness,
     SubspaceDistance,
     WeightAlignment,
 )
@@ -29,6 +31,8 @@ from tests.callbacks.test_contract import (
 )
 from tests.support import Validated, files, fit
 
+NEED_NOTHING = (*OF_STEPS, GradientNoise, Sharpness)
+
 
 class WithoutLoss(Validated):
     def __init__(self):
@@ -36,7 +40,7 @@ class WithoutLoss(Validated):
         self.automatic_optimization = False
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SCHEDULED if kind not in OF_STEPS])
+@pytest.mark.parametrize("kind", [kind for kind in SCHEDULED if kind not in NEED_NOTHING])
 def test_what_is_missing_is_named_before_training(kind, tmp_path):
     module = Validated(support.NoisyNet if kind is AdderAnatomy else net_for(kind))
     if kind is CreditAlignment:

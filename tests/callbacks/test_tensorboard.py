@@ -65,12 +65,13 @@ def run(tmp_path_factory):
 
 
 def test_scalars_are_those_of_the_histories_at_their_steps(run):
-    folder, events, _ = run
+    folder, events, callbacks = run
     histories = [f"{kind.name}.jsonl" for kind in KINDS] + ["residual_norms-1.jsonl"]
     seen = set()
     for name in histories:
         rows = read_history(folder / name)
-        for tag in rows[0]["values"]:
+        callback = next(one for one in callbacks if one.name == rows[0]["name"])
+        for tag in callback.logged(rows[0]["values"]):
             expected = [
                 (row["step"], row["values"][tag])
                 for row in rows
@@ -96,7 +97,7 @@ def test_scalars_are_those_of_the_histories_at_their_steps(run):
 
 
 def test_one_layout_covers_all_diagnostics(run):
-    _, events, callbacks = run
+    folder, events, callbacks = run
     (event,) = events.Tensors(LAYOUT)
     layout = layout_pb2.Layout()
     layout.ParseFromString(event.tensor_proto.string_val[0])
@@ -104,7 +105,8 @@ def test_one_layout_covers_all_diagnostics(run):
     sections = {callback.section for callback in callbacks} | {"residual-1"}
     assert set(categories) == {"val", *sections}
     assert layout.category[0].title == "val"  # what runs are compared by is on the first screen
-    scalars = events.Tags()["scalars"]
+    undefined = {tag for file in folder.glob("*.jsonl") for tag in read_history(file)[0]["values"]}
+    scalars = {*events.Tags()["scalars"], *undefined}
     for category in layout.category:
         for chart in category.chart:
             for pattern in chart.multiline.tag:

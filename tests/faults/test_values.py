@@ -127,6 +127,9 @@ MEANINGFUL = {
     "frozen_accuracy": {0},
     "accuracy_margin": {0},
     "reference_limit": {0, -1},
+    "groups": {LARGE},
+    "iterations": {LARGE},
+    "tolerance": {0},
 }
 
 

@@ -919,7 +919,12 @@ OF_PYTHON = {
     "_thread": "a module of the standard library, documented",
     "_abc_": "the cache that abc writes into classes; no name of a package",
 }
-ENDS = {"_sd": "of the name of a spread", "_min": "of a tag", "_max": "of a tag"}
+ENDS = {
+    "_sd": "of the name of a spread",
+    "_train": "of a tag",
+    "_min": "of a tag",
+    "_max": "of a tag",
+}
 FILES = [
     path
     for path in sorted(Path("lit_credit").rglob("*.py"))

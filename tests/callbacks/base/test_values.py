@@ -51,7 +51,8 @@ def test_few_layers_stay_and_many_have_their_aggregates():
     assert of_all_layers(few, ["min", "max"]) == few
     many = layers(48) | layers(48, "ratio") | {"function/share": 1.0}
     many["function/ratio/L03"] = math.nan
-    assert of_all_layers(many, []) == many
+    assert of_all_layers(many, None) == many
+    assert of_all_layers(many, []) == {"function/share": 1.0}
     assert of_all_layers(many, ["min", "median", "max"]) == {
         "function/rho/min": 0.0,
         "function/rho/median": 23.5,

@@ -27,7 +27,7 @@ def test_divergence_of_several_runs_with_its_levels():
     divergence, accuracy, memorized = figure.axes
     assert [float(y) for y in divergence.lines[0].get_ydata()] == pytest.approx([1.0, 0.001])
     assert divergence.get_yscale() == "log"
-    assert {"BP 0.001", "FA 0.1", "log N - H 2"} == set(texts(divergence))
+    assert {"BP 0.001", "FA 0.1", "uniform guess 2"} == set(texts(divergence))
     assert "best there is 0.9" in texts(accuracy)
     assert {"all 100", "bound from below 60"} <= set(texts(memorized))
 
