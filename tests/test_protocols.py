@@ -62,6 +62,7 @@ OTHERS = {
         *("scaling", "use_rope"),
     },
     "TransformerLens": {"attn_scale"},
+    "torch from 2.9 on": {"Muon"},
     # Of objects that the file itself makes, or the package testing.
     "the asker": {"compute", "mode", "own_class_rules", "running", "states", "update"},
 }

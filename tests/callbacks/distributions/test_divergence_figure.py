@@ -29,7 +29,7 @@ def test_divergence_of_several_runs_with_its_levels():
     assert divergence.get_yscale() == "log"
     assert {"BP 0.001", "FA 0.1", "uniform guess 2"} == set(texts(divergence))
     assert "best there is 0.9" in texts(accuracy)
-    assert {"all 100", "bound from below 60"} <= set(texts(memorized))
+    assert {"all 100", "lower bound 60"} <= set(texts(memorized))
 
 
 def test_large_counts_are_written_out():
