@@ -922,6 +922,7 @@ OF_PYTHON = {
 ENDS = {
     "_sd": "of the name of a spread",
     "_train": "of a tag",
+    "_last": "of a column",
     "_min": "of a tag",
     "_max": "of a tag",
 }
