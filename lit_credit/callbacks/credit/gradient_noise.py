@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_credit.callbacks.base.chunk import Chunk, unfrozen
 from lit_credit.callbacks.base.parameters import measured_parameters
 from lit_credit.callbacks.base.points import layer_tag, unit_names
-from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.whole_probe import WholeProbeDiagnostic
 from lit_credit.callbacks.credit.noise_figure import noise_figure
 from lit_credit.functional import frobenius_norm, gradient_cosine, noise_scale
 from lit_credit.headlines import Headline, Panel
@@ -28,7 +28,7 @@ from lit_credit.utils.ranges import check_range
 __all__ = ["GradientNoise"]
 
 
-class GradientNoise(ProbeDiagnostic):
+class GradientNoise(WholeProbeDiagnostic):
     r"""Is the batch large enough? The noise of the gradient against its signal.
 
     The probe is cut into ``groups`` of as many rows each; a remainder is left out. From the
@@ -147,18 +147,9 @@ class GradientNoise(ProbeDiagnostic):
     def _not_evaluated(self) -> str | None:
         return None
 
-    def reset(self) -> None:
-        """Forget the chunks."""
-        super().reset()
-        self._chunks: list[Chunk] = []
-
-    def update(self, chunk: Chunk) -> None:
-        """Keep the chunk: groups may reach over chunks."""
-        self._chunks.append(chunk)
-
     def compute(self) -> dict[str, float]:
         """Noise scale, ratio and cosine, of the own update and of the exact gradient."""
-        module = self._chunks[0].module
+        module = self.kept[0].module
         parameters = list(measured_parameters(module).values())
         parts = {"": list(range(len(parameters)))}
         for index, unit in enumerate(self.names):
@@ -177,7 +168,7 @@ class GradientNoise(ProbeDiagnostic):
         count, rows = self._sizes()
         halves = [[torch.zeros_like(p, dtype=_wide(p)) for p in parameters] for _ in range(2)]
         squares = torch.zeros(len(parameters), dtype=torch.float64)
-        for index, group in enumerate(groups_of(self._chunks, count, rows)):
+        for index, group in enumerate(groups_of(self.kept, count, rows)):
             found = [torch.zeros_like(p, dtype=_wide(p)) for p in parameters]
             for piece in group:
                 for total, g in zip(
@@ -213,7 +204,7 @@ class GradientNoise(ProbeDiagnostic):
 
     def _sizes(self) -> tuple[int, int]:
         """The number of groups, and the rows of each."""
-        rows = sum(chunk.rows for chunk in self._chunks)
+        rows = sum(chunk.rows for chunk in self.kept)
         if rows < 2:
             raise MisconfigurationException(
                 f"the probe has {rows} row, or its rows are not known, but the noise is found from "
@@ -224,7 +215,7 @@ class GradientNoise(ProbeDiagnostic):
 
     def _is_exact(self, parameters: Sequence[Tensor]) -> bool:
         """Whether the module's own update is the exact gradient, to the bit, on a group."""
-        piece = next(next(groups_of(self._chunks, *self._sizes())))
+        piece = next(next(groups_of(self.kept, *self._sizes())))
         own, exact = (piece.parameter_gradients(parameters, exact=e) for e in (False, True))
         return all(map(torch.equal, own, exact)) and any(bool(g.any()) for g in exact)
 

@@ -16,7 +16,7 @@ from lit_credit.callbacks.base.chunk import Chunk, unfrozen
 from lit_credit.callbacks.base.failures import is_out_of_memory
 from lit_credit.callbacks.base.parameters import measured_parameters
 from lit_credit.callbacks.base.points import unit_names
-from lit_credit.callbacks.base.probe import ProbeDiagnostic
+from lit_credit.callbacks.base.whole_probe import WholeProbeDiagnostic
 from lit_credit.callbacks.credit.sharpness_figure import sharpness_figure
 from lit_credit.functional import ExtremeEigenvalues, extreme_eigenvalues
 from lit_credit.headlines import Headline, Panel
@@ -49,7 +49,7 @@ _ASYMMETRIC = {torch.bfloat16: 0.1, torch.float16: 0.1}
 _REMEDY = "Use another implementation of it in the net, or leave this diagnostic out."
 
 
-class Sharpness(ProbeDiagnostic):
+class Sharpness(WholeProbeDiagnostic):
     r"""How curved is the loss here? The largest eigenvalue of its Hessian, and the smallest.
 
     The loss is the mean over the ``n_samples`` rows of the probe, as a function of the trained
@@ -200,18 +200,9 @@ class Sharpness(ProbeDiagnostic):
         text = f"share of the gradient that does not come through {point.module!r}"
         return {text: self._share}
 
-    def reset(self) -> None:
-        """Forget the chunks."""
-        super().reset()
-        self._chunks: list[Chunk] = []
-
-    def update(self, chunk: Chunk) -> None:
-        """Keep the chunk: each product is a pass over all of them."""
-        self._chunks.append(chunk)
-
     def compute(self) -> dict[str, float]:
         """The eigenvalues, and the largest one times the learning rate."""
-        first = self._chunks[0]
+        first = self.kept[0]
         parameters = self._parameters(first.module)
         with nullcontext() if parameters[0].requires_grad else unfrozen(first.module):
             _refuse_cut(first.few(), parameters)
@@ -260,7 +251,7 @@ class Sharpness(ProbeDiagnostic):
     ) -> Tensor:
         """The product of a matrix with a vector, summed over the chunks."""
         total, parts = torch.zeros_like(vector), parts_of(vector, parameters)
-        for chunk in self._chunks:
+        for chunk in self.kept:
             with chunk.graph([] if output is None else [output]) as (loss, values):
                 if output is not None and output not in values:
                     continue  # it did not run on these rows

@@ -16,6 +16,7 @@ from lit_credit.callbacks.base.last_step import LastStepDiagnostic
 from lit_credit.callbacks.base.moved import moved
 from lit_credit.callbacks.base.parameters import trained_parameters
 from lit_credit.callbacks.base.points import unit_names
+from lit_credit.callbacks.base.whole_probe import WholeProbeDiagnostic
 from lit_credit.callbacks.credit.step_figure import step_figure
 from lit_credit.functional import joint_norm, step_alpha
 from lit_credit.headlines import Headline, Panel
@@ -32,7 +33,7 @@ LENGTH = 1e-3
 """Length of the step that stands for an update where none was seen, relative to the weights."""
 
 
-class StepQuality(LastStepDiagnostic):
+class StepQuality(WholeProbeDiagnostic, LastStepDiagnostic):
     r"""Was the last update a step down? The loss along it, and along the gradient beside it.
 
     theta is the net before the last training batch, u the update of that batch, L the loss of the
@@ -123,18 +124,9 @@ class StepQuality(LastStepDiagnostic):
         super()._forget()
         self.second = None
 
-    def reset(self) -> None:
-        """Forget the chunks."""
-        super().reset()
-        self._chunks: list[Chunk] = []
-
-    def update(self, chunk: Chunk) -> None:
-        """Keep the chunk: each place along the step needs all of them."""
-        self._chunks.append(chunk)
-
     def compute(self) -> dict[str, float]:
         """The changes of the loss."""
-        module = self._chunks[0].module
+        module = self.kept[0].module
         chosen = self._chosen
         parameters = {
             name: parameter
@@ -146,7 +138,7 @@ class StepQuality(LastStepDiagnostic):
         losses, train, gradient = [], [], {}
         for scale in SCALES if step else ():
             with moved(parameters, step, scale - end):
-                losses.append(_loss(self._chunks))
+                losses.append(_loss(self.kept))
                 train += [_loss(second)] if second else []
                 if scale == 0.0:
                     gradient = self._gradient(parameters, exact=True)
@@ -155,7 +147,7 @@ class StepQuality(LastStepDiagnostic):
         if step and (lengths := (_length(step), _length(gradient))) and min(lengths) > 0:
             values["cosine"] = -_product(step, gradient, *lengths)
             with moved(parameters, _beside(step, gradient, end, *lengths), 1.0):
-                values["change_bp"] = _loss(self._chunks) - losses[0]
+                values["change_bp"] = _loss(self.kept) - losses[0]
         if values["change_bp"] < 0:
             values["ratio"] = values["change"] / values["change_bp"]
         return {**values, **(_along(train, "_train") if second else {})}
@@ -175,7 +167,7 @@ class StepQuality(LastStepDiagnostic):
     ) -> dict[str, Tensor]:
         """The gradient of the loss of the probe, or the module's own."""
         total: dict[str, Tensor] = {}
-        for chunk in self._chunks:
+        for chunk in self.kept:
             found = chunk.parameter_gradients(list(parameters.values()), exact=exact)
             for name, part in zip(parameters, found, strict=True):
                 total[name] = total[name].add_(part) if name in total else part
