@@ -20,7 +20,8 @@ def table_of(rows: Sequence[Summary], metric: str) -> Table:
     """
     measures = list(dict.fromkeys(name for row in rows for name in row.measures))
     costs = ["CPU", "memory", *measures]
-    heads = ["rule", "n", metric, "minus BP", "minus frozen", *costs, "flags", "diverged"]
+    shown = [name.replace("_", " ") for name in costs]
+    heads = ["rule", "n", metric, "minus BP", "minus frozen", *shown, "flags", "diverged"]
     cells = [
         [
             f"{row.rule} (shipped)" if row.shipped else row.rule,
