@@ -1,5 +1,6 @@
 """Holding out a part of the samples for validation."""
 
+from collections.abc import Sequence
 from math import ceil
 
 import torch
@@ -20,7 +21,9 @@ def held_out(
         classes: class of each sample, (n,); None does not look at classes.
         seed: seed of the choice.
         **fraction: share for validation, by the name of its argument. It is rounded up, of each
-            class if there are classes; at least one sample of a class is for training.
+            class if there are classes; at least one sample of a class is for training. Classes
+            whose share is less than one sample are counted together, so that not each of them
+            gives one.
 
     Returns:
         Two tensors of sorted indices, int64.
@@ -38,7 +41,7 @@ def held_out(
     groups = [order]
     if classes is not None:
         groups = [order[classes[order] == one] for one in torch.unique(classes)]
-    sizes = [min(ceil(share * len(group)), len(group) - 1) for group in groups]
+    sizes = _sizes(groups, share)
     val = torch.cat([g[:size] for g, size in zip(groups, sizes, strict=True)]).sort().values
     train = torch.cat([g[size:] for g, size in zip(groups, sizes, strict=True)]).sort().values
     if not len(train) or not len(val):
@@ -47,3 +50,16 @@ def held_out(
             f"{len(val)} for validation. Choose another, or give more data."
         )
     return train, val
+
+
+def _sizes(groups: Sequence[Tensor], share: float) -> list[int]:
+    """Number of samples of each group that are held out."""
+    sizes, small, given = [], 0, 0
+    for group in groups:
+        size = ceil(share * len(group))
+        if share * len(group) < 1 < len(group):
+            small += len(group)
+            size = ceil(share * small) - given
+            given += size
+        sizes.append(min(size, len(group) - 1))
+    return sizes

@@ -55,14 +55,38 @@ def test_random_targets_leave_the_validation_labels_as_they_are():
     assert not torch.equal(epoch(random.train_dataloader())[1], epoch(plain.train_dataloader())[1])
 
 
+@pytest.mark.parametrize(
+    ("sizes", "held"),
+    [
+        ([2] * 50, 10),  # each class would give one: half of all
+        ([3] * 100, 30),
+        ([3, 3, 3], 1),
+        ([1] * 40 + [5] * 10, 5),
+        ([50, 2, 2, 2], 6),
+        ([140] * 10, 140),
+    ],
+)
+def test_tiny_classes_give_a_tenth_together(sizes, held):
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    _, val = held_out(len(labels), labels, val_split=0.1)
+    assert len(val) == held
+    counts = torch.bincount(labels[val], minlength=len(sizes)).tolist()
+    assert all(n < size or size == n == 0 for n, size in zip(counts, sizes, strict=True))
+
+
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.99])
 def test_a_class_keeps_a_sample_for_training(fraction):
     labels = torch.tensor([0] * 1 + [1] * 2 + [2] * 9 + [5] * 30)
     train, val = held_out(len(labels), labels, val_split=fraction)
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(42))
+    percent, small, given = round(100 * fraction), 0, 0
     for label, n in ((0, 1), (1, 2), (2, 9), (5, 30)):
-        held = int((labels[val] == label).sum())
-        assert held == min(n - 1, -(-round(100 * fraction) * n // 100))
+        wanted = -(-percent * n // 100)
+        if percent * n < 100 and n > 1:
+            small += n
+            wanted = -(-percent * small // 100) - given
+            given += wanted
+        assert int((labels[val] == label).sum()) == min(n - 1, wanted)
 
 
 def test_only_classes_of_one_sample_leave_nothing_to_validate_on():

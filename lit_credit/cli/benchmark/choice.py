@@ -3,19 +3,21 @@
 import hashlib
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lit_credit.cli.benchmark.search import Trial
 from lit_credit.cli.benchmark.suites import Entry, Suite
+from lit_credit.cli.benchmark.summaries import read_rows
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.comparison.known import our_quantities, run_curve, with_known_callbacks
 from lit_credit.comparison.quantities import METRICS
 from lit_credit.runs.history_rows import read_history
 from lit_credit.runs.run_folder import read_run
 
-__all__ = ["Choice", "Place", "median_best", "run_rows", "trial_rows"]
+__all__ = ["Choice", "Place", "earlier_rows", "median_best", "run_rows", "slug", "trial_rows"]
 
 _DIVERGED = 10.0
 """A trial whose validation loss grows by more than this factor has diverged."""
@@ -132,6 +134,45 @@ def run_rows(suite: Suite, choice: Choice) -> list[dict[str, Any]]:
         for cell in choice.cells
         if (result := cell.result()) is not None
     ]
+
+
+def earlier_rows(
+    folder: Path, suite: Suite, places: Sequence[Place]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of runs, and of trials, that an earlier call has measured with other rules.
+
+    The folder holds runs of one protocol, because BP and FrozenUnits are among the rules of every
+    call and their runs refuse another. Rows of another budget, and of removed runs, are left out.
+
+    Args:
+        folder: folder of the suite.
+        suite: the suite.
+        places: what this call measures.
+    """
+    here = {(place.task, place.entry.name) for place in places}
+    budget = suite.studies * suite.trials
+    found = {
+        name: [
+            row
+            for row in (read_rows(folder / name) if (folder / name).is_file() else [])
+            if (row["task"], row["rule"]) not in here
+            and row["task"] in suite.tasks
+            and (folder / row["task"] / slug(row["rule"])).is_dir()
+        ]
+        for name in ("runs.csv", "trials.csv")
+    }
+    runs = [
+        row
+        for row in found["runs.csv"]
+        if int(row["seed"]) in suite.seeds and int(row["trials"]) == budget
+    ]
+    kept = {(row["task"], row["rule"]) for row in runs}
+    return runs, [row for row in found["trials.csv"] if (row["task"], row["rule"]) in kept]
+
+
+def slug(rule: str) -> str:
+    """The name of a rule's folder."""
+    return rule.replace(" ", "_")
 
 
 def _measured(suite: Suite, cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,15 @@ from typing import Any
 
 import yaml
 
-from lit_credit.cli.benchmark.choice import Choice, Place, median_best, run_rows, trial_rows
+from lit_credit.cli.benchmark.choice import (
+    Choice,
+    Place,
+    earlier_rows,
+    median_best,
+    run_rows,
+    slug,
+    trial_rows,
+)
 from lit_credit.cli.benchmark.results import Results
 from lit_credit.cli.benchmark.search import draw_trials
 from lit_credit.cli.benchmark.suites import Entry, Suite, find_entries, read_entries, read_suite
@@ -14,6 +22,7 @@ from lit_credit.cli.benchmark.summaries import shipped_rows
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.executors import Executor, LocalProcesses, default_jobs, run_all
 from lit_credit.cli.sweep.grid import Point
+from lit_credit.cli.sweep.own_code import code_notes
 from lit_credit.cli.sweep.plan import asked_configuration, planned
 from lit_credit.cli.sweep.progress import Progress
 from lit_credit.runs.files import check_folder
@@ -84,22 +93,43 @@ def benchmark(
         print(f"Search: {chosen.studies} x {chosen.trials} trials of each rule.", flush=True)
         progress = Progress()
         places = _plan(chosen, entries, folder, words, progress)
+        before = _finished(places)
         _run([cell for found in places for cell in found.cells], place, progress)
         print(f"The choices, with {len(chosen.seeds)} seeds each.", flush=True)
         progress = Progress()
         choices = _choose(chosen, places, folder, words)
         _run([cell for choice in choices for cell in choice.cells], place, progress)
+        runs, searched = earlier_rows(folder, chosen, places)
         results = Results(
             chosen.name,
             chosen.metric,
-            [row for c in choices for row in run_rows(chosen, c)],
-            [row for p in places for row in trial_rows(chosen, p)],
+            [*(row for c in choices for row in run_rows(chosen, c)), *runs],
+            [*(row for p in places for row in trial_rows(chosen, p)), *searched],
             own=rules is not None and not others,
             failed=[*_without_row(places, choices), *_without_seeds(choices)],
-            notes=[f"The rows that ship with lit_credit are left out: {others}"] if others else [],
+            notes=_notes(others, runs, [*before, *_finished(choices)]),
         )
         results.write(folder)
     return results
+
+
+def _notes(
+    others: str,
+    earlier: Sequence[Mapping[str, Any]],
+    finished: Sequence[tuple[Path, Mapping[str, str]]],
+) -> list[str]:
+    """Further lines below the tables."""
+    notes = [f"The rows that ship with lit_credit are left out: {others}"] if others else []
+    if earlier:
+        names = ", ".join(dict.fromkeys(str(row["rule"]) for row in earlier))
+        notes.append(f"Measured by an earlier call with this --out: {names}.")
+    return notes + code_notes(finished)
+
+
+def _finished(places: Sequence[Place | Choice]) -> list[tuple[Path, Mapping[str, str]]]:
+    """Folder and present source files of each finished run."""
+    cells = [cell for place in places for cell in place.cells]
+    return [(cell.folder, cell.code) for cell in cells if cell.result()]
 
 
 def _entries(
@@ -155,7 +185,7 @@ def _plan(
         trials = draw_trials(entry, suite.studies, suite.trials)
         points = [
             Point(
-                f"{task}/{_slug(entry.name)}/search/study_{trial.study}_trial_{trial.number}",
+                f"{task}/{slug(entry.name)}/search/study_{trial.study}_trial_{trial.number}",
                 None,
                 {**trial.overrides(entry), "seed_everything": _SEARCH_SEED + trial.study},
             )
@@ -213,7 +243,7 @@ def _choose(
         config = _final(suite.tasks[place.task])
         path = _written(folder / place.task / "final.yaml", config)
         base = [f"--config={path}", *words]
-        name = f"{place.task}/{_slug(place.entry.name)}/final"
+        name = f"{place.task}/{slug(place.entry.name)}/final"
         point = Point(name, None, trial.overrides(place.entry))
         cells = planned([point], list(suite.seeds), base, folder)
         choices.append(Choice(place, trial, cells))
@@ -255,10 +285,6 @@ def _with_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(config["model"]["init_args"])
     arguments["optimizer"] = {"class_path": "torch.optim.AdamW", "init_args": {"fused": True}}
     return {**config, "model": {"class_path": "BP", "init_args": arguments}}
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "_")
 
 
 # Running

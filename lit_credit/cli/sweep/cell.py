@@ -2,11 +2,13 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lit_credit.cli.sweep.grid import Point
+from lit_credit.cli.sweep.own_code import write_code
 from lit_credit.runs.yaml_files import parse_yaml
 
 __all__ = ["Cell"]
@@ -31,6 +33,8 @@ class Cell:
     """Dotted names of the options whose values differ among the points of the sweep."""
     read: str | None = None
     """What was read from the words without the seed, as text; None lets the run read them."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """One's own source files behind the run's classes, and their digests."""
 
     @property
     def log(self) -> Path:
@@ -100,6 +104,7 @@ class Cell:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "asked.yaml").write_text(self.asked, encoding="utf-8")
+        write_code(self.folder, self.code)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result completely or not at all."""

@@ -19,6 +19,7 @@ from lit_credit.cli.sweep.executors import (
     run_all,
 )
 from lit_credit.cli.sweep.grid import RESERVED, read_grid
+from lit_credit.cli.sweep.own_code import code_notes
 from lit_credit.cli.sweep.plan import planned
 from lit_credit.cli.sweep.progress import Progress
 from lit_credit.cli.sweep.table import SUFFIXES, SweepTable
@@ -96,6 +97,8 @@ def _run(
     table = SweepTable(path, cells)
     before = len(cells) - len(table.todo)
     progress.planned(len(cells), before, place.jobs)
+    for line in code_notes((cell.folder, cell.code) for cell in cells if cell.result()):
+        print(line, flush=True)
     try:
         for number, (cell, trouble) in enumerate(run_all(table.todo, place), before + 1):
             progress.ended(number, cell, table.ended(cell), trouble)

@@ -9,6 +9,7 @@ import yaml
 
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.grid import Point, as_word
+from lit_credit.cli.sweep.own_code import SourceFiles
 
 __all__ = ["asked_configuration", "planned"]
 
@@ -40,6 +41,7 @@ def planned(
 
     varied = _varied(points)
     reader = PointReader([_QUIET, *base])
+    sources = SourceFiles()
     cells = []
     for number, point in enumerate(_without_collecting(points)):
         if progress is not None:
@@ -49,6 +51,7 @@ def planned(
         except ValueError as error:
             raise ValueError(f"cell {point.name}: {error}") from error
         config, text = _comparable(read.configuration), as_text(read)
+        code = sources.of(config)
         for seed in seeds or [config["seed_everything"]]:
             name = f"{point.name}/seed_{seed}"
             cells.append(
@@ -62,6 +65,7 @@ def planned(
                     cwd=Path.cwd(),
                     varied=varied,
                     read=text,
+                    code=code,
                 )
             )
     return cells

@@ -180,6 +180,38 @@ def test_a_rule_of_ones_own_stands_beside_ours(ran, tmp_path, monkeypatch, capsy
     assert (statuses["Mine"], statuses["Broken"]) == ("finished", "failed")
 
 
+def own_suite(folder):
+    """A small suite, and a module of own rules beside it."""
+    (folder / "two_rules.py").write_text(OWN + "\nclass Second(Mine):\n    pass\n")
+    small = {**SUITE, "studies": 1, "trials": 1, "seeds": [1, 2], "rules": ["BP"]}
+    (folder / "small.yaml").write_text(yaml.safe_dump(small))
+    return folder / "small.yaml"
+
+
+def test_rules_of_an_earlier_call_keep_their_rows_and_changed_code_is_told(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    suite, out = own_suite(tmp_path), tmp_path / "out"
+    benchmark(suite, ["two_rules.Mine"], out)
+    both = benchmark(suite, ["two_rules.Second"], out)
+    assert {row.rule for row in both.table} == {"BP", "FrozenUnits", "Mine", "Second"}
+    assert both.notes == ["Measured by an earlier call with this --out: Mine."]
+    assert {row["rule"] for row in read_rows(out / "small" / "trials.csv")} == {
+        "BP",
+        "FrozenUnits",
+        "Mine",
+        "Second",
+    }
+    (tmp_path / "two_rules.py").write_text(OWN.replace("pass", "lr_factor = 2"))
+    (out / "small" / "mlp" / "Second").rename(tmp_path / "removed")
+    third = benchmark(suite, ["two_rules.Mine"], out)
+    (note,) = third.notes
+    assert re.search(r"two_rules\.py has changed since 3 finished runs, .*--out", note)
+    assert note in str(third)
+    assert {row.rule for row in third.table} == {"BP", "FrozenUnits", "Mine"}
+
+
 def test_a_metric_of_the_validation_is_shown_if_nothing_was_tested():
     rows = [
         {"task": "t", "rule": rule, "seed": seed, "val/loss": value, "test/loss": ""}
