@@ -227,8 +227,17 @@ def read_configured(folder: str | Path) -> Run:
 
 
 def _is_foreign(config: Any) -> bool:
-    """Whether a configuration is that of another LightningCLI, whose program names the classes."""
-    if not isinstance(config, dict) or "trainer" not in config:
+    """Whether a configuration is another program's.
+
+    That is another LightningCLI, whose program names the classes, or a program of another kind,
+    whose configuration has neither ``trainer`` nor ``seed_everything``.
+    """
+    if not isinstance(config, dict) or not config:
+        return False
+    if not {"trainer", "seed_everything"} & set(config):
+        model = config.get("model")
+        return not (isinstance(model, dict) and "class_path" in model)
+    if "trainer" not in config:
         return False
     model = config.get("model")
     return isinstance(model, dict) and bool(model) and not {"class_path", "init_args"} & set(model)

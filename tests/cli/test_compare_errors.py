@@ -20,9 +20,9 @@ def no_rows(tmp_path):
     return tmp_path
 
 
-def foreign_config(tmp_path):
+def config_without_class(tmp_path):
     folder = write_run(tmp_path / "a", "BP", 1, epochs=2)
-    (folder / "config.yaml").write_text("model: resnet")
+    (folder / "config.yaml").write_text("trainer: {}\nmodel: resnet")
     return tmp_path
 
 
@@ -44,7 +44,7 @@ def broken_history(tmp_path):
         (missing, "no folder"),
         (empty, "no run in"),
         (no_rows, "metrics.jsonl: no rows"),
-        (foreign_config, "model.class_path"),
+        (config_without_class, "model.class_path"),
         (broken_config, "model.class_path"),
         (broken_history, "not a row of a history"),
     ],

@@ -371,3 +371,12 @@ def test_the_configuration_of_another_lightning_cli_is_not_ours(tmp_path):
     alone = plain(tmp_path / "alone")
     (alone / "config.yaml").write_text(yaml.safe_dump(config))
     assert compare(alone).table[0]["seeds"] == "3"
+
+
+@pytest.mark.parametrize("config", ["model: resnet\nlr: 0.1\n", "lr: 0.1\n", "model: {width: 8}\n"])
+def test_the_configuration_of_another_program_is_not_ours(config, tmp_path):
+    for seed in (1, 2):
+        folder = plain(tmp_path / "theirs" / f"seed_{seed}")
+        (folder / "config.yaml").write_text(config)
+    run(tmp_path / "ours", "BP", 4)
+    assert counts(compare(tmp_path)) == {"BP": 1, "theirs": 2}
