@@ -1,8 +1,9 @@
 """Writing scalars, figures, text and hyperparameters to all loggers of a Trainer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -12,7 +13,7 @@ from lit_credit.protocols import LoggerProtocol, method
 from lit_credit.trainer.curves_again import CHARTS, HYPERPARAMETERS, already_written
 from lit_credit.trainer.hyperparameters import hyperparameters_of, summaries
 from lit_credit.utils.both_packages import is_a
-from lit_credit.utils.private_names import file_writer
+from lit_credit.utils.private_names import file_writer, prefixed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,15 +38,62 @@ VALIDATION_CHARTS: Mapping[str, dict[str, list[Any]]] = {
 """The first charts of TensorBoard's custom scalars: what runs are compared by."""
 
 
-def log_scalars(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
+_described: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""The tags whose description a logger has been given."""
+
+
+def log_scalars(
+    trainer: Trainer,
+    values: Mapping[str, float],
+    step: int,
+    describe: Callable[[str], str] | None = None,
+) -> None:
     """Write finite scalars to every logger at ``step``, on rank zero.
 
     Scheduled values do not use ``self.log``, which shifts or loses points that are not on the
     Trainer's own schedule.
+
+    Args:
+        trainer: the Trainer.
+        values: numbers by tag.
+        step: optimizer steps taken.
+        describe: the description of a tag, in Markdown. TensorBoard shows it beside the chart.
     """
     finite = {tag: value for tag, value in values.items() if math.isfinite(value)}
     for logger in trainer.loggers if finite else ():
-        logger.log_metrics(finite, step=step)
+        rest = finite
+        if describe is not None and is_a(logger, TensorBoardLogger):
+            known = _described.setdefault(logger, set())
+            new = {tag: value for tag, value in finite.items() if tag not in known}
+            rest = {tag: value for tag, value in finite.items() if tag in known}
+            _log_described(logger, new, step, describe)
+            known |= set(new)
+        if rest:
+            logger.log_metrics(rest, step=step)
+
+
+@rank_zero_only
+def _log_described(
+    logger: Any, values: Mapping[str, float], step: int, describe: Callable[[str], str]
+) -> None:
+    """Write the first value of each tag, with the description that TensorBoard takes from it."""
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
+
+    found = [
+        Summary.Value(
+            tag=prefixed(logger, tag),
+            simple_value=value,
+            # Without class and plugin, TensorBoard's fast reader drops the description.
+            metadata=SummaryMetadata(
+                summary_description=describe(tag),
+                data_class=DATA_CLASS_SCALAR,
+                plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"),
+            ),
+        )
+        for tag, value in values.items()
+    ]
+    if found:
+        file_writer(logger.experiment).add_summary(Summary(value=found), step)
 
 
 def log_figure(trainer: Trainer, tag: str, figure: "Figure", step: int) -> None:

@@ -492,6 +492,12 @@ def file_writer(writer: Any) -> Any:
     return writer._get_file_writer()
 
 
+def prefixed(logger: Any, tag: str) -> str:
+    """The tag under which a logger of Lightning writes a metric."""
+    prefix = getattr(logger, "_prefix", "")
+    return f"{prefix}{logger.LOGGER_JOIN_CHAR}{tag}" if prefix else tag
+
+
 def attention_implementation(config: Any) -> str:
     """How a Hugging Face net computes attention, such as ``sdpa``, or ""."""
     return str(getattr(config, "_attn_implementation", ""))

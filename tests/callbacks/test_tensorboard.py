@@ -4,6 +4,7 @@ import math
 import re
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from lit_credit.callbacks import (
@@ -133,3 +134,34 @@ def test_figures_can_be_left_out(tmp_path):
     trainer = support.trainer(tmp_path, ResidualNorms(figure=False), max_epochs=1)
     trainer.fit(support.rule(FA, support.SymbolNet), support.train_loader(), support.val_loader())
     assert not (tmp_path / "figures").exists()
+
+
+def test_a_tag_says_what_it_measures_and_which_module_its_layer_is(run):
+    _, events, callbacks = run
+    sections = {callback.tag_prefix for callback in callbacks}
+    described = {
+        tag: events.SummaryMetadata(tag).summary_description
+        for tag in events.Tags()["scalars"]
+        if tag.partition("/")[0] in sections
+    }
+    assert all(described.values())
+    norms = type(callbacks[0]).__name__
+    assert all(norms in described[t] for t in described if t.startswith(f"{callbacks[0].section}/"))
+    assert "L01: output of blocks.0." in described["credit/cosine/L01"]
+    assert "L00: input of blocks.0." in described["residual/norm/L00"]
+    assert events.SummaryMetadata("noise/scale").plugin_data.plugin_name == "scalars"
+    assert "L00" not in described["stability/growth"]
+
+
+def test_a_logger_with_a_prefix_gets_described_tags_below_it(tmp_path):
+    logger = TensorBoardLogger(tmp_path, prefix="mine")
+    trainer = support.trainer(tmp_path, ResidualNorms(), max_epochs=1, logger=logger)
+    trainer.fit(support.rule(FA, support.SymbolNet), support.train_loader(), support.val_loader())
+    logger.experiment.flush()
+    events = support.events(logger.log_dir)
+    tags = [tag for tag in events.Tags()["scalars"] if "residual" in tag]
+    assert tags
+    for tag in tags:
+        assert tag.startswith("mine-residual/norm/L0")
+        assert events.SummaryMetadata(tag).summary_description
+        assert len(events.Scalars(tag)) == 2

@@ -465,7 +465,7 @@ class Diagnostic(ReportedDiagnostic, ABC):
         self.history.append(step, epoch, self.name, tagged, proved)
         logged = self.logged(tagged)
         with stage_loggers(trainer, self._stage) if self._evaluates else nullcontext():
-            log_scalars(trainer, logged, step)
+            log_scalars(trainer, logged, step, self.described)
             if self.draw_each:
                 self._spare(trainer, figure=self._draw)
         return {**tagged, **logged}

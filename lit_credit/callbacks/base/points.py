@@ -24,6 +24,7 @@ __all__ = [
     "gradients_of",
     "layer_tag",
     "no_units",
+    "point_text",
     "stream_points",
     "unit_names",
 ]
@@ -111,6 +112,16 @@ def _begins_with_embedding(module: nn.Module, unit: str) -> bool:
 def layer_tag(index: int) -> str:
     """``L03`` for the fourth layer."""
     return f"L{index:02d}"
+
+
+def point_text(point: Point) -> str:
+    """A point in words.
+
+    Example:
+        >>> point_text(Point("net.blocks.0", "input"))
+        'input of blocks.0'
+    """
+    return f"{point.side} of {point.module.removeprefix('net.')}"
 
 
 def gradients_of(scalar: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

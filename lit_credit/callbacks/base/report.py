@@ -76,6 +76,8 @@ class ReportedDiagnostic(Callback):
     """The quantities by which runs are compared, see docs/compare.md."""
     comparison_figures: ClassVar[Sequence[ComparisonFigure]] = ()
     """Figures of several runs."""
+    layer_texts: Sequence[str] = ()
+    """What ``L00``, ``L01``, ... of the tags are, such as ``output of blocks.0``."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -126,6 +128,20 @@ class ReportedDiagnostic(Callback):
         }
         return of_all_layers(of_layers(kept, self.over_heads), self.over_layers, self.most_layers)
 
+    def described(self, tag: str) -> str:
+        """The description of a tag in TensorBoard: the question, and what ``L03`` is.
+
+        Args:
+            tag: a tag with its section.
+        """
+        question = (type(self).__doc__ or "").strip().partition("\n")[0]
+        layer = re.fullmatch(r"L(\d+)", tag.rpartition("/")[2])
+        index = int(layer[1]) if layer else len(self.layer_texts)
+        where = (
+            f" L{index:02d}: {self.layer_texts[index]}." if index < len(self.layer_texts) else ""
+        )
+        return f"{type(self).__name__}: {question}{where}"
+
     # Folder and rows
 
     @property
@@ -166,7 +182,7 @@ class ReportedDiagnostic(Callback):
         later = self.history.open(self._history_file, trainer.global_step, trainer.ckpt_path)
         continue_curves(trainer, self.history.saved_at)
         for row in later:
-            log_scalars(trainer, self.logged(row["values"]), row["step"])
+            log_scalars(trainer, self.logged(row["values"]), row["step"], self.described)
         log_charts(trainer, self._charts(trainer))
 
     def _charts(self, trainer: Trainer) -> dict[str, dict[str, list[Any]]]:

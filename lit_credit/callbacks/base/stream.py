@@ -5,7 +5,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import declares_units, no_units, stream_points
+from lit_credit.callbacks.base.points import declares_units, no_units, point_text, stream_points
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.inspect.capture import Point
 from lit_credit.inspect.stacks import chained_stacks, repeated_blocks
@@ -62,6 +62,11 @@ class StreamDiagnostic(ProbeDiagnostic):
                 "returns. Set `units` for others."
             )
         return self._points
+
+    @property
+    def layer_texts(self) -> list[str]:  # type: ignore[override]
+        """The points of the residual stream."""
+        return list(map(point_text, self._points))
 
     def _undecided(self, module: LightningModule, found: list[list[str]]) -> Exception:
         kind, stacks = type(module).__name__, choice(map(_pattern, found), separator="; ")

@@ -13,6 +13,7 @@ from lit_credit.callbacks.base.failures import missing
 from lit_credit.callbacks.base.parameters import trained_parameters
 from lit_credit.callbacks.base.points import (
     layer_tag,
+    point_text,
     unit_names,
 )
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
@@ -115,6 +116,7 @@ class CreditAlignment(ProbeDiagnostic):
         self.has_credit = method(module, ModuleProtocol.credit) is not None
         self._check_compares(module)
         self.names = unit_names(self, module, self.units) if self.has_credit else []
+        self.layer_texts = [point_text(Point(name, "output")) for name in self.names]
 
     def reset(self) -> None:
         """Forget what the chunks have brought."""

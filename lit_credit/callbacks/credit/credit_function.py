@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.credited import delivered_credit
-from lit_credit.callbacks.base.points import layer_tag, unit_names
+from lit_credit.callbacks.base.points import layer_tag, point_text, unit_names
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.credit.credit_function_figure import credit_function_figure
@@ -150,6 +150,7 @@ class CreditFunction(ProbeDiagnostic):
         """Find the units."""
         self.names = unit_names(self, module, self.units)
         self.points = [Point(name, "output") for name in self.names]
+        self.layer_texts = list(map(point_text, self.points))
         self.steps_of_a_batch = 3 + self.n_directions + 1.2 * len(self.names)
 
     def prove(self, chunk: Chunk) -> dict[str, float]:

@@ -128,6 +128,7 @@ class GradientNoise(WholeProbeDiagnostic):
         declared = asked(module, ModuleProtocol.credit_units, None)
         has_units = self.units is not None or (isinstance(declared, list | tuple) and declared)
         self.names = unit_names(self, module, self.units) if has_units else []
+        self.layer_texts = [f"parameters of {name.removeprefix('net.')}" for name in self.names]
         if not measured_parameters(module):
             raise MisconfigurationException("there are no parameters to measure by.")
         self._batch = math.nan

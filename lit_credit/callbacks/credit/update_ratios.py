@@ -76,6 +76,7 @@ class UpdateRatios(LastStepDiagnostic):
         is_known = self.units is not None or declares_units(module)
         units = unit_names(self, module, self.units) if is_known else []
         self.groups = parameter_groups(module, units)
+        self.layer_texts = [group.name for group in self.groups]
         self._index = {
             layer: index for index, group in enumerate(self.groups) for layer in group.layers
         }

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import layer_tag
+from lit_credit.callbacks.base.points import layer_tag, point_text
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.representations.layer_probes_figure import layer_probes_figure
 from lit_credit.callbacks.representations.probe_targets import ProbeTargets, probe_targets
@@ -170,6 +170,7 @@ class LayerProbes(ProbeDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the points."""
         self._points = points_to_read(self, module, self.units, self.read)
+        self.layer_texts = list(map(point_text, self._points))
 
     def reset(self) -> None:
         """Forget the chunks."""

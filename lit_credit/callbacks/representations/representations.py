@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.base.points import layer_tag
+from lit_credit.callbacks.base.points import layer_tag, point_text
 from lit_credit.callbacks.base.probe import ProbeDiagnostic
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.representations.representations_figure import representations_figure
@@ -147,6 +147,7 @@ class Representations(ProbeDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the points."""
         self._points = points_to_read(self, module, self.units, self.read)
+        self.layer_texts = list(map(point_text, self._points))
 
     # The first measurement
 

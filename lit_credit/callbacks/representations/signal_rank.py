@@ -12,7 +12,7 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.credited import delivered_credit
 from lit_credit.callbacks.base.last_step import LastStepDiagnostic
 from lit_credit.callbacks.base.parameters import net_parameters
-from lit_credit.callbacks.base.points import layer_tag, unit_names
+from lit_credit.callbacks.base.points import layer_tag, point_text, unit_names
 from lit_credit.callbacks.base.values import over_samples
 from lit_credit.callbacks.representations.row_spectrum import RowSpectrum, feature_rows
 from lit_credit.callbacks.representations.signal_rank_figure import signal_rank_figure
@@ -98,6 +98,7 @@ class SignalRank(LastStepDiagnostic):
         super().prepare(trainer, module)
         self.names = unit_names(self, module, self.units)
         self.points = [Point(name, "output") for name in self.names]
+        self.layer_texts = list(map(point_text, self.points))
 
     def reset(self) -> None:
         """Forget what the chunks have brought."""
