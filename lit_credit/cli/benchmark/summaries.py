@@ -31,7 +31,9 @@ class Summary:
         to_frozen: difference to FrozenUnits, paired by seed: the depth utility.
         cpu: CPU time of a trial, ratio to BP's.
         memory: peak memory of a trial, ratio to BP's.
-        measures: what the diagnostics of the suite declare: mean over seeds at the end of training.
+        measures: what the diagnostics of the suite declare, at the end of training: mean over the
+            seeds whose value is defined.
+        counts: number of these seeds.
         row: the configuration and the counts of trials, the same for every seed.
         shipped: whether the row ships with lit_credit; it was measured on another machine.
     """
@@ -44,6 +46,7 @@ class Summary:
     cpu: float
     memory: float
     measures: Mapping[str, float]
+    counts: Mapping[str, int]
     row: Mapping[str, Any]
     shipped: bool = False
 
@@ -85,12 +88,14 @@ def _summary(
 ) -> Summary:
     own, bp, frozen = (groups.get((task, name), []) for name in (rule, BP, FROZEN))
     values, of_bp, of_frozen = (_by_seed(found, tag) for found in (own, bp, frozen))
-    measures = {}
+    measures, counts = {}, {}
     for name in (key.removesuffix("_first") for key in own[0] if key.endswith("_first")):
-        measures[name] = _mean([_number(row.get(name)) for row in own])
+        known = [x for row in own if not math.isnan(x := _number(row.get(name)))]
+        measures[name], counts[name] = _mean(known), len(known)
         first = _mean([_number(row.get(f"{name}_first")) for row in own])
         if name == "h":
             measures["growth"] = measures["h"] / first if first else math.nan
+            counts["growth"] = counts["h"]
     return Summary(
         task,
         rule,
@@ -100,6 +105,7 @@ def _summary(
         _ratio(own, bp, "cpu_seconds"),
         _ratio(own, bp, "peak_memory"),
         measures,
+        counts,
         own[0],
         shipped,
     )

@@ -31,7 +31,7 @@ def table_of(rows: Sequence[Summary], metric: str) -> Table:
             _difference(row.to_frozen),
             _text(row.cpu, ".2f"),
             _text(row.memory, ".2f"),
-            *(_text(row.measures.get(name, math.nan), ".3g") for name in measures),
+            *(_measure(row, name) for name in measures),
             ", ".join(flags(row)) or "-",
             _counts(row),
         ]
@@ -84,6 +84,13 @@ def resolution(rows: Sequence[Summary]) -> str:
         f"Intervals: 95 %, paired by seed, not corrected for the number of rows. With n = {n}, a "
         f"difference to BP of {found[len(found) // 2]:.3f} is found with 80 % power (median rule)."
     )
+
+
+def _measure(row: Summary, name: str) -> str:
+    """The mean of a diagnostic, with n if it is not defined for all seeds."""
+    found = row.counts.get(name, 0)
+    few = f" (n = {found})" if 0 < found < len(row.values) else ""
+    return f"{_text(row.measures.get(name, math.nan), '.3g')}{few}"
 
 
 def _counts(row: Summary) -> str:

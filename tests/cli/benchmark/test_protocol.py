@@ -273,3 +273,13 @@ def test_rows_of_another_budget_do_not_stand_beside_ones_own(suite, words, shown
     (tmp_path / "digits.yaml").write_text(yaml.safe_dump(SUITE))
     found = read_suite(tmp_path / suite if suite.endswith(".yaml") else suite)
     assert (not _other_protocol(found, words)) is shown
+
+
+def test_a_diagnostic_that_some_seeds_lack_shows_its_n():
+    rows = [
+        {**row("BP", seed, 1.0), "cosine": value, "cosine_first": value}
+        for seed, value in enumerate((0.2, math.nan, 0.4))
+    ]
+    filled = {"trials": 1, "diverged": 0, "failed": 0, "cpu_seconds": 1, "peak_memory": 1}
+    printed = str(Results("s", "loss", [{**r, **filled} for r in rows]))
+    assert "0.3 (n = 2)" in printed
