@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 from lit_credit.plotting._style import BLUE, GREY, INK, ORANGE, SMALL, dress
 from lit_credit.runs.history_rows import read_history
@@ -102,26 +102,42 @@ def print_correlations(settings: Sequence[Mapping[Any, Any]]) -> None:
             print(f"| {name} | {when} | {' | '.join(cells)} |")
 
 
+def print_differences(settings: Sequence[Mapping[Any, Any]]) -> None:
+    """How much better the cosine predicts than each rank does, on the same draws."""
+    cosine = drawn_correlations(settings, "cosine", "end")
+    print("\n| Spearman of the cosine, minus that of | difference |\n|---|---|")
+    for name in (key for key in MEASURES if key.startswith("rank")):
+        found = cosine - drawn_correlations(settings, name, "end")
+        print(f"| {name} | {interval(found)} |")
+
+
 def correlation(settings: Sequence[Mapping[Any, Any]], name: str, when: str) -> str:
+    return interval(drawn_correlations(settings, name, when))
+
+
+def interval(found: Any) -> str:
+    low, high = np.nanquantile(found[1:], [0.025, 0.975])
+    return f"{found[0]:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def drawn_correlations(settings: Sequence[Mapping[Any, Any]], name: str, when: str) -> Any:
+    """Spearman's correlation of the settings, then of 10,000 draws with replacement."""
     accuracy, values = (np.array([row[k] for row in settings]) for k in ("accuracy", (name, when)))
-    generator = np.random.default_rng(0)
-    draws = generator.integers(len(settings), size=(10_000, len(settings)))
-    found = [_pearson(rankdata(accuracy[d]), rankdata(values[d])) for d in draws]
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return f"{spearmanr(accuracy, values).statistic:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _pearson(a: Any, b: Any) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt((a @ a) * (b @ b))
-    return float(a @ b) / size if size else math.nan
+    n = len(settings)
+    draws = np.random.default_rng(0).integers(n, size=(10_000, n))
+    draws = np.concatenate([np.arange(n)[None], draws])
+    a, b = (rankdata(found[draws], axis=1) for found in (accuracy, values))
+    a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
+    sizes = np.sqrt((a * a).sum(1) * (b * b).sum(1))
+    with np.errstate(invalid="ignore"):
+        return (a * b).sum(1) / sizes
 
 
 def draw(settings: Sequence[Mapping[Any, Any]]) -> Figure:
     """The accuracy over each of four measures: a dot is a setting, the mean of its seeds."""
     figure = Figure(figsize=(12, 4.6), layout="constrained")
     for ax, name in zip(figure.subplots(1, len(DRAWN), sharey=True), DRAWN, strict=True):
-        dress(ax, "", name, "accuracy on the test data" if name == DRAWN[0] else "")
+        dress(ax, "", "accuracy on the test data" if name == DRAWN[0] else "", name)
         draw_panel(ax, settings, name)
         learned = [row for row in settings if row["model.class_path"] != "BP"]
         text = correlation(learned, name, "end").partition(" ")[0]
@@ -166,7 +182,9 @@ def main() -> None:
     options = parser.parse_args()
     settings = settings_of(read_runs(options.table))
     print_settings(settings)
-    print_correlations([row for row in settings if row["model.class_path"] != "BP"])
+    learned = [row for row in settings if row["model.class_path"] != "BP"]
+    print_correlations(learned)
+    print_differences(learned)
     if options.figure:
         draw(settings).savefig(options.figure, dpi=150)
 
