@@ -6,31 +6,11 @@
 PYTHON ?= python3
 OLDEST_PYTHON ?= $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
-DEMO := runs/demo
-SEEDS := 42 123 456
-RUNS := $(foreach rule,bp fa dfa,$(foreach seed,$(SEEDS),$(DEMO)/$(rule).$(seed).done))
 
 .PHONY: demo benchmark test notebooks test-oldest lint docs
 
 demo: .venv/installed
-	@echo "Training BP, FA and DFA with three seeds each, two runs at a time."
-	@$(MAKE) --no-print-directory -j 2 $(RUNS)
-	@$(BIN)/lit-credit compare $(DEMO) --out $(DEMO)
-	@echo
-	@echo "Figure:      $(DEMO)/comparison.png"
-	@echo "Table:       $(DEMO)/comparison.csv"
-	@echo "TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
-
-# A run that was interrupted goes on from its last checkpoint.
-$(DEMO)/%.done: | .venv/installed
-	@mkdir -p $(DEMO)
-	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): training 100 epochs"
-	@OMP_NUM_THREADS=1 $(BIN)/lit-credit fit --config configs/residual_explosion/$(basename $*).yaml \
-		--seed_everything $(patsubst .%,%,$(suffix $*)) --trainer.default_root_dir $(DEMO) \
-		--trainer.accelerator cpu --trainer.enable_progress_bar false --ckpt_path last \
-		> $(DEMO)/$*.log 2>&1 || { tail -n 20 $(DEMO)/$*.log; exit 1; }
-	@touch $@
-	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($$(ls $(DEMO)/*.done | wc -l) of $(words $(RUNS)))"
+	@$(BIN)/lit-credit demo
 
 benchmark: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/lit-credit benchmark --suite digits --trainer.accelerator cpu

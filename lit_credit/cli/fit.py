@@ -13,7 +13,7 @@ from lit_credit.cli import starting
 from lit_credit.cli.after_fit import test_trained
 from lit_credit.cli.boundary import FirstStep
 from lit_credit.cli.class_rules import exported_classes
-from lit_credit.cli.first_words import DESCRIPTION
+from lit_credit.cli.commands import DESCRIPTION
 from lit_credit.cli.kept_parsers import take_parser
 from lit_credit.cli.parser import ShortErrorParser
 from lit_credit.cli.trainer_options import blamed_option, check_options
