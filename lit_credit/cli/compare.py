@@ -59,6 +59,10 @@ def main(args: Sequence[str] | None = None) -> int:
     if written:
         stream = sys.stdout if options.format == "text" else sys.stderr
         print(f"\nWritten: {', '.join(map(str, written))}", file=stream)
+    else:
+        # To stderr, so that a pipe or a file gets the table alone.
+        names = ", ".join(["comparison.csv", *(f"{name}.png" for name in found.figures)])
+        print(f"\nNot written: {names}. `--out DIR` writes them.", file=sys.stderr)
     return 0
 
 
