@@ -46,6 +46,7 @@ COMMANDS = {
     "compare": Command("Compare runs: a table, differences to a baseline, figures.", "compare"),
     "sweep": Command("Run every point of a grid with every seed.", "sweep.command"),
     "benchmark": Command("Tune rules under one budget, and compare them.", "benchmark.command"),
+    "clean": Command("List, or delete, what runs have left behind and do not need.", "clean"),
     "completion": Command(
         "Print the completion of commands and options for a shell.", "completion"
     ),
