@@ -2,12 +2,13 @@
 # make test, make lint: what CI runs. make docs: the site, in site/. Each installs what it needs into
 # .venv. make test-oldest: the core of the tests with the lowest versions that pyproject.toml admits,
 # in .venv-oldest (8 GB). make benchmark: all rules on digits, tuned under one budget.
+# make release-check: builds what is released, and runs the demo from it, without the checkout.
 
 PYTHON ?= python3
 OLDEST_PYTHON ?= $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
 
-.PHONY: demo benchmark test notebooks test-oldest lint docs
+.PHONY: demo benchmark test notebooks test-oldest lint docs dist release-check
 
 demo: .venv/installed
 	@$(BIN)/lit-credit demo
@@ -36,6 +37,22 @@ lint: .venv/installed-dev
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The files of a release, in dist/.
+dist: .venv-release/installed
+	rm -rf dist
+	.venv-release/bin/python -m build
+	.venv-release/bin/python -m twine check --strict dist/*
+
+# Installs the wheel and what it requires into an empty environment (8 GB), and runs the demo there.
+# make release-check RELEASE="--site .venv/lib/python3.11/site-packages" borrows the requirements.
+release-check: dist
+	.venv-release/bin/python tools/release_check.py dist $(RELEASE)
+
+.venv-release/installed:
+	test -x .venv-release/bin/python || $(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --disable-pip-version-check -q "build>=1.2" "twine>=6.1"
+	touch $@
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'
