@@ -2,35 +2,16 @@
 # make test, make lint: what CI runs. make docs: the site, in site/. Each installs what it needs into
 # .venv. make test-oldest: the core of the tests with the lowest versions that pyproject.toml admits,
 # in .venv-oldest (8 GB). make benchmark: all rules on digits, tuned under one budget.
+# make release-check: builds what is released, and runs the demo from it, without the checkout.
 
 PYTHON ?= python3
 OLDEST_PYTHON ?= $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
-DEMO := runs/demo
-SEEDS := 42 123 456
-RUNS := $(foreach rule,bp fa dfa,$(foreach seed,$(SEEDS),$(DEMO)/$(rule).$(seed).done))
 
-.PHONY: demo benchmark test notebooks test-oldest lint docs
+.PHONY: demo benchmark test notebooks test-oldest lint docs dist release-check
 
 demo: .venv/installed
-	@echo "Training BP, FA and DFA with three seeds each, two runs at a time."
-	@$(MAKE) --no-print-directory -j 2 $(RUNS)
-	@$(BIN)/lit-credit compare $(DEMO) --out $(DEMO)
-	@echo
-	@echo "Figure:      $(DEMO)/comparison.png"
-	@echo "Table:       $(DEMO)/comparison.csv"
-	@echo "TensorBoard: $(BIN)/tensorboard --logdir $(DEMO)"
-
-# A run that was interrupted goes on from its last checkpoint.
-$(DEMO)/%.done: | .venv/installed
-	@mkdir -p $(DEMO)
-	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): training 100 epochs"
-	@OMP_NUM_THREADS=1 $(BIN)/lit-credit fit --config configs/residual_explosion/$(basename $*).yaml \
-		--seed_everything $(patsubst .%,%,$(suffix $*)) --trainer.default_root_dir $(DEMO) \
-		--trainer.accelerator cpu --trainer.enable_progress_bar false --ckpt_path last \
-		> $(DEMO)/$*.log 2>&1 || { tail -n 20 $(DEMO)/$*.log; exit 1; }
-	@touch $@
-	@echo "  $(basename $*), seed $(patsubst .%,%,$(suffix $*)): done ($$(ls $(DEMO)/*.done | wc -l) of $(words $(RUNS)))"
+	@$(BIN)/lit-credit demo
 
 benchmark: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/lit-credit benchmark --suite digits --trainer.accelerator cpu
@@ -56,6 +37,22 @@ lint: .venv/installed-dev
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The files of a release, in dist/.
+dist: .venv-release/installed
+	rm -rf dist
+	.venv-release/bin/python -m build
+	.venv-release/bin/python -m twine check --strict dist/*
+
+# Installs the wheel and what it requires into an empty environment (8 GB), and runs the demo there.
+# make release-check RELEASE="--site .venv/lib/python3.11/site-packages" borrows the requirements.
+release-check: dist
+	.venv-release/bin/python tools/release_check.py dist $(RELEASE)
+
+.venv-release/installed:
+	test -x .venv-release/bin/python || $(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --disable-pip-version-check -q "build>=1.2" "twine>=6.1"
+	touch $@
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=...")'

@@ -33,6 +33,8 @@ FIT = [*MAIN, "fit", "--config"]
 CASES = {
     "import lit_credit.cli": ["-c", "import lit_credit.cli"],
     "--help": [*MAIN, "--help"],
+    "--version": [*MAIN, "--version"],
+    "completion bash": [*MAIN, "completion", "bash"],
     "fti (unknown command)": [*MAIN, "fti"],
     "fit --help": [*MAIN, "fit", "--help"],
     "fit: wrong file": [*FIT, "nowhere.yaml"],

@@ -3,13 +3,16 @@
 A module is imported only when a command needs it.
 """
 
-import gc
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_credit.cli.arguments import ArgumentsError
+from lit_credit.cli.commands import COMMANDS, is_of_trainer, main_of
+from lit_credit.cli.first_words import answer, check_configs
+from lit_credit.cli.loading import say_loading
 from lit_credit.cli.own_modules import find_own_modules
+from lit_credit.cli.shipped import with_shipped
 from lit_credit.utils.late_names import late_names
 
 if TYPE_CHECKING:
@@ -43,31 +46,14 @@ def main(args: Sequence[str] | None = None) -> int:
     if args is None:
         find_own_modules(words)
     try:
-        # Each command loads only the modules that it needs.
-        if words[:1] == ["compare"]:
-            from lit_credit.cli import compare
-
-            return compare.main(words[1:])
-        if words[:1] == ["sweep"]:
-            from lit_credit.cli.sweep import command
-
-            return command.main(words[1:])
-        if words[:1] == ["benchmark"]:
-            from lit_credit.cli.benchmark import command as benchmark
-
-            return benchmark.main(words[1:])
-        from lit_credit.cli.first_words import answer
-
-        answer(words)
-        _load()
-        if words[:1] == ["diagnose"]:
-            from lit_credit.cli import diagnose
-
-            diagnose.main(words)
-            return 0
-        from lit_credit.cli.fit import run
-
-        run(words)
+        code = answer(words)
+        if code is not None:
+            return code
+        words = with_shipped(words)
+        if words[0] in COMMANDS and not is_of_trainer(words[0]):
+            return main_of(words[0])(words[1:])
+        check_configs(words)
+        _run(["--help" if word == "--help-all" else word for word in words])
     except ArgumentsError as error:  # reported without loading torch
         print(error.line, file=sys.stderr)
         return 2
@@ -80,18 +66,21 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load() -> None:
-    """Load what Lightning's commands need, without garbage collection: imports leave none."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+def _run(words: list[str]) -> None:
+    """Run a command of a Trainer."""
+    with say_loading():
         # This import loads torch and Lightning.
         from lit_credit.cli.class_rules import exported_classes
 
         exported_classes()
-    finally:
-        if collects:
-            gc.enable()
+    if words[0] == "diagnose":
+        from lit_credit.cli import diagnose
+
+        diagnose.main(words)
+        return
+    from lit_credit.cli.fit import run
+
+    run(words)
 
 
 def _stopped(stop: BaseException, words: Sequence[str]) -> int:
@@ -109,9 +98,11 @@ def _stopped(stop: BaseException, words: Sequence[str]) -> int:
         name, code = "SIGTERM", 143
     else:
         raise stop
+    goes_on = " The same command goes on."
     remedies = {
         "fit": " The same command with `--ckpt_path last` goes on.",
-        "diagnose": " The same command goes on.",
+        "diagnose": goes_on,
+        "demo": goes_on,
     }
     remedy = remedies.get(words[0] if words else "", "")
     print(f"lit-credit: stopped by {name}.{remedy}", file=sys.stderr)

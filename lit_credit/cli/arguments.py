@@ -14,12 +14,16 @@ class ArgumentsError(Exception):
         program: name that the line begins with.
         reason: what is wrong, in one line.
         command: the command whose ``--help`` lists the options; None takes ``program``.
+        after: text below the line, in place of the hint at ``--help``.
     """
 
-    def __init__(self, program: str, reason: str, command: str | None = None) -> None:
+    def __init__(
+        self, program: str, reason: str, command: str | None = None, after: str = ""
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.line = f"{program}: error: {reason} (Options: `{command or program} --help`)"
+        hint = f"\n{after}" if after else f" (Options: `{command or program} --help`)"
+        self.line = f"{program}: error: {reason}{hint}"
 
 
 class ShortErrorArguments(argparse.ArgumentParser):

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_credit.cli.arguments import ShortErrorArguments
+from lit_credit.cli.loading import say_loading
 from lit_credit.runs.files import check_folder
 from lit_credit.utils.paths import local_path
 
 if TYPE_CHECKING:
     from lit_credit.comparison import Comparison, compare
 
-__all__ = ["compare", "main"]
+__all__ = ["compare", "main", "parser"]
 
 _DESCRIPTION = """Compare runs: a table, differences to a baseline, and figures."""
 _EXAMPLES = """examples:
@@ -36,19 +37,20 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: the words after ``lit-credit compare``; by default the process's arguments.
     """
-    options = _parser().parse_args(args)
+    options = parser().parse_args(args)
     try:
         if options.out is not None:
             check_folder(Path(local_path(options.out, "--out")), "Give another --out.")
         from lit_credit.comparison import compare  # torch and Lightning come later
 
-        found = compare(
-            options.runs,
-            metric=options.metric,
-            by=options.by,
-            baseline=options.baseline,
-            representations=options.representations,
-        )
+        with say_loading():
+            found = compare(
+                options.runs,
+                metric=options.metric,
+                by=options.by,
+                baseline=options.baseline,
+                representations=options.representations,
+            )
         written = [] if options.out is None else found.write(options.out)
     except (ValueError, OSError) as error:
         print(f"lit-credit compare: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -57,20 +59,25 @@ def main(args: Sequence[str] | None = None) -> int:
     if written:
         stream = sys.stdout if options.format == "text" else sys.stderr
         print(f"\nWritten: {', '.join(map(str, written))}", file=stream)
+    else:
+        # To stderr, so that a pipe or a file gets the table alone.
+        names = ", ".join(["comparison.csv", *(f"{name}.png" for name in found.figures)])
+        print(f"\nNot written: {names}. `--out DIR` writes them.", file=sys.stderr)
     return 0
 
 
-def _parser() -> ShortErrorArguments:
-    parser = ShortErrorArguments(
+def parser() -> ShortErrorArguments:
+    """The parser of the command."""
+    made = ShortErrorArguments(
         "lit-credit compare",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    made.add_argument(
         "runs", nargs="+", metavar="RUN", help="a run's folder, or a folder that contains runs"
     )
-    parser.add_argument(
+    made.add_argument(
         "--metric",
         nargs="+",
         default=[],
@@ -79,7 +86,7 @@ def _parser() -> ShortErrorArguments:
         help="tags to compare, such as val/accuracy or 'residual/norm/*', or names of quantities; "
         "by default what the classes of the runs declare",
     )
-    parser.add_argument(
+    made.add_argument(
         "--by",
         nargs="+",
         default=[],
@@ -88,27 +95,27 @@ def _parser() -> ShortErrorArguments:
         help="keys of config.yaml; runs with equal values form a row, such as --by rule lr; by "
         "default what differs between the runs, seeds aside",
     )
-    parser.add_argument(
+    made.add_argument(
         "--baseline",
         metavar="LABEL",
         help="label of a row, or name of a rule; shows the differences to it, paired by seed",
     )
-    parser.add_argument(
+    made.add_argument(
         "--representations",
         action="store_true",
         help="also compare what the layers know, by linear CKA with the baseline or the first row; "
         "the runs need the callback Representations",
     )
-    parser.add_argument(
+    made.add_argument(
         "--out", metavar="DIR", help="write comparison.csv and the figures; by default nothing"
     )
-    parser.add_argument(
+    made.add_argument(
         "--format",
         choices=["text", "markdown", "latex", "csv"],
         default="text",
         help="of the printed table; the notes of the last three go to stderr",
     )
-    return parser
+    return made
 
 
 def _show(found: "Comparison", form: str) -> None:

@@ -4,66 +4,72 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-
+from lit_credit.cli.commands import COMMANDS, is_of_trainer, listing, unknown, versions
 from lit_credit.cli.own_modules import configs_of
-from lit_credit.cli.reasons import ShortErrors
 
-__all__ = ["COMMANDS", "DESCRIPTION", "answer"]
-
-DESCRIPTION = """Experiments on credit assignment in neural networks.
-
-`lit-credit fit --config FILE` trains; `lit-credit diagnose --config RUN/config.yaml` measures
-diagnostics over checkpoints; `lit-credit compare RUN...` compares runs;
-`lit-credit sweep --config FILE --grid GRID --out TABLE` runs a grid of overrides and seeds;
-`lit-credit benchmark` compares rules, tuned under one budget."""
-
-COMMANDS = {
-    "fit": "Runs the full optimization routine.",
-    "validate": "Perform one evaluation epoch over the validation set.",
-    "test": "Perform one evaluation epoch over the test set. It's separated from fit to make sure "
-    "you never run on your",
-    "predict": "Run inference on your data. This will call the model forward function to compute "
-    "predictions. Useful to",
-    "diagnose": "Measure the diagnostics of a configuration over checkpoints.",
-}
-"""Commands of a Trainer, and their texts in the help."""
+__all__ = ["answer", "check_configs"]
 
 
-def answer(words: Sequence[str]) -> None:
-    """Answer ``--help``, and refuse an unknown command or a missing ``--config`` file.
+def answer(words: Sequence[str]) -> int | None:
+    """Print help or versions, if the words ask for them.
+
+    Args:
+        words: the words after ``lit-credit``.
+
+    Returns:
+        The exit code; None if the words ask for something else.
+
+    Raises:
+        ArgumentsError: if the first word is not a command.
+    """
+    first = words[0] if words else ""
+    if first in ("", "-h", "--help"):
+        print(listing())
+        return 0 if words else 2
+    if first in ("-V", "--version"):
+        print(versions())
+        return 0
+    if not (first in COMMANDS or first.startswith("-")):
+        raise unknown(first)
+    if is_of_trainer(first) and not {"-h", "--help"}.isdisjoint(words):
+        from lit_credit.cli.short_help import short_help  # it reads Lightning's source
+
+        print(short_help(first))
+        return 0
+    return None
+
+
+def check_configs(words: Sequence[str]) -> None:
+    """Refuse a missing ``--config`` file of a Trainer's command.
 
     Args:
         words: the words after ``lit-credit``.
 
     Raises:
-        SystemExit: if help was printed.
-        ArgumentsError: if the words are refused.
+        ArgumentsError: in the words of the parser of the command.
     """
-    first = words[0] if words else "--help"
-    if not words or first in ("-h", "--help") or not (first.startswith("-") or first in COMMANDS):
-        _parser().parse_args(list(words))
     for file in configs_of(words):
         # Text that is not a path is itself a configuration: the parser reads it later.
         if file.endswith((".yaml", ".yml")) and "://" not in file and not _exists(file):
-            given = [first] if first in COMMANDS else []
-            _parser().parse_args([*given, "--config", file])
+            _refuse([*words[: is_of_trainer(words[0])], "--config", file])
 
 
 def _exists(file: str) -> bool:
     return os.path.exists(Path(file).expanduser())
 
 
-def _parser() -> ShortErrors:
-    """A parser with Lightning's commands, but without the options of these commands."""
-    parser = ShortErrors(prog="lit-credit", description=DESCRIPTION)
+def _refuse(words: list[str]) -> None:
+    """Parse the words with a parser of the Trainer's commands that has no other options."""
+    # These take as long to load as all other modules of an answer.
+    from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+
+    from lit_credit.cli.reasons import ShortErrors
+
+    parser = ShortErrors(prog="lit-credit")
     commands = parser.add_subcommands()
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help=_CONFIG_HELP)
-    for name, text in COMMANDS.items():
-        command = ShortErrors(description=text)
-        command.add_argument("-c", "--config", action=ActionConfigFile, help=_CONFIG_HELP)
-        commands.add_subcommand(name, command, help=text)
-    return parser
-
-
-_CONFIG_HELP = "Path to a configuration file in json or yaml format."
+    parser.add_argument("-c", "--config", action=ActionConfigFile)
+    for name in filter(is_of_trainer, COMMANDS):
+        command = ShortErrors()
+        command.add_argument("-c", "--config", action=ActionConfigFile)
+        commands.add_subcommand(name, command)
+    parser.parse_args(words)

@@ -13,7 +13,8 @@ from lit_credit.cli import starting
 from lit_credit.cli.after_fit import test_trained
 from lit_credit.cli.boundary import FirstStep
 from lit_credit.cli.class_rules import exported_classes
-from lit_credit.cli.first_words import DESCRIPTION
+from lit_credit.cli.commands import DESCRIPTION
+from lit_credit.cli.ending import ending
 from lit_credit.cli.kept_parsers import take_parser
 from lit_credit.cli.parser import ShortErrorParser
 from lit_credit.cli.trainer_options import blamed_option, check_options
@@ -152,9 +153,11 @@ class LitCreditCLI(LightningCLI):
         starting.take_folders(self.trainer, word, checkpoint, self._held)
 
     def after_fit(self) -> None:
-        """Test the trained weights, unless ``--test_after_fit`` is false."""
+        """Test the trained weights, unless ``--test_after_fit`` is false, and say what is next."""
         if self.config[self.subcommand].test_after_fit:
             test_trained(self.trainer, self.model, self.datamodule)
+        if lines := ending(self.trainer, self.model):
+            print(f"\n{lines}")
 
     def before_validate(self) -> None:
         """Look up the checkpoint."""

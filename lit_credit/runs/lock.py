@@ -15,10 +15,12 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["hold", "hold_folder"]
+__all__ = ["hold", "hold_folder", "is_abandoned", "locks_above"]
 
 _POLL_SECONDS = 0.2
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_LOCKS = ("lock", "cell.lock")
+"""Endings of lock files beside a folder: of a run or a sweep, and of a cell of a sweep."""
 _HELD: set[Path] = set()
 """Files held by this process, since the system never locks a process out of its own files."""
 
@@ -90,6 +92,33 @@ def hold_folder(folder: str | Path, patience: float = 0) -> Iterator[None]:
             yield
         finally:
             _remove_empty(made)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a file is the lock of a process of this host that has ended.
+
+    The lock is not tried: a process that has just made the file would be refused. So the number of
+    a process that has ended counts as alive while another process has it.
+
+    Args:
+        path: the file. One that :func:`hold` has not written is not abandoned.
+    """
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(holder, dict) or holder.keys() != _own().keys():
+        return False
+    return holder["host"] == _own()["host"] and _is_dead(holder["pid"])
+
+
+def locks_above(folder: Path) -> list[Path]:
+    """The lock files of a folder, and of the folders above it, that exist."""
+    place = Path(os.path.realpath(folder))
+    found = [
+        at.with_name(f"{at.name}.{end}") for at in (place, *place.parents[:-1]) for end in _LOCKS
+    ]
+    return [path for path in (place / "run.lock", *found) if path.is_file()]
 
 
 def _take(path: Path, made: list[Path]) -> int | None:

@@ -31,6 +31,7 @@ __all__ = [
     "read_ordered_columns",
     "read_ordered_rows",
     "read_run",
+    "runs_below",
     "with_acting",
 ]
 
@@ -149,7 +150,7 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
             raise ValueError(
                 f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
             )
-        runs = _runs_below(path)
+        runs = runs_below(path)
         if not runs:
             raise ValueError(
                 f"RUN: no run in {str(path)!r}: nowhere below it is a folder with a history, such "
@@ -160,7 +161,7 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def _runs_below(path: Path) -> list[Path]:
+def runs_below(path: Path) -> list[Path]:
     """The run folders among a folder and all below it, sorted."""
     holding = sorted(
         Path(at) for at, _, files in _walk(path) if any(name.endswith(".jsonl") for name in files)

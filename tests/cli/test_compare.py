@@ -341,6 +341,7 @@ def test_formats_print_the_table_alone(tmp_path, capsys, form, begins):
     note = "unfinished: DFA"
     assert (note in out, note in error) == (form == "text", form != "text")
     assert "unfinished" in out
+    assert "Not written: comparison.csv, comparison.png. `--out DIR` writes them." in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]
 
 

@@ -9,7 +9,7 @@ import yaml
 from lit_credit.cli.arguments import ShortErrorArguments
 from lit_credit.cli.benchmark.suites import find_entries, read_suite, suite_names
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 _DESCRIPTION = """Tune rules under one budget, and compare what they reach.
 
@@ -19,21 +19,15 @@ the last one stopped. Further words, such as `--data.init_args.root DATA`, go to
 docs/benchmark.md has the protocol."""
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code.
-
-    That is 1 if a rule has no row or a row lacks a seed, 2 after wrong arguments, 130 after Ctrl-C.
-
-    Args:
-        args: the words after ``lit-credit benchmark``; by default the process's arguments.
-    """
-    parser = ShortErrorArguments(
+def parser() -> ShortErrorArguments:
+    """The parser of the command; further words go to ``fit``."""
+    made = ShortErrorArguments(
         "lit-credit benchmark",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = made.add_argument
     suites = ", ".join(suite_names())
     add("--suite", default="digits", metavar="SUITE", help=f"{suites}, or a YAML file (digits)")
     add(
@@ -45,7 +39,18 @@ def main(args: Sequence[str] | None = None) -> int:
     add("--knob", default="", metavar="NAME=[VALUES]", help="argument of the class to search")
     add("--out", default="runs/benchmark", metavar="DIR", help="for runs and tables")
     add("--jobs", type=int, metavar="N", help="runs at a time (one a CPU)")
-    options, words = parser.parse_known_args(args)
+    return made
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    That is 1 if a rule has no row or a row lacks a seed, 2 after wrong arguments, 130 after Ctrl-C.
+
+    Args:
+        args: the words after ``lit-credit benchmark``; by default the process's arguments.
+    """
+    options, words = parser().parse_known_args(args)
     try:
         knob, values = _knob(options.knob)
         if options.knob and any(rule.endswith((".yaml", ".yml")) for rule in options.rule or ()):

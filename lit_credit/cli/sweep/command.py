@@ -27,7 +27,7 @@ from lit_credit.runs.files import check_folder
 from lit_credit.runs.lock import hold_folder
 from lit_credit.utils.paths import local_path
 
-__all__ = ["main", "sweep"]
+__all__ = ["main", "parser", "sweep"]
 
 _DESCRIPTION = """Run every point of a grid with every seed.
 
@@ -107,26 +107,31 @@ def _run(
     return rows
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 1 if a run failed, 2 after wrong arguments.
-
-    Args:
-        args: the words after ``lit-credit sweep``; by default the process's arguments.
-    """
-    parser = ShortErrorArguments(
+def parser() -> ShortErrorArguments:
+    """The parser of the command; further words go to ``fit``."""
+    made = ShortErrorArguments(
         "lit-credit sweep",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--config", action="append", required=True, metavar="BASE", help="as for fit; repeatable")
     add("--grid", required=True, metavar="GRID.yaml", help="dotted names to lists of values")
     add("--out", required=True, metavar="TABLE", help="a row a run: .csv or .parquet")
     add("--jobs", type=int, metavar="N", help="runs at a time (one a CPU)")
     add("--executor", default="local", metavar="local|ray", help="where they run (local)")
     add("--gpus", type=float, default=0, metavar="G", help="of each run, with ray (0)")
-    options, words = parser.parse_known_args(args)
+    return made
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 1 if a run failed, 2 after wrong arguments.
+
+    Args:
+        args: the words after ``lit-credit sweep``; by default the process's arguments.
+    """
+    options, words = parser().parse_known_args(args)
     start = time.perf_counter()
     try:
         rows = sweep(

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lit_credit.cli.loading import say_loading
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.grid import Point, as_word
 from lit_credit.cli.sweep.own_code import SourceFiles
@@ -36,8 +37,9 @@ def planned(
     Raises:
         ValueError: if ``fit`` would refuse one of the configurations, naming the point.
     """
-    from lit_credit.cli.sweep.handed import as_text  # these import torch
-    from lit_credit.cli.sweep.reading import PointReader
+    with say_loading():
+        from lit_credit.cli.sweep.handed import as_text  # these import torch
+        from lit_credit.cli.sweep.reading import PointReader
 
     varied = _varied(points)
     reader = PointReader([_QUIET, *base])
