@@ -65,3 +65,13 @@ def test_a_how_to_page_is_short():
     for path in DOCS.glob("howto/*.md"):
         prose = sum(len(text.splitlines()) for _, text in blocks(path))
         assert len(path.read_text().splitlines()) - prose < 100, path.name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_tutorial_runs_from_its_first_run_to_its_finding(page):
+    """With one epoch; the runs of the sweep are those of the page with one epoch too."""
+    printed, _ = page("tutorial.md", replace={"max_epochs: 10": "max_epochs: 1"})
+    tables = [text for text in printed if text.startswith("rule") or "scale_penalty" in text]
+    assert len(tables) >= 2
+    assert all(rule in tables[0] for rule in ("BP", "DFA", "FrozenUnits"))
+    assert "paired by seed" in tables[-1]
