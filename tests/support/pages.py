@@ -51,7 +51,7 @@ def lit_credit(monkeypatch, capsys, command, short=()):
     capsys.readouterr()
     code = main()
     text, error = capsys.readouterr()
-    assert code in (0, None), (command, error)
+    assert code == 0, (command, error)
     if file:
         Path(file).write_text(text)
     return text
