@@ -1,4 +1,4 @@
-"""docs/checkpoints.md and the first example of README.md: every block of Python runs."""
+"""docs/checkpoints.md: every block of Python runs."""
 
 import ast
 import math
@@ -165,10 +165,3 @@ def test_a_piece_that_is_missing_is_named():
             torch.zeros(1, 33).long(),
             checkpoints=[(1, weights)],
         )
-
-
-def test_the_first_example_of_the_readme_shows_three_figures():
-    html = shown(blocks(Path("README.md"))[0], {})._repr_html_()
-    for name in ("attention_maps", "circuit_matching", "residual_norms"):
-        assert html.count(f"<h4>{name}") == 1
-    assert html.count("<img") >= 3

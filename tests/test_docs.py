@@ -133,6 +133,27 @@ def test_tags_of_the_tables_stand_in_the_sections():
 # The site
 
 
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("tutorial", "tutorial"),
+        ("quickstart", "index"),
+        ("after training", "howto/checkpoints"),
+        ("significance", "howto/paper"),
+        ("cite", "index"),
+        ("pythonpath", "howto/rule"),
+    ],
+)
+def test_a_word_that_people_search_for_stands_on_the_page_that_answers_it(words, page):
+    assert words in Path(f"docs/{page}.md").read_text().lower()
+
+
+def test_every_picture_of_a_callback_is_in_the_gallery():
+    gallery = Path("docs/gallery.md").read_text()
+    for picture in Path("docs/images").rglob("*.png"):
+        assert f"]({picture.relative_to('docs')})" in gallery, picture
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A folder with the site, and all warnings of its build."""
@@ -165,7 +186,7 @@ def test_the_site_builds_without_a_warning(site):
     assert warnings == []
     home = (folder / "index.html").read_text()
     assert "make demo" in home
-    assert 'src="images/demo.png"' in home
+    assert 'src="images/front.png"' in home
     for package in Path("lit_credit").glob("*/**/__init__.py"):
         name = ".".join(package.parts[1:-1])
         is_public = "__all__" in package.read_text() or name in ("trainer", "utils")

@@ -1,4 +1,4 @@
-"""docs/your_own.md: every file of the page, beside its YAML in an empty folder, trains."""
+"""docs/your_own.md and the how-to pages before it: every file, beside its YAML, trains."""
 
 import json
 import re
@@ -17,7 +17,8 @@ from lit_credit.cli import main
 from lit_credit.comparison import compare
 from lit_credit.testing import check_diagnostic
 
-PAGE = Path("docs/your_own.md").read_text()
+PAGES = ["howto/rule", "your_own", "howto/diagnostic", "howto/task", "howto/data"]
+PAGE = "\n".join(Path(f"docs/{page}.md").read_text() for page in PAGES)
 FILES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE))
 COMMANDS = re.findall(r"^```sh\nlit-credit (.*?)\n```", PAGE, re.DOTALL | re.MULTILINE)
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
