@@ -43,6 +43,7 @@ from lit_credit.rules.parameter_groups import (
 from lit_credit.rules.schedule_checks import try_scheduler
 from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.tasks import Task
+from lit_credit.trainer.restarted_stream import warn_of_restarted_stream
 from lit_credit.trainer.trainer import count_updates, is_at_epoch_start, logger_due
 from lit_credit.utils.compiled import is_eager
 from lit_credit.utils.inherited_docs import complete_arguments
@@ -311,6 +312,7 @@ class CreditRule(EvaluatedRule):
     def on_train_start(self) -> None:
         """Step an epoch-wise scheduler for an epoch end that a resumed run has skipped."""
         super().on_train_start()
+        warn_of_restarted_stream(self.trainer)
         scheduler: Any = self.lr_schedulers()
         if (
             self.lr_interval == "epoch"

@@ -135,8 +135,10 @@ def is_at_epoch_start(trainer: Trainer) -> bool:
     This holds for a run resumed from a checkpoint of an epoch's last batch. Lightning counts that
     epoch as over and calls none of the hooks of its end.
     """
-    taken = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    return taken % trainer.num_training_batches == 0
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    if trainer.num_training_batches == float("inf"):  # a stream without a length
+        return progress.current.ready == 0 or progress.is_last_batch
+    return progress.current.ready % trainer.num_training_batches == 0
 
 
 def run_folder(trainer: Trainer) -> Path | None:

@@ -1,6 +1,7 @@
 """Loaders of one's own, as docs/howto/stream.md has them: every rule trains and resumes."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,10 @@ def test_every_rule_resumes_at_the_end_of_an_epoch_to_the_bit(name, kind, shards
 def test_what_follows_a_checkpoint_in_mid_epoch(kind, steps, same, shards, tmp_path):
     """As the table of the page says it; 7 steps are two of the second epoch."""
     whole, _ = fit("DFA", kind, shards, tmp_path)
-    again = fit("DFA", kind, shards, tmp_path / "again", ckpt_path=tmp_path / "7.ckpt")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        again = fit("DFA", kind, shards, tmp_path / "again", ckpt_path=tmp_path / "7.ckpt")
+    over = "after 2 batches, and the training data have no length. They start over"
+    assert any(over in str(one.message) for one in told) == (kind == "stream")
     assert again[1] == steps
     assert is_same(whole, again[0]) == same
