@@ -292,9 +292,17 @@ def _is_named(quantity: Quantity, pattern: str, runs: Sequence[Run]) -> bool:
     """Whether a pattern means a column or heading; one with wildcards, of what was measured."""
     if quantity.name == pattern:
         return True
-    ends = ("_last", " end") if quantity.headline.start else ("", "")
-    names = {quantity.name, quantity.text, f"{quantity.name}{ends[0]}", f"{quantity.text}{ends[1]}"}
+    names = {quantity.name, quantity.text, *_derived_names(quantity)}
+    if quantity.headline.start:
+        names |= {f"{quantity.name}{end}" for end in ("_first", "_last")}
+        names |= {f"{quantity.text}{end}" for end in (" start", " end")}
     return any(fnmatchcase(name, pattern) for name in names) and is_measured(quantity, runs)
+
+
+def _derived_names(quantity: Quantity) -> set[str]:
+    """The columns and headings that are computed from a quantity."""
+    derived = quantity.headline.derived
+    return {name for one in derived for name in (one.column, one.head) if name}
 
 
 def is_measured(quantity: Quantity, runs: Sequence[Run]) -> bool:

@@ -184,7 +184,9 @@ def test_columns_and_headings_are_found_too(study):
         assert heads(compare(study, metric=wanted)) == ["test accuracy"], wanted
     assert heads(compare(study, metric="test*")) == ["test accuracy", "test loss"]
     assert heads(compare(study, metric="h_last")) == heads(compare(study, metric="h"))
-    assert heads(compare(study, metric="|h_L| end"))[1] == "\\|h_L\\| end"
+    for wanted in ("|h_L| end", "|h_L| start", "growth", "h_first", "grow*"):
+        assert heads(compare(study, metric=wanted))[1] == "\\|h_L\\| end", wanted
+    assert "growth" in heads(compare(study, metric="growth"))
 
 
 def test_a_tag_of_a_history_that_nobody_declares(study):
@@ -292,3 +294,15 @@ def test_two_pairs_of_equal_differences_resolve_nothing(tmp_path):
     assert found.table[1]["accuracy_diff"] == pytest.approx(0.1)
     assert math.isnan(found.table[1]["accuracy_diff_resolves"])
     assert not any(note.startswith("resolves") for note in found.notes)
+
+
+def test_a_number_in_the_label_of_the_baseline_may_be_written_otherwise(tmp_path):
+    for lr in (0.001, 0.01):
+        for seed in (1, 2, 3):
+            write_run(tmp_path / f"{lr}" / str(seed), "BP", seed, epochs=2, lr=lr)
+    labels = [row["rule"] for row in compare(tmp_path).table]
+    assert labels == ["BP lr=0.001", "BP lr=0.01"]
+    for wanted in ("BP lr=1e-3", "BP  lr=0.0010", "BP lr=.001"):
+        assert compare(tmp_path, baseline=wanted).table[0]["baseline"] == "BP lr=0.001"
+    with pytest.raises(ValueError, match="no group has this label"):
+        compare(tmp_path, baseline="BP lr=0.1")
