@@ -43,7 +43,7 @@ _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         r"Option 'class_path' is not accepted",
         "beside `class_path` there may only be `init_args`, which all arguments go below",
     ),
-    (r"^Problems parsing config: ", "no YAML: "),
+    (r"^Problems parsing config: ", "not YAML: "),
     (r'^in "<unicode string>", ', "at "),
     (r"^Unexpected config:.*", "a `--config` holds no mapping of names to values"),
     (r" Got value: Namespace\(.*", ""),

@@ -32,7 +32,7 @@ PARSED = {  # exit code 2
         "model: {class_path: BP, task: Classification}\ndata: Digits\n",
         ["beside `class_path`", "`init_args`"],
     ),
-    "a text that is no YAML": ("model: [BP\ndata: Digits\n", ["no YAML", "line 1"]),
+    "a text that is not YAML": ("model: [BP\ndata: Digits\n", ["not YAML", "line 1"]),
     "an empty file": ("", ["no mapping"]),
     "a list": ("- 3\n- 4\n", ["no mapping"]),
     "a wrong seed": (GOOD + "seed_everything: abc\n", ["seed_everything", "abc", "int"]),
