@@ -38,6 +38,7 @@ WHOLE = {
     "accuracy": ("metrics", "val/accuracy"),
     "step / BP step": ("step_quality", "step/ratio"),
 }
+LABELS = {"nudging": "change of the loss; below 0 is better"}
 UNITS = 5
 
 
@@ -79,7 +80,7 @@ def draw(runs: dict[str, list[Path]]) -> Figure:
     figure = Figure(figsize=(12, 4.4), layout="constrained")
     names = ("cosine", "rho", "nudging", "rank of the outputs")
     for ax, name in zip(figure.subplots(1, len(names)), names, strict=True):
-        dress(ax, name.capitalize(), "", "")
+        dress(ax, name.capitalize(), LABELS.get(name, ""), "")
         for rule, folders in runs.items():
             label, color = RULES[rule]
             for index, folder in enumerate(folders):
@@ -88,12 +89,10 @@ def draw(runs: dict[str, list[Path]]) -> Figure:
                 ax.plot(range(UNITS), values, color=color, marker="o", markersize=4, **shown)
         ax.set_xticks(range(UNITS), ["embed", *map(str, range(UNITS - 1))])
         ax.set_xlabel("unit: embedding, blocks 0 to 3", fontsize=SMALL, color=INK)
-        if name == "nudging":
-            ax.set_yscale("symlog", linthresh=1e-4)
-        elif name == "rank of the outputs":
+        if name == "rank of the outputs":
             ax.set_yscale("log")
         else:
-            ax.set_ylim(-0.1, 1.05)
+            ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=SMALL
