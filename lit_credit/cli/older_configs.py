@@ -8,8 +8,9 @@ from lightning.pytorch import Callback
 from lit_credit.cli.class_rules import exported_classes
 from lit_credit.former_names import with_current_paths
 from lit_credit.runs.earlier_arguments import with_earlier_arguments
+from lit_credit.runs.trusted_classes import imported
 
-__all__ = ["of_today", "without_old_arguments"]
+__all__ = ["of_today", "with_new_defaults", "without_old_arguments"]
 
 _OLD = ("n_samples", "units", "loss")
 """Arguments that every diagnostic once had, whether it used them or not."""
@@ -31,6 +32,35 @@ def of_today(config: Any) -> Any:
     if isinstance(trainer, dict) and trainer.keys() >= _WRITTEN_OUT and "data" in new:
         exported_classes()  # loads them
         new["data"] = with_earlier_arguments(new["data"])
+    return new
+
+
+def with_new_defaults(saved: Any, wanted: Any) -> Any:
+    """Add to a saved configuration, at their defaults, the arguments that its classes got since.
+
+    An argument that a class has got behaves at its default as the class did without it; those of
+    data that do not are in :func:`of_today`.
+
+    Args:
+        saved: a configuration that an earlier version wrote out.
+        wanted: a configuration of today. Only what it has at its default is added.
+    """
+    if isinstance(saved, list) and isinstance(wanted, list) and len(saved) == len(wanted):
+        return [with_new_defaults(one, other) for one, other in zip(saved, wanted, strict=True)]
+    if not isinstance(saved, dict) or not isinstance(wanted, dict):
+        return saved
+    new = {key: with_new_defaults(item, wanted.get(key)) for key, item in saved.items()}
+    path = saved.get("class_path")
+    kind = imported(path) if path == wanted.get("class_path") else None
+    given, asked_for = new.get("init_args"), wanted.get("init_args")
+    if kind is not None and isinstance(given, dict) and isinstance(asked_for, dict):
+        defaults = {name: found.default for name, found in signature(kind).parameters.items()}
+        added = {
+            name: value
+            for name, value in asked_for.items()
+            if name not in given and name in defaults and defaults[name] == value
+        }
+        new["init_args"] = {**given, **added}
     return new
 
 

@@ -7,7 +7,7 @@ from jsonargparse import capture_parser
 
 from lit_credit.cli import main, run
 from lit_credit.cli.arguments import ArgumentsError
-from lit_credit.cli.older_configs import of_today
+from lit_credit.cli.older_configs import of_today, with_new_defaults
 from lit_credit.datamodules import Digits
 from lit_credit.rules.checkpoints.described import describe_data
 from lit_credit.rules.checkpoints.differences import differences, saved_with
@@ -139,6 +139,38 @@ def test_a_sweep_of_it_goes_on_without_the_split_only(tmp_path, capsys):
     assert "1 of them finished before" in capsys.readouterr().out
     assert main(words) == 2
     assert "data.init_args.val_split: 0.0, and 0.1 is asked for" in capsys.readouterr().err
+
+
+def residual(**given):
+    net = {"class_path": "lit_credit.models.ResidualMLP", "init_args": {"in_features": 64, **given}}
+    return {"model": {"class_path": "lit_credit.rules.BP", "init_args": {"net": net}}}
+
+
+def test_arguments_that_classes_got_since_are_at_their_defaults():
+    """``norm`` of ResidualMLP came later; it was a layer norm before."""
+    saved, wanted = residual(depth=4), residual(depth=4, norm="layer")
+    assert with_new_defaults(saved, wanted) == wanted
+    for other in (residual(depth=4, norm="batch"), residual(depth=3, norm="layer")):
+        assert with_new_defaults(saved, other) != other
+    assert with_new_defaults(residual(), residual(made_up=1)) == residual()
+    assert with_new_defaults([saved], [wanted, wanted]) == [saved]
+
+
+def test_a_sweep_of_before_goes_on_where_a_class_got_an_argument(tmp_path, capsys):
+    (tmp_path / "base.yaml").write_text("data: Digits\n")
+    (tmp_path / "grid.yaml").write_text("seed_everything: [42]\n")
+    named = {"config": "base.yaml", "grid": "grid.yaml", "out": "table.csv"}
+    words = ["sweep", *(f"--{name}={tmp_path / file}" for name, file in named.items())]
+    words += [*BASE[1:], "--trainer.max_epochs=1"]
+    assert main(words) == 0
+    (asked,) = tmp_path.rglob("asked.yaml")
+    config = yaml.safe_load(asked.read_text())
+    net = config["model"]["init_args"]["net"]["init_args"]
+    del net["norm"]
+    asked.write_text(yaml.safe_dump(config, sort_keys=False))
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "1 of them finished before" in capsys.readouterr().out
 
 
 def test_what_a_person_wrote_has_todays_defaults():

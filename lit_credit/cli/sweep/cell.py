@@ -83,13 +83,14 @@ class Cell:
             raise ValueError(f"cell {self.name}: {asked}: not UTF-8 text. {remedy}") from error
         if text == self.asked:
             return
-        from lit_credit.cli.older_configs import of_today  # it imports torch
+        from lit_credit.cli.older_configs import of_today, with_new_defaults  # they import torch
 
         try:
             saved = of_today(parse_yaml(text))
         except ValueError as error:
             raise ValueError(f"cell {self.name}: {asked}: {error} {remedy}") from error
         wanted = of_today(parse_yaml(self.asked))
+        saved = with_new_defaults(saved, wanted)
         if saved == wanted:
             return
         key, was, now = _first_difference(saved, wanted)
