@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from lit_credit.functional import saturated_share
 from lit_credit.inspect.activation_checkpoints import is_second_run
+from lit_credit.inspect.channels import channel_of
 from lit_credit.utils.nested import first_tensor, has_fractions
-from lit_credit.utils.private_names import AnyConvolution, NormWithStatistics
 
 __all__ = ["Activity", "Site", "watch_activity"]
 
@@ -25,8 +25,6 @@ _ACTIVATION = re.compile(
 _CLASS = re.compile(r"\w+activation|\w*gelu|gelutanh")
 """Names of the classes of other libraries, such as ``NewGELUActivation``."""
 _BOUNDS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0)}
-_BY_CHANNEL = (AnyConvolution, NormWithStatistics, nn.GroupNorm)
-"""Layers whose features are the second dimension."""
 
 
 @dataclass
@@ -144,12 +142,12 @@ def watch_activity(
 
     def enter(layer: nn.Module, _: Any) -> None:
         watch.group = groups.get(layer)
-        watch.channel = _channel(layer)
+        watch.channel = channel_of(layer)
 
     def leave(layer: nn.Module, _: Any, output: Any) -> None:
         group, value = groups.get(layer), first_tensor(output, has_fractions)
         if group is not None and value is not None and not is_second_run():
-            activity.add(group, value, _channel(layer), None, activation=False)
+            activity.add(group, value, channel_of(layer), None, activation=False)
 
     def hide(*_: Any) -> None:
         watch.hidden += 1
@@ -171,11 +169,6 @@ def watch_activity(
                 hooks.callback(part.register_forward_hook(unhide, always_call=True).remove)
         with watch:
             yield
-
-
-def _channel(layer: nn.Module) -> int:
-    """The dimension of the features in a layer's output."""
-    return 1 if isinstance(layer, _BY_CHANNEL) else -1
 
 
 def _is_activation(part: nn.Module) -> bool:

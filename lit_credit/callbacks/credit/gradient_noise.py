@@ -23,6 +23,8 @@ from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.probe.probe_loader import training_rows
 from lit_credit.protocols import ModuleProtocol, asked
 from lit_credit.runs.history import Row
+from lit_credit.trainer.accumulation import batches_of_an_update
+from lit_credit.utils.private_names import trainer_of
 from lit_credit.utils.ranges import check_range
 
 __all__ = ["GradientNoise"]
@@ -131,13 +133,12 @@ class GradientNoise(WholeProbeDiagnostic):
         self.layer_texts = [f"parameters of {name.removeprefix('net.')}" for name in self.names]
         if not measured_parameters(module):
             raise MisconfigurationException("there are no parameters to measure by.")
+        self._batch_rows: int | None = None
         self._batch = math.nan
 
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe; in a validation or test from the data at hand."""
-        rows = training_rows(trainer)
-        if rows is not None:
-            self._batch = float(rows * trainer.accumulate_grad_batches * trainer.world_size)
+        self._batch_rows = training_rows(trainer)
         source = self.source
         try:
             self.source = "val" if self._evaluates else source
@@ -151,6 +152,8 @@ class GradientNoise(WholeProbeDiagnostic):
     def compute(self) -> dict[str, float]:
         """Noise scale, ratio and cosine, of the own update and of the exact gradient."""
         module = self.kept[0].module
+        if self._batch_rows is not None:
+            self._batch = float(self._batch_rows * batches_of_an_update(trainer_of(module)))
         parameters = list(measured_parameters(module).values())
         parts = {"": list(range(len(parameters)))}
         for index, unit in enumerate(self.names):

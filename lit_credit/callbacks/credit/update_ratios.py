@@ -120,7 +120,9 @@ class UpdateRatios(LastStepDiagnostic):
             "dead/max": _extreme(max, columns["dead"]),
             "saturated/total": _saturated(every),
             "saturated/max": _extreme(max, columns["saturated"]),
-            "activation/max": _largest(columns["activation"]),
+            "activation/max": _largest(
+                [x for i, x in enumerate(columns["activation"]) if self._ran(i)]
+            ),
         }
         each = {
             f"{quantity}/{layer_tag(index)}": value
@@ -150,6 +152,10 @@ class UpdateRatios(LastStepDiagnostic):
         """The activations of a group; if it has none, the output of its last layer."""
         found = list(self._activity.activations.get(index, {}).values())
         return found or list(self._activity.outputs.get(index, {}).values())[-1:]
+
+    def _ran(self, index: int) -> bool:
+        """Whether a layer or activation of a group gave a value."""
+        return bool(self._activity.activations.get(index) or self._activity.outputs.get(index))
 
     def _largest(self, index: int) -> float:
         """The largest magnitude that any layer or activation of a group gave."""

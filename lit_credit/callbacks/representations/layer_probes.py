@@ -21,6 +21,7 @@ from lit_credit.callbacks.representations.unit_features import (
     features,
     point_names,
     points_to_read,
+    rows_first,
     rows_for,
 )
 from lit_credit.callbacks.representations.unit_probe import UnitProbe
@@ -28,6 +29,7 @@ from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.batch_loss import LossFunction, name_of
 from lit_credit.inspect.batch_targets import given_target, unshifted_labels
 from lit_credit.inspect.capture import Point, capture
+from lit_credit.inspect.channels import feature_dim
 from lit_credit.protocols import is_rule
 from lit_credit.runs.history import Row
 from lit_credit.utils.nested import cloned, described, first_tensor
@@ -200,7 +202,7 @@ class LayerProbes(ProbeDiagnostic):
         for chunk, shape, some, first in self._placed(targets, targets.trained):
             values, encoded = chunk.values(self._points), targets.encoded(some + first)
             seen |= {p: f"{p.module} {tuple(v.shape)}" for p, v in values.items() if len(v)}
-            for point, x in self._features(values, shape).items():
+            for point, x in self._features(chunk, values, shape).items():
                 probes[point].add(None if x is None else x[some.to(x.device)], encoded)
         odd = [seen[point] for point, probe in probes.items() if probe.undefined and point in seen]
         self._check_rows(odd, targets, all(probe.undefined for probe in probes.values()))
@@ -218,7 +220,7 @@ class LayerProbes(ProbeDiagnostic):
                 values = chunk.values(self._points)
             scores = {
                 point: targets.scores(probes[point].predict(x, some), some + first)
-                for point, x in self._features(values, shape).items()
+                for point, x in self._features(chunk, values, shape).items()
             }
             own = targets.of_net(passed[_NET], shape, some) if _NET in passed else None
             if own is not None:
@@ -239,13 +241,18 @@ class LayerProbes(ProbeDiagnostic):
             first += count
 
     def _features(
-        self, values: Mapping[Point, Tensor], shape: tuple[int, ...]
+        self, chunk: Chunk, values: Mapping[Point, Tensor], shape: tuple[int, ...]
     ) -> dict[Point, Tensor | None]:
         """Features with a row for each target; None if the value at a point has no such rows."""
         found: dict[Point, Tensor | None] = {}
+        values = rows_first(chunk, values, shape[0])
         for point in self._points:
             rows = rows_for(values[point], shape) if point in values else None
-            found[point] = None if rows is None else features(rows, self.max_features)
+            if rows is None:
+                found[point] = None
+                continue
+            channel = feature_dim(chunk.module, point, rows) if len(shape) == 1 else None
+            found[point] = features(rows, self.max_features, channel)
         return found
 
     def _check_rows(self, odd: Sequence[str], targets: ProbeTargets, all_odd: bool) -> None:
@@ -259,7 +266,8 @@ class LayerProbes(ProbeDiagnostic):
         if all_odd:
             raise MisconfigurationException(
                 f"LayerProbes: {text}. Choose other `units`, or `labels` with one entry for each "
-                "row (N,), or for each position (N, T)."
+                "row (N,), for each position (N, T), or, for several labels of a row, (N, K) as "
+                "floating-point numbers."
             )
         self.attempts.tell(max(self._last_step, 0), text)
 

@@ -22,12 +22,14 @@ from lit_credit.callbacks.representations.unit_features import (
     features,
     point_names,
     points_to_read,
+    rows_first,
     sample_rows,
 )
 from lit_credit.functional.representations import centred_gram, cka_matrix
 from lit_credit.headlines import Headline
 from lit_credit.inspect.batch_loss import LossFunction
 from lit_credit.inspect.capture import Point
+from lit_credit.inspect.channels import feature_dim
 from lit_credit.runs.files import spared, write_files
 from lit_credit.runs.history import Row
 from lit_credit.runs.representations import SavedGrams, find_grams
@@ -219,12 +221,16 @@ class Representations(ProbeDiagnostic):
         """Keep the features of a chunk's samples."""
         rows = chunk.rows if chunk.layout is not None or chunk.rows > 1 else None
         values = chunk.values(self._points)
+        values = values if rows is None else rows_first(chunk, values, rows)
         for point in self._points:
             value = values.get(point)
             x = None if value is None or not len(value) else sample_rows(value, rows)
             if value is not None and len(value):
                 self._shapes[point] = tuple(value.shape)
-            self._features[point].append(None if x is None else features(x, self.max_features))
+            self._features[point].append(None if x is None else self._read(chunk, point, x))
+
+    def _read(self, chunk: Chunk, point: Point, x: Tensor) -> Tensor:
+        return features(x, self.max_features, feature_dim(chunk.module, point, x))
 
     def compute(self) -> dict[str, float]:
         """``initial/L..``, ``initial_mean``, ``neighbours`` and ``ends``."""

@@ -11,7 +11,7 @@ _ROUNDING = 1e-24
 """Squared relative size of what is left of equal rows; float32 tells 1e-7 apart."""
 
 
-def feature_rows(value: Tensor) -> Tensor:
+def feature_rows(value: Tensor, channel: int | None = None) -> Tensor:
     """The vectors of a unit's output as rows (n, d).
 
     A tensor (N, d) has a row per sample, (N, T, d) one per position, and a feature map
@@ -19,6 +19,7 @@ def feature_rows(value: Tensor) -> Tensor:
 
     Args:
         value: the output, or the credit or gradient there; a complex number becomes two real ones.
+        channel: the dimension of the features; None takes the one above.
 
     Example:
         >>> import torch
@@ -26,8 +27,10 @@ def feature_rows(value: Tensor) -> Tensor:
         (torch.Size([32, 3]), torch.Size([10, 3]))
     """
     value = value.detach()
-    if value.ndim > 3:
-        value = value.movedim(1, -1)
+    if channel is None:
+        channel = 1 if value.ndim > 3 else value.ndim - 1
+    if value.ndim > 1:
+        value = value.movedim(channel, -1)
     if value.is_complex():
         value = torch.view_as_real(value.resolve_conj()).flatten(-2)
     return value.reshape(-1, value.shape[-1]) if value.ndim > 1 else value[:, None]

@@ -19,6 +19,7 @@ from lit_credit.callbacks.representations.signal_rank_figure import signal_rank_
 from lit_credit.functional import SpectrumRanks, gram_spectrum, spectrum_ranks
 from lit_credit.headlines import Headline, Panel
 from lit_credit.inspect.capture import Point
+from lit_credit.inspect.channels import feature_dim
 from lit_credit.inspect.unit_names import unit_modules
 from lit_credit.runs.history import Row
 from lit_credit.utils.nested import has_fractions
@@ -46,8 +47,9 @@ class SignalRank(LastStepDiagnostic):
 
     The rows of a matrix of activations, credit or gradients are the samples of the probe: for an
     output (N, T, d) the positions of all samples, for a feature map (N, C, H, W) all places, with C
-    features. So the rank is at most the smaller of rows and features, and n_samples limits it.
-    Activations alone are centred. A kernel (out, in, h, w) is a matrix of ``out`` rows; with
+    features. Convolutions give (N, C, T), and channels are last where the unit's last layer says
+    so, (N, H, W, C). So the rank is at most the smaller of rows and features, and n_samples limits
+    it. Activations alone are centred. A kernel (out, in, h, w) is a matrix of ``out`` rows; with
     several matrices in a unit their mean rank counts, and a unit without any has no such tags. The
     rank of a matrix that is zero or not finite is NaN. Without ``credit(batch)`` the credit is the
     gradient that the module's own backward delivers; a rule that credits parameters has NaN.
@@ -114,13 +116,14 @@ class SignalRank(LastStepDiagnostic):
         exact = chunk.gradients(self.points)
         credit = delivered_credit(chunk, self.points)
         for index, (point, (h, g)) in enumerate(exact.items()):
+            channel = feature_dim(chunk.module, point, h)
             found = {"activation": h, "credit": credit.get(point.module), "exact": g}
             for signal, value in found.items():
                 rows = self._spectra.setdefault(
                     f"{signal}/{layer_tag(index)}", RowSpectrum(centred=signal == "activation")
                 )
                 if value is not None:
-                    rows.add(feature_rows(value))
+                    rows.add(feature_rows(value, channel if value.ndim == h.ndim else None))
         self._add_gradients(chunk)
 
     def _add_gradients(self, chunk: Chunk) -> None:

@@ -1,15 +1,17 @@
 """Outputs of units as rows of features, of a bounded number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.points import stream_points, unit_names
 from lit_credit.inspect.capture import Point
+from lit_credit.inspect.channels import shape_dim
 
 __all__ = [
     "double",
@@ -17,6 +19,7 @@ __all__ = [
     "point_names",
     "points_to_read",
     "pooled_shape",
+    "rows_first",
     "rows_for",
     "sample_rows",
 ]
@@ -48,7 +51,7 @@ def double(x: Tensor) -> Tensor:
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
-def features(value: Tensor, most: int) -> Tensor:
+def features(value: Tensor, most: int, channel: int | None = None) -> Tensor:
     """The output of a unit as rows of features, (N, d), flattened.
 
     Wider outputs than ``most`` are averaged over neighbouring positions first, onto the finest grid
@@ -58,6 +61,7 @@ def features(value: Tensor, most: int) -> Tensor:
     Args:
         value: (N, ...); a complex number becomes two.
         most: the largest d.
+        channel: the dimension of the channels; None goes by the shape.
 
     Example:
         >>> features(torch.arange(8.0).reshape(1, 4, 2), 4)
@@ -68,7 +72,7 @@ def features(value: Tensor, most: int) -> Tensor:
         value = torch.view_as_real(value.resolve_conj()).flatten(-2)
     if value.ndim < 3 or value[:1].numel() <= most:
         return value.reshape(len(value), -1)
-    value = value.movedim(_channels(value), 1)
+    value = value.movedim(shape_dim(value) if channel is None else channel, 1)
     grid = pooled_shape(value.shape[1], value.shape[2:], most)
     return _averaged(value.to(torch.promote_types(value.dtype, torch.float32)), grid).flatten(1)
 
@@ -97,6 +101,8 @@ def rows_for(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
         shape: of the targets, (N,), or (N, T, ...) for targets at positions.
     """
     places = len(shape)
+    if places > 1 and value.shape == shape:
+        return None  # no features: it is not read position by position
     if places > 1 and value.shape[:places] == shape:
         return value.flatten(0, places - 1)
     if places > 1 and value.shape[:1] == shape[:1] and value.shape[2:] == shape[1:]:
@@ -104,27 +110,37 @@ def rows_for(value: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     return value if value.ndim > 1 and len(value) == math.prod(shape) else None
 
 
+def rows_first(chunk: Chunk, values: Mapping[Point, Tensor], rows: int) -> dict[Point, Tensor]:
+    """The values at points with the samples first, also those of nets with the batch second.
+
+    Where both dimensions have as many entries as there are samples, the net runs once more on one
+    sample less, which shows the dimension of the samples.
+
+    Args:
+        chunk: the chunk.
+        values: (N, ...) or (T, N, ...) by point.
+        rows: the samples N.
+    """
+    second = {p for p, v in values.items() if v.ndim > 2 and v.shape[1] == rows != len(v)}
+    square = [p for p, v in values.items() if v.ndim > 2 and v.shape[:2] == (rows, rows)]
+    if square and chunk.rows == rows > 2:
+        fewer = chunk.part(0, rows - 1).values(square)
+        second |= {p for p, v in fewer.items() if v.shape[:2] == (rows, rows - 1)}
+    return {p: v.transpose(0, 1) if p in second else v for p, v in values.items()}
+
+
 def sample_rows(value: Tensor, rows: int | None) -> Tensor | None:
     """The output of a unit with one row for each sample, or None if it has another shape.
 
     Args:
-        value: (N, ...), (T, N, ...) as of nets with the batch second, or (N T, ...).
+        value: (N, ...) or (N T, ...).
         rows: the samples N; None takes the first dimension.
     """
     if value.ndim < 1:
         return None
     if rows is None or len(value) == rows:
         return value
-    if value.ndim > 2 and value.shape[1] == rows:
-        return value.transpose(0, 1)
     return value.reshape(rows, -1, *value.shape[1:]) if len(value) % rows == 0 else None
-
-
-def _channels(value: Tensor) -> int:
-    """The dimension of the channels."""
-    if value.ndim == 3:
-        return 2
-    return 3 if value.ndim == 4 and value.shape[1] == value.shape[2] != value.shape[3] else 1
 
 
 def _averaged(value: Tensor, grid: tuple[int, ...]) -> Tensor:

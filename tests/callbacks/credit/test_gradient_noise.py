@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -153,6 +154,19 @@ def test_the_probe_of_a_fit_is_training_data_and_the_batch_is_that_of_an_update(
     assert torch.equal(measure.probe.chunks[0], -gaussian(64)[:8, None])
     assert measure.source == "train"
     assert len(measure.history.rows) == 1
+
+
+def test_a_schedule_of_accumulation_counts_from_its_first_epoch(tmp_path):
+    callback = GradientNoise(figure=False)
+    schedule = GradientAccumulationScheduler({0: 2, 1: 4})
+    trainer = quiet_trainer(
+        max_epochs=2, callbacks=[callback, schedule], default_root_dir=tmp_path, logger=False
+    )
+    data = DataLoader(list(gaussian(64)[:, None]), batch_size=8)
+    trainer.fit(Batched(50), data, data)
+    found = [row["values"] for row in callback.history.rows]
+    products = [values["noise/snr"] * values["noise/scale"] for values in found]
+    assert products == [pytest.approx(batch) for batch in (16, 16, 32)]
 
 
 def test_diagnose_takes_the_data_that_it_is_given():

@@ -142,6 +142,37 @@ def test_a_step_of_length_zero_has_no_ratio(tmp_path):
     assert all(math.isnan(found[-1][tag]) for tag in ("change_bp", "ratio", "cosine", "alpha"))
 
 
+def test_a_parameter_unfrozen_after_the_batch_took_no_part_in_its_step(tmp_path):
+    class Unfreezing(Quadratic):
+        def __init__(self):
+            super().__init__()
+            self.late = nn.Parameter(torch.ones(4), requires_grad=False)
+
+        def batch_loss(self, batch):
+            return super().batch_loss(batch) + (self.late * batch[0]).sum(1).mean()
+
+        def on_train_batch_end(self, *_):
+            self.late.requires_grad_(True)
+
+        def validation_step(self, batch, batch_idx):
+            self.late.requires_grad_(True)
+
+    module, callback = Unfreezing(), StepQuality(n_samples=32, figure=False)
+    data = TensorLoader((rows(32, 0),), batch_size=32, shuffle=False)
+    fit(tmp_path, module, callback, loaders=(data, data), max_epochs=1, logger=False)
+    values = callback.history.rows[-1]["values"]
+    assert values["step/change"] < 0
+    assert values["step/ratio"] == pytest.approx(1, rel=1e-4)  # the full gradient, as it was
+
+
+@pytest.mark.parametrize(("dtype", "is_known"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_what_the_weights_round_away_is_undefined(tmp_path, dtype, is_known):
+    module = Quadratic(lr=1e-3, curvatures=CURVATURES.to(dtype)).to(dtype)
+    x = rows(32, 0).to(dtype)
+    found, _ = measured(tmp_path, module, x, None, batch_size=32)
+    assert [math.isfinite(found[-1][tag]) for tag in ("alpha", "ratio")] == [is_known] * 2
+
+
 def row(step, **values):
     return {"step": step, "epoch": step, "name": "", "values": values}
 

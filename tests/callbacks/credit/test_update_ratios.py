@@ -201,3 +201,20 @@ def test_the_figure_shows_a_healthy_update_white_and_a_large_one_orange():
         "25% dead, |x| 9,100",
     ]
     assert "n/a" in {t.get_text() for t in drawn(update_figure([], "updates", [])).axes[0].texts}
+
+
+class Beside(Plain):
+    """A layer that does not run, and a parameter of the module itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle, self.scale = nn.Linear(2, 2), nn.Parameter(torch.ones(()))
+
+
+def test_groups_that_do_not_run_leave_the_largest_activation_alone(tmp_path):
+    callback = UpdateRatios(figure=False)
+    fit(tmp_path, Beside(), callback, max_epochs=1)
+    values = callback.history.rows[-1]["values"]
+    of = [v for tag, v in values.items() if tag.startswith("updates/activation/L")]
+    assert sum(map(math.isnan, of)) == 2
+    assert values["updates/activation/max"] == max(v for v in of if not math.isnan(v))

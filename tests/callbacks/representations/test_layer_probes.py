@@ -295,6 +295,7 @@ def test_rows_for_targets_at_positions():
     assert rows_for(value.flatten(0, 1), (2, 5)).equal(value.flatten(0, 1))
     assert rows_for(value, (2,)).equal(value)
     assert rows_for(value, (5,)) is None
+    assert rows_for(value[..., 0], (2, 5)) is None  # features that are as many as the labels
     image = torch.randn(2, 3, 4, 6)
     assert rows_for(image, (2, 4, 6)).equal(image.permute(0, 2, 3, 1).reshape(-1, 3))
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lit_credit.callbacks import Representations
 from lit_credit.callbacks.base.chunk import Chunk
-from lit_credit.callbacks.representations.unit_features import sample_rows
+from lit_credit.callbacks.representations.unit_features import rows_first, sample_rows
 from lit_credit.functional import linear_cka
+from lit_credit.inspect.capture import Point
 from lit_credit.inspect.probe.probe import Probe
 from lit_credit.models import MLP
 from lit_credit.rules import BP, FrozenUnits
@@ -84,10 +86,31 @@ def test_a_unit_that_does_not_vary_is_undefined():
     assert all(math.isnan(value) for value in too_few.values())
 
 
+class Second(LightningModule):
+    """Runs with the batch second, as torch's transformers do by default."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+
+    def run_batch(self, batch):
+        return self.layer(batch[0].transpose(0, 1))
+
+
+@pytest.mark.parametrize("positions", [5, 6])
+def test_the_batch_may_be_second_also_where_positions_are_as_many(positions):
+    x = torch.randn(6, positions, 8, generator=torch.Generator().manual_seed(0))
+    module, point = Second().eval(), Point("layer", "output")
+    chunk = Chunk(module, (x,), 6, layout={0: "row"})
+    found = rows_first(chunk, chunk.values([point]), 6)[point]
+    assert found.equal(module.run_batch((x,)).transpose(0, 1))
+    assert rows_first(chunk, {point: found[:, :5]}, 6)[point].equal(found[:, :5])
+
+
 def test_outputs_with_other_rows():
     value = torch.randn(6, 4, 3)
     assert sample_rows(value, 6).equal(value)
-    assert sample_rows(value, 4).equal(value.transpose(0, 1))
     assert sample_rows(value.flatten(0, 1), 6).equal(value)
     assert sample_rows(value, 5) is None
     assert sample_rows(value, None).equal(value)

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
+from torch import nn
 from torch.nn import functional as F
 
 from lit_credit.callbacks import SignalRank
@@ -104,6 +106,36 @@ def test_rows_of_outputs():
     assert feature_rows(torch.zeros(4, 5, 3)).shape == (20, 3)
     assert feature_rows(torch.zeros(4)).shape == (4, 1)
     assert feature_rows(torch.zeros(4, 3, dtype=torch.complex64)).shape == (4, 6)
+
+
+class Layers(LightningModule):
+    """One unit on (N, ...) inputs."""
+
+    def __init__(self, unit):
+        super().__init__()
+        self.unit = unit
+
+    def batch_loss(self, batch):
+        return self.unit(batch[0]).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("unit", "shape", "channel"),
+    [
+        (lambda: nn.Conv1d(3, 4, 3), (3, 9), 1),
+        (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.ReLU()), (3, 9), 1),
+        (lambda: nn.Linear(3, 4), (9, 3), -1),
+        (lambda: nn.Linear(3, 4), (6, 5, 3), -1),
+        (lambda: nn.Conv2d(3, 4, 3), (3, 6, 6), 1),
+    ],
+)
+def test_directions_are_those_of_the_channels(unit, shape, channel):
+    torch.manual_seed(0)
+    module, x = Layers(unit().double()).eval(), randn(20, *shape)
+    values = twin.measured(SignalRank(units=["unit"]), module, (x, torch.zeros(20)))
+    with torch.no_grad():
+        rows = module.unit(x).movedim(channel, -1).reshape(-1, 4)
+    assert values["activation/L00"] == pytest.approx(entropic(rows - rows.mean(0)), rel=1e-4)
 
 
 def test_an_output_of_known_directions():
