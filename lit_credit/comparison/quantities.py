@@ -294,8 +294,8 @@ def _is_named(quantity: Quantity, pattern: str, runs: Sequence[Run]) -> bool:
         return True
     names = {quantity.name, quantity.text, *_derived_names(quantity)}
     if quantity.headline.start:
-        names |= {f"{quantity.name}{end}" for end in ("_first", "_last")}
-        names |= {f"{quantity.text}{end}" for end in (" start", " end")}
+        names |= {f"{quantity.name}_{end}" for end in ("first", "last")}
+        names |= {f"{quantity.text} {end}" for end in ("start", "end")}
     return any(fnmatchcase(name, pattern) for name in names) and is_measured(quantity, runs)
 
 

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.nn.parameter import is_lazy
 
 from lit_credit.inspect.finite import NonFiniteError
 from lit_credit.runs.history import Row
@@ -22,6 +23,7 @@ __all__ = [
     "named",
     "out_of_memory_named",
     "tell_undefined",
+    "without_shape",
 ]
 
 _ENDS = (NonFiniteError, SIGTERMException)
@@ -109,6 +111,18 @@ def named(who: str) -> Iterator[None]:
         if len(error.args) == 1 and isinstance(error.args[0], str) and who not in error.args[0]:
             error.args = (f"{who}: {error.args[0]}",)
         raise
+
+
+def without_shape(callback: Callback, module: LightningModule) -> Exception | None:
+    """The error for a module with lazy layers that have not run; None for any other."""
+    name = next((name for name, p in module.named_parameters() if is_lazy(p)), None)
+    if name is None:
+        return None
+    return MisconfigurationException(
+        f"{type(callback).__name__}: the parameter {name!r} has no shape before a lazy layer has "
+        "run. Run a batch through the module before `fit`, or give the Trainer "
+        "`num_sanity_val_steps` of 1 or more and validation data."
+    )
 
 
 def missing(callback: Callback, module: LightningModule, what: str, remedy: str) -> Exception:

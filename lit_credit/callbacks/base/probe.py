@@ -10,7 +10,7 @@ from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.cost import affordable
 from lit_credit.callbacks.base.diagnostic import Diagnostic
 from lit_credit.callbacks.base.failing_loss import explained
-from lit_credit.callbacks.base.failures import named
+from lit_credit.callbacks.base.failures import named, without_shape
 from lit_credit.callbacks.base.report import diagnostics_of
 from lit_credit.inspect.batch_loss import (
     LossFunction,
@@ -169,6 +169,8 @@ class ProbeDiagnostic(Diagnostic):
 
     def _take(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe, or share an equal one of another diagnostic, to keep it only once."""
+        if (error := without_shape(self, module)) is not None:
+            raise error
         wanted = (self.n_samples, self.chunk_size, self.source)
         whole = None
         for other in diagnostics_of(trainer):

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.last_step import LastStepDiagnostic
@@ -74,8 +75,13 @@ class UpdateRatios(LastStepDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Group the parameters."""
         is_known = self.units is not None or declares_units(module)
-        units = unit_names(self, module, self.units) if is_known else []
-        self.groups = parameter_groups(module, units)
+        self._units = unit_names(self, module, self.units) if is_known else []
+        self._group(module)
+
+    def _group(self, module: LightningModule) -> None:
+        """Group the parameters; lazy ones have no place before a first forward pass."""
+        self._grows = any(map(is_lazy, module.parameters()))
+        self.groups = parameter_groups(module, self._units)
         self.layer_texts = [group.name for group in self.groups]
         self._index = {
             layer: index for index, group in enumerate(self.groups) for layer in group.layers
@@ -89,6 +95,8 @@ class UpdateRatios(LastStepDiagnostic):
 
     def update(self, chunk: Chunk) -> None:
         """Add a chunk's part of the gradient, and look at its activations."""
+        if self._grows:
+            self._group(chunk.module)
         trained = {name: p for group in self.groups for name, p in group.trained().items()}
         with watch_activity(chunk.module, self._index, self._activity):
             found = chunk.parameter_gradients(list(trained.values()))

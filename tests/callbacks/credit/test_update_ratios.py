@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, seed_everything
 from matplotlib import colors
 from torch import nn
@@ -218,3 +219,37 @@ def test_groups_that_do_not_run_leave_the_largest_activation_alone(tmp_path):
     of = [v for tag, v in values.items() if tag.startswith("updates/activation/L")]
     assert sum(map(math.isnan, of)) == 2
     assert values["updates/activation/max"] == max(v for v in of if not math.isnan(v))
+
+
+class Lazy(nn.Module):
+    """Its first layer finds its width in the first forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.out = nn.LazyLinear(10), nn.Linear(10, OUT)
+
+    def forward(self, x):
+        return self.out(torch.relu(self.a(x)))
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature", "ignore:.*uninitialized")
+def test_layers_that_find_their_width_later_are_counted(tmp_path):
+    class Module(Plain):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+        validation_step = training_step
+
+    refused = pytest.raises(
+        MisconfigurationException, match=r"'net\.a\.weight' has no shape .*batch"
+    )
+    with refused:
+        fit(tmp_path, Module(Lazy), UpdateRatios(figure=False), max_epochs=1)
+    module, callback = Module(Lazy), UpdateRatios(figure=False)
+    fit(tmp_path, module, callback, max_epochs=1, num_sanity_val_steps=1)
+    found = values_of(callback.history)
+    assert found["weight/total"] == pytest.approx(
+        math.sqrt(sum(float(p.detach().norm()) ** 2 for p in module.parameters())), rel=1e-5
+    )
+    assert found["weight/L00"] > 0
+    assert found["ratio/total"] > 0
