@@ -97,6 +97,8 @@ def unknown(word: str) -> ArgumentsError:
     close = get_close_matches(word, [*COMMANDS, "--help", "--version"], n=1)
     hint = f" Did you mean `lit-credit {close[0]}`?" if close else ""
     kind = "option" if word.startswith("-") else "command"
+    if not close and kind == "option":
+        hint = f" Options follow the command, as in `lit-credit fit {word}`."
     return ArgumentsError("lit-credit", f"no {kind} {word!r}.{hint}", after=f"\n{_lines()}")
 
 
