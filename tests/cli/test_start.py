@@ -33,7 +33,14 @@ def loaded(words, packages):
     )
 
 
-FIRST_WORDS = [["--help"], ["--version"], ["fti"], ["--versoin"], [], ["fit", "--config", "nowhere.yaml"]]
+FIRST_WORDS = [
+    ["--help"],
+    ["--version"],
+    ["fti"],
+    ["--versoin"],
+    [],
+    ["fit", "--config", "nowhere.yaml"],
+]
 HELPS = [[command, "--help"] for command in COMMANDS]
 
 
