@@ -36,6 +36,7 @@ def folder(tmp_path, monkeypatch):
         Image.fromarray(rng.integers(256, size=(9, 7, 3), dtype=np.uint8)).save(place / f"{i}.png")
     x = rng.standard_normal((60, 3))
     np.savez(tmp_path / "table.npz", x=x, y=x.sum(1, keepdims=True))
+    np.savez(tmp_path / "labels.npz", x=x, labels=rng.integers(2, size=(60, 4)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -60,6 +61,7 @@ def rows(folder, name):
     [
         ("two_passes", ["val/accuracy"]),
         ("top5", ["val/top5", "val/accuracy"]),
+        ("labels", ["val/f1"]),
         ("autoencoder", ["val/mae", "val/loss"]),
         ("images", ["val/accuracy"]),
         ("arrays", ["val/r2"]),

@@ -93,10 +93,13 @@ def _lines() -> str:
 
 
 def unknown(word: str) -> ArgumentsError:
-    """The error for a word that is not a command: the nearest command, and all of them."""
-    close = get_close_matches(word, COMMANDS, n=1)
+    """The error for a word that is not a command or an option: the nearest, and all commands."""
+    close = get_close_matches(word, [*COMMANDS, "--help", "--version"], n=1)
     hint = f" Did you mean `lit-credit {close[0]}`?" if close else ""
-    return ArgumentsError("lit-credit", f"no command {word!r}.{hint}", after=f"\n{_lines()}")
+    kind = "option" if word.startswith("-") else "command"
+    if not close and kind == "option":
+        hint = f" Options follow the command, as in `lit-credit fit {word}`."
+    return ArgumentsError("lit-credit", f"no {kind} {word!r}.{hint}", after=f"\n{_lines()}")
 
 
 def versions() -> str:

@@ -9,6 +9,9 @@ from lit_credit.cli.own_modules import configs_of
 
 __all__ = ["answer", "check_configs"]
 
+_BEFORE_A_COMMAND = ("-c", "--config", "--print_config", "--help-all")
+"""Options that the parser of the Trainer's commands takes in front of a command."""
+
 
 def answer(words: Sequence[str]) -> int | None:
     """Print help or versions, if the words ask for them.
@@ -20,7 +23,7 @@ def answer(words: Sequence[str]) -> int | None:
         The exit code; None if the words ask for something else.
 
     Raises:
-        ArgumentsError: if the first word is not a command.
+        ArgumentsError: if the first word is not a command, nor an option in front of one.
     """
     first = words[0] if words else ""
     if first in ("", "-h", "--help"):
@@ -29,7 +32,7 @@ def answer(words: Sequence[str]) -> int | None:
     if first in ("-V", "--version"):
         print(versions())
         return 0
-    if not (first in COMMANDS or first.startswith("-")):
+    if not (first in COMMANDS or first.startswith(_BEFORE_A_COMMAND)):
         raise unknown(first)
     if is_of_trainer(first) and not {"-h", "--help"}.isdisjoint(words):
         from lit_credit.cli.short_help import short_help  # it reads Lightning's source

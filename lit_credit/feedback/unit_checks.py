@@ -64,11 +64,29 @@ def _remedy(module: nn.Module, units: Sequence[str], stray: Sequence[str]) -> st
             f"Units {choice(idle)} have no parameters that could learn from their credit: join "
             f"each to the layer in front of it, as in '{layer}+{idle[0]}'."
         )
+    bare = [name for name in stray if _encloses(name.rpartition(".")[0], units)]
+    if bare:
+        rest = [name for name in stray if name not in bare]
+        others = (
+            f" The others, {choice(rest)}, can be named in `units` or `readout`." if rest else ""
+        )
+        return (
+            f"{choice(bare)} cannot be named: no submodule holds it without a unit. Set `stray` to "
+            "'train' (learn from the credit of the unit that follows) or 'freeze' (keep at the "
+            f"initial values).{others}"
+        )
     return (
         "Name the submodule of each in `units`, joined to the activation that follows it if there "
         "is one ('fc1+act1', or 'fc1->' up to the input of the next unit), or in `readout`, if it "
         "comes after the last unit; or set `stray` to 'freeze' (keep them at their initial values) "
         "or 'train' (learn from the credit of the unit that follows)."
+    )
+
+
+def _encloses(owner: str, units: Sequence[str]) -> bool:
+    """Whether ``owner`` is the net itself, or a submodule with a unit inside."""
+    return not owner or any(
+        member.startswith(f"{owner}.") for unit in units for member in parse_unit(unit).members
     )
 
 

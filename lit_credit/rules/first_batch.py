@@ -73,7 +73,8 @@ def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> N
     if out_of_memory or not (first or is_label):
         raise error
     if isinstance(error, RuntimeError | IndexError):
-        remedy = "Make the sizes of data, net and task agree. If it is not the sizes,"
+        reason = f"{reason.rstrip('.')}."
+        remedy = _remedy(reason)
     else:
         reason = f"{type(error).__name__}: {reason}."
         remedy = f"Make {task} hand {net} what it takes, and read what it returns."
@@ -81,6 +82,17 @@ def explain(error: Exception, batch: Any, net: str, task: str, first: bool) -> N
         f"{'the first' if first else 'a'} batch does not pass through {net} and {task}: {reason} "
         f"The batch: {described(batch)}. {remedy} LIT_CREDIT_TRACEBACK=1 shows where."
     ) from error
+
+
+def _remedy(reason: str) -> str:
+    """The remedy of an error of torch about sizes or types of numbers."""
+    if any(sign in reason for sign in ("dtype", "scalar type", "can't be cast")):
+        return (
+            "The types of numbers differ: a net and most losses take float32 (`x.float()` of "
+            "torch, `x.astype('float32')` of NumPy, whose default is float64), class numbers are "
+            "int64. Have the datamodule hand out these types. If it is not the types,"
+        )
+    return "Make the sizes of data, net and task agree. If it is not the sizes,"
 
 
 def check_loss(loss: Any, task: str) -> None:

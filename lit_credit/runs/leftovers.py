@@ -11,8 +11,7 @@ from typing import Any
 from zipfile import is_zipfile
 
 from lit_credit.runs.lock import is_abandoned, locks_above
-from lit_credit.runs.run_folder import Run, read_run, runs_below
-from lit_credit.utils.paths import local_path
+from lit_credit.runs.run_folder import Run, folder_of_runs, read_run, runs_below
 
 __all__ = ["Leftovers", "find_leftovers"]
 
@@ -54,11 +53,7 @@ def find_leftovers(paths: Sequence[str | Path]) -> Leftovers:
         ValueError: if a path is not a folder, or a folder cannot be read.
     """
     found, known = Leftovers(), set[Path]()
-    for path in (Path(local_path(path, "RUN")) for path in paths):
-        if not path.is_dir():
-            raise ValueError(
-                f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
-            )
+    for path in map(folder_of_runs, paths):
         beside = locks_above(path)[:3]
         for lock in sorted({*path.rglob("*.lock"), *beside}):
             if is_abandoned(lock) and lock.resolve() not in known:

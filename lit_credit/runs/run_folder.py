@@ -24,6 +24,7 @@ __all__ = [
     "Run",
     "config_number",
     "find_runs",
+    "folder_of_runs",
     "history_files",
     "is_diagnosis",
     "newest_config",
@@ -127,6 +128,29 @@ class Run:
         return stops_short(self.histories, {**(self.config.get("trainer") or {}), **length})
 
 
+def folder_of_runs(path: str | Path) -> Path:
+    """A folder that the command line names as RUN.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if there is no such folder; if it is the table of a sweep, the error names the
+            folder of the sweep's runs.
+    """
+    folder = Path(local_path(path, "RUN"))
+    if not folder.is_dir():
+        beside = folder.with_suffix("")
+        hint = "folders that runs were written to"
+        if folder.is_file() and beside.is_dir():
+            hint = f"{str(beside)!r}, which holds the runs of this table"
+        raise ValueError(f"RUN: no folder {str(path)!r}. Give {hint}.")
+    return folder
+
+
 def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """Find folders with a history, among ``paths`` and anywhere below them.
 
@@ -145,11 +169,7 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     if isinstance(paths, str | Path):
         paths = [paths]
     found: dict[Path, Path] = {}
-    for path in (Path(local_path(path, "RUN")) for path in paths):
-        if not path.is_dir():
-            raise ValueError(
-                f"RUN: no folder {str(path)!r}. Give folders that runs were written to."
-            )
+    for path in map(folder_of_runs, paths):
         runs = runs_below(path)
         if not runs:
             raise ValueError(

@@ -58,6 +58,14 @@ def test_errors_are_clear_and_write_nothing(make, message, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_the_table_of_a_sweep_leads_to_its_folder(tmp_path, capsys):
+    write_run(tmp_path / "sweep" / "a", "BP", 1, epochs=2)
+    table = tmp_path / "sweep.csv"
+    table.write_text("model\nBP\n")
+    assert main([str(table)]) == 2
+    assert f"Give '{tmp_path}/sweep', which holds the runs of this table" in capsys.readouterr().err
+
+
 def test_out_must_be_a_folder(tmp_path, capsys):
     write_run(tmp_path / "a", "BP", 1, epochs=2)
     (tmp_path / "file").write_text("")

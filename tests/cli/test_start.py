@@ -33,7 +33,14 @@ def loaded(words, packages):
     )
 
 
-FIRST_WORDS = [["--help"], ["--version"], ["fti"], [], ["fit", "--config", "nowhere.yaml"]]
+FIRST_WORDS = [
+    ["--help"],
+    ["--version"],
+    ["fti"],
+    ["--versoin"],
+    [],
+    ["fit", "--config", "nowhere.yaml"],
+]
 HELPS = [[command, "--help"] for command in COMMANDS]
 
 
@@ -55,6 +62,12 @@ def test_every_command_is_listed_with_a_line(words, code, capsys):
         assert re.search(rf"^  {name} +{re.escape(command.text)}$", out + err, re.MULTILINE)
     assert bool(err) == (words == ["comprae"])
     assert ("Did you mean `lit-credit compare`?" in err) == bool(err)
+
+
+def test_a_wrong_option_in_front_of_a_command_is_answered(capsys):
+    assert main(["--versoin"]) == 2
+    error = capsys.readouterr().err
+    assert "no option '--versoin'. Did you mean `lit-credit --version`?" in error
 
 
 def test_the_list_has_the_commands_of_the_trainer():

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_credit.rules import BP, DFA
 from lit_credit.rules.first_batch import explain
-from lit_credit.tasks import Classification
+from lit_credit.tasks import Classification, Supervised
 from tests.support import images, loader, quiet_trainer, seeded
 from tests.support.resumable import mlp
 
@@ -99,6 +99,22 @@ def test_the_first_batch_is_explained(kind):
     assert isinstance(raised.value.__cause__, RuntimeError)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "loss"),
+    [
+        (torch.float64, torch.float32, nn.MSELoss()),
+        (torch.int64, torch.float32, nn.MSELoss()),
+        (torch.float32, torch.int64, nn.BCEWithLogitsLoss()),
+    ],
+)
+def test_types_of_numbers_get_their_remedy(x, y, loss):
+    """NumPy's float64, whole numbers as inputs, and whole numbers under a loss of real ones."""
+    rows = [(torch.ones(4).to(x), torch.ones(2).to(y)) for _ in range(4)]
+    module = BP(nn.Sequential(nn.Linear(4, 2)), Supervised(loss))
+    with pytest.raises(ValueError, match=r"\. The batch: .*`x.float\(\)` of torch"):
+        quiet_trainer(max_epochs=1).fit(module, DataLoader(rows, 2))
+
+
 @pytest.mark.parametrize("name", ["validate", "test"])
 def test_so_it_is_in_evaluation(name):
     module = BP(nn.Sequential(nn.Linear(21, 5)), Classification(5))
@@ -151,5 +167,5 @@ def test_what_is_no_bug_passes_through_the_first_step_as_it_is():
 def test_a_batch_on_a_device_that_computes_no_more_is_described_by_its_shape():
     """As a GPU that was given a class too large; here one that has no values at all."""
     lost = torch.zeros(3, dtype=torch.int64, device="meta")
-    with pytest.raises(ValueError, match=r"assert The batch: int64 \(3,\)\. .*TRACEBACK"):
+    with pytest.raises(ValueError, match=r"assert\. The batch: int64 \(3,\)\. .*TRACEBACK"):
         explain(RuntimeError("device-side assert"), lost, "Net", "Classification", first=True)

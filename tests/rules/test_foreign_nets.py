@@ -156,6 +156,17 @@ def test_a_wrong_choice_of_units_is_refused_with_the_candidates(arguments, messa
         DFA(small_resnet(), Classification(), **arguments)
 
 
+def test_parameters_without_a_submodule_of_their_own_get_the_remedy_that_works():
+    """class_token lies in the net, pos_embedding in a submodule that holds the units."""
+    says = r"class_token, encoder.pos_embedding cannot be named.*'train'.*others, conv_proj.weight"
+    with pytest.raises(ValueError, match=says):
+        DFA(small_vit(), Classification(), units=["encoder.layers.*"], readout=["heads"])
+    with pytest.raises(ValueError, match="cannot be named") as raised:
+        DFA(small_vit(), Classification(), **{**VIT, "stray": "error"})
+    assert "others" not in str(raised.value)
+    DFA(small_vit(), Classification(), **VIT)
+
+
 def test_stray_parameters_can_be_frozen():
     rule = DFA(small_vit(), Classification(), **{**VIT, "stray": "freeze"})
     assert not rule.net.class_token.requires_grad
