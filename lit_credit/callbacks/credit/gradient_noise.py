@@ -33,7 +33,8 @@ __all__ = ["GradientNoise"]
 class GradientNoise(WholeProbeDiagnostic):
     r"""Is the batch large enough? The noise of the gradient against its signal.
 
-    The probe is cut into ``groups`` of as many rows each; a remainder is left out. From the
+    The probe is cut into ``groups`` of as many rows each; a remainder is left out. Its rows must be
+    in random order: groups of data that are sorted by class differ by their classes. From the
     gradients of the groups and of all of them come unbiased estimates of ``|G|^2``, the squared
     norm of the mean gradient, and of ``tr S``, the variance of a single row's gradient. Logs, for
     the module's own update over all trained parameters:
