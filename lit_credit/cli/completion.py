@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from lit_credit.cli.arguments import ShortErrorArguments
+from lit_credit.cli.benchmark.suites import suite_names
 from lit_credit.cli.commands import COMMANDS, is_of_trainer, parser_of
 from lit_credit.cli.shipped import shipped_names
 from lit_credit.cli.short_help import option_names
@@ -56,7 +57,10 @@ def _options() -> dict[str, str]:
 
 def _choices() -> dict[str, str]:
     """The values that an option of a command has to choose from."""
-    found = {"fit:--on_resume": "refuse configured checkpoint"}
+    found = {
+        "fit:--on_resume": "refuse configured checkpoint",
+        "benchmark:--suite": " ".join(suite_names()),
+    }
     for name in COMMANDS:
         if not is_of_trainer(name):
             read = _read(name).items()
