@@ -18,8 +18,11 @@ def warn_of_restarted_stream(trainer: Trainer) -> None:
     """
     if trainer.num_training_batches != float("inf") or is_at_epoch_start(trainer):
         return
+    # Slow to load, and seldom needed.
+    from torch.distributed.checkpoint.stateful import Stateful
+
     loaders = CombinedLoader(trainer.train_dataloader).flattened
-    if all(hasattr(one, "state_dict") and hasattr(one, "load_state_dict") for one in loaders):
+    if all(isinstance(one, Stateful) for one in loaders):
         return
     done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     rank_zero_warn(

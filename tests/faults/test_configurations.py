@@ -3,6 +3,7 @@
 import pytest
 
 from lit_credit.cli import main
+from lit_credit.cli.commands import COMMANDS
 
 MLP = "{class_path: ResidualMLP, init_args: {in_features: 64, depth: 2}}"
 GOOD = f"model: {{class_path: BP, init_args: {{task: Classification, net: {MLP}}}}}\ndata: Digits\n"
@@ -149,8 +150,6 @@ def test_the_traceback_can_be_had(tmp_path, capsys, monkeypatch):
         (["compare", "nowhere", "--out", "x"], "nowhere"),
         (["sweep", "--config", "a"], "required"),
         (["sweep", "--config", "a", "--grid", "no.yaml", "--out", "a.csv"], "no.yaml"),
-        (["fti"], "'fti'"),
-        ([], "subcommand"),
     ],
 )
 def test_slips_of_the_other_commands_have_code_2(words, part, capsys, tmp_path, monkeypatch):
@@ -164,3 +163,11 @@ def test_slips_of_the_other_commands_have_code_2(words, part, capsys, tmp_path, 
     assert part in error
     assert len(error.splitlines()) < 8
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("words", "part"), [(["fti"], "'fti'"), ([], "usage: lit-credit COMMAND")])
+def test_without_a_command_all_are_listed(words, part, capsys):
+    assert main(words) == 2
+    told = "".join(capsys.readouterr())
+    assert part in told
+    assert all(f"\n  {command}" in told for command in COMMANDS)
