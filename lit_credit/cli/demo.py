@@ -27,7 +27,7 @@ _LINES = 20
 """Last lines of the log of a run that failed, which are shown."""
 _DESCRIPTION = """Train BP, FA and DFA on scikit-learn's digits, and compare them.
 
-The runs take two to three minutes on two CPU cores, and end in a table, a figure and the command
+The runs take about five minutes on two CPU cores, and end in a table, a figure and the command
 that opens TensorBoard. The same command goes on where the last one stopped. Further words, such as
 `--trainer.max_epochs 5`, go to every run."""
 
