@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> int:
             check_folder(Path(local_path(options.out, "--out")), "Give another --out.")
         from lit_credit.comparison import compare  # torch and Lightning come later
 
-        with say_loading():
+        with say_loading("PyTorch, Lightning and the runs"):
             found = compare(
                 options.runs,
                 metric=options.metric,

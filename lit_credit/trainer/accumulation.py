@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
+from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.both_packages import is_a
 
 __all__ = ["batches_of_an_update"]
@@ -19,7 +20,7 @@ def batches_of_an_update(trainer: Any) -> int:
         trainer: the Trainer.
     """
     accumulated = trainer.accumulate_grad_batches
-    for callback in trainer.callbacks:
+    for callback in callbacks_of(trainer):
         if is_a(callback, GradientAccumulationScheduler):
             accumulated = callback.get_accumulate_grad_batches(trainer.current_epoch)
     return int(accumulated * trainer.world_size)

@@ -123,12 +123,17 @@ def test_diagnose_measures_on_its_data(older):
     assert found
 
 
-def test_a_sweep_of_it_goes_on_without_the_split_only(tmp_path, capsys):
-    (tmp_path / "base.yaml").write_text("data: Digits\n")
-    (tmp_path / "grid.yaml").write_text("seed_everything: [42]\n")
+def sweep_of_one(folder):
+    """The words of a sweep with a single run."""
+    (folder / "base.yaml").write_text("data: Digits\n")
+    (folder / "grid.yaml").write_text("seed_everything: [42]\n")
     named = {"config": "base.yaml", "grid": "grid.yaml", "out": "table.csv"}
-    words = ["sweep", *(f"--{name}={tmp_path / file}" for name, file in named.items())]
-    words += [*BASE[1:], "--trainer.max_epochs=1"]
+    words = ["sweep", *(f"--{name}={folder / file}" for name, file in named.items())]
+    return [*words, *BASE[1:], "--trainer.max_epochs=1"]
+
+
+def test_a_sweep_of_it_goes_on_without_the_split_only(tmp_path, capsys):
+    words = sweep_of_one(tmp_path)
     assert main([*words, ZERO]) == 0
     (asked,) = tmp_path.rglob("asked.yaml")
     config = yaml.safe_load(asked.read_text())
@@ -157,11 +162,7 @@ def test_arguments_that_classes_got_since_are_at_their_defaults():
 
 
 def test_a_sweep_of_before_goes_on_where_a_class_got_an_argument(tmp_path, capsys):
-    (tmp_path / "base.yaml").write_text("data: Digits\n")
-    (tmp_path / "grid.yaml").write_text("seed_everything: [42]\n")
-    named = {"config": "base.yaml", "grid": "grid.yaml", "out": "table.csv"}
-    words = ["sweep", *(f"--{name}={tmp_path / file}" for name, file in named.items())]
-    words += [*BASE[1:], "--trainer.max_epochs=1"]
+    words = sweep_of_one(tmp_path)
     assert main(words) == 0
     (asked,) = tmp_path.rglob("asked.yaml")
     config = yaml.safe_load(asked.read_text())

@@ -15,6 +15,7 @@ from lit_credit.cli.benchmark.choice import (
     slug,
     trial_rows,
 )
+from lit_credit.cli.benchmark.configurations import final_config, search_config
 from lit_credit.cli.benchmark.results import Results
 from lit_credit.cli.benchmark.search import draw_trials
 from lit_credit.cli.benchmark.suites import Entry, Suite, find_entries, read_entries, read_suite
@@ -37,7 +38,6 @@ _SEARCH_SEED = 1000
 """Seed of a trial, plus the number of its study; the seeds of the choice are others."""
 _NO_CHANGE = ("root", "download", "num_workers", "accelerator", "enable_progress_bar")
 """Last parts of options of ``fit`` that do not change what a rule reaches."""
-_DIAGNOSTICS = ("ResidualNorms", "CreditAlignment", "CreditFunction", "SignalRank")
 
 
 def benchmark(
@@ -181,7 +181,7 @@ def _plan(
     places, budget = [], suite.studies * suite.trials
     for number, (task, entry) in enumerate(pairs):
         progress.planning(number * budget, len(pairs) * budget)
-        path = _written(folder / task / "search.yaml", _search(suite.tasks[task]))
+        path = _written(folder / task / "search.yaml", search_config(suite.tasks[task]))
         trials = draw_trials(entry, suite.studies, suite.trials)
         points = [
             Point(
@@ -240,7 +240,7 @@ def _choose(
         trial = median_best(suite, place)
         if trial is None:  # a line below the tables says so
             continue
-        config = _final(suite.tasks[place.task])
+        config = final_config(suite.tasks[place.task])
         path = _written(folder / place.task / "final.yaml", config)
         base = [f"--config={path}", *words]
         name = f"{place.task}/{slug(place.entry.name)}/final"
@@ -256,35 +256,6 @@ def _written(path: Path, config: Mapping[str, Any]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return path
-
-
-def _search(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a trial: validated before and after, with nothing that costs time."""
-    trainer = dict(config.get("trainer", {}))
-    trainer |= {
-        "check_val_every_n_epoch": trainer.get("max_epochs", 1),
-        "callbacks": [{"class_path": "lit_credit.callbacks.MetricHistory"}],
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-    }
-    return {**_with_optimizer(config), "trainer": trainer, "test_after_fit": False}
-
-
-def _final(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a run that is reported: logged, diagnosed, and tested at its end."""
-    trainer = dict(config.get("trainer", {}))
-    every = {"every_n_epochs": trainer.get("max_epochs", 1)}
-    diagnostics = [{"class_path": name, "init_args": every} for name in _DIAGNOSTICS]
-    trainer["callbacks+"] = [*trainer.get("callbacks+", []), *diagnostics]
-    trainer["enable_model_summary"] = False
-    return {**_with_optimizer(config), "trainer": trainer}
-
-
-def _with_optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = dict(config["model"]["init_args"])
-    arguments["optimizer"] = {"class_path": "torch.optim.AdamW", "init_args": {"fused": True}}
-    return {**config, "model": {"class_path": "BP", "init_args": arguments}}
 
 
 # Running

@@ -17,12 +17,12 @@ _FILE = "code.json"
 class SourceFiles:
     """Digests of one's own source files behind the classes of configurations.
 
-    These are the loaded modules in or below the folder of a class that neither lit_credit nor an
-    installed package defines. The digests are those at the first look at a file.
+    These are the loaded modules in or below the folder of a class, or of its package, that neither
+    lit_credit nor an installed package defines.
     """
 
     def __init__(self) -> None:
-        self._digest = cache(_digest)
+        self._below = cache(_digests_below)
 
     def of(self, config: Any) -> dict[str, str]:
         """Path of each file to its digest.
@@ -31,12 +31,10 @@ class SourceFiles:
             config: a configuration of ``lit-credit fit``, whose classes have been imported.
         """
         modules = {path.rpartition(".")[0] for path in _class_paths(config)}
-        folders = {path.parent for name in modules if (path := _own_file(name))}
-        if not folders:
-            return {}
-        loaded = {path for name in list(sys.modules) if (path := _own_file(name))}
-        files = sorted(path for path in loaded if folders & set(path.parents))
-        return {str(path): self._digest(path) for path in files}
+        folders = frozenset(folder for name in modules if (folder := _folder(name)))
+        # Points of one grid name the same few classes: all modules are looked at once, and again
+        # when more are loaded.
+        return self._below(folders, len(sys.modules)) if folders else {}
 
 
 def write_code(folder: Path, code: Mapping[str, str]) -> None:
@@ -105,6 +103,19 @@ def _own_file(module: str) -> Path | None:
 def _installed() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
     return tuple({Path(paths[key]) for key in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def _folder(module: str) -> Path | None:
+    """The folder of one's own module, or of the package that it belongs to."""
+    file = _own_file(module)
+    package = _own_file(module.partition(".")[0])
+    return (package or file).parent if file else None
+
+
+def _digests_below(folders: frozenset[Path], n_modules: int) -> dict[str, str]:
+    loaded = {path for name in list(sys.modules) if (path := _own_file(name))}
+    files = sorted(path for path in loaded if folders & set(path.parents))
+    return {str(path): _digest(path) for path in files}
 
 
 def _digest(path: Path) -> str:
