@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lit_credit.callbacks import MetricHistory
+from lit_credit.callbacks import FiniteGuard, MetricHistory
 from lit_credit.callbacks.base import Diagnostic
 from lit_credit.headlines import Headline
 from lit_credit.protocols import ComparedProtocol, asked
@@ -40,6 +40,7 @@ def ending(trainer: Trainer, rule: CreditRule) -> str:
     if not any(isinstance(callback, Diagnostic) for callback in callbacks_of(trainer)):
         diagnose += " --trainer.callbacks+ ResidualNorms"
     lines = [("Run:", str(folder)), *(("Metrics:", text) for text in _metrics(trainer, rule))]
+    lines += [("Note:", text) for text in _diverged(trainer)]
     lines += [("Next:", f"tensorboard --logdir {above}"), ("", f"lit-credit compare {above}")]
     return "\n".join(f"{head:<8} {text}" for head, text in [*lines, ("", diagnose)])
 
@@ -59,6 +60,18 @@ def _metrics(trainer: Trainer, rule: CreditRule) -> list[str]:
     tested = [f"test/{name}" for name in better if f"test/{name}" in metrics]
     texts += [f"{tag} {float(metrics[tag]):.4g}" for tag in tested]
     return [", ".join(texts)] if texts else []
+
+
+def _diverged(trainer: Trainer) -> list[str]:
+    """A line on losses that are not finite at the end, and how to find the cause."""
+    losses = {tag: float(x) for tag, x in trainer.callback_metrics.items() if "loss" in tag}
+    lost = [tag for tag, loss in losses.items() if not math.isfinite(loss)]
+    if not lost:
+        return []
+    text = f"the run diverged: {', '.join(lost[:_SHOWN])} not finite."
+    if not any(isinstance(callback, FiniteGuard) for callback in callbacks_of(trainer)):
+        text += " --trainer.callbacks+ FiniteGuard names the step and the unit where it begins."
+    return [text]
 
 
 def _reached(tag: str, better: str, rows: Sequence[Row]) -> str:

@@ -20,7 +20,7 @@ from lit_credit.comparison.labels import (
 from lit_credit.headlines import Look
 from lit_credit.runs.run_folder import Run, history_files
 
-__all__ = ["Group", "grouped", "hidden_differences", "without_twins"]
+__all__ = ["Group", "grouped", "hidden_differences", "pooled_settings", "without_twins"]
 
 _MOST = 3
 """Largest number of keys whose hidden differences are noted."""
@@ -182,7 +182,32 @@ def hidden_differences(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
+def pooled_settings(groups: Sequence[Group]) -> list[str]:
+    """Notes on settings that differ, seeds aside, between the runs of one row.
+
+    Args:
+        groups: groups of ``--by``, whose keys need not tell everything that differs.
+    """
+    where: dict[str, list[str]] = {}
+    values: dict[str, dict[str, None]] = {}
+    for group in groups:
+        configs = [flat(run.compared) for run in group.runs if run.compared]
+        for key in refining_keys(configs):
+            where.setdefault(key, []).append(group.label)
+            values.setdefault(key, {}).update(dict.fromkeys(_told(key, c) for c in configs))
+    texts = key_texts(list(where)) | {RULE: "rule"}
+    notes = [
+        f"pooled: {texts[key]} has several values ({', '.join(list(values[key])[:_MOST])}"
+        f"{', ..' if len(values[key]) > _MOST else ''}) in {', '.join(labels[:_MOST])}"
+        f"{f' and {len(labels) - _MOST} more' if len(labels) > _MOST else ''}"
+        for key, labels in list(where.items())[:_MOST]
+    ]
+    if len(where) > _MOST:
+        notes.append(f"pooled too: {', '.join(list(where)[_MOST : _MOST + 8])}")
+    return notes
+
+
 def _told(key: str, config: Mapping[str, Any]) -> str:
     if is_callback(key):
         return "with" if key in config else "without"
-    return value_text(config[key])
+    return value_text(config[key]) if key in config else "none"

@@ -33,6 +33,7 @@ from lit_credit.comparison.quantities import (
 from lit_credit.headlines import LATE, ComparisonFigure
 from lit_credit.runs.columns import Columns
 from lit_credit.runs.run_folder import Run, history_files, read_ordered_columns
+from lit_credit.runs.series import tags_of
 
 __all__ = ["Material", "read_material"]
 
@@ -95,7 +96,27 @@ def read_material(
     quantities = [q for q in quantities if q.headline.order < LATE or is_measured(q, runs)]
     if metrics:
         quantities = of_patterns(metrics, runs, quantities)
-    return Material(runs, quantities, figures, [*_not_imported(runs), *notes])
+    return Material(
+        runs, quantities, figures, [*_not_imported(runs), *_not_recorded(declared, runs), *notes]
+    )
+
+
+def _not_recorded(declared: Sequence[Quantity], runs: Sequence[Run]) -> list[str]:
+    """Notes on headlines of a person's own classes whose tag no row of their history has."""
+    notes = []
+    for quantity in declared:
+        if quantity in our_quantities() or callable(quantity.headline.tag):
+            continue
+        rows = [found for run in runs if (found := run.histories.get(quantity.history))]
+        tag = quantity.tag({})
+        if not rows or any(t == tag or t.startswith(f"{tag}/") for r in rows for t in tags_of(r)):
+            continue
+        layers = "/L00, .." if quantity.headline.layers else ""
+        notes.append(
+            f"not recorded: {quantity.text}: no row of {quantity.history}.jsonl has the tag "
+            f"{tag}{layers}, which the headline {quantity.headline.name!r} of its class names"
+        )
+    return notes
 
 
 def _not_imported(runs: Sequence[Run]) -> list[str]:

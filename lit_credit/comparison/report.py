@@ -10,7 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_credit.comparison.groups import Group, grouped, hidden_differences, without_twins
+from lit_credit.comparison.groups import (
+    Group,
+    grouped,
+    hidden_differences,
+    pooled_settings,
+    without_twins,
+)
 from lit_credit.runs.acting import acts_by_path
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.run_folder import Run, find_runs, is_diagnosis, read_configured
@@ -138,7 +144,7 @@ def _compared(
         *flag_texts(summaries, quantities, looks),
         *difference_notes(differences),
         *([] if baseline is None or differences else [_NO_DIFFERENCE.format(baseline)]),
-        *([] if by else hidden_differences(list(groups.values()))),
+        *(pooled_settings if by else hidden_differences)(list(groups.values())),
         *material.notes,
         *twins,
         *(note for summary in summaries for note in _notes(summary, quantities)),

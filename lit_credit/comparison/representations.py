@@ -165,15 +165,16 @@ def _cka(one: SavedGrams, other: SavedGrams) -> npt.NDArray[np.float64]:
 
 
 def _check_probes(saved: Mapping[Path, SavedGrams]) -> None:
-    """Refuse runs that were measured on different probes."""
+    """Refuse runs that were measured on different probes, or with different arguments."""
     (first, one), *others = saved.items()
     for folder, other in others:
         if one.digest != other.digest or not one.digest:
             raise ValueError(
-                f"--representations: {first} and {folder} measured different probes: "
-                f"{_probe(one)} and {_probe(other)}. Representations are compared sample by "
-                "sample. Train both on the same validation data, with the same `n_samples` of "
-                "Representations and the same precision, or leave one of them out."
+                f"--representations: {first} and {folder} measured different probes, or read "
+                f"them differently: {_probe(one)} and {_probe(other)}. Representations are "
+                "compared sample by sample. Train both on the same validation data and in the same "
+                "precision, with the same `n_samples`, `read` and `max_features` of "
+                "Representations, or leave one of them out."
             )
 
 

@@ -13,7 +13,7 @@ from lit_credit.inspect.unit_passage import Passage, passage_at
 from lit_credit.utils.compiled import submodule
 from lit_credit.utils.nested import any_tensor, first_tensor, has_fractions, replace_first
 
-__all__ = ["Point", "capture"]
+__all__ = ["Captured", "Point", "capture"]
 
 
 class Point(NamedTuple):
@@ -27,12 +27,24 @@ class Point(NamedTuple):
     side: Literal["input", "output"]
 
 
+class Captured(dict[Point, Tensor]):
+    """Recorded tensors by point, in the order in which they passed.
+
+    Attributes:
+        repeated: points that another run of their submodule passed again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeated: set[Point] = set()
+
+
 @contextmanager
 def capture(
     module: nn.Module,
     points: Sequence[Point],
     change: Mapping[Point, Callable[[Tensor], Tensor]] | Callable[[Tensor], Tensor] = Tensor.clone,
-) -> Iterator[dict[Point, Tensor]]:
+) -> Iterator[Captured]:
     """Record the tensor that passes each point while the ``with`` lasts.
 
     Of several inputs, the first tensor is recorded; of several outputs, the first tensor of real or
@@ -52,20 +64,24 @@ def capture(
 
     Yields:
         A dict that fills as the forward pass runs; a point not passed has no entry. If a submodule
-        runs several times, its first run counts. Inside the ``with``, the second run of a
-        checkpointed block (``torch.utils.checkpoint``) takes the same path.
+        runs several times, its first run counts, and ``repeated`` names the point. Inside the
+        ``with``, the second run of a checkpointed block (``torch.utils.checkpoint``) takes the same
+        path.
 
     Raises:
         AttributeError: if ``module`` has no submodule of such a name.
         ValueError: inside, if two units wait for one submodule that they share.
     """
-    tensors: dict[Point, Tensor] = {}
+    tensors = Captured()
 
     def record(point: Point, value: Any) -> Any:
         # Of inputs the first tensor, of whatever type: a later one may be a mask.
         tensor = first_tensor(value, has_fractions if point.side == "output" else any_tensor)
         again = point in tensors
-        if (again and not is_second_run()) or tensor is None or not has_fractions(tensor):
+        if tensor is None or not has_fractions(tensor):
+            return None
+        if again and not is_second_run():
+            tensors.repeated.add(point)
             return None
         if torch.is_grad_enabled() and not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_()

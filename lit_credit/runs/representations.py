@@ -30,7 +30,7 @@ class SavedGrams:
         names: of the layers.
         rows: samples of the probe.
         step: optimizer steps taken.
-        digest: of the probe; "" if it is not known.
+        digest: of the probe, with unusual arguments of the measurement; "" if it is not known.
     """
 
     grams: npt.NDArray[np.float32]

@@ -82,3 +82,10 @@ def test_a_folder_without_a_run_is_not_named(tmp_path, rule):
     made = trainer(tmp_path, [(0.1, 3.0)])
     Path(tmp_path, "config.yaml").unlink()
     assert ending(made, rule) == ""
+
+
+def test_a_diverged_run_is_told(tmp_path, capsys):
+    words = ["--model.init_args.optimizer.init_args.lr", "1e30", "--trainer.max_epochs", "1"]
+    out = ended(capsys, tmp_path, *words)
+    assert "Note:    the run diverged: train/loss, val/loss, test/loss not finite." in out
+    assert "--trainer.callbacks+ FiniteGuard" in out

@@ -284,3 +284,23 @@ def test_classes_that_cannot_be_imported_are_named(tmp_path):
     path.write_text(path.read_text().replace("lit_credit.rules.BP", "own_nowhere.BP"))
     (note,) = [note for note in compare(tmp_path).notes if "not imported" in note]
     assert note.startswith("not imported: own_nowhere.BP: what they declare is unknown")
+
+
+class Misnamed(Score):
+    name = "misnamed"
+    headline = (Headline("points", "totl"),)
+    comparison_figures = ()
+
+
+def test_a_headline_whose_tag_was_never_recorded_is_told(tmp_path):
+    folder = own_run(tmp_path / "a", 1, callbacks=["Misnamed", "Score"])
+    add(folder, "misnamed", {"scores/total": 1.0})
+    add(folder, "score", {"scores/total": 1.0})
+    (note,) = (note for note in compare(tmp_path).notes if note.startswith("not recorded"))
+    assert "points: no row of misnamed.jsonl has the tag scores/totl" in note
+
+
+def test_a_diagnostic_that_was_not_measured_is_not_told(tmp_path):
+    folder = own_run(tmp_path / "a", 1, callbacks=["Misnamed", "Score"])
+    add(folder, "score", {"scores/total": 1.0})
+    assert not [note for note in compare(tmp_path).notes if note.startswith("not recorded")]

@@ -380,3 +380,19 @@ def test_the_configuration_of_another_program_is_not_ours(config, tmp_path):
         (folder / "config.yaml").write_text(config)
     run(tmp_path / "ours", "BP", 4)
     assert counts(compare(tmp_path)) == {"BP": 1, "theirs": 2}
+
+
+def test_by_says_what_a_row_pools(tmp_path):
+    notes = compare(swept(tmp_path), by="rule").notes
+    assert "pooled: lr has several values (0.01, 0.1) in BP, DFA" in notes
+    assert "pooled: rule has several values (BP, DFA) in lr=0.01, lr=0.1" in (
+        compare(tmp_path, by="lr").notes
+    )
+    assert not [n for n in compare(tmp_path, by=["rule", "lr"]).notes if n.startswith("pooled")]
+
+
+def test_by_says_what_a_row_pools_in_part(tmp_path):
+    swept(tmp_path, ["DFA"])
+    run(tmp_path / "bp", "BP", 1, model__init_args__optimizer=optimizer(0.5))
+    found = [n for n in compare(tmp_path, by="rule").notes if n.startswith("pooled")]
+    assert found == ["pooled: lr has several values (0.01, 0.1) in DFA"]

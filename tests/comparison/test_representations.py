@@ -111,7 +111,8 @@ def test_a_reference_of_one_run_is_not_compared_with_itself(study):
 def test_another_probe_is_refused_with_both_runs_and_digests(study, capsys):
     save(study / "DFA" / "2", layers_of("DFA", 2), digest="xyz")
     message = (
-        rf"{study}/BP/1 and {study}/DFA/2 measured different probes: digest abc of 9 rows and "
+        rf"{study}/BP/1 and {study}/DFA/2 measured different probes, or read them "
+        "differently: digest abc of 9 rows and "
         r"digest xyz of 9 rows.*same validation data"
     )
     with pytest.raises(ValueError, match=message):
@@ -172,3 +173,10 @@ def test_compare_without_the_option_loads_nothing_of_it(study):
     command = [sys.executable, "-c", code, str(study / "BP"), "--metric", "val/accuracy"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "lit_credit.comparison.representations" not in done.stdout.splitlines()[-1]
+
+
+def test_other_arguments_are_refused_with_their_values(study, capsys):
+    for seed in (1, 2):
+        save(study / "DFA" / str(seed), layers_of("DFA", seed), digest="abc read=stream")
+    assert main([str(study), "--representations"]) == 2
+    assert "digest abc read=stream of 9 rows" in capsys.readouterr().err

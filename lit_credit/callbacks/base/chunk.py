@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_credit.callbacks.base.points import gradients_of
 from lit_credit.inspect.batch_loss import LossFunction, own_batch_loss
-from lit_credit.inspect.capture import Point, capture
+from lit_credit.inspect.capture import Captured, Point, capture
 from lit_credit.inspect.contexts import NO_CONTEXTS, Contexts, run_contexts
 from lit_credit.inspect.exact_backward import exact_backward
 from lit_credit.inspect.probe.layout import Layout
@@ -46,6 +46,7 @@ class Chunk:
             :class:`lit_credit.callbacks.ContextDiagnostic`.
         layout: which parts of the batch have one entry per row; None asks the batch.
         passed: the points asked for so far, and whether a tensor passed each of them.
+        repeated: those that were passed several times in one forward pass.
     """
 
     module: LightningModule
@@ -57,6 +58,7 @@ class Chunk:
     contexts: Contexts = NO_CONTEXTS
     layout: Layout | None = None
     passed: dict[Point, bool] = field(default_factory=dict)
+    repeated: set[Point] = field(default_factory=set)
 
     def loss(self) -> Tensor:
         """The loss on these rows, times ``share``: a scalar with a graph.
@@ -226,14 +228,13 @@ class Chunk:
         """The same chunk with another batch in place of its rows."""
         return replace(self, batch=batch)
 
-    def _completed(
-        self, points: Sequence[Point], values: Mapping[Point, Tensor]
-    ) -> dict[Point, Tensor]:
+    def _completed(self, points: Sequence[Point], values: Captured) -> dict[Point, Tensor]:
         """The values of the points in their order, without rows at a point that was not passed."""
         ran = {point.module for point in values if point.side == "output"}
         due = [point for point in points if point in values or point.module not in ran]
         for point in due:
             self.passed[point] = self.passed.get(point, False) or point in values
+        self.repeated.update(values.repeated)
         nothing = torch.empty(0, 1, device=self.module.device)
         return {point: values.get(point, nothing) for point in due}
 

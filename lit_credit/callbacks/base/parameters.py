@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -10,8 +11,9 @@ from lit_credit.inspect.unit_names import unit_modules
 from lit_credit.protocols import RuleProtocol, method
 from lit_credit.utils.compiled import clean_name
 from lit_credit.utils.nested import has_fractions
+from lit_credit.utils.short_text import choice
 
-__all__ = ["measured_parameters", "net_parameters", "trained_parameters"]
+__all__ = ["check_parameters", "measured_parameters", "net_parameters", "trained_parameters"]
 
 
 def net_parameters(module: LightningModule) -> dict[str, nn.Parameter]:
@@ -62,3 +64,27 @@ def measured_parameters(
     }
     trained = {name: parameter for name, parameter in found.items() if parameter.requires_grad}
     return trained or found
+
+
+def check_parameters(module: LightningModule, units: Sequence[str] | None = None) -> None:
+    """Refuse a module, or units, without parameters; frozen ones will do.
+
+    Args:
+        module: the module.
+        units: names of submodules, the value of a diagnostic's ``units``; None takes all.
+
+    Raises:
+        MisconfigurationException: if there is no parameter of real or complex numbers.
+    """
+    if measured_parameters(module, units):
+        return
+    if units is None:
+        raise MisconfigurationException(
+            f"{type(module).__name__} has no parameters to measure. Leave this callback out."
+        )
+    names = choice(unit.removeprefix("net.") for unit in units)
+    raise MisconfigurationException(
+        f"`units`: {names} {'have' if len(units) > 1 else 'has'} no parameters, and "
+        "parameters are measured. Choose submodules with weights, or join them (`fc1+act1`), or "
+        "leave `units` out for all parameters."
+    )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.cost import affordable
@@ -49,7 +49,8 @@ class ProbeDiagnostic(Diagnostic):
             so few that a measurement lasts about 8 training steps, and says so.
         chunk_size: rows that pass at once; None takes the size of a training batch.
         units: names or glob patterns of submodules, in forward order; None takes what the module
-            declares. Names are those of the LightningModule or of its ``net``.
+            declares. Names are those of the LightningModule or of its ``net``. Of a submodule that
+            runs several times in a forward pass, the first run is measured, and one line says so.
         loss: ``loss(module, batch)`` that returns a scalar, for modules whose own loss is
             unsuitable or unavailable; in YAML the import path of a function. None asks the module.
             It does not change the update of a rule.
@@ -102,6 +103,8 @@ class ProbeDiagnostic(Diagnostic):
         self.mode = mode
         self.probe: Probe | None = None
         self._passed: dict[Point, bool] = {}
+        self._repeated: set[Point] = set()
+        self._told_of_repeats = False
         self._has_whole_probe = False
         self._n_samples_given = n_samples is not None
         self._checksum: int | None = None
@@ -128,7 +131,7 @@ class ProbeDiagnostic(Diagnostic):
     def _forget(self) -> None:
         super()._forget()
         self.probe = self._checksum = None  # a checkpoint's is loaded later
-        self._has_whole_probe = self._told_of_probe = False
+        self._has_whole_probe = self._told_of_probe = self._told_of_repeats = False
 
     def _not_evaluated(self) -> str | None:
         return (
@@ -203,6 +206,7 @@ class ProbeDiagnostic(Diagnostic):
                 given=self.loss,
                 layout=probe.layout,
                 passed=self._passed,
+                repeated=self._repeated,
             )
 
     def smaller(self) -> str:
@@ -215,11 +219,20 @@ class ProbeDiagnostic(Diagnostic):
     def measure(
         self, module: LightningModule, chunks: Iterable[Chunk] | None = None
     ) -> dict[str, float]:
-        """One measurement; warn of submodules that did not run in any chunk."""
+        """One measurement; tell of submodules that did not run in any chunk, or ran repeatedly."""
         self._passed.clear()
+        self._repeated.clear()
         values = super().measure(module, chunks)
         if not all(self._passed.values()):
             self._tell_idle()
+        if self._repeated and not self._told_of_repeats:
+            self._told_of_repeats = True
+            names = choice(point.module.removeprefix("net.") for point in sorted(self._repeated))
+            rank_zero_info(
+                f"{type(self).__name__}: {names} ran several times in one forward pass of the "
+                "probe, and the first run is measured. If other runs matter, choose as `units` the "
+                "submodules around them."
+            )
         return values
 
     def _tagged(self, module: LightningModule) -> dict[str, float]:

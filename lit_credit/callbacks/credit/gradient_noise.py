@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_credit.callbacks.base.chunk import Chunk, unfrozen
-from lit_credit.callbacks.base.parameters import measured_parameters
+from lit_credit.callbacks.base.parameters import check_parameters, measured_parameters
 from lit_credit.callbacks.base.points import layer_tag, unit_names
 from lit_credit.callbacks.base.whole_probe import WholeProbeDiagnostic
 from lit_credit.callbacks.credit.noise_figure import noise_figure
@@ -132,8 +132,9 @@ class GradientNoise(WholeProbeDiagnostic):
         has_units = self.units is not None or (isinstance(declared, list | tuple) and declared)
         self.names = unit_names(self, module, self.units) if has_units else []
         self.layer_texts = [f"parameters of {name.removeprefix('net.')}" for name in self.names]
-        if not measured_parameters(module):
-            raise MisconfigurationException("there are no parameters to measure by.")
+        check_parameters(module)
+        if self.units is not None:
+            check_parameters(module, self.names)
         self._batch_rows: int | None = None
         self._batch = math.nan
 

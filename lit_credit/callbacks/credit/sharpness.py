@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_credit.callbacks.base.chunk import Chunk, unfrozen
 from lit_credit.callbacks.base.failures import is_out_of_memory
-from lit_credit.callbacks.base.parameters import measured_parameters
+from lit_credit.callbacks.base.parameters import check_parameters, measured_parameters
 from lit_credit.callbacks.base.points import unit_names
 from lit_credit.callbacks.base.whole_probe import WholeProbeDiagnostic
 from lit_credit.callbacks.credit.sharpness_figure import sharpness_figure
@@ -175,8 +175,7 @@ class Sharpness(WholeProbeDiagnostic):
     def prepare(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the parameters, and the submodule whose output may be that of the net."""
         self._names = None if self.units is None else unit_names(self, module, self.units)
-        if not measured_parameters(module, self._names):
-            raise MisconfigurationException("there are no parameters to measure by.")
+        check_parameters(module, self._names)
         self._point: Point | None = None
         self._share: float | None = None
         self._optimizer, self._limit = "", math.nan

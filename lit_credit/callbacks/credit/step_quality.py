@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lit_credit.callbacks.base.chunk import Chunk
 from lit_credit.callbacks.base.last_step import LastStepDiagnostic
 from lit_credit.callbacks.base.moved import moved
-from lit_credit.callbacks.base.parameters import trained_parameters
+from lit_credit.callbacks.base.parameters import check_parameters, trained_parameters
 from lit_credit.callbacks.base.points import unit_names
 from lit_credit.callbacks.base.whole_probe import WholeProbeDiagnostic
 from lit_credit.callbacks.credit.step_figure import step_figure
@@ -24,6 +24,7 @@ from lit_credit.inspect.probe.probe import Probe, take_probe
 from lit_credit.inspect.probe.probe_loader import probe_loader
 from lit_credit.inspect.unit_names import unit_modules
 from lit_credit.runs.history import Row
+from lit_credit.utils.short_text import choice
 
 __all__ = ["StepQuality"]
 
@@ -103,6 +104,7 @@ class StepQuality(WholeProbeDiagnostic, LastStepDiagnostic):
         self._chosen: set[int] | None = None
         if self.units is not None:
             names = unit_names(self, module, self.units)
+            check_parameters(module, names)
             parts = [part for name in names for part in unit_modules(module, name)]
             self._chosen = {id(p) for part in parts for p in part.parameters()}
 
@@ -134,6 +136,9 @@ class StepQuality(WholeProbeDiagnostic, LastStepDiagnostic):
             for name, parameter in trained_parameters(module).items()
             if chosen is None or id(parameter) in chosen
         }
+        if not parameters:
+            where = "" if self.units is None else f" in {choice(self.units)}"
+            self.attempts.tell(max(self._last_step, 0), f"no parameter{where} is trained")
         step, end = self._step(parameters)
         # A parameter that was unfrozen after the batch took no part in the step.
         parameters = {name: p for name, p in parameters.items() if name in step}

@@ -156,11 +156,17 @@ class Representations(ProbeDiagnostic):
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Take the probe, and find the first measurement of a resumed run."""
         super().begin(trainer, module)
-        self._digest = "" if self.probe is None else self.probe.digest()
+        self._digest = "" if self.probe is None else self._measured_by(self.probe.digest())
         if self._evaluates and self._told is None and self._of_fit is not None:
             self._told = self._of_fit["_told"]
         if self._told is not None:
             self._take_initial(self._told, trainer.ckpt_path)
+
+    def _measured_by(self, digest: str) -> str:
+        """The digest of the probe, with the arguments that differ from their defaults."""
+        usual = {"read": "units", "max_features": 4096}
+        unusual = [f"{k}={v}" for k, x in usual.items() if (v := getattr(self, k)) != x]
+        return " ".join([digest, *unusual]) if digest else ""
 
     def _take_initial(self, told: Mapping[str, Any], checkpoint: Any) -> None:
         """Read the first measurement of the run; it does not count for other data."""
