@@ -24,8 +24,8 @@ def search_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def final_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a run that is reported: logged, diagnosed, and tested at its end."""
     trainer = dict(config.get("trainer", {}))
-    every = {"every_n_epochs": trainer.get("max_epochs", 1)}
-    diagnostics = [{"class_path": name, "init_args": every} for name in _DIAGNOSTICS]
+    arguments = {"every_n_epochs": trainer.get("max_epochs", 1), "figure": False}
+    diagnostics = [{"class_path": name, "init_args": arguments} for name in _DIAGNOSTICS]
     trainer["callbacks+"] = [*trainer.get("callbacks+", []), *diagnostics]
     trainer["enable_model_summary"] = False
     return {**_with_optimizer(config), "trainer": trainer}
