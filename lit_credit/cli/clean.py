@@ -12,13 +12,13 @@ from lit_credit.runs.lock import hold, hold_folder
 
 __all__ = ["main", "parser"]
 
-_DESCRIPTION = """List what runs have left behind and do not need; delete it with --yes.
+_DESCRIPTION = """List files that runs no longer need; delete them with --yes.
 
-That is: files that were being written when a run was killed, and lock files of processes of this
+These are files that were being written when a run was killed, and lock files of processes of this
 machine that have ended. --checkpoints adds the checkpoints of finished runs that resuming does not
 need, such as the series of SpacedCheckpoints; `lit-credit diagnose` can then no longer measure
-them. Histories, configurations, figures, last.ckpt, the checkpoints that were chosen by a metric,
-and the files of runs under way stay."""
+them. Histories, configurations, figures, last.ckpt, checkpoints that were chosen by a metric, and
+the files of active runs are kept."""
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -38,7 +38,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("Train BP, FA and DFA on digits and compare them; needs no files.", "demo"),
-    "fit": Command("Train a net by the rule, and on the data, of a configuration."),
+    "fit": Command("Train a net by a learning rule, as a configuration says."),
     "validate": Command("Measure a checkpoint on the validation data."),
     "test": Command("Measure a checkpoint on the test data."),
     "predict": Command("Compute the outputs of a checkpoint on the data."),
@@ -46,7 +46,7 @@ COMMANDS = {
     "compare": Command("Compare runs: a table, differences to a baseline, figures.", "compare"),
     "sweep": Command("Run every point of a grid with every seed.", "sweep.command"),
     "benchmark": Command("Tune rules under one budget, and compare them.", "benchmark.command"),
-    "clean": Command("List, or delete, what runs have left behind and do not need.", "clean"),
+    "clean": Command("List or delete files that runs no longer need.", "clean"),
     "completion": Command(
         "Print the completion of commands and options for a shell.", "completion"
     ),

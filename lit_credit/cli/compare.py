@@ -103,17 +103,19 @@ def parser() -> ShortErrorArguments:
     made.add_argument(
         "--representations",
         action="store_true",
-        help="also compare what the layers know, by linear CKA with the baseline or the first row; "
-        "the runs need the callback Representations",
+        help="also compare the representations of the layers with those of the baseline or the "
+        "first row, by linear CKA; the runs need the callback Representations",
     )
     made.add_argument(
-        "--out", metavar="DIR", help="write comparison.csv and the figures; by default nothing"
+        "--out",
+        metavar="DIR",
+        help="folder for comparison.csv and the figures; by default nothing is written",
     )
     made.add_argument(
         "--format",
         choices=["text", "markdown", "latex", "csv"],
         default="text",
-        help="of the printed table; the notes of the last three go to stderr",
+        help="format of the printed table; except for text, notes go to stderr",
     )
     return made
 

@@ -28,8 +28,8 @@ _LINES = 20
 _DESCRIPTION = """Train BP, FA and DFA on scikit-learn's digits, and compare them.
 
 The runs take about five minutes on two CPU cores, and end in a table, a figure and the command
-that opens TensorBoard. The same command goes on where the last one stopped. Further words, such as
-`--trainer.max_epochs 5`, go to every run."""
+that opens TensorBoard. The same command continues after an interruption. Further options, such as
+`--trainer.max_epochs 5`, apply to every run."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def parser() -> ShortErrorArguments:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--out", default="runs/demo", metavar="DIR", help="for runs, table and figure (runs/demo)")
+    add("--out", default="runs/demo", metavar="DIR", help="folder of all results (runs/demo)")
     add("--seeds", type=int, nargs="+", default=[42, 123, 456], metavar="N", help="(42 123 456)")
-    add("--jobs", type=int, default=2, metavar="N", help="runs at a time (2)")
+    add("--jobs", type=int, default=2, metavar="N", help="number of parallel runs (2)")
     return made

@@ -59,7 +59,7 @@ class DiagnosingTrainer(Trainer):
                 the run whose config.yaml is given
             key: the key in the files below which the state_dict lies, if that is not clear
             out: folder for histories, figures, tables and TensorBoard events; by default the folder
-                `diagnose` of the run. The same command goes on where it was stopped
+                `diagnose` of the run. The same command continues after an interruption
             weights_only: has no effect, since files are never allowed to run code; a run's
                 config.yaml has it
         """

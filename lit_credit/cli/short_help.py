@@ -22,23 +22,23 @@ _FILES = {
 }
 _PARTS = {
     "--model CLASS": "the rule; --model.init_args.NAME VALUE sets an argument of it",
-    "--data CLASS": "the data; --data.init_args.NAME VALUE sets an argument of them",
+    "--data CLASS": "the data; --data.init_args.NAME VALUE sets an argument of it",
     "--trainer.NAME VALUE": "an option of Lightning's Trainer, see below",
 }
 _LAST = {
-    "--model.help CLASS": "arguments of a class, such as DFA; also --data.help, "
+    "--model.help CLASS": "list the arguments of a class, such as DFA; also --data.help, "
     "--trainer.callbacks.help",
     "--print_config": "print the whole configuration, and train nothing",
-    "-h, --help": "this text",
-    HELP_ALL: "every option, with its type and default",
+    "-h, --help": "show this help message and exit",
+    HELP_ALL: "show every option, with its type and default",
 }
-_CHECKPOINT = {"--ckpt_path FILE": "checkpoint to take; `last` takes the newest one of the run"}
-_WEIGHTS = {"--init_from FILE": "weights of any project that the net starts from"}
+_CHECKPOINT = {"--ckpt_path FILE": "checkpoint to load; `last` takes the newest one of the run"}
+_WEIGHTS = {"--init_from FILE": "file of initial weights, of any project"}
 _OWN: dict[str, dict[str, str]] = {
     "fit": {
-        "--ckpt_path FILE": "checkpoint to go on from; `last` takes the newest one of the run",
-        "--on_resume WHICH": "where configuration and checkpoint differ: refuse (default), "
-        "configured or checkpoint",
+        "--ckpt_path FILE": "checkpoint to resume from; `last` takes the newest one of the run",
+        "--on_resume WHICH": "if configuration and checkpoint differ: refuse (default), or "
+        "continue with the values that are configured, or with those of the checkpoint",
         **_WEIGHTS,
         "--test_after_fit BOOL": "test the trained weights at the end (true)",
     },
@@ -48,7 +48,7 @@ _OWN: dict[str, dict[str, str]] = {
     "diagnose": {
         "--ckpt_path FILES": "a checkpoint, a folder of them, or a quoted pattern; by default all "
         "of the run whose config.yaml is given",
-        "--key KEY": "key in the files below which the state_dict lies",
+        "--key KEY": "key of the state_dict inside each file",
         "--out DIR": "folder for the results; by default `diagnose` in the run's folder",
     },
 }

@@ -11,12 +11,12 @@ from lit_credit.cli.benchmark.suites import find_entries, read_suite, suite_name
 
 __all__ = ["main", "parser"]
 
-_DESCRIPTION = """Tune rules under one budget, and compare what they reach.
+_DESCRIPTION = """Tune rules under one budget, and compare their results.
 
-`lit-credit benchmark` runs every rule of the suite. `--rule my_module.MyRule` runs your own beside
-BP and FrozenUnits; the rows that ship with lit_credit stand below. The same command goes on where
-the last one stopped. Further words, such as `--data.init_args.root DATA`, go to every run.
-docs/benchmark.md has the protocol."""
+`lit-credit benchmark` runs every rule of the suite. `--rule my_module.MyRule` runs your own rule
+with BP and FrozenUnits, and shows the rows that ship with lit_credit below. The same command
+continues after an interruption. Further options, such as `--data.init_args.root DATA`, apply to
+every run. docs/benchmark.md explains the protocol."""
 
 
 def parser() -> ShortErrorArguments:
@@ -36,9 +36,14 @@ def parser() -> ShortErrorArguments:
         metavar="RULE",
         help="import path of a class, a row of the benchmark, or a YAML file with rows; repeatable",
     )
-    add("--knob", default="", metavar="NAME=[VALUES]", help="argument of the class to search")
-    add("--out", default="runs/benchmark", metavar="DIR", help="for runs and tables")
-    add("--jobs", type=int, metavar="N", help="runs at a time (one a CPU)")
+    add(
+        "--knob",
+        default="",
+        metavar="NAME=[VALUES]",
+        help="argument of the class, and the values to search",
+    )
+    add("--out", default="runs/benchmark", metavar="DIR", help="folder for runs and tables")
+    add("--jobs", type=int, metavar="N", help="number of parallel runs (one per CPU)")
     return made
 
 

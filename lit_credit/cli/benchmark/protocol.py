@@ -58,7 +58,7 @@ def benchmark(
     The study whose best is the median of the studies is reported: its configuration is trained with
     several seeds and tested once at the end of each run.
 
-    Runs that are finished are not repeated: the same call goes on where the last one stopped.
+    Finished runs are not repeated: the same call continues after an interruption.
 
     Args:
         suite: a suite that ships with lit_credit, or a YAML file of the same form.

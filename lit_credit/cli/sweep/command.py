@@ -31,9 +31,9 @@ __all__ = ["main", "parser", "sweep"]
 
 _DESCRIPTION = """Run every point of a grid with every seed.
 
-The runs go into the folder of TABLE's name; `lit-credit compare` reads it. The same command again
-runs what is missing and resumes what is unfinished. Further words, such as
-`--trainer.max_epochs 5`, go to every run."""
+The runs are written to the folder of TABLE's name, which `lit-credit compare` reads. The same
+command starts missing runs and resumes unfinished ones. Further options, such as
+`--trainer.max_epochs 5`, apply to every run."""
 
 
 def sweep(
@@ -116,12 +116,18 @@ def parser() -> ShortErrorArguments:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--config", action="append", required=True, metavar="BASE", help="as for fit; repeatable")
+    add(
+        "--config",
+        action="append",
+        required=True,
+        metavar="BASE",
+        help="base configuration; repeatable",
+    )
     add("--grid", required=True, metavar="GRID.yaml", help="dotted names to lists of values")
-    add("--out", required=True, metavar="TABLE", help="a row a run: .csv or .parquet")
-    add("--jobs", type=int, metavar="N", help="runs at a time (one a CPU)")
-    add("--executor", default="local", metavar="local|ray", help="where they run (local)")
-    add("--gpus", type=float, default=0, metavar="G", help="of each run, with ray (0)")
+    add("--out", required=True, metavar="TABLE", help="one row per run: .csv or .parquet")
+    add("--jobs", type=int, metavar="N", help="number of parallel runs (one per CPU)")
+    add("--executor", default="local", metavar="local|ray", help="place of the runs (local)")
+    add("--gpus", type=float, default=0, metavar="G", help="GPUs per run, with ray (0)")
     return made
 
 
