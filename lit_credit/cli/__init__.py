@@ -3,6 +3,7 @@
 A module is imported only when a command needs it.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     if args is None:
         find_own_modules(words)
+        _end_with_the_reader(words)
     try:
         code = answer(words)
         if code is not None:
@@ -64,6 +66,17 @@ def main(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, SystemExit) as stop:
         return _stopped(stop, words)
     return 0
+
+
+def _end_with_the_reader(words: Sequence[str]) -> None:
+    """Let the process end without an error when ``| head`` has read enough of what it prints.
+
+    Only for commands that do nothing but print: a run must not be killed in this way.
+    """
+    prints = not words or words[0] in ("compare", "completion")
+    prints = prints or not {"-h", "--help", "--help-all", "--version"}.isdisjoint(words)
+    if prints and hasattr(signal, "SIGPIPE"):  # Windows has none
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _run(words: list[str]) -> None:

@@ -38,7 +38,7 @@ _OWN: dict[str, dict[str, str]] = {
     "fit": {
         "--ckpt_path FILE": "checkpoint to resume from; `last` takes the newest one of the run",
         "--on_resume WHICH": "if configuration and checkpoint differ: refuse (default), or "
-        "continue with the values that are configured, or with those of the checkpoint",
+        "continue with the values that are `configured` or those of the `checkpoint`",
         **_WEIGHTS,
         "--test_after_fit BOOL": "test the trained weights at the end (true)",
     },

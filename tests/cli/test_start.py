@@ -1,6 +1,7 @@
 """What a command loads, and what it answers before that."""
 
 import re
+import signal
 import subprocess
 import sys
 
@@ -147,3 +148,14 @@ def test_a_log_is_told_once_it_takes_long(monkeypatch, capsys):
     with loading.say_loading():
         started[0].function(*started[0].args)
     assert capsys.readouterr().err == "Loading PyTorch and Lightning ...\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="a system without SIGPIPE")
+@pytest.mark.parametrize("words", [["fit", "--help"], [], ["completion", "bash"]])
+def test_a_reader_that_has_read_enough_ends_the_command_without_an_error(words):
+    command = [sys.executable, "-m", "lit_credit", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == -signal.SIGPIPE
