@@ -6,7 +6,7 @@ Reads the runs of ``configs/rank_and_credit`` (docs/rank_and_credit.md has the c
 mean over seeds of each setting, in markdown, and Spearman's correlation over the settings of FA and
 DFA between the accuracy on the test data and each measure: at the end of training, and at its
 middle. A measure is the mean over units; that of the credit leaves out the last unit, whose credit
-is ``e W^T`` of a readout that all rules train alike. The interval is the bootstrap's over settings
+comes straight from the error of ten classes. The interval is the bootstrap's over settings
 (10,000 draws, 95 %).
 """
 

@@ -32,6 +32,7 @@ from lit_credit.comparison.quantities import (
 )
 from lit_credit.headlines import LATE, ComparisonFigure
 from lit_credit.runs.columns import Columns
+from lit_credit.runs.read_ahead import Ahead
 from lit_credit.runs.run_folder import Run, history_files, read_ordered_columns
 from lit_credit.runs.series import tags_of
 
@@ -58,7 +59,10 @@ class Material:
 
 
 def read_material(
-    configured: Sequence[Run], metrics: Sequence[str] = (), given: Iterable[Path] = ()
+    configured: Sequence[Run],
+    metrics: Sequence[str] = (),
+    given: Iterable[Path] = (),
+    ahead: Ahead | None = None,
 ) -> Material:
     """Read the histories of runs, and find the quantities.
 
@@ -66,13 +70,14 @@ def read_material(
         configured: runs without histories.
         metrics: patterns of the tags to compare; empty takes what the classes declare.
         given: folders that were given by name, which are never left out.
+        ahead: histories that other processes are reading.
 
     Raises:
         ValueError: if a history is broken, nothing can be compared, or a pattern matches nothing.
     """
     configured = [with_known_callbacks(run) for run in configured]
     declared, figures = _declared(configured)
-    reader = _Reader(declared, figures, metrics)
+    reader = _Reader(declared, figures, metrics, ahead or Ahead())
     named = {path.resolve() for path in given}
     runs, quantities, notes = [], list(declared), []
     with _without_collection():
@@ -148,9 +153,14 @@ class _Reader:
     """Reads of each run the histories, and of each history the tags, that are compared."""
 
     def __init__(
-        self, declared: Sequence[Quantity], figures: _Figures, metrics: Sequence[str]
+        self,
+        declared: Sequence[Quantity],
+        figures: _Figures,
+        metrics: Sequence[str],
+        ahead: Ahead,
     ) -> None:
         self.metrics = metrics
+        self.ahead = ahead
         self.drawn = {history for history, _ in figures}
         self.readers: dict[str, list[Quantity]] = {METRICS: [], TEST: []}
         for quantity in declared:
@@ -165,7 +175,8 @@ class _Reader:
         return replace(run, histories=found)
 
     def history(self, path: Path) -> Columns:
-        return read_ordered_columns(path, self.keeps(path.stem))
+        keep, found = self.keeps(path.stem), self.ahead.take(path)
+        return read_ordered_columns(path, keep) if found is None else found.only(keep)
 
     def keeps(self, history: str) -> Callable[[str], bool]:
         """Whether a tag of a history is compared."""

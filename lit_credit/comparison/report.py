@@ -19,7 +19,14 @@ from lit_credit.comparison.groups import (
 )
 from lit_credit.runs.acting import acts_by_path
 from lit_credit.runs.files import check_folder
-from lit_credit.runs.run_folder import Run, find_runs, is_diagnosis, read_configured
+from lit_credit.runs.read_ahead import reading_ahead
+from lit_credit.runs.run_folder import (
+    Run,
+    find_runs,
+    history_files,
+    is_diagnosis,
+    read_configured,
+)
 from lit_credit.utils.paths import local_path
 
 if TYPE_CHECKING:
@@ -96,9 +103,11 @@ def compare(
         from lit_credit.comparison.baselines import baseline_label  # loads nothing
 
         baseline_label(baseline, groups)
-    from lit_credit.comparison.reading import read_material  # loads Lightning
+    given = [Path(local_path(path, "RUN")) for path in paths]
+    with reading_ahead([path for run in configured for path in history_files(run.folder)]) as ahead:
+        from lit_credit.comparison.reading import read_material  # loads Lightning
 
-    material = read_material(configured, metrics, [Path(local_path(p, "RUN")) for p in paths])
+        material = read_material(configured, metrics, given, ahead)
     comparison = _compared(material, keys, baseline, bool(metrics), representations)
     if out is not None:
         comparison.write(out)

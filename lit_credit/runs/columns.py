@@ -84,6 +84,11 @@ class Columns(Sequence[Row]):
         """The same rows, with the step in place of the epoch."""
         return Columns(self.step, self.step, self.name, self._columns)
 
+    def only(self, keep: Callable[[str], bool]) -> "Columns":
+        """The same rows with some of their tags."""
+        found = {tag: column for tag, column in self._columns.items() if keep(tag)}
+        return Columns(self.step, self.epoch, self.name, found)
+
     def __len__(self) -> int:
         return len(self.step)
 
