@@ -24,7 +24,10 @@ WITHOUT_ROUNDS = ("history_growth.py", "digits_rules.py", "ep_bias.py")
             [f"Lightning adds to {rule}" for rule in ("BP", "BlockFA", "DFA, recompute")],
         ),
         (
-            ["callback_time.py", "--epoch-steps", "1", "--batch-size", "8"],
+            [
+                *("callback_time.py", "ResidualNorms", "CreditAlignment", "ScaleStability"),
+                *("FiniteGuard", "--epoch-steps", "1", "--batch-size", "8"),
+            ],
             ["ResidualNorms", "CreditAlignment", "ScaleStability", "FiniteGuard('skip')"],
         ),
         (
