@@ -45,16 +45,19 @@ class Ahead:
         future = self._found.pop(path, None)
         return None if future is None else future.result()
 
-    def _start(self, paths: Sequence[Path]) -> subprocess.Popen[bytes]:
+    def _start(self, paths: Sequence[Path]) -> "subprocess.Popen[bytes] | None":
         """Start a process that reads files, and a thread that takes what it has read."""
         futures: list[Future[Columns | None]] = [Future() for _ in paths]
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _CODE],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except (OSError, TypeError):  # no more processes, or an interpreter without a file
+            return None
         self._found |= zip(paths, futures, strict=True)
-        process = subprocess.Popen(
-            [sys.executable, "-c", _CODE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
         Thread(target=_receive, args=(process, paths, futures), daemon=True).start()
         return process
 
@@ -75,13 +78,14 @@ def reading_ahead(paths: Sequence[Path]) -> Iterator[Ahead]:
     sizes = {path: path.stat().st_size for path in paths if path.is_file()}
     wanted = [path for path, size in sizes.items() if size <= _LARGEST]
     cpus = _cpus()
-    ahead, processes = Ahead(), []
+    ahead = Ahead()
+    processes: list[subprocess.Popen[bytes] | None] = []
     if cpus > 1 and sum(sizes[path] for path in wanted) >= _WORTHWHILE:
         processes = [ahead._start(wanted[part::cpus]) for part in range(min(cpus, len(wanted)))]
     try:
         yield ahead
     finally:
-        for process in processes:
+        for process in filter(None, processes):
             process.kill()
             process.wait()
 

@@ -75,6 +75,16 @@ def test_a_process_that_is_killed_leaves_its_files_to_this_one(tmp_path, always,
     assert len(started) == 2
 
 
+def test_where_no_process_can_be_started_this_one_reads(tmp_path, always, monkeypatch):
+    def start(*args, **kwargs):
+        raise BlockingIOError
+
+    monkeypatch.setattr(read_ahead.subprocess, "Popen", start)
+    paths = histories(tmp_path)
+    with reading_ahead(paths) as ahead:
+        assert [ahead.take(path) for path in paths] == [None] * 5
+
+
 def test_few_small_or_very_large_files_start_no_process(tmp_path, monkeypatch):
     def start(*args, **kwargs):
         raise AssertionError
