@@ -45,7 +45,9 @@ COMMANDS = {
     "diagnose": Command("Measure the diagnostics of a configuration over checkpoints."),
     "compare": Command("Compare runs: a table, differences to a baseline, figures.", "compare"),
     "sweep": Command("Run every point of a grid with every seed.", "sweep.command"),
-    "benchmark": Command("Tune rules under one budget, and compare them.", "benchmark.command"),
+    "benchmark": Command(
+        "Tune rules under one budget and compare them; takes half an hour.", "benchmark.command"
+    ),
     "clean": Command("List or delete files that runs no longer need.", "clean"),
     "completion": Command(
         "Print the completion of commands and options for a shell.", "completion"

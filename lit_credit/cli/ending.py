@@ -55,6 +55,8 @@ def _metrics(trainer: Trainer, rule: CreditRule) -> list[str]:
     last = rows[-1]["values"] if rows else {}
     names = [name for name in better if f"val/{name}" in last]
     texts = [_reached(f"val/{name}", better[name], rows) for name in names]
+    added = [tag for tag in last if tag.removeprefix("val/") not in better]
+    texts += [_reached(tag, "neither", rows) for tag in added[:_SHOWN] if texts]
     texts = texts or [_reached(tag, "neither", rows) for tag in list(last)[:_SHOWN]]
     metrics: dict[str, Any] = trainer.callback_metrics
     tested = [f"test/{name}" for name in better if f"test/{name}" in metrics]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_credit.cli.arguments import ArgumentsError
 from lit_credit.cli.commands import COMMANDS, is_of_trainer, listing, unknown, versions
 from lit_credit.cli.own_modules import configs_of
 
@@ -23,7 +24,8 @@ def answer(words: Sequence[str]) -> int | None:
         The exit code; None if the words ask for something else.
 
     Raises:
-        ArgumentsError: if the first word is not a command, nor an option in front of one.
+        ArgumentsError: if the first word is not a command, nor an option in front of one, or if a
+            command of the Trainer stands alone.
     """
     first = words[0] if words else ""
     if first in ("", "-h", "--help"):
@@ -39,6 +41,13 @@ def answer(words: Sequence[str]) -> int | None:
 
         print(short_help(first))
         return 0
+    if list(words) == [first] and is_of_trainer(first):
+        raise ArgumentsError(
+            "lit-credit",
+            f"{first} needs a configuration, such as `lit-credit {first} --config "
+            f"{'rules/dfa.yaml' if first == 'fit' else 'RUN/config.yaml'}`",
+            f"lit-credit {first}",
+        )
     return None
 
 

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
 from lit_credit.cli.arguments import ArgumentsError
+from lit_credit.utils.short_text import choice
 
 __all__ = ["ShortErrors", "short_reason"]
 
@@ -32,6 +35,26 @@ def _unknown(match: re.Match[str]) -> str:
     return f"{known} A class of your own is named with its module: my_module.{name}"
 
 
+def _not_an_argument(match: re.Match[str]) -> str:
+    """Name the arguments of a class that were meant by another word."""
+    module, _, name = match[1].rpartition(".")
+    try:
+        known = list(signature(getattr(import_module(module), name)).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return match[0]
+    close = get_close_matches(match[2], known, n=1)
+    meant = f"; did you mean {close[0]}?" if close else "."
+    return f"{match[0]}{meant} {name} takes {choice(known, match[2])}"
+
+
+def _unrecognized(match: re.Match[str]) -> str:
+    """Name the option of the Trainer that was meant."""
+    from lit_credit.cli.short_help import trainer_arguments  # it reads Lightning's source
+
+    close = get_close_matches(match[1].rpartition(".")[2], trainer_arguments(), n=1, cutoff=0.8)
+    return f"{match[0]} (did you mean --trainer.{close[0]}?)" if close else match[0]
+
+
 _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^Parser key \"([^\"]+)\":", r"\1:"),
     (r"^Problem with given class_path '([^']+)':", r"\1:"),
@@ -45,6 +68,7 @@ _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     ),
     (r"^Problems parsing config: ", "not YAML: "),
     (r'^in "<unicode string>", ', "at "),
+    (r"[Uu]nrecognized arguments: --([\w.]+).*", _unrecognized),
     (r"^Unexpected config:.*", "a `--config` holds no mapping of names to values"),
     (r" Got value: Namespace\(.*", ""),
 )
@@ -89,6 +113,7 @@ def short_reason(message: Any) -> str:
         kept = [re.sub(pattern, text, line) for line in kept]
         given = [re.sub(pattern, text, line) for line in given]
     reason = re.sub(r"(expected \w+) (?=expected )", r"\1 or ", " ".join(kept))
+    reason = re.sub(r"([\w.]+): Option '(\w+)' is not accepted", _not_an_argument, reason)
     if given and re.search(r"expected [\w.]+$", reason):
         reason += f". Got: {given[0].removeprefix('Given value: ')}"
     return reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."

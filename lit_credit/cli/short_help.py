@@ -32,7 +32,10 @@ _LAST = {
     "-h, --help": "show this help message and exit",
     HELP_ALL: "show every option, with its type and default",
 }
-_CHECKPOINT = {"--ckpt_path FILE": "checkpoint to load; `last` takes the newest one of the run"}
+_CHECKPOINT = {
+    "--ckpt_path FILE": "checkpoint to load (none: the initial weights); `last` takes the newest "
+    "one of the run"
+}
 _WEIGHTS = {"--init_from FILE": "file of initial weights, of any project"}
 _OWN: dict[str, dict[str, str]] = {
     "fit": {

@@ -9,6 +9,7 @@ from jsonargparse import Namespace, dict_to_namespace, namespace_to_dict
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from lit_credit.rules import CreditRule
 from lit_credit.rules.checkpoints.described import PLACES
@@ -75,6 +76,11 @@ def checkpoint_of(
         raise ValueError(
             "`--ckpt_path best`: which one is best is known to the process that trained. Give the "
             f"file. There are: {files}."
+        )
+    if word is None and command != "fit" and config.get("init_from") is None:
+        rank_zero_info(
+            f"No --ckpt_path: {command} takes the initial weights. `--ckpt_path last` takes the "
+            "newest checkpoint of the run."
         )
     if word != "last":
         return None if word is None else str(word)

@@ -299,12 +299,13 @@ def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
 
 
 def _undefined(summary: Summary, quantity: Quantity) -> str:
-    """A note on the seeds whose value at the end is not finite, if others have one; or ""."""
-    from lit_credit.comparison.quantities import ends_of
+    """A note on the seeds whose value at the end is not finite; or ""."""
+    from lit_credit.comparison.quantities import METRICS, ends_of
 
     ends = {run.seed: x for run in summary.runs for x in ends_of([run], quantity)}
     seeds = [str(seed) for seed, value in ends.items() if not math.isfinite(value)]
-    if not seeds or len(seeds) == len(ends):
+    # A diagnostic may be undefined for good reasons under a rule, a metric of the task is not.
+    if not seeds or (len(seeds) == len(ends) and quantity.history != METRICS):
         return ""
     return (
         f"undefined: {summary.label}: {quantity.text} is NaN or infinite at the end of seed "

@@ -48,6 +48,7 @@ def test_options(shell, tmp_path):
 
 def test_values(shell, tmp_path):
     assert completed(["compare", "--format", "m"], tmp_path, shell) == ["markdown"]
+    assert completed(["sweep", "--executor", "r"], tmp_path, shell) == ["ray"]
     assert completed(["fit", "--on_resume", ""], tmp_path, shell)[0] == "refuse"
     assert completed(["benchmark", "--suite", "di"], tmp_path, shell) == ["digits"]
     assert completed(["completion", ""], tmp_path, shell) == ["bash", "zsh"]

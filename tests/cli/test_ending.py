@@ -89,3 +89,21 @@ def test_a_diverged_run_is_told(tmp_path, capsys):
     out = ended(capsys, tmp_path, *words)
     assert "Note:    the run diverged: train/loss, val/loss, test/loss not finite." in out
     assert "--trainer.callbacks+ FiniteGuard" in out
+
+
+def test_metrics_that_were_added_to_the_task_are_shown(tmp_path, rule):
+    made = trainer(tmp_path, [(0.1, 3.0)])
+    made.callbacks[0].history.rows[-1]["values"]["val/top/5"] = 0.5
+    assert "val/accuracy 0.1, val/loss 3, val/top/5 0.5\n" in ending(made, rule)
+
+
+def test_a_validation_without_a_checkpoint_says_what_it_measures(tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    ended(capsys, tmp_path, "--trainer.max_epochs", "1")
+    assert "No --ckpt_path" not in caplog.text
+    config = ["--config", str(tmp_path / "DFA" / "seed_42" / "config.yaml")]
+    assert main(["validate", *config]) == 0
+    assert "No --ckpt_path: validate takes the initial weights" in caplog.text
+    caplog.clear()
+    assert main(["validate", *config, "--ckpt_path", "last"]) == 0
+    assert "No --ckpt_path" not in caplog.text

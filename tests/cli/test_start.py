@@ -159,3 +159,14 @@ def test_a_reader_that_has_read_enough_ends_the_command_without_an_error(words):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "diagnose"])
+def test_a_command_of_the_trainer_alone_asks_for_a_configuration(command, capsys):
+    code = f"import sys; from lit_credit.cli import main; code = main([{command!r}]); "
+    code += "assert code == 2 and 'torch' not in sys.modules"
+    printed(code)
+    assert main([command]) == 2
+    assert f"{command} needs a configuration, such as `lit-credit {command} --config" in (
+        capsys.readouterr().err
+    )

@@ -396,3 +396,11 @@ def test_by_says_what_a_row_pools_in_part(tmp_path):
     run(tmp_path / "bp", "BP", 1, model__init_args__optimizer=optimizer(0.5))
     found = [n for n in compare(tmp_path, by="rule").notes if n.startswith("pooled")]
     assert found == ["pooled: lr has several values (0.01, 0.1) in DFA"]
+
+
+def test_a_metric_that_is_not_finite_in_any_run_is_told(tmp_path):
+    for seed in (1, 2):
+        plain(tmp_path / str(seed), {"val/accuracy": 0.1, "val/loss": float("nan")})
+    for label in ("1", "2"):
+        note = f"undefined: {label}: loss is NaN or infinite at the end of seed None, and so is"
+        assert any(n.startswith(note) for n in compare(tmp_path).notes), compare(tmp_path).notes

@@ -13,7 +13,8 @@ __all__ = ["main", "parser"]
 
 _DESCRIPTION = """Tune rules under one budget, and compare their results.
 
-`lit-credit benchmark` runs every rule of the suite. `--rule my_module.MyRule` runs your own rule
+`lit-credit benchmark` runs every rule of the suite: on digits 1,140 runs, about half an hour on two
+CPU cores. `--rule my_module.MyRule` runs your own rule
 with BP and FrozenUnits, and shows the rows that ship with lit_credit below. The same command
 continues after an interruption. Further options, such as `--data.init_args.root DATA`, apply to
 every run. docs/benchmark.md explains the protocol."""

@@ -29,6 +29,7 @@ from lit_credit.utils.paths import local_path
 
 __all__ = ["main", "parser", "sweep"]
 
+_EXECUTORS = ("local", "ray")
 _DESCRIPTION = """Run every point of a grid with every seed.
 
 The runs are written to the folder of TABLE's name, which `lit-credit compare` reads. The same
@@ -126,7 +127,7 @@ def parser() -> ShortErrorArguments:
     add("--grid", required=True, metavar="GRID.yaml", help="dotted names to lists of values")
     add("--out", required=True, metavar="TABLE", help="one row per run: .csv or .parquet")
     add("--jobs", type=int, metavar="N", help="number of parallel runs (one per CPU)")
-    add("--executor", default="local", metavar="local|ray", help="place of the runs (local)")
+    add("--executor", default="local", choices=_EXECUTORS, help="place of the runs (local)")
     add("--gpus", type=float, default=0, metavar="G", help="GPUs per run, with ray (0)")
     return made
 
@@ -169,7 +170,7 @@ def _check(table: Path, words: Sequence[str], jobs: int | None, executor: str, g
     if table.is_dir():
         raise ValueError(f"--out: {str(table)!r} is a folder. Expected the name of a file.")
     check_folder(table.with_suffix(""), "Give another --out.")
-    if executor not in ("local", "ray"):
+    if executor not in _EXECUTORS:
         raise ValueError(f"--executor: {executor!r}. Expected local or ray.")
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs: {jobs}. Expected a number of runs, 1 or more.")
