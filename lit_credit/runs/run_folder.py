@@ -143,11 +143,13 @@ def folder_of_runs(path: str | Path) -> Path:
     """
     folder = Path(local_path(path, "RUN"))
     if not folder.is_dir():
-        beside = folder.with_suffix("")
-        hint = "folders that runs were written to"
-        if folder.is_file() and beside.is_dir():
-            hint = f"{str(beside)!r}, which holds the runs of this table"
-        raise ValueError(f"RUN: no folder {str(path)!r}. Give {hint}.")
+        trouble, hint = f"no folder {str(path)!r}", "folders that runs were written to"
+        if folder.is_file():
+            beside, trouble = folder.with_suffix(""), f"{str(path)!r} is a file, not a folder"
+            hint = f"{str(folder.parent)!r}, its folder"
+            if beside.is_dir():
+                hint = f"{str(beside)!r}, which holds the runs of this table"
+        raise ValueError(f"RUN: {trouble}. Give {hint}.")
     return folder
 
 

@@ -38,10 +38,15 @@ def broken_history(tmp_path):
     return tmp_path
 
 
+def a_file(tmp_path):
+    return write_run(tmp_path / "a", "BP", 1, epochs=2) / "metrics.jsonl"
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (missing, "no folder"),
+        (a_file, "/a/metrics.jsonl' is a file, not a folder. Give"),
         (empty, "no run in"),
         (no_rows, "metrics.jsonl: no rows"),
         (config_without_class, "model.class_path"),
@@ -53,7 +58,7 @@ def test_errors_are_clear_and_write_nothing(make, message, tmp_path, capsys):
     runs = make(tmp_path)
     assert main([str(runs), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("lit-credit compare: error: ")
+    assert error.splitlines()[-1].startswith("lit-credit compare: error: ")
     assert message in error
     assert not (tmp_path / "out").exists()
 
