@@ -75,7 +75,7 @@ def _end_with_the_reader(words: Sequence[str]) -> None:
     """
     prints = not words or words[0] in ("compare", "completion")
     prints = prints or not {"-h", "--help", "--help-all", "--version"}.isdisjoint(words)
-    if prints and hasattr(signal, "SIGPIPE"):  # Windows has none
+    if prints and sys.platform != "win32":  # Windows has no such signal
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 

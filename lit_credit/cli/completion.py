@@ -59,7 +59,9 @@ def _choices() -> dict[str, str]:
     """The values that an option of a command has to choose from."""
     found = {
         "fit:--on_resume": "refuse configured checkpoint",
+        "fit:--test_after_fit": "true false",
         "benchmark:--suite": " ".join(suite_names()),
+        "sweep:--executor": "local ray",
     }
     for name in COMMANDS:
         if not is_of_trainer(name):

@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,8 @@ _WORTHWHILE = 1 << 26
 """Bytes of all files from which on further processes are started: a second of reading each."""
 _LARGEST = 1 << 28
 """Bytes of a file that is not read ahead, because all its tags would be held at once."""
+_LENGTH = 8
+"""Bytes of the length that is sent before the columns of a file; 0 stands for none."""
 _CODE = """
 import json, sys
 sys.path[:] = json.loads(sys.stdin.readline())
@@ -107,10 +108,11 @@ def _receive(
         given.write(f"{json.dumps(sys.path)}\n{json.dumps([str(p) for p in paths])}\n".encode())
     with sent:
         for future in futures:
-            try:
-                found = pickle.load(sent)  # from a process of this one
-            except (EOFError, OSError, ValueError, pickle.UnpicklingError):
-                found = None
+            found = None
+            with suppress(OSError, ValueError):  # the process was killed
+                length = int.from_bytes(sent.read(_LENGTH), "big")
+                data = sent.read(length)
+                found = Columns.of_bytes(data) if 0 < length == len(data) else None
             future.set_result(found)
 
 
@@ -119,8 +121,8 @@ def _serve() -> None:
     gc.disable()
     for path in json.loads(sys.stdin.readline()):
         try:
-            found = read_ordered_columns(Path(path))
+            data = read_ordered_columns(Path(path)).to_bytes()
         except ValueError:  # the other process reads it again, and raises
-            found = None
-        pickle.dump(found, sys.stdout.buffer)
+            data = b""
+        sys.stdout.buffer.write(len(data).to_bytes(_LENGTH, "big") + data)
         sys.stdout.buffer.flush()

@@ -225,7 +225,7 @@ def test_the_command_line_says_how_to_go_on_after_a_full_disk(monkeypatch, capsy
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("lit_credit.cli.fit.run", fail)
-    assert main(["fit"]) == 1
+    assert main(["fit", "--config", "configs/rules/dfa.yaml"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "No space left on device. Make room" in line
     assert "`--ckpt_path last`" in line

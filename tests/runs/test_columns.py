@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from lit_credit.runs.columns import as_columns, read_columns
+from lit_credit.runs.columns import Columns, as_columns, read_columns
 from lit_credit.runs.history import History, read_history
 from lit_credit.runs.run_folder import read_ordered_columns, read_ordered_rows
 from lit_credit.runs.series import gather, layer_mean, layer_tags, line_of, series, tags_of
@@ -131,3 +131,14 @@ def test_no_rows(tmp_path):
     with pytest.raises(ValueError, match="no rows"):
         read_ordered_columns(tmp_path / "x.jsonl")
     assert as_columns([]) is None
+
+
+def test_bytes_hold_all_columns(tmp_path):
+    history = History(tmp_path / "h.jsonl", [])
+    for epoch in range(4):
+        history.append(3 * epoch, epoch, "h", {"a": epoch / 3, **({"b/ä": 1} if epoch > 1 else {})})
+    columns = read_columns(tmp_path / "h.jsonl")
+    again = Columns.of_bytes(columns.to_bytes())
+    assert list(again) == list(columns)
+    assert again.tags == ["a", "b/ä"]
+    assert again.name == "h"

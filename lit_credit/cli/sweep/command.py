@@ -127,7 +127,7 @@ def parser() -> ShortErrorArguments:
     add("--grid", required=True, metavar="GRID.yaml", help="dotted names to lists of values")
     add("--out", required=True, metavar="TABLE", help="one row per run: .csv or .parquet")
     add("--jobs", type=int, metavar="N", help="number of parallel runs (one per CPU)")
-    add("--executor", default="local", choices=_EXECUTORS, help="place of the runs (local)")
+    add("--executor", default="local", metavar="local|ray", help="place of the runs (local)")
     add("--gpus", type=float, default=0, metavar="G", help="GPUs per run, with ray (0)")
     return made
 
