@@ -190,11 +190,13 @@ def test_locks_of_processes_that_have_ended(run, dead, tmp_path, capsys):
     assert not any(str(path) in capsys.readouterr().out for path in stays)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "file"])
-def test_a_folder_is_expected(name, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "said"), [("nowhere", "no folder"), ("file", "is a file, not a folder")]
+)
+def test_a_folder_is_expected(name, said, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["clean", str(tmp_path / name)]) == 2
-    assert "no folder" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_no_torch_is_loaded(run, tmp_path):
