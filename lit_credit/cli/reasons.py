@@ -48,11 +48,14 @@ def _not_an_argument(match: re.Match[str]) -> str:
 
 
 def _unrecognized(match: re.Match[str]) -> str:
-    """Name the option of the Trainer that was meant."""
-    from lit_credit.cli.short_help import trainer_arguments  # it reads Lightning's source
+    """Name the option that was meant, of the command or of the Trainer."""
+    from lit_credit.cli.short_help import option_names  # it reads Lightning's source
 
-    close = get_close_matches(match[1].rpartition(".")[2], trainer_arguments(), n=1, cutoff=0.8)
-    return f"{match[0]} (did you mean --trainer.{close[0]}?)" if close else match[0]
+    options = {option.strip("-").rpartition(".")[2]: option for option in option_names("fit")}
+    name = match[1].rpartition(".")[2]
+    close = [name] if name in options else sorted(get_close_matches(name, options, n=2, cutoff=0.7))
+    meant = " or ".join(options[one] for one in close)
+    return f"{match[0]} (did you mean {meant}?)" if meant else match[0]
 
 
 _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
@@ -69,6 +72,10 @@ _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^Problems parsing config: ", "not YAML: "),
     (r'^in "<unicode string>", ', "at "),
     (r"[Uu]nrecognized arguments: --([\w.]+).*", _unrecognized),
+    (
+        r"^the following arguments are required: .*\.(model|data)\b.*",
+        r"\g<0>. A configuration gives them: `--config FILE`",
+    ),
     (r"^Unexpected config:.*", "a `--config` holds no mapping of names to values"),
     (r" Got value: Namespace\(.*", ""),
 )

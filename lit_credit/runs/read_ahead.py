@@ -104,16 +104,19 @@ def _receive(
 ) -> None:
     """Hand out what the process sends; None for what it does not send."""
     given, sent = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-    with suppress(OSError), given:
-        given.write(f"{json.dumps(sys.path)}\n{json.dumps([str(p) for p in paths])}\n".encode())
-    with sent:
-        for future in futures:
-            found = None
-            with suppress(OSError, ValueError):  # the process was killed
+    words = [list(map(str, sys.path)), list(map(str, paths))]
+    try:
+        with suppress(OSError), given:
+            given.writelines(f"{json.dumps(word)}\n".encode() for word in words)
+        with sent, suppress(OSError, ValueError):  # the process was killed
+            for future in futures:
                 length = int.from_bytes(sent.read(_LENGTH), "big")
                 data = sent.read(length)
-                found = Columns.of_bytes(data) if 0 < length == len(data) else None
-            future.set_result(found)
+                future.set_result(Columns.of_bytes(data) if 0 < length == len(data) else None)
+    finally:  # or `take` would wait for ever
+        for future in futures:
+            if not future.done():
+                future.set_result(None)
 
 
 def _serve() -> None:

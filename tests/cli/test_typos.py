@@ -11,7 +11,11 @@ CONFIG = ["fit", "--config", "configs/rules/dfa.yaml"]
     ("words", "said"),
     [
         (["--max_epochs", "3"], "did you mean --trainer.max_epochs?"),
-        (["--acelerator", "cpu"], "did you mean --trainer.accelerator?"),
+        (["--acelerator", "cpu"], "did you mean --trainer.accelerator"),
+        (["--epochs", "3"], "did you mean --trainer.max_epochs or --trainer.min_epochs?"),
+        (["--trainr.max_steps", "3"], "did you mean --trainer.max_steps?"),
+        (["--ckpt_pth", "last"], "did you mean --ckpt_path?"),
+        (["--sed_everything", "3"], "did you mean --seed_everything?"),
         (["--model.lr", "3"], "Option 'lr' is not accepted. DFA takes"),
         (["--model.init_args.feedbak", "xavier"], "did you mean feedback? DFA takes"),
         (
@@ -29,3 +33,9 @@ def test_a_typo_names_what_was_meant(words, said, capsys):
 def test_a_word_that_nothing_is_near_gets_no_suggestion(capsys):
     assert main([*CONFIG, "--zzz", "3"]) == 2
     assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "diagnose"])
+def test_options_without_a_configuration_ask_for_one(command, capsys):
+    assert main([command, "--trainer.max_epochs", "3"]) == 2
+    assert "A configuration gives them: `--config FILE`" in capsys.readouterr().err

@@ -164,6 +164,7 @@ class Representations(ProbeDiagnostic):
 
     def _measured_by(self, digest: str) -> str:
         """The digest of the probe, with the arguments that differ from their defaults."""
+        # Those of files without a word about them; so they stay if a default changes.
         usual = {"read": "units", "max_features": 4096}
         unusual = [f"{k}={v}" for k, x in usual.items() if (v := getattr(self, k)) != x]
         return " ".join([digest, *unusual]) if digest else ""
