@@ -31,7 +31,7 @@ class Captured(dict[Point, Tensor]):
     """Recorded tensors by point, in the order in which they passed.
 
     Attributes:
-        repeated: points that another run of their submodule passed again.
+        repeated: points whose submodule ran more than once.
     """
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ class Chunk:
             :class:`lit_credit.callbacks.ContextDiagnostic`.
         layout: which parts of the batch have one entry per row; None asks the batch.
         passed: the points asked for so far, and whether a tensor passed each of them.
-        repeated: those that were passed several times in one forward pass.
+        repeated: points that a forward pass passed several times.
     """
 
     module: LightningModule

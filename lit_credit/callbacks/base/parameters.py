@@ -67,7 +67,7 @@ def measured_parameters(
 
 
 def check_parameters(module: LightningModule, units: Sequence[str] | None = None) -> None:
-    """Refuse a module, or units, without parameters; frozen ones will do.
+    """Raise an error if a module, or its units, have no parameters. Frozen parameters suffice.
 
     Args:
         module: the module.
