@@ -1,14 +1,15 @@
 # make demo: BP, FA and DFA side by side on scikit-learn's digits, ending in a table and a figure.
-# make test, make lint: what CI runs. make docs: the site, in site/. Each installs what it needs into
-# .venv. make test-oldest: the core of the tests with the lowest versions that pyproject.toml admits,
-# in .venv-oldest (8 GB). make benchmark: all rules on digits, tuned under one budget.
-# make release-check: builds what is released, and runs the demo from it, without the checkout.
+# make test, make lint: what .ci/run runs. make test-all: the slow tests too, and every notebook.
+# make docs: the site, in site/. Each installs what it needs into .venv. make test-oldest: the core
+# of the tests with the lowest versions that pyproject.toml admits, in .venv-oldest (8 GB).
+# make benchmark: all rules on digits, tuned under one budget. make release-check: builds what is
+# released, and runs the demo from it, without the checkout.
 
 PYTHON ?= python3
 OLDEST_PYTHON ?= $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 BIN := .venv/bin
 
-.PHONY: demo benchmark test notebooks test-oldest lint docs dist release-check
+.PHONY: demo benchmark test test-all notebooks test-oldest lint docs dist release-check
 
 demo: .venv/installed
 	@$(BIN)/lit-credit demo
@@ -16,9 +17,12 @@ demo: .venv/installed
 benchmark: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/lit-credit benchmark --suite digits --trainer.accelerator cpu
 
-# All but running the notebooks, which takes as long again.
+# Every test, with few of the cases that take long.
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -k "not test_notebook_runs"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 notebooks: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_notebooks.py

@@ -111,6 +111,7 @@ def public_logits(weights, tokens):
     return normed(h) @ head.T @ table.T
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*holds the same weights as the checkpoint before it")
 @pytest.mark.filterwarnings("ignore:CircuitMatching. heads .*there are no data")
 def test_every_block_of_the_page_runs(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ def fake_read(self, train):
     return images, torch.arange(64) % 10
 
 
+@pytest.mark.few(16)
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_config_runs(config, monkeypatch, tmp_path, capsys):
     for data in (CIFAR10, MNIST):

@@ -57,6 +57,7 @@ def own_package(tmp_path):
     return tmp_path
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("place", ["inside", "own_package"])
 def test_the_recipes_train(place, request):
     folder = request.getfixturevalue(place)

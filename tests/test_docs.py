@@ -180,6 +180,7 @@ def site(tmp_path_factory):
     return folder, found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of mkdocs and its plugins
 def test_the_site_builds_without_a_warning(site):
     folder, warnings = site
@@ -193,6 +194,7 @@ def test_the_site_builds_without_a_warning(site):
         assert (folder / "api" / f"{name}.html").is_file() == is_public, name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_api_has_every_exported_name_and_no_sphinx_markup(site):
     folder, _ = site

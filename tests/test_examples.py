@@ -129,6 +129,7 @@ def test_demo_transformer(demo, capsys):
             assert sum(parts) == pytest.approx(1, abs=1e-4 * parts[0])
 
 
+@pytest.mark.slow
 def test_demo_transformer_from_yaml_is_the_same_run(demo, tmp_path, capsys, monkeypatch):
     options = [word for name, value in SHORT.items() for word in (f"--trainer.{name}", value)]
     options += ["--trainer.default_root_dir", str(tmp_path)]
@@ -146,6 +147,7 @@ def test_demo_transformer_from_yaml_is_the_same_run(demo, tmp_path, capsys, monk
 # Vision
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("net", ["resnet18", "vit"])
 def test_vision(net, tmp_path, capsys):
     options = ["--max_epochs", "1", "--limit_train_batches", "2"]
@@ -163,6 +165,7 @@ def test_vision(net, tmp_path, capsys):
 # Language
 
 
+@pytest.mark.slow
 def test_hugging_face_gpt2(tmp_path, capsys):
     example = import_module("examples.hugging_face_gpt2")
     options = ["--max_epochs", "2", "--n_lines", "640"]
@@ -181,6 +184,7 @@ def test_hugging_face_gpt2(tmp_path, capsys):
     assert f"{group:.1%} of the time" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nanogpt(tmp_path, capsys):
     folder = run("nanogpt", tmp_path, "--max_epochs", "1")
     check_left_behind(folder, "nanogpt")
@@ -253,6 +257,7 @@ def test_diagnose_checkpoints(tmp_path, capsys):
     assert 0 < last["values"]["gradient/norm/L00"] < first["values"]["gradient/norm/L00"] / 10
 
 
+@pytest.mark.slow
 def test_diagnose_huggingface(tmp_path, capsys):
     example = import_module("examples.diagnose_huggingface")
     words = ["--out", str(tmp_path)]

@@ -113,6 +113,7 @@ def _config(name):
     return BEFORE.joinpath(name, "config.yaml").read_text()
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_run_of_before_goes_on(run):
     folder, words, diagnostic = run
@@ -127,6 +128,7 @@ def test_a_run_of_before_goes_on(run):
     assert newest == with_current_paths(newest)
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_a_checkpoint_of_before_is_validated(run, capsys):
     folder, words, _ = run

@@ -52,6 +52,7 @@ PAGES = [
 ]
 
 
+@pytest.mark.few(3)
 @pytest.mark.filterwarnings("ignore")  # of Lightning, about small data
 @pytest.mark.parametrize("name", [p for p in PAGES if Path(p).stem not in TESTED_ELSEWHERE])
 def test_every_block_of_the_page_runs(name, page):
@@ -67,6 +68,7 @@ def test_a_how_to_page_is_short():
         assert len(path.read_text().splitlines()) - prose < 100, path.name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_tutorial_runs_from_its_first_run_to_its_finding(page):
     """With one epoch; the runs of the sweep are those of the page with one epoch too."""

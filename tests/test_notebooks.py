@@ -12,6 +12,7 @@ from tests.support.processes import HANG
 NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=str)
 def test_notebook_runs(path, monkeypatch):

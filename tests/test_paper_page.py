@@ -10,6 +10,7 @@ from tests.support.pages import run_page
 PAGE = Path("docs/howto/paper.md").absolute()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of Lightning, about small data
 def test_the_page_from_its_configurations_to_its_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

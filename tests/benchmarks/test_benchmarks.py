@@ -12,6 +12,7 @@ TINY = ["--rounds", "1"]
 WITHOUT_ROUNDS = ("history_growth.py", "digits_rules.py", "ep_bias.py")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("words", "rows"),
     [

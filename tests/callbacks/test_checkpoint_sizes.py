@@ -51,6 +51,7 @@ def checkpoint_of(kinds, net, n_samples):
     return size, torch.load(buffer, weights_only=True)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("net", NETS)
 def test_checkpoints_hold_no_data_and_no_tensor_twice(net, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -184,6 +184,7 @@ FEEDBACK = ("FA",)
 
 
 # Manual optimization without a loss leaves its proof out, and says so.
+@pytest.mark.few(7)
 @pytest.mark.filterwarnings("ignore:CircuitMatching. heads as read are not proved")
 @pytest.mark.parametrize("kind", [*CALLBACKS, FiniteGuard, SpacedCheckpoints])
 def test_every_kind_of_module_is_trained_the_same_to_the_bit(kind):
@@ -195,6 +196,7 @@ def test_every_kind_of_module_is_trained_the_same_to_the_bit(kind):
     assert compared == len(kinds) * len(STATES)
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_hooks_modes_and_memory_are_the_same_after_each_measurement(kind, tmp_path):
     module = support.rule(DFA, net_for(kind))
@@ -221,6 +223,7 @@ class Resumable(Shuffled):
         return support.train_loader()
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("kind", [kind for kind in CALLBACKS if kind is not WeightAlignment])
 def test_a_probe_out_of_the_training_loader_leaves_it_as_it_is(kind):
     make_callback = partial(make, kind)
@@ -306,6 +309,7 @@ def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
                 assert [float(v) for v in logged if v] == [pytest.approx(value)]
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, tmp_path):
     def run(name, max_steps, ckpt_path=None):
@@ -334,6 +338,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(kind, tmp_path):
         assert [f for f in files(tmp_path / "cut") if f.endswith(".jsonl")] == [name]
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_two_side_by_side_do_not_collide(kind, tmp_path):
     pair = (

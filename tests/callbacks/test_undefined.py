@@ -91,6 +91,7 @@ def drawn(callback, rows):
     return [found] if isinstance(found, Figure) else list((found or {}).values())
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_of_a_run_that_broke(kind, broken):
     callback, folder = broken(kind)

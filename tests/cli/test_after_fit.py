@@ -258,6 +258,7 @@ def test_a_sweep_has_a_column_for_each(tmp_path):
         assert row["val/accuracy"]
 
 
+@pytest.mark.slow
 def test_two_processes_test_together(tmp_path):
     words = [*WORDS, "--trainer.max_epochs=1", "--trainer.devices=2", "--trainer.strategy=ddp"]
     process = start_module("lit_credit", *words, f"--trainer.default_root_dir={tmp_path / 'two'}")

@@ -103,6 +103,7 @@ def foreign(tmp_path, out, *words):
     ]
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_the_same_command_again(tmp_path):
     plain_weights(tmp_path / "weights", COUNT)
     history = tmp_path / "cut" / "residual_norms.jsonl"

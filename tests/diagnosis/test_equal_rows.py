@@ -29,6 +29,7 @@ OF_A_TRAINING = ("rank/update", "updates/ratio", "step/", "sharpness/times_lr", 
 NETS = {net: [k for k in SCHEDULED if net_for(k) is net] for net in map(net_for, SCHEDULED)}
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("net", NETS)
 def test_of_every_diagnostic_under_every_rule(net, rule, tmp_path):
@@ -93,6 +94,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_of_every_setting_of_a_run(setting, tmp_path):
     def diagnostics(**kwargs):

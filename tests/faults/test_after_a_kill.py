@@ -85,6 +85,7 @@ LENGTHS = [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 12}]
 WITHOUT_SAMPLES = (CircuitMatching, EmbeddingGeometry, SymbolAttention)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("length", LENGTHS, ids=str)
 @pytest.mark.parametrize("kind", KEEP)
 def test_figures_and_tables_come_after_a_kill_behind_the_last_checkpoint(kind, length, tmp_path):
@@ -246,6 +247,7 @@ VALIDATES = {
 }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("killed", ["before", "after"])
 @pytest.mark.parametrize("way", VALIDATES)
 @pytest.mark.parametrize("kind", ["rule", "foreign"])
@@ -358,6 +360,7 @@ def _attended(parts, x):
     return x[:, -1]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", KEEP)
 def test_any_name_of_a_module_can_be_drawn(kind, tmp_path):
     callback = kind() if kind in WITHOUT_SAMPLES else kind(n_samples=7)

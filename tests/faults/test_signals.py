@@ -27,6 +27,7 @@ def words(folder, hold, epochs=EPOCHS):
     return [*WORDS, *folders, *held]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("number", "code", "name"), [(2, 130, "Ctrl-C"), (15, 143, "SIGTERM")])
 def test_a_signal_ends_a_run_that_can_be_resumed(number, code, name, tmp_path):
     run, hold = tmp_path / "BP" / "seed_42", tmp_path / "hold"

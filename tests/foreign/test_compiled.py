@@ -82,6 +82,7 @@ def plain(tmp_path_factory):
     return found
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("make", "twin"),
     [

@@ -96,6 +96,7 @@ PRECISIONS = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("make", [Validated, lambda: support.rule(FA), lambda: support.rule(DFA)])
 def test_precisions(make, precision, tmp_path):

@@ -25,6 +25,7 @@ def folder(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_processes_stay_in_step_and_train_what_they_would_have(strategy, folder):
     names = ["bare/rank0", *(f"{strategy}/{name}" for name in ("rank0", "rank1", "parent"))]
@@ -33,6 +34,7 @@ def test_processes_stay_in_step_and_train_what_they_would_have(strategy, folder)
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_histories_are_written_once(strategy, folder):
     for name in ("residual_norms", "gradient_norms", "credit_alignment"):

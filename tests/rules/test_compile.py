@@ -86,6 +86,7 @@ def equal(first, second, batch, scale=1.0):
     torch.testing.assert_close(found[1], found[0])
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", MLPS)
 def test_every_rule_has_the_gradients_of_its_eager_self(kind):
     eager, compiled = pair(getattr(rules, kind), mlp, Classification(5), images(), **MLPS[kind])
@@ -93,6 +94,7 @@ def test_every_rule_has_the_gradients_of_its_eager_self(kind):
     equal(eager, compiled, images(5))  # a last batch with fewer rows
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options(name):
     kind, options = OPTIONS[name]
@@ -109,6 +111,7 @@ def test_a_unit_that_is_one_linear_layer(kind):
     equal(*pair(getattr(rules, kind), net, Classification(5), images()), images())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["FA", "DFA"])
 def test_a_transformer(kind):
     tokens = torch.randint(7, (2, 3, 4), generator=torch.Generator().manual_seed(0)).unbind()
@@ -123,6 +126,7 @@ def test_a_transformer(kind):
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["FA", "BlockFA", "DFA", "LocalLosses"])
 def test_feature_maps(kind):
     def net():
@@ -180,6 +184,7 @@ def test_a_replaced_submodule_is_trained():
         assert rule.net.layers[1][0].weight.grad is not None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_with_torchs_own_backend():
     eager = seeded(lambda: DFA(mlp(), Classification(5)))
@@ -187,6 +192,7 @@ def test_with_torchs_own_backend():
     equal(eager, compiled, images())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", [DFA, FDFA, LocalLosses])
 def test_a_run_resumes_to_the_bit(kind, tmp_path):
     def run(epochs, checkpoint=None):

@@ -395,6 +395,7 @@ def test_a_unit_that_runs_in_part_is_refused(kind):
         stepped(rule, data())
 
 
+@pytest.mark.slow
 def test_two_processes_stay_in_step_and_equal_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()

@@ -17,6 +17,7 @@ def found(tmp_path_factory):
     return folder, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_measurement_longer_than_the_timeout_of_the_processes_ends_no_run(found):
     folder, printed = found
     one, other = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
@@ -24,6 +25,7 @@ def test_a_measurement_longer_than_the_timeout_of_the_processes_ends_no_run(foun
     assert printed.count("Slow has worked on rank zero for 1 s; the other ranks wait.") == 1
 
 
+@pytest.mark.slow
 def test_all_processes_see_the_watched_number_and_stop_alike(found):
     known = [json.loads((found[0] / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     # 0 before training, 1 after the first epoch, 2 after the second.
@@ -31,6 +33,7 @@ def test_all_processes_see_the_watched_number_and_stop_alike(found):
     assert [path.name for path in found[0].glob("*.ckpt")] == ["epoch=1.ckpt"]
 
 
+@pytest.mark.slow
 def test_all_processes_are_told_why_it_failed(found):
     assert (found[0] / "error0").read_text() == "Failing: this one fails"
     assert "Failing failed on rank zero" in (found[0] / "error1").read_text()

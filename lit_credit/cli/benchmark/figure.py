@@ -81,7 +81,8 @@ def _draw_dots(
     if log and known:
         ax.set_xscale("log")
         low, high = min(*known, 1.0), max(*known, 1.0)
-        ax.set_xlim(low / 1.3, high * 1.3)
+        margin = max(1.3, (high / low) ** 0.05)  # the dots at the ends stay whole
+        ax.set_xlim(low / margin, high * margin)
         if high < 30 * low:
             ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

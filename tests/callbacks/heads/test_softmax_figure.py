@@ -82,6 +82,7 @@ def test_nothing_to_show_says_so(found):
     assert texts(figure.axes[2])[-1:] == ["n/a"]
 
 
+@pytest.mark.slow
 def test_many_layers_and_heads_stay_in_one_figure_of_the_page():
     layers = [f"h.{i}.attn" for i in range(48)]
     figure = drawn(softmax_figure(heads(25, layers), title=""))

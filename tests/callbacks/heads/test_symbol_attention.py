@@ -136,6 +136,7 @@ def slow_own_net(module, x):
     return torch.stack(heads)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("key", [0, 1])
 @pytest.mark.parametrize(
     ("module", "slow"),

@@ -184,6 +184,7 @@ def test_a_resumed_run_goes_on_counting(tmp_path):
     assert [row["step"] for row in rows] == [2, 6, 10]
 
 
+@pytest.mark.slow
 def test_two_processes_decide_alike(tmp_path):
     run_module("tests.callbacks.training.finite_worker", tmp_path)
     for policy, step in (("skip", 4), ("raise", 2)):

@@ -83,6 +83,7 @@ def test_of_an_ensemble_built_in_python(tmp_path):
     assert torch.equal(found.net.head.weight, net.stacked.head.weight[1])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_members_and_a_series_are_written_once_by_all_processes_into_a_folder_that_is_new(
     tmp_path, devices

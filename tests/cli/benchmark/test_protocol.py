@@ -188,6 +188,7 @@ def own_suite(folder):
     return folder / "small.yaml"
 
 
+@pytest.mark.slow
 def test_rules_of_an_earlier_call_keep_their_rows_and_changed_code_is_told(
     tmp_path, monkeypatch, capsys
 ):

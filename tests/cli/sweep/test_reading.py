@@ -86,6 +86,7 @@ def test_numbers_alone_are_not_read_again(reader, count):
     assert len(count) == 2  # one a rule
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("name", "values"),
     [

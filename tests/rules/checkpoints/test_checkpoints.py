@@ -81,6 +81,7 @@ def fit(rule, folder, ckpt_path=None, stop=10, every=None):
     return rule.state_dict()
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("cut", [6, 9])  # at an epoch's border, and in the middle of one
 def test_a_run_built_in_python_resumes_bit_exactly(kind, cut, tmp_path):

@@ -236,6 +236,7 @@ def run(tmp_path_factory):
     return root / "BP" / "seed_42"
 
 
+@pytest.mark.few(1)
 def test_a_checkpoint_is_looked_at_from_the_command_line(run):
     checkpoint = run / "checkpoints" / "last.ckpt"
     words = ["test", "--config", "configs/addition/67p.yaml", *SMALL]

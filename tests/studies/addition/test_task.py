@@ -99,6 +99,7 @@ def greedy(net, tokens, layout):
     return tokens
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("epochs", [0, 4])
 def test_exact_match_is_that_of_greedy_decoding(epochs):
     torch.manual_seed(1)

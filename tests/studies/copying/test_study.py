@@ -47,6 +47,7 @@ def trained(tmp_path):
     return train
 
 
+@pytest.mark.slow
 def test_with_new_patterns_the_rule_is_learned_and_two_circuits_meet(trained):
     end = trained(pool_size=None, steps=1000)
     assert end["val/ood_error"] < 0.2
@@ -61,6 +62,7 @@ def test_with_new_patterns_the_rule_is_learned_and_two_circuits_meet(trained):
     assert end["behaviour/induction/blocks.1.attention.heads/H00"] > 0.7
 
 
+@pytest.mark.slow
 def test_with_fifty_patterns_they_are_learned_by_heart(trained):
     end = trained(pool_size=50, steps=600)
     assert end["val/id_error"] < 0.1

@@ -52,6 +52,7 @@ def mean(runs, name):
     return sum(metrics[name] for _, metrics in runs) / len(runs)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("kind", [BP, FA, DFA, BlockFA])
 @pytest.mark.parametrize("net", [LowRank, attention, separate, mlp])
 def test_every_rule_memorizes_more_of_a_lookup_table_than_its_readout_does_alone(kind, net):
