@@ -280,6 +280,7 @@ def test_a_bad_argument_leaves_no_hook_and_names_itself(kind, tmp_path):
 # What it writes, and where
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_fast_dev_run_leaves_no_file(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -287,6 +288,7 @@ def test_fast_dev_run_leaves_no_file(kind, tmp_path, monkeypatch):
     assert files(tmp_path) == []
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_without_a_logger_there_is_the_history(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -295,6 +297,7 @@ def test_without_a_logger_there_is_the_history(kind, tmp_path, monkeypatch):
     assert all(name.startswith("runs/") for name in files(tmp_path))
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_csv_logger_gets_the_scalars_of_the_history(kind, tmp_path):
     fit(tmp_path, support.rule(FA, net_for(kind)), make(kind), logger="csv")

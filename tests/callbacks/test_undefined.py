@@ -117,6 +117,7 @@ OF_THE_DATA = re.compile(
 """What is known of the data, of shapes or of dtypes, whatever becomes of the weights."""
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_nothing_is_said_of_weights_that_are_not_finite(kind, broken):
     last = broken(kind)[0].history.rows[-1]["values"]

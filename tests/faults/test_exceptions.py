@@ -108,6 +108,7 @@ def resumes(folder, whole):
     assert histories(folder) == rows
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_callback_that_raises_in_the_second_epoch_or_at_its_end(hook, place, whole, tmp_path):

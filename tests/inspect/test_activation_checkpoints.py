@@ -89,6 +89,7 @@ def plain(tmp_path_factory):
     return {module: run(module, {}, tmp_path_factory.mktemp("plain")) for module in MODULES}
 
 
+@pytest.mark.few(10)
 @pytest.mark.filterwarnings("ignore:.*the credit of .* enters in front of:UserWarning")
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("module", MODULES)

@@ -157,6 +157,7 @@ def test_the_graph_is_one_and_serves_all_batches_of_a_shape():
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 def test_a_process_may_compile_many_rules():
     options = {"backend": "eager"}  # torch's limit for one function is 8
     for width in range(4, 14):

@@ -141,7 +141,7 @@ def test_the_weight_of_the_loss_reaches_the_readout_too():
 # Forward gradients
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("perturb", ["activities", "weights"])
 def test_the_mean_over_10000_directions_is_the_gradient_within_its_spread(perturb):
     net = seeded(lambda: MLP(20, [4], num_classes=5, activation="tanh")).double()

@@ -85,6 +85,7 @@ def is_same(one, other):
     return all(torch.equal(v, other[n]) for n, v in one.items() if isinstance(v, torch.Tensor))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     ("name", "kind"), [*((name, "stream") for name in RULES), ("BP", "loader"), ("DFA", "loader")]
 )

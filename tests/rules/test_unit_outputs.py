@@ -103,6 +103,7 @@ def run(module, folder, *net):
     return trained, [row["values"] for callback in watching for row in callback.history.rows]
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize("name", SAME)
 @pytest.mark.parametrize("module", MODULES)
 def test_containers_and_views_are_what_their_tensor_is(module, name, tmp_path):

@@ -271,6 +271,7 @@ def photos():
     return DataLoader(list(zip(torch.rand(2, 3, 64, 64), torch.arange(2), strict=True)), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "loader", "units"),
     [(FasterRCNN, detections, "net.backbone.body"), (GoogLeNet, photos, "net.inception5b")],

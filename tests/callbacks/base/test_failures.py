@@ -85,6 +85,7 @@ class FailsFrom(Callback):
         self.diagnostic.update = self.fails if trainer.current_epoch == 1 else self.update
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("kind", SCHEDULED)
 def test_every_diagnostic_goes_on_after_a_measurement_that_fails(kind, tmp_path):
     callback = make(kind)

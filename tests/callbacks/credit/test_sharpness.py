@@ -47,6 +47,7 @@ def dense_ends(module, x, y, names=None):
     return hessian, torch.linalg.eigvalsh(jacobian.T @ by_output @ jacobian)[-1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("rule", [BP, FA, DFA])
 def test_ends_are_those_of_the_dense_matrices_under_every_rule(rule):
     module, (x, y) = twin.make(rule).double(), twin.batch(8)

@@ -45,6 +45,7 @@ def proved(make, attention):
     return callback.prove(chunks[0]), callback.measure(module, chunks)
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("make", DIAGNOSTICS, ids=NAMES)
 @pytest.mark.parametrize("kind", shapes.RIGHT)
 def test_attention_over_positions_passes(kind, make):
@@ -57,6 +58,7 @@ def test_attention_over_positions_passes(kind, make):
     assert not any("/H02" in tag for tag in values)
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("named", [True, False], ids=["heads named", "heads not named"])
 @pytest.mark.parametrize("kind", shapes.WRONG)
 def test_what_is_no_attention_over_positions_is_refused(kind, named):

@@ -71,6 +71,7 @@ NETS = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("make", NETS)
 def test_right_circuits_are_proved_and_folded_gains_named(make):
     torch.manual_seed(0)
@@ -133,6 +134,7 @@ def test_mixtrals_gains_are_folded_as_llamas_are():
     assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("kind", [*wrong.SCORES, *wrong.OUTPUTS])
 def test_wrong_structures_are_refused(kind):
     def make():

@@ -67,6 +67,7 @@ def data():
     return TensorLoader([x, x.sum(1) % 5], batch_size=16)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", list(MODULES))
 @pytest.mark.parametrize("diagnostic", [ResidualNorms, GradientNorms, ReferenceValidity])
 def test_the_stream_begins_behind_the_embedding(kind, diagnostic, tmp_path):

@@ -46,7 +46,7 @@ def test_a_cluster_runs_what_this_machine_would(cluster, tmp_path, capfd):
     assert [row["status"] for row in rows[1]] == ["finished", "failed"]
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 def test_ctrl_c_ends_the_runs_of_a_cluster(cluster, tmp_path):
     sweep, pid = interrupted(tmp_path, "--executor=ray")
     wait_until(lambda: gone(pid))

@@ -77,6 +77,7 @@ def test_nets_that_norm_or_rotate_in_their_own_way_are_proved(name, fresh):
     assert max(v for k, v in found.statements.items() if k.startswith(SCORES)) < 5e-3
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("size", [1.0, 0.02])
 @pytest.mark.parametrize("kind", functions.READ)
 def test_functions_that_no_name_tells_of_are_found(kind, size):

@@ -100,6 +100,7 @@ def test_a_run_built_in_python_resumes_bit_exactly(kind, cut, tmp_path):
         assert json.dumps(shared) == json.dumps(rows[0])
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("kind", RULES)
 def test_a_run_built_in_python_loads_given_its_objects(kind, tmp_path):
     rule = seeded(lambda: make(kind, clip_norm=0.5))

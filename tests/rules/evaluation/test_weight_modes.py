@@ -121,6 +121,7 @@ def test_each_phase_has_its_weights(options):
         assert not torch.equal(xs[1], ys[12])
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("rule", [BP, FA])
 @pytest.mark.parametrize(
     "when",

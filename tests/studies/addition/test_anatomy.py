@@ -133,6 +133,7 @@ def test_the_net_with_its_own_attention_forced_on_it_is_the_net(name):
     assert len(parts.gains) == (3 if name == "wide" else 1)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", NETS)
 def test_every_variant_has_a_sheet_trained_or_not(name):
     for net in (MicroAdder(**NETS[name]), make(name).float()):

@@ -175,6 +175,7 @@ def test_the_plain_pass_runs_where_someone_looks_inside():
     assert net(tokens).shape == (4, 12, 10)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", ["57p", "67p", "wide"])
 @pytest.mark.parametrize("rule", [BP, FA, DFA])
 def test_every_rule_trains_it(name, rule):
