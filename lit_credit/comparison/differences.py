@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lit_credit.comparison.groups import Group
@@ -16,10 +16,12 @@ from lit_credit.comparison.statistics import (
     welch_difference,
 )
 from lit_credit.comparison.texts import Table
+from lit_credit.runs.run_folder import Run
 from lit_credit.utils.numbers import number_text
 
 __all__ = [
     "BaselineDifference",
+    "averaged_notes",
     "difference_columns",
     "difference_notes",
     "difference_table",
@@ -89,17 +91,61 @@ def differences_to(
 
 def _difference(group: Group, baseline: Group, quantity: Quantity) -> Difference:
     scale = _log10 if quantity.headline.is_logarithmic else float
-    a, b = (end_by_seed(g.runs, quantity) for g in (group, baseline))
-    if a is not None and b is not None:
-        shared = len(a.keys() & b.keys())
-        if shared >= FEWEST or shared == min(len(a), len(b)):
-            mapped = ({seed: scale(x) for seed, x in side.items()} for side in (a, b))
-            return paired_difference(*mapped)
+    groups = [_measuring(g.runs, quantity) for g in (group, baseline)]
+    has_seeds = all(run.seed is not None for runs in groups for run in runs)
+    a, b = _paired_best(groups, quantity)
+    shared = list(a.keys() & b.keys())
+    if len(shared) >= FEWEST or (has_seeds and len(shared) == min(len(a), len(b))):
+        mapped = ({i: scale(side[seed]) for i, seed in enumerate(shared)} for side in (a, b))
+        return paired_difference(*mapped)
     sides = [
-        ends_of(g.runs, quantity) if by_seed is None else list(by_seed.values())
-        for g, by_seed in ((group, a), (baseline, b))
+        list(by_seed.values()) if has_seeds else ends_of(runs, quantity)
+        for runs, by_seed in zip(groups, (a, b), strict=True)
     ]
     return welch_difference(*([scale(x) for x in side] for side in sides))
+
+
+def _measuring(runs: Sequence[Run], quantity: Quantity) -> list[Run]:
+    return [run for run in runs if ends_of([run], quantity)]
+
+
+_SEEDS: tuple[Callable[[Run], Hashable], ...] = (
+    lambda run: run.seed,
+    lambda run: (run.seed, run.data_seeds),
+    lambda run: (run.seed, run.seeds),
+)
+"""What two runs that form a pair have in common: from one seed to all of them."""
+
+
+def _paired_best(
+    groups: Sequence[Sequence[Run]], quantity: Quantity
+) -> tuple[Mapping[Hashable, float], Mapping[Hashable, float]]:
+    """The values of two groups by the seeds that give the most pairs, the fewest such seeds."""
+    sides = [tuple(end_by_seed(runs, quantity, seed) for runs in groups) for seed in _SEEDS]
+    a, b = max(sides, key=lambda side: len(side[0].keys() & side[1].keys()))
+    return a, b
+
+
+def averaged_notes(
+    baseline: str, groups: Mapping[str, Group], quantities: Iterable[Quantity]
+) -> list[str]:
+    """A note on groups of which several runs of a seed count as one in the differences."""
+    averaged: dict[str, None] = {}
+    for quantity in quantities:
+        for label, group in groups.items():
+            sides = [_measuring(g.runs, quantity) for g in (group, groups[baseline])]
+            if label == baseline or not all(sides):
+                continue
+            if not all(run.seed is not None for runs in sides for run in runs):
+                continue
+            for name, runs, found in zip(
+                (label, baseline), sides, _paired_best(sides, quantity), strict=True
+            ):
+                if len(found) < len(runs):
+                    averaged[name] = None
+    if not averaged:
+        return []
+    return [f"averaged: runs of one seed count as one in the differences: {_some(averaged)}"]
 
 
 def _log10(value: float) -> float:

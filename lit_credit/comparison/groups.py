@@ -7,6 +7,8 @@ from typing import Any
 
 from lit_credit.comparison.labels import (
     RULE,
+    UNSET,
+    above,
     differing_keys,
     find_key,
     flat,
@@ -15,6 +17,7 @@ from lit_credit.comparison.labels import (
     part_text,
     refining_keys,
     sort_key,
+    value_at,
     value_text,
 )
 from lit_credit.headlines import Look
@@ -22,6 +25,7 @@ from lit_credit.runs.run_folder import Run, history_files
 
 __all__ = ["Group", "grouped", "hidden_differences", "pooled_settings", "without_twins"]
 
+_CALLBACKS = "callbacks"
 _MOST = 3
 """Largest number of keys whose hidden differences are noted."""
 
@@ -52,7 +56,7 @@ def grouped(
         runs: runs of one or several experiments.
         looks: look of each rule, by the rule's name.
         by: keys of the configuration; runs with equal values form a group. Without keys, runs that
-            differ only by seeds and paths do.
+            differ only by seeds and paths do, and so do runs without a configuration.
 
     Raises:
         ValueError: if there is no such key.
@@ -89,21 +93,24 @@ def _by_keys(runs: Sequence[Run], by: Sequence[str]) -> list[Group]:
     keys = [find_key(key, list(configs.values())) for key in by]
     texts = key_texts(keys)
 
-    def values(run: Run) -> list[Any]:
-        return [configs[id(run)].get(key) for key in keys]
+    def values(run: Run) -> dict[str, Any]:
+        return {key: value_at(configs[id(run)], key) for key in keys} if run.config else {}
+
+    def part(run: Run) -> str:
+        return json.dumps(values(run) or run.experiment, default=str)
 
     found = []
-    for group in _partition(runs, lambda run: json.dumps(values(run), default=str)):
-        config = configs[id(group[0])]
+    for group in _partition(runs, part):
+        shown = values(group[0])
         parts = [
-            value_text(config[key]) if key == RULE else f"{texts[key]}={value_text(config[key])}"
-            for key in keys
-            if key in config
+            value_text(value) if key == RULE else f"{texts[key]}={value_text(value)}"
+            for key, value in shown.items()
         ]
         label = " ".join(parts) or group[0].rule
-        shown = {key: config[key] for key in keys if key in config}
         found.append(Group(label, _sorted(group), shown, tuple(keys)))
-    return sorted(found, key=lambda group: [sort_key(x) for x in values(group.runs[0])])
+    return sorted(
+        found, key=lambda g: (not g.config, [sort_key(value) for value in g.config.values()])
+    )
 
 
 def _partition(runs: Iterable[Run], of: Callable[[Run], str]) -> list[list[Run]]:
@@ -163,23 +170,40 @@ def _written_at(run: Run) -> float:
 def hidden_differences(groups: Sequence[Group]) -> list[str]:
     """Notes on keys that differ between rules, and that no label tells."""
     shown = {key for group in groups for key in group.shown} | {RULE}
-    common = [group for group in groups if group.config]
-    keys = set.intersection(*(set(group.config) for group in common)) if common else set()
-    # A run without a callback lacks its key.
-    keys |= {key for group in common for key in group.config if is_callback(key)}
-    differing = differing_keys([{k: v for k, v in g.config.items() if k in keys} for g in common])
-    hidden = [key for key in differing if key not in shown]
-    texts = key_texts(hidden, list(keys))
+    known = [group for group in groups if group.config]
+    configs = _comparable([group.config for group in known])
+    hidden = [key for key in differing_keys(configs) if key not in shown]
+    texts = key_texts(hidden, list(dict.fromkeys(key for config in configs for key in config)))
     notes = []
     for key in hidden[:_MOST]:
         values: dict[str, list[str]] = {}
-        for group in common:
-            values.setdefault(_told(key, group.config), []).append(group.label)
+        for group, config in zip(known, configs, strict=True):
+            values.setdefault(_told(key, config), []).append(group.label)
         told = "; ".join(f"{value} ({', '.join(who[:3])})" for value, who in values.items())
         notes.append(f"also differs: {texts[key]}: {told}")
     if len(hidden) > _MOST:
         notes.append(f"also differ: {', '.join(hidden[_MOST : _MOST + 8])}")
     return notes
+
+
+def _comparable(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The configurations without arguments that only some of their classes have."""
+    known = [{*config, *(place for key in config for place in above(key))} for config in configs]
+    shared = set.intersection(*known) if known else set()
+    keys: dict[str, None] = {}
+    for key in dict.fromkeys(key for config in configs for key in config):
+        places = [*above(key), key]
+        common = next((place for place in reversed(places) if place in shared), "")
+        if common == key:
+            keys[key] = None
+        elif not common or common == _CALLBACKS:  # a whole part that some lack
+            keys[places[places[0] == _CALLBACKS]] = None
+        elif not all(isinstance(config.get(common), str) for config in configs):  # no class
+            keys[common] = None
+    return [
+        {key: value_at(config, key) for key in keys if key in places}
+        for config, places in zip(configs, known, strict=True)
+    ]
 
 
 def pooled_settings(groups: Sequence[Group]) -> list[str]:
@@ -210,4 +234,4 @@ def pooled_settings(groups: Sequence[Group]) -> list[str]:
 def _told(key: str, config: Mapping[str, Any]) -> str:
     if is_callback(key):
         return "with" if key in config else "without"
-    return value_text(config[key]) if key in config else "none"
+    return value_text(config[key]) if key in config else UNSET

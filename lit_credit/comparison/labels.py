@@ -6,6 +6,8 @@ from typing import Any
 
 __all__ = [
     "RULE",
+    "UNSET",
+    "above",
     "differing_keys",
     "find_key",
     "flat",
@@ -14,6 +16,7 @@ __all__ = [
     "part_text",
     "refining_keys",
     "sort_key",
+    "value_at",
     "value_text",
 ]
 
@@ -22,6 +25,8 @@ RULE = "model"
 _LONGEST = 24
 """Characters of a value in a label."""
 _MISSING = object()
+UNSET = "unset"
+"""What stands in a label for a key that a configuration lacks."""
 
 
 def flat(node: Any) -> dict[str, Any]:
@@ -49,6 +54,24 @@ def _flat(node: Any, at: str) -> Iterator[tuple[str, Any]]:
         yield from _flat(value, at if inside else f"{at}.{name}".lstrip("."))
 
 
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a key, a mapping of all values below it, or :data:`UNSET`.
+
+    Args:
+        config: a flat configuration.
+        key: a dotted key, or the beginning of some.
+
+    Example:
+        >>> config = {"model.groups.units.lr": 0.1, "model.width": 64}
+        >>> value_at(config, "model.width"), value_at(config, "model.groups")
+        (64, {'units.lr': 0.1})
+    """
+    if key in config:
+        return config[key]
+    below = {k[len(key) + 1 :]: v for k, v in config.items() if k.startswith(f"{key}.")}
+    return below or UNSET
+
+
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys that do not have one value in all configurations.
 
@@ -56,8 +79,19 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     keys = dict.fromkeys(key for config in configs for key in config)
     found = [key for key in keys if len({_identity(config, key) for config in configs}) > 1]
-    branches = {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 1)}
+    branches = {place for key in keys for place in above(key)}
     return sorted(found, key=lambda key: (key not in branches, key.split(".")[0] != RULE))
+
+
+def above(key: str) -> list[str]:
+    """The beginnings of a dotted key, the shortest first.
+
+    Example:
+        >>> above("model.net.width")
+        ['model', 'model.net']
+    """
+    parts = key.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def _identity(config: Mapping[str, Any], key: str) -> str:
@@ -159,11 +193,14 @@ def find_key(key: str, configs: Sequence[Mapping[str, Any]]) -> str:
     wanted = ".".join(p for p in key.split(".") if p not in ("init_args", "class_path"))
     wanted = RULE if wanted == "rule" else wanted
     keys = dict.fromkeys(found for config in configs for found in config)
-    if wanted in keys:
+    branches = dict.fromkeys(place for key in keys for place in above(key))
+    if wanted in keys or wanted in branches:
         return wanted
     differing = differing_keys(configs)
     ending = [found for found in keys if wanted and found.endswith(f".{wanted}")]
     ending = [found for found in ending if found in differing] or ending
+    if not ending:
+        ending = [found for found in branches if wanted and found.endswith(f".{wanted}")]
     if len(ending) == 1:
         return ending[0]
     if ending:

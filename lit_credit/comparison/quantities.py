@@ -1,7 +1,7 @@
 """The quantities by which runs are compared, and reading them from histories."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from statistics import fmean
@@ -79,13 +79,15 @@ class Quantity:
         line = self.line(histories)
         return dict(zip(line.places.tolist(), line.values.tolist(), strict=True))
 
-    def line(self, histories: Histories) -> Line:
-        """Its values by epoch as arrays; empty if it was not measured."""
+    def line(self, histories: Histories, by: str = "epoch") -> Line:
+        """Its values by epoch or step as arrays; empty if it was not measured."""
         tag = self.tag(histories)
         rows = () if tag is None else histories.get(self.history, ())
         if self.headline.layers == "mean":
-            return layer_mean_line(rows, f"{tag}/")
-        return last_layer_line(rows, f"{tag}/") if self.headline.layers else line_of(rows, f"{tag}")
+            return layer_mean_line(rows, f"{tag}/", by)
+        if self.headline.layers:
+            return last_layer_line(rows, f"{tag}/", by)
+        return line_of(rows, f"{tag}", by)
 
     def tag(self, histories: Histories) -> str | None:
         """Its tag; for a quantity of layers, the tag without the layer. None if there is none."""
@@ -138,9 +140,9 @@ def metric_quantity(name: str) -> Quantity:
 
 
 def ends_of(runs: Sequence[Run], quantity: Quantity) -> list[float]:
-    """The values at the end of the runs that measured it; an unfinished run has none."""
-    values = [quantity.line(run.histories).values for run in runs if not run.unfinished]
-    return [float(found[-1]) for found in values if len(found)]
+    """The values in the last rows of the runs that measured it; an unfinished run has none."""
+    lines = [quantity.line(run.histories, "step") for run in runs if not run.unfinished]
+    return [float(line.values[-1]) for line in lines if len(line.values)]
 
 
 def start_of(runs: Sequence[Run], quantity: Quantity) -> float:
@@ -150,18 +152,20 @@ def start_of(runs: Sequence[Run], quantity: Quantity) -> float:
     return spread_of([float(v[0]) if p[0] == 0 else math.nan for p, v in lines]).mean
 
 
-def end_by_seed(runs: Sequence[Run], quantity: Quantity) -> dict[int, float] | None:
+def end_by_seed(
+    runs: Sequence[Run], quantity: Quantity, seed_of: Callable[[Run], Hashable]
+) -> dict[Hashable, float]:
     """The value at the end for each seed, the mean over several runs of a seed.
 
-    None if a run that measured it has no seed.
+    Args:
+        runs: runs; those without a seed are left out.
+        quantity: the quantity.
+        seed_of: the seed of a run, or several of its seeds.
     """
-    found: dict[int, list[float]] = {}
+    found: dict[Hashable, list[float]] = {}
     for run in runs:
-        values = ends_of([run], quantity)
-        if values and run.seed is None:
-            return None
-        if values and run.seed is not None:
-            found.setdefault(run.seed, []).extend(values)
+        if run.seed is not None and (values := ends_of([run], quantity)):
+            found.setdefault(seed_of(run), []).extend(values)
     return {seed: spread_of(values).mean for seed, values in found.items()}
 
 

@@ -241,14 +241,18 @@ def _last_step(histories: Mapping[str, Sequence[object]]) -> int:
 
 
 def _placed(run: Run) -> Run:
-    """The run; with optimizer steps in place of epochs if its rows tell no epochs."""
+    """The run; with optimizer steps in place of epochs if an epoch has several rows.
+
+    Also if its rows tell no epochs.
+    """
     histories = {n: rows for n, rows in run.histories.items() if isinstance(rows, Columns)}
     told = any(rows.epoch[-1] > 0 for rows in histories.values())
+    within = any((rows.epoch[1:] == rows.epoch[:-1]).any() for rows in histories.values())
     steps = {int(step) for rows in histories.values() for step in (rows.step[0], rows.step[-1])}
-    if told or len(steps) < 2:
+    if (told and not within) or len(steps) < 2:
         return run
     by_steps = {name: rows.by_steps() for name, rows in histories.items()}
-    return replace(run, histories=by_steps, place="optimizer steps")
+    return replace(run, histories=by_steps, place="optimizer steps", measured=run.histories)
 
 
 def _with_tests(quantities: Sequence[Quantity], runs: Sequence[Run]) -> list[Quantity]:

@@ -18,6 +18,7 @@ from lit_credit.comparison.groups import (
     without_twins,
 )
 from lit_credit.runs.acting import acts_by_path
+from lit_credit.runs.ended import following, last_place
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.read_ahead import reading_ahead
 from lit_credit.runs.run_folder import (
@@ -129,6 +130,7 @@ def _compared(
     # These load torch and matplotlib.
     from lit_credit.comparison.baselines import baseline_label
     from lit_credit.comparison.differences import (
+        averaged_notes,
         difference_notes,
         difference_table,
         differences_to,
@@ -136,7 +138,13 @@ def _compared(
     )
     from lit_credit.comparison.known import look_of
     from lit_credit.comparison.result import Comparison, Figures
-    from lit_credit.comparison.table import flag_texts, main_table, plain_rows, summarise
+    from lit_credit.comparison.table import (
+        flag_texts,
+        main_table,
+        plain_rows,
+        several_baselines,
+        summarise,
+    )
 
     runs, twins = without_twins(material.runs)
     looks: dict[str, Look] = {}
@@ -144,15 +152,21 @@ def _compared(
         looks.setdefault(run.rule, look_of(run))
     groups, quantities = grouped(runs, looks, by), material.quantities
     summaries = summarise(groups, quantities, looks)
-    differences = []
+    differences, of_differences = [], []
     if baseline is not None:
         judged = [q for q in quantities if chosen or is_judged(q)] or quantities
-        differences = differences_to(baseline_label(baseline, groups), groups, judged)
+        label = baseline_label(baseline, groups)
+        differences = differences_to(label, groups, judged)
+        of_differences = [
+            *difference_notes(differences),
+            *averaged_notes(label, groups, judged),
+            *_without_difference(label, groups, [found.label for found in differences]),
+        ]
     drawn, figures = _figures(material, groups, looks, baseline)
     notes = [
         *flag_texts(summaries, quantities, looks),
-        *difference_notes(differences),
-        *([] if baseline is None or differences else [_NO_DIFFERENCE.format(baseline)]),
+        *several_baselines(groups, looks),
+        *of_differences,
         *(pooled_settings if by else hidden_differences)(list(groups.values())),
         *material.notes,
         *twins,
@@ -167,6 +181,18 @@ def _compared(
         tables.append(table)
         notes += more
     return Comparison(rows, Figures(drawn), notes, tables)
+
+
+def _without_difference(
+    baseline: str, groups: Mapping[str, Group], known: Sequence[str]
+) -> list[str]:
+    """A note on the groups that the table of differences lacks."""
+    if not known:
+        return [_NO_DIFFERENCE.format(baseline)]
+    missing = [label for label in groups if label != baseline and label not in known]
+    if not missing:
+        return []
+    return [f"no difference of {', '.join(missing)}: no finished run measured what {baseline} did"]
 
 
 def _similarities(
@@ -277,6 +303,8 @@ def _figure_notes(figures: Mapping[str, ComparisonFigure]) -> list[str]:
 
 def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
     """One line for everything that is incomplete in the runs of a group."""
+    from lit_credit.comparison.quantities import TEST
+
     notes = [note for q in quantities if (note := _undefined(summary, q))]
     anywhere = {name for run in summary.runs for name in run.histories}
     histories = dict.fromkeys(quantity.history for quantity in quantities)
@@ -284,8 +312,10 @@ def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
         which = f"{summary.label}, seed {run.seed} ({run.folder})"
         if run.unfinished:
             at = f"epoch {run.last_epoch} of {run.max_epochs}"
+            if (run.max_epochs or -1) < 0:
+                at = f"step {run.last_step} of {run.max_steps}"
             notes.append(f"unfinished: {which}: {at}, in no number of the row but n")
-        elif is_diagnosis(run.folder) and run.last_epoch < (run.max_epochs or 0):
+        elif is_diagnosis(run.folder) and 0 < run.last_epoch < (run.max_epochs or 0):
             notes.append(
                 f"checkpoints: {which}: the last is of epoch {run.last_epoch} of {run.max_epochs}"
             )
@@ -293,9 +323,31 @@ def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
             rows = run.histories.get(name)
             if rows is None and name in anywhere:
                 notes.append(f"missing: {which}: no {name}.jsonl, other seeds have one")
-            elif rows and (last := _last_epoch(run, name)) < run.last_epoch:
-                notes.append(f"stops early: {which}: {name}.jsonl ends at epoch {last}")
+            elif rows and name != TEST and _lacks_rows(run, name):
+                notes.append(f"stops early: {which}: {name}.jsonl ends at {_end(run, name)}")
+        notes += [f"stops early: {which}: {text}" for text in _ending_early(run, quantities)]
     return notes
+
+
+def _lacks_rows(run: Run, name: str) -> bool:
+    """Whether a history ends before a row that was due: by steps, or after one row by epochs."""
+    rows = {name: (run.measured or run.histories)[name]}
+    if last_place(rows, "step") > int(rows[name][0]["step"]):
+        return following(rows, "step") <= run.last_step
+    return last_place(rows, "epoch") < run.last_epoch
+
+
+def _ending_early(run: Run, quantities: Sequence[Quantity]) -> list[str]:
+    """The quantities that the last rows of their history lack."""
+    found = []
+    for quantity in quantities:
+        steps = quantity.line(run.histories, "step").places
+        if len(steps) < 2:
+            continue
+        last, distance = int(steps[-1]), int(steps[-1] - steps[-2])
+        if last + distance <= last_place({"": run.histories[quantity.history]}, "step"):
+            found.append(f"the last {quantity.text} is of step {last}")
+    return found
 
 
 def _undefined(summary: Summary, quantity: Quantity) -> str:
@@ -313,5 +365,6 @@ def _undefined(summary: Summary, quantity: Quantity) -> str:
     )
 
 
-def _last_epoch(run: Run, name: str) -> int:
-    return int(run.histories[name][-1]["epoch"])
+def _end(run: Run, name: str) -> str:
+    last = (run.measured or run.histories)[name][-1]
+    return f"epoch {last['epoch']}" if run.last_epoch else f"step {last['step']}"

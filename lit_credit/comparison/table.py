@@ -12,6 +12,7 @@ from lit_credit.comparison.groups import Group
 from lit_credit.comparison.quantities import Quantity, ends_of, spread_of, start_of
 from lit_credit.comparison.texts import Table
 from lit_credit.headlines import Ends, Flag, Look
+from lit_credit.runs.ended import last_place
 from lit_credit.runs.run_folder import Run
 from lit_credit.runs.table import cell_text
 from lit_credit.utils.numbers import number_text
@@ -96,6 +97,22 @@ def summarise(
     return summaries
 
 
+def several_baselines(groups: Mapping[str, Group], looks: Mapping[str, Look]) -> list[str]:
+    """A note on nets with several rows of a baseline, such as frozen units: none is used."""
+    of_setting: dict[str, dict[bool, list[str]]] = {}
+    for label, group in groups.items():
+        sides = of_setting.setdefault(group.runs[0].setting, {True: [], False: []})
+        sides[_is_baseline(group.runs, looks)].append(label)
+    several = [
+        sides[True] for sides in of_setting.values() if len(sides[True]) > 1 and sides[False]
+    ]
+    return [
+        f"several baselines: {', '.join(labels)} train one net on the same data, so no row is "
+        "compared with a baseline. Leave out all but one"
+        for labels in several
+    ]
+
+
 def _is_baseline(runs: Sequence[Run], looks: Mapping[str, Look]) -> bool:
     return all(looks[run.rule].baseline for run in runs)
 
@@ -166,7 +183,7 @@ def plain_rows(
     for s in summaries:
         row: dict[str, Cell] = {"rule": s.label, "n": len(s.runs)}
         row |= {column: s.values[column] for column in columns}
-        row["epochs"] = min(run.last_epoch for run in s.runs)
+        row["epochs"] = min(run.last_epoch or last_place(run.histories, "epoch") for run in s.runs)
         row["unfinished"] = s.unfinished
         row["seeds"] = " ".join("" if run.seed is None else str(run.seed) for run in s.runs)
         if differences:

@@ -1,4 +1,4 @@
-"""Callbacks and Trainer options that act on training, and so belong to a run's experiment.
+"""Callbacks and Trainer options that change a run's numbers, and so belong to its experiment.
 
 Classes of lit_credit and of Lightning are known by their import paths, so that reading a
 configuration imports neither.
@@ -15,13 +15,15 @@ ACTING_OPTIONS: Mapping[str, Any] = {
     "accumulate_grad_batches": 1,
     "gradient_clip_val": None,
     "gradient_clip_algorithm": None,
+    "limit_test_batches": None,
+    "limit_val_batches": None,
     "min_epochs": None,
     "min_steps": None,
     "overfit_batches": 0,
     "reload_dataloaders_every_n_epochs": 0,
     "sync_batchnorm": False,
 }
-"""Options of the Trainer that change training, with the values at which they do not."""
+"""Options of the Trainer that change training or its metrics, with the values that do not."""
 _OURS = {"FiniteGuard", "FrozenParameters", "PartFreezing", "StagedTraining"}
 """Callbacks of lit_credit that act on training; all others watch."""
 _WATCHING = {
@@ -91,7 +93,7 @@ def _acts(node: Any, acts: Callable[[str], bool | None]) -> bool:
 
 
 def own_options(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in :data:`ACTING_OPTIONS` that change training in a run.
+    """The options in :data:`ACTING_OPTIONS` that change training or its metrics in a run.
 
     Example:
         >>> own_options({"overfit_batches": 0.0, "accumulate_grad_batches": 4})
@@ -100,5 +102,7 @@ def own_options(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, usual in ACTING_OPTIONS.items()
-        if (value := trainer.get(key)) is not None and value != usual
+        if (value := trainer.get(key)) is not None
+        and value != usual
+        and not (key.startswith("limit_") and isinstance(value, float) and value == 1)  # all
     }

@@ -6,7 +6,7 @@ from typing import Any
 from lit_credit.runs.columns import Columns, Integers
 from lit_credit.runs.history import Row
 
-__all__ = ["last_place", "may_stop", "stops_short", "was_tested"]
+__all__ = ["following", "last_place", "may_stop", "stops_short", "was_tested"]
 
 _TEST = "test"
 """Stem of the history of what was measured on test data when training had ended."""
@@ -37,20 +37,24 @@ def stops_short(histories: _Histories, trainer: Mapping[str, Any]) -> bool:
 
     Args:
         histories: rows by the stem of their file.
-        trainer: the configuration of the Trainer, with a number at ``max_epochs``.
+        trainer: the configuration of the Trainer, with a number at ``max_epochs`` or ``max_steps``.
     """
-    epochs, steps = trainer["max_epochs"], trainer.get("max_steps")
-    if 0 <= (-1 if steps is None else steps) < _following(histories, "step"):
+    epochs, steps = (
+        -1 if (n := trainer.get(k)) is None else n for k in ("max_epochs", "max_steps")
+    )
+    if 0 <= steps < following(histories, "step"):
         return False
+    if epochs < 0:  # steps alone end the run
+        return True
     every = trainer.get("check_val_every_n_epoch", 1)
     is_whole = trainer.get("val_check_interval") in (None, 1)  # 1.0 is once an epoch
     if type(every) is int and every > 0:
         last = last_place(histories, "epoch")
-        following = (last // every + 1) * every
+        coming = (last // every + 1) * every
     else:
-        following, is_whole = _following(histories, "epoch"), False
+        coming, is_whole = following(histories, "epoch"), False
     # Validations within epochs need not fall on the end of the last one.
-    return following + (not is_whole) <= int(epochs)
+    return coming + (not is_whole) <= epochs
 
 
 def last_place(histories: _Histories, key: str) -> int:
@@ -62,7 +66,7 @@ def _last(rows: Sequence[Row], key: str) -> int:
     return int(_column(rows, key)[-1]) if isinstance(rows, Columns) else max(_places(rows, key))
 
 
-def _following(histories: _Histories, key: str) -> int:
+def following(histories: _Histories, key: str) -> int:
     """The step or epoch of the next row, if the distance of the last two goes on."""
     known = sorted({place for rows in histories.values() for place in _places(rows, key)})
     return known[-1] + (known[-1] - known[-2] if len(known) > 1 else 1)

@@ -100,9 +100,10 @@ def _is_ours(file: Path) -> bool:
 
 def _is_finished(run: Run) -> bool:
     """Whether the rows of a run prove that it has ended by itself."""
-    if run.last_epoch >= (run.max_epochs or float("inf")):
+    epochs = run.max_epochs or -1
+    if 0 < epochs <= run.last_epoch:
         return True
-    known = run.max_epochs is not None and not run.may_stop and bool(run.class_path)
+    known = max(epochs, run.max_steps) > 0 and not run.may_stop and bool(run.class_path)
     return known and not run.unfinished
 
 

@@ -38,7 +38,9 @@ __all__ = [
 
 # Arguments that may differ between two seeds of one experiment, besides the seeds: where files lie
 # and how they are read.
-_PLACES = {"root", "download", "num_workers"}
+_PLACES = {"download", "num_workers"}
+_ROOT = "root"
+"""Argument of data sets of lit_credit, which have one content wherever they lie."""
 DIAGNOSIS = "diagnosis.json"
 """File in which ``diagnose`` notes what a folder holds."""
 _LONGEST = 1_000_000
@@ -70,7 +72,8 @@ class Run:
         task: class path of the task; empty if there is none.
         callbacks: class paths of the callbacks.
         metrics: names of metrics that the configuration adds to those of the task.
-        place: what ``epoch`` in the rows counts.
+        place: what ``epoch`` in the rows of ``histories`` counts.
+        measured: the rows with their own epochs, if ``epoch`` in ``histories`` counts steps.
         config: the whole configuration; empty if the folder has none.
         acting: callbacks that act on training, by the name of their class.
         may_stop: whether a callback or ``max_time`` may end training at any time.
@@ -91,9 +94,15 @@ class Run:
     callbacks: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     place: str = "epochs of training"
+    measured: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     acting: Mapping[str, Any] = field(default_factory=dict)
     may_stop: bool = False
+
+    @property
+    def data_seeds(self) -> str:
+        """The seeds of the data."""
+        return repr([*_seeds(self.config.get("data"))])
 
     @property
     def compared(self) -> dict[str, Any]:
@@ -111,7 +120,12 @@ class Run:
     @property
     def last_epoch(self) -> int:
         """The last epoch at which anything was measured."""
-        return last_place(self.histories, "epoch")
+        return last_place(self.measured or self.histories, "epoch")
+
+    @property
+    def last_step(self) -> int:
+        """The last optimizer step at which anything was measured."""
+        return last_place(self.histories, "step")
 
     @cached_property
     def unfinished(self) -> bool:
@@ -120,12 +134,14 @@ class Run:
         Only where rows tell: not where a callback may end training at any time, and not of a
         diagnosis of checkpoints. A run that was tested after its last step is finished.
         """
-        if self.max_epochs is None or self.last_epoch >= self.max_epochs:
+        epochs = -1 if self.max_epochs is None else self.max_epochs
+        if 0 <= epochs <= self.last_epoch or max(epochs, self.max_steps) < 0:
             return False
         if self.may_stop or was_tested(self.histories) or is_diagnosis(self.folder):
             return False
-        length = {"max_epochs": self.max_epochs, "max_steps": self.max_steps}
-        return stops_short(self.histories, {**(self.config.get("trainer") or {}), **length})
+        length = {"max_epochs": epochs, "max_steps": self.max_steps}
+        trainer = {**(self.config.get("trainer") or {}), **length}
+        return stops_short(self.measured or self.histories, trainer)
 
 
 def folder_of_runs(path: str | Path) -> Path:
@@ -520,10 +536,19 @@ def _without_seeds(node: Any) -> Any:
     if isinstance(node, dict):
         kept = {str(k): v for k, v in node.items()}
         kept = {k: v for k, v in kept.items() if not _is_seed(k) and k not in _PLACES}
+        if _has_one_content(_class_path(node)) and isinstance(
+            arguments := kept.get("init_args"), dict
+        ):
+            kept["init_args"] = {k: v for k, v in arguments.items() if k != _ROOT}
         return {key: _without_seeds(kept[key]) for key in sorted(kept)}
     if isinstance(node, list | tuple):
         return [_without_seeds(item) for item in node]
     return node
+
+
+def _has_one_content(path: str) -> bool:
+    """Whether a class has the same data wherever its ``root`` is; of a stranger's, who knows."""
+    return path.startswith("lit_credit.") and not path.endswith(".ImageFolder")
 
 
 def _seeds(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:

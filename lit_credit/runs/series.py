@@ -102,19 +102,19 @@ def gather(
     return places, values, present
 
 
-def layer_mean_line(rows: Sequence[Row], prefix: str) -> Line:
+def layer_mean_line(rows: Sequence[Row], prefix: str, by: str = "epoch") -> Line:
     """:func:`layer_mean` as arrays."""
     tags = layer_tags(rows, prefix)
-    places, values, present = gather([line_of(rows, tag) for tag in tags])
+    places, values, present = gather([line_of(rows, tag, by) for tag in tags])
     with np.errstate(all="ignore"):
         mean = np.where(present, values, 0.0).sum(0) / present.sum(0)
     return Line(places, mean)
 
 
-def last_layer_line(rows: Sequence[Row], prefix: str) -> Line:
+def last_layer_line(rows: Sequence[Row], prefix: str, by: str = "epoch") -> Line:
     """:func:`last_layer` as arrays."""
     tags = layer_tags(rows, prefix)
-    return line_of(rows, tags[-1]) if tags else line_of_curve({})
+    return line_of(rows, tags[-1], by) if tags else line_of_curve({})
 
 
 def series(rows: Sequence[Row], tag: str, by: str = "epoch") -> Curve:

@@ -112,7 +112,16 @@ def test_checkpoints_chosen_by_a_metric_stay(run, capsys):
     assert "epoch=1-step=24.ckpt" not in out
 
 
-@pytest.mark.parametrize("change", [{"max_epochs": 9}, {"max_time": "1:0:0:0", "max_epochs": 9}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_epochs": 9},
+        {"max_time": "1:0:0:0", "max_epochs": 9},
+        {"max_epochs": -1, "max_steps": 900},
+        {"max_epochs": None, "max_steps": 900},
+        {"max_epochs": -1},
+    ],
+)
 def test_checkpoints_of_a_run_that_may_be_unfinished_stay(run, change, capsys):
     edit(run / "config.yaml", lambda trainer: trainer.update(change))
     assert "step=00000008.ckpt\n" not in listed(run, capsys)
