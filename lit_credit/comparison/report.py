@@ -332,6 +332,8 @@ def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
 def _lacks_rows(run: Run, name: str) -> bool:
     """Whether a history ends before a row that was due: by steps, or after one row by epochs."""
     rows = {name: (run.measured or run.histories)[name]}
+    if int(rows[name][-1]["step"]) >= run.last_step:
+        return False
     if last_place(rows, "step") > int(rows[name][0]["step"]):
         return following(rows, "step") <= run.last_step
     return last_place(rows, "epoch") < run.last_epoch
@@ -345,7 +347,7 @@ def _ending_early(run: Run, quantities: Sequence[Quantity]) -> list[str]:
         if len(steps) < 2:
             continue
         last, distance = int(steps[-1]), int(steps[-1] - steps[-2])
-        if last + distance <= last_place({"": run.histories[quantity.history]}, "step"):
+        if last + distance <= int(run.histories[quantity.history][-1]["step"]):
             found.append(f"the last {quantity.text} is of step {last}")
     return found
 

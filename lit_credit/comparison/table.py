@@ -107,8 +107,9 @@ def several_baselines(groups: Mapping[str, Group], looks: Mapping[str, Look]) ->
         sides[True] for sides in of_setting.values() if len(sides[True]) > 1 and sides[False]
     ]
     return [
-        f"several baselines: {', '.join(labels)} train one net on the same data, so no row is "
-        "compared with a baseline. Leave out all but one"
+        f"several baselines: {', '.join(labels[:3])}"
+        f"{f' and {len(labels) - 3} more' if len(labels) > 3 else ''} train one net on the same "
+        "data, so no row is compared with a baseline. Leave out all but one"
         for labels in several
     ]
 
