@@ -17,7 +17,16 @@ from lit_credit.comparison.quantities import METRICS
 from lit_credit.runs.history_rows import read_history
 from lit_credit.runs.run_folder import read_run
 
-__all__ = ["Choice", "Place", "earlier_rows", "median_best", "run_rows", "slug", "trial_rows"]
+__all__ = [
+    "Choice",
+    "Place",
+    "best_of_studies",
+    "earlier_rows",
+    "median_best",
+    "run_rows",
+    "slug",
+    "trial_rows",
+]
 
 _DIVERGED = 10.0
 """A trial whose validation loss grows by more than this factor has diverged."""
@@ -43,19 +52,35 @@ class Choice:
 
 
 def median_best(suite: Suite, place: Place) -> Trial | None:
-    """The best trial of the study whose best is the median of all studies."""
+    """The best trial of the study whose best is the median of all studies.
+
+    Studies without a trial that has learned are the worst ones. If the median study is one of them,
+    the result is None. Of an even number of studies, the worse one in the middle is taken.
+    """
+    bests = sorted(
+        best_of_studies(suite, place).values(), key=lambda best: (best is not None, best)
+    )
+    median = bests[(len(bests) - 1) // 2]
+    return None if median is None else place.trials[-median[1]]
+
+
+def best_of_studies(
+    suite: Suite, place: Place
+) -> dict[int, tuple[tuple[float, float], int] | None]:
+    """Study to the score and the negative index of its best trial; None if no trial has learned.
+
+    A trial has learned if its loss and its metric are finite at its end.
+    """
     ranked: dict[int, list[tuple[tuple[float, float], int]]] = {}
     for index, (trial, cell) in enumerate(zip(place.trials, place.cells, strict=True)):
+        found = ranked.setdefault(trial.study, [])
         if (score := _score(suite, cell)) is not None:
-            ranked.setdefault(trial.study, []).append((score, -index))
-    if not ranked:
-        return None
-    bests = sorted(max(found) for found in ranked.values())
-    return place.trials[-bests[(len(bests) - 1) // 2][1]]
+            found.append((score, -index))
+    return {study: max(found, default=None) for study, found in ranked.items()}
 
 
 def _score(suite: Suite, cell: Cell) -> tuple[float, float] | None:
-    """The metric, larger is better, then the loss, which tells trials of equal accuracy apart."""
+    """The metric, larger is better, then the loss, which tells trials of equal metric apart."""
     result = cell.result()
     if result is None:
         return None
@@ -69,7 +94,7 @@ def _score(suite: Suite, cell: Cell) -> tuple[float, float] | None:
             f"{last}, so it cannot be chosen by its end. Let it end with an epoch: give "
             "`--trainer.max_epochs` in place of `--trainer.max_steps`, and another --out."
         )
-    return (-metric if suite.metric == "loss" else metric), -loss
+    return (-metric if suite.better == "down" else metric), -loss
 
 
 def _value(result: Mapping[str, Any], tag: str) -> float:

@@ -18,7 +18,8 @@ def benchmark_figure(rows: Sequence[Summary], metric: str, title: str) -> Figure
     """Draw a task: the metric, the alignment of the credit, the stream's growth, and CPU time.
 
     Rules are rows, the best at the top. A dot is the mean over seeds. The line beside the metric
-    reaches from the smallest to the largest seed. Rules with a raised flag are orange.
+    reaches from the smallest to the largest seed. Rules with a raised flag are orange. A metric on
+    validation data, and one of which small values are better, is named so.
 
     Args:
         rows: the summaries of one task, the best first.
@@ -40,6 +41,8 @@ def benchmark_figure(rows: Sequence[Summary], metric: str, title: str) -> Figure
         ax.set_ylim(-0.6, len(rows) + 0.1)
     figure.suptitle(title, fontsize=15, fontweight="bold", color=INK)
     note = "Dot: mean over seeds. Line: smallest to largest seed. Orange: flag scale or depth."
+    if not all(row.tested for row in rows):
+        note += f"\n{_sentence(metric)}: validation data, by which the trials were chosen."
     figure.supxlabel(note, fontsize=SMALL, color=INK)
     return figure
 
@@ -49,9 +52,14 @@ def _measure(row: Summary, name: str) -> float:
 
 
 def _draw_metric(ax: Axes, rows: Sequence[Summary], metric: str) -> None:
-    dress(ax, metric.capitalize(), "", metric)
-    for name, text, side in ((FROZEN, "frozen units", "right"), (BP, "BP", "left")):
-        mean = next((row.mean for row in rows if row.rule == name), math.nan)
+    dress(ax, _sentence(metric), "", _axis_label(rows, metric))
+    means = {name: _mean_of(rows, name) for name in (FROZEN, BP)}
+    # The texts stand on the outer sides of their two lines, so that they do not overlap.
+    frozen_side, bp_side = ("left", "right") if means[FROZEN] > means[BP] else ("right", "left")
+    for name, text, side in ((FROZEN, "frozen units", frozen_side), (BP, "BP", bp_side)):
+        mean = means[name]
+        if not math.isfinite(mean):
+            continue
         ax.axvline(mean, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
         ax.annotate(
             text,
@@ -70,6 +78,23 @@ def _draw_metric(ax: Axes, rows: Sequence[Summary], metric: str) -> None:
         ax.scatter([row.mean], [index], color=color, s=36, zorder=3)
     names = [f"{verbatim(row.rule)}{' (shipped)' if row.shipped else ''}" for row in rows]
     ax.set_yticks(range(len(rows)), names, fontsize=SMALL)
+
+
+def _mean_of(rows: Sequence[Summary], rule: str) -> float:
+    return next((row.mean for row in rows if row.rule == rule), math.nan)
+
+
+def _sentence(metric: str) -> str:
+    """The metric as the beginning of a sentence."""
+    return verbatim(metric[:1].upper() + metric[1:].replace("_", " "))
+
+
+def _axis_label(rows: Sequence[Summary], metric: str) -> str:
+    """The metric, its data if they are not test data, and its direction if small is better."""
+    label = verbatim(metric.replace("_", " "))
+    if any(row.better == "down" for row in rows):
+        label += " (small is better)"
+    return label if all(row.tested for row in rows) else f"{label}, validation data"
 
 
 def _draw_dots(

@@ -1,6 +1,7 @@
 """Running the benchmark: search, choice by validation, seeds of the choice, one test."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from lit_credit.cli.benchmark.choice import (
     Choice,
     Place,
+    best_of_studies,
     earlier_rows,
     median_best,
     run_rows,
@@ -16,10 +18,12 @@ from lit_credit.cli.benchmark.choice import (
     trial_rows,
 )
 from lit_credit.cli.benchmark.configurations import final_config, search_config
+from lit_credit.cli.benchmark.direction import find_direction
 from lit_credit.cli.benchmark.results import Results
 from lit_credit.cli.benchmark.search import draw_trials
 from lit_credit.cli.benchmark.suites import Entry, Suite, find_entries, read_entries, read_suite
 from lit_credit.cli.benchmark.summaries import shipped_rows
+from lit_credit.cli.loading import say_loading
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.executors import Executor, LocalProcesses, default_jobs, run_all
 from lit_credit.cli.sweep.grid import Point
@@ -56,7 +60,8 @@ def benchmark(
     decay, the learning rate of the units relative to the readout, and one knob of its own. A study
     is a search of a few trials; its best trial is that with the best validation metric at the end.
     The study whose best is the median of the studies is reported: its configuration is trained with
-    several seeds and tested once at the end of each run.
+    several seeds and tested once at the end of each run. A study in which no trial has learned is
+    the worst one; a rule whose median study is such a study has no row.
 
     Finished runs are not repeated: the same call continues after an interruption.
 
@@ -90,6 +95,7 @@ def benchmark(
     check_folder(folder, "Give another --out.")
     place = LocalProcesses(jobs or default_jobs())
     with hold_folder(folder):
+        chosen = _directed(chosen, folder, words)
         print(f"Search: {chosen.studies} x {chosen.trials} trials of each rule.", flush=True)
         progress = Progress()
         places = _plan(chosen, entries, folder, words, progress)
@@ -106,8 +112,9 @@ def benchmark(
             [*(row for c in choices for row in run_rows(chosen, c)), *runs],
             [*(row for p in places for row in trial_rows(chosen, p)), *searched],
             own=rules is not None and not others,
-            failed=[*_without_row(places, choices), *_without_seeds(choices)],
+            failed=[*_without_row(chosen, places, choices), *_without_seeds(choices)],
             notes=_notes(others, runs, [*before, *_finished(choices)]),
+            better=chosen.better or None,
         )
         results.write(folder)
     return results
@@ -165,6 +172,21 @@ def _other_protocol(suite: Suite, words: Sequence[str]) -> str:
 # Planning
 
 
+def _directed(suite: Suite, folder: Path, words: Sequence[str]) -> Suite:
+    """The suite with the direction of its metric, which the tasks of all runs declare."""
+    tasks = {}
+    for name, config in suite.tasks.items():
+        path = _search_file(folder, name, config)
+        with say_loading():
+            asked = asked_configuration([f"--config={path}", *words])
+        tasks[name] = asked["model"]["init_args"]["task"]
+    return replace(suite, better=find_direction(suite, tasks))
+
+
+def _search_file(folder: Path, task: str, config: Mapping[str, Any]) -> Path:
+    return _written(folder / task / "search.yaml", search_config(config))
+
+
 def _plan(
     suite: Suite,
     entries: Sequence[Entry],
@@ -181,7 +203,7 @@ def _plan(
     places, budget = [], suite.studies * suite.trials
     for number, (task, entry) in enumerate(pairs):
         progress.planning(number * budget, len(pairs) * budget)
-        path = _written(folder / task / "search.yaml", search_config(suite.tasks[task]))
+        path = _search_file(folder, task, suite.tasks[task])
         trials = draw_trials(entry, suite.studies, suite.trials)
         points = [
             Point(
@@ -208,14 +230,38 @@ def _at_the_end(path: Path, words: Sequence[str]) -> list[str]:
     return [*base, f"--trainer.check_val_every_n_epoch={epochs}"]
 
 
-def _without_row(places: Sequence[Place], choices: Sequence[Choice]) -> list[str]:
+def _without_row(suite: Suite, places: Sequence[Place], choices: Sequence[Choice]) -> list[str]:
     known = {(choice.place.task, choice.place.entry.name) for choice in choices}
     return [
-        f"{place.task}, {place.entry.name}: no row, because no trial has learned. "
-        f"{_reason(place.cells[0])}"
+        f"{place.task}, {place.entry.name}: no row, because {_not_learned(suite, place)}"
         for place in places
         if (place.task, place.entry.name) not in known
     ]
+
+
+def _not_learned(suite: Suite, place: Place) -> str:
+    """Why the median study has no configuration to report."""
+    bests = best_of_studies(suite, place)
+    without = [study for study, best in bests.items() if best is None]
+    why = "no trial has learned."
+    if len(without) < len(bests):
+        listed = ", ".join(map(str, without))
+        why = (
+            f"no trial of the median study has learned (of {len(bests)} studies, these have no "
+            f"such trial: {listed})."
+        )
+    cells = [
+        cell
+        for trial, cell in zip(place.trials, place.cells, strict=True)
+        if trial.study in without
+    ]
+    failed = next((cell for cell in cells if cell.result() is None), None)
+    if failed is not None:
+        return f"{why} {_reason(failed)}"
+    values = (cells[0].result() or {"values": {}})["values"]
+    tags = [f"val/{name}" for name in dict.fromkeys(("loss", suite.metric))]
+    ends = " and ".join(f"{tag} {values.get(tag, 'absent')}" for tag in tags)
+    return f"{why} {cells[0].name} ends with {ends}."
 
 
 def _without_seeds(choices: Sequence[Choice]) -> list[str]:

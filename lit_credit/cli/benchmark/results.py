@@ -9,9 +9,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lit_credit.cli.benchmark.direction import Better, known_direction
 from lit_credit.cli.benchmark.figure import benchmark_figure
 from lit_credit.cli.benchmark.summaries import Summary, shipped_rows, summarise
-from lit_credit.cli.benchmark.tables import reported, resolution, table_of
+from lit_credit.cli.benchmark.tables import remarks, reported, table_of
 from lit_credit.cli.sweep.table import write_rows
 
 __all__ = ["Results"]
@@ -29,6 +30,11 @@ class Results:
         own: whether rules of one's own ran; then the rows that ship with lit_credit stand below.
         failed: a line for each rule without a row, and for each row without some of its seeds.
         notes: further lines below the tables.
+        better: whether large (``up``) or small (``down``) values of the metric are better; None
+            takes what lit_credit declares for a metric of this name.
+
+    Raises:
+        ValueError: if ``better`` is None and lit_credit does not declare the metric.
     """
 
     suite: str
@@ -38,17 +44,23 @@ class Results:
     own: bool = False
     failed: Sequence[str] = ()
     notes: Sequence[str] = ()
+    better: Better | None = None
+
+    def __post_init__(self) -> None:
+        if self.better is None:
+            known_direction(self.metric)
 
     @cached_property
     def table(self) -> list[Summary]:
         """A row per task and rule; per task in the order of the mean, the best first."""
-        found = summarise(self.rows, self.metric)
+        better = self.better or known_direction(self.metric)
+        found = summarise(self.rows, self.metric, better)
         if self.own:
             here = {(row.task, row.rule) for row in found}
-            others = summarise(shipped_rows(self.suite), self.metric, shipped=True)
+            others = summarise(shipped_rows(self.suite), self.metric, better, shipped=True)
             found += [row for row in others if (row.task, row.rule) not in here]
         tasks = list(dict.fromkeys(row.task for row in found))
-        sign = 1 if self.metric == "loss" else -1
+        sign = 1 if better == "down" else -1
         return sorted(
             found,
             key=lambda row: (tasks.index(row.task), math.isnan(row.mean), sign * row.mean),
@@ -64,7 +76,7 @@ class Results:
         for task in self.tasks:
             rows = self._rows_of(task)
             lines = table_of(rows, self.metric).text()
-            parts.append("\n".join([f"{self.suite}, {task}", *lines, resolution(rows)]))
+            parts.append("\n".join([f"{self.suite}, {task}", *lines, *remarks(rows)]))
         if lines := [*self.failed, *self.notes]:
             parts.append("\n".join(lines))
         return "\n\n".join(parts)
@@ -75,16 +87,21 @@ class Results:
         for task in self.tasks:
             rows = self._rows_of(task)
             lines += [f"### {self.suite}, {task}", ""]
-            lines += [*table_of(rows, self.metric).markdown(), "", resolution(rows), ""]
+            lines += [*table_of(rows, self.metric).markdown(), ""]
+            lines += [f"{' '.join(remarks(rows))}", ""]
             lines += [*reported(rows).markdown(), ""]
         for line in (*self.failed, *self.notes):
             lines += [line, ""]
         return "\n".join(lines)
 
     def to_latex(self) -> str:
-        """What rules reach, a ``tabular`` of booktabs per task."""
-        found = (table_of(self._rows_of(task), self.metric).latex() for task in self.tasks)
-        return "\n\n".join("\n".join(lines) for lines in found)
+        """What rules reach, a ``tabular`` of booktabs per task, with remarks as comments."""
+        parts = []
+        for task in self.tasks:
+            rows = self._rows_of(task)
+            comments = [f"% {line}" for line in remarks(rows)]
+            parts.append("\n".join([*table_of(rows, self.metric).latex(), *comments]))
+        return "\n\n".join(parts)
 
     def figure(self, task: str) -> Figure:
         """The metric, the credit, the stream and the cost of each rule.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lit_credit.runs.files import reason_of
 from lit_credit.runs.yaml_files import read_yaml
@@ -54,9 +54,11 @@ class Suite:
         studies: independent searches of a rule.
         trials: configurations in a search.
         seeds: seeds of the chosen configuration.
-        metric: name of the metric by which trials are chosen: ``loss`` is better if smaller, any
-            other metric if larger.
+        metric: name of the metric by which trials are chosen.
         ships: whether the suite ships with lit_credit, as its measured rows do.
+        better: whether large (``up``) or small (``down``) values of the metric are better. Empty
+            takes what the task declares, see
+            :func:`lit_credit.cli.benchmark.direction.find_direction`.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Suite:
     seeds: Sequence[int]
     metric: str = "accuracy"
     ships: bool = False
+    better: Literal["", "up", "down"] = ""
 
 
 def suite_names() -> list[str]:
@@ -104,6 +107,7 @@ def read_suite(suite: str | Path) -> Suite:
             list(map(int, found["seeds"])),
             str(found.get("metric", "accuracy")),
             ships=path.parent == _HERE / "suites",
+            better=found.get("better", ""),
         )
         for task in made.tasks.values():
             _ = task["model"]["init_args"]["net"]["class_path"], task["data"]
@@ -113,6 +117,11 @@ def read_suite(suite: str | Path) -> Suite:
             "(names, or `all`) and `tasks`: name to a configuration of `lit-credit fit` with "
             f"`model.init_args.net.class_path` and `data`, such as {_HERE / 'suites/digits.yaml'}."
         ) from error
+    if made.better not in ("", "up", "down"):
+        raise ValueError(
+            f"--suite: {str(path)!r}: `better` is {made.better!r}. Expected `up` (large values of "
+            "`metric` are better) or `down`."
+        )
     unknown = [name for name in rules if name not in entries]
     if unknown:
         raise ValueError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_credit.cli.benchmark.direction import Better
 from lit_credit.comparison.quantities import spread_of
 from lit_credit.comparison.statistics import Difference, paired_difference
 
@@ -25,8 +26,8 @@ class Summary:
     Attributes:
         task: name of the task.
         rule: name of the rule.
-        values: seed to the metric on the test data, or on the validation data if there are none;
-            NaN of a run that diverged.
+        values: seed to the metric on the test data, or on the validation data if no run of the
+            task was tested; NaN of a run that diverged.
         to_bp: difference to BP, paired by seed.
         to_frozen: difference to FrozenUnits, paired by seed: the depth utility.
         cpu: CPU time of a trial, ratio to BP's.
@@ -35,6 +36,9 @@ class Summary:
             seeds whose value is defined.
         counts: number of these seeds.
         row: the configuration and the counts of trials, the same for every seed.
+        metric: name of the metric.
+        better: whether large (``up``) or small (``down``) values of the metric are better.
+        tested: whether the values are of the test data.
         shipped: whether the row ships with lit_credit; it was measured on another machine.
     """
 
@@ -48,6 +52,9 @@ class Summary:
     measures: Mapping[str, float]
     counts: Mapping[str, int]
     row: Mapping[str, Any]
+    metric: str
+    better: Better
+    tested: bool
     shipped: bool = False
 
     @property
@@ -62,30 +69,37 @@ class Summary:
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], metric: str, *, shipped: bool = False
+    rows: Sequence[Mapping[str, Any]], metric: str, better: Better, *, shipped: bool = False
 ) -> list[Summary]:
     """The rows of the table.
 
     Args:
         rows: one row per run.
         metric: name of the metric.
+        better: whether large (``up``) or small (``down``) values of the metric are better.
         shipped: whether these rows ship with lit_credit.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["rule"]), []).append(row)
-    tested = any(not math.isnan(_number(row.get(f"test/{metric}"))) for row in rows)
-    tag = f"{'test' if tested else 'val'}/{metric}"
-    return [_summary(task, rule, groups, tag, shipped) for task, rule in groups]
+    test = f"test/{metric}"
+    tested = {row["task"] for row in rows if not math.isnan(_number(row.get(test)))}
+    return [
+        _summary(task, rule, groups, metric, better, task in tested, shipped)
+        for task, rule in groups
+    ]
 
 
 def _summary(
     task: str,
     rule: str,
     groups: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
-    tag: str,
+    metric: str,
+    better: Better,
+    tested: bool,
     shipped: bool,
 ) -> Summary:
+    tag = f"{'test' if tested else 'val'}/{metric}"
     own, bp, frozen = (groups.get((task, name), []) for name in (rule, BP, FROZEN))
     values, of_bp, of_frozen = (_by_seed(found, tag) for found in (own, bp, frozen))
     measures, counts = {}, {}
@@ -107,6 +121,9 @@ def _summary(
         measures,
         counts,
         own[0],
+        metric,
+        better,
+        tested,
         shipped,
     )
 

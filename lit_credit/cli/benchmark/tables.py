@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 from lit_credit.cli.benchmark.summaries import Summary
-from lit_credit.comparison.statistics import Difference, detectable_difference
+from lit_credit.comparison.statistics import FEWEST, Difference, detectable_difference
 from lit_credit.comparison.texts import Table
 from lit_credit.functional import scale_flags
 
-__all__ = ["flags", "reported", "resolution", "table_of"]
+__all__ = ["flags", "remarks", "reported", "resolution", "table_of"]
 
 
 def table_of(rows: Sequence[Summary], metric: str) -> Table:
@@ -21,7 +21,8 @@ def table_of(rows: Sequence[Summary], metric: str) -> Table:
     measures = list(dict.fromkeys(name for row in rows for name in row.measures))
     costs = ["CPU", "memory", *measures]
     shown = [name.replace("_", " ") for name in costs]
-    heads = ["rule", "n", metric, "minus BP", "minus frozen", *shown, "flags", "diverged"]
+    head = metric if all(row.tested for row in rows) else f"{metric} (validation)"
+    heads = ["rule", "n", head, "minus BP", "minus frozen", *shown, "flags", "diverged"]
     cells = [
         [
             f"{row.rule} (shipped)" if row.shipped else row.rule,
@@ -62,12 +63,43 @@ def reported(rows: Sequence[Summary]) -> Table:
 
 
 def flags(row: Summary) -> list[str]:
-    """Raised flags: ``scale``, growth above 50; ``depth``, less than .02 above frozen units."""
+    """Raised flags: ``scale`` and ``depth``.
+
+    ``scale`` is a growth above 50. ``depth`` is an accuracy less than .02 above that of frozen
+    units, the published threshold. Another metric has no such threshold: there, ``depth`` is a
+    mean that is not better than that of frozen units.
+    """
     frozen = row.mean - row.to_frozen.mean
     growth = row.measures.get("growth", math.nan)
     raised = scale_flags(growth=growth, accuracy=row.mean, frozen_accuracy=frozen)
-    found = {"scale": raised.scale_unstable, "depth": raised.depth_unused}
-    return [name for name, value in found.items() if value == 1]
+    gain = -row.to_frozen.mean if row.better == "down" else row.to_frozen.mean
+    depth = raised.depth_unused == 1 if _is_accuracy(row) else gain <= 0
+    return ["scale"] * (raised.scale_unstable == 1) + ["depth"] * depth
+
+
+def _is_accuracy(row: Summary) -> bool:
+    """Whether the metric is the accuracy, of any validation loader."""
+    return row.metric.partition("/")[0] == "accuracy"
+
+
+def remarks(rows: Sequence[Summary]) -> list[str]:
+    """What a reader of a task's table must know: a line each.
+
+    Args:
+        rows: the summaries of one task.
+    """
+    metric = rows[0].metric
+    found = [resolution(rows)]
+    if not all(row.tested for row in rows):
+        found.append(
+            f"The {metric} is of the validation data, by which the trials were chosen: no run "
+            "of this task has a test result."
+        )
+    if rows[0].better == "down":
+        found.append(f"A small {metric} is better: a negative difference is a gain.")
+    if not _is_accuracy(rows[0]) and any("depth" in flags(row) for row in rows):
+        found.append(f"Flag depth: the {metric} is not better than that of frozen units.")
+    return found
 
 
 def resolution(rows: Sequence[Summary]) -> str:
@@ -75,15 +107,27 @@ def resolution(rows: Sequence[Summary]) -> str:
     found = sorted(
         detectable_difference(row.to_bp.sd, row.to_bp.n)
         for row in rows
-        if row.to_bp.n >= 3 and row.to_bp.sd > 0
+        if row.to_bp.n >= FEWEST and row.to_bp.sd > 0
     )
     if not found:
-        return "Fewer than three pairs of seeds: there are no intervals."
+        return _without_intervals(rows)
     n = max(row.to_bp.n for row in rows)
     return (
         f"Intervals: 95 %, paired by seed, not corrected for the number of rows. With n = {n}, a "
         f"difference to BP of {found[len(found) // 2]:.3f} is found with 80 % power (median rule)."
     )
+
+
+def _without_intervals(rows: Sequence[Summary]) -> str:
+    """Why no difference to BP has an interval."""
+    pairs = [row.to_bp for row in rows if row.to_bp.n]
+    if not pairs:
+        return "No differences to BP: there are no pairs of runs."
+    if max(pair.n for pair in pairs) < FEWEST:
+        return "Fewer than three pairs of seeds: there are no intervals."
+    if any(math.isfinite(pair.mean) for pair in pairs if pair.n >= FEWEST):
+        return "No intervals of differences to BP: they are equal for all seeds."
+    return "No differences to BP: in each pair of rules some run has no finite value."
 
 
 def _measure(row: Summary, name: str) -> str:
