@@ -51,8 +51,8 @@ class ScaleStability(StreamDiagnostic):
         frozen_accuracy: accuracy of the net with frozen units, a fraction; None if not known.
         accuracy_margin: smallest gain over ``frozen_accuracy`` that raises no flag, a fraction.
         reference_limit: smallest cosine that raises no flag.
-        metric: the logged metric to compare with ``frozen_accuracy``; in ``trainer.test`` its
-            ``val/`` is read as ``test/``.
+        metric: the logged metric to compare with ``frozen_accuracy``, an accuracy: large values
+            are better. In ``trainer.test`` its ``val/`` is read as ``test/``.
 
     Raises:
         ValueError: if a threshold is out of its range; accuracies are fractions.
