@@ -22,6 +22,7 @@ from lit_credit.rules import CreditRule
 from lit_credit.runs.checkpoint_io import save_atomically
 from lit_credit.runs.run_config import SaveFitConfig
 from lit_credit.runs.yaml_files import parse_yaml
+from lit_credit.trainer.hyperparameters import configured
 from lit_credit.trainer.logging import log_text
 from lit_credit.trainer.trainer import callbacks_of
 from lit_credit.utils.paths import localised
@@ -142,6 +143,7 @@ class LitCreditCLI(LightningCLI):
             config = self.config[self.subcommand]
         self.model.on_resume = config.on_resume or "refuse"
         self.model.run_configuration = starting.configured_data(config)
+        self._held.enter_context(configured(self.config_dump))
         self.config_init[self.subcommand].ckpt_path = None if path is None else str(path)
         starting.start_from_weights(config, self.model, path is not None)
 

@@ -4,32 +4,59 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch import LightningModule
 
 from lit_credit.protocols import RuleProtocol, asked
 
-__all__ = ["differing", "hyperparameters_of", "short_name", "summaries", "told_apart_by"]
+__all__ = [
+    "configured",
+    "differing",
+    "hyperparameters_of",
+    "short_name",
+    "summaries",
+    "told_apart_by",
+]
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _FILLERS = ("init_args", "dict_kwargs")
 _FIRST = ("rule", "seed", "optimizer/lr")
 """What runs differ in most often."""
 _VARIED: ContextVar[tuple[str, ...]] = ContextVar("varied", default=())
+_GIVEN: ContextVar[Mapping[str, Any]] = ContextVar("given", default=_NOTHING)
+_CONFIGURED: ContextVar[Mapping[str, Any]] = ContextVar("configured", default=_NOTHING)
 
 
 @contextmanager
-def differing(options: Sequence[str]) -> Iterator[None]:
-    """Tell the runs within a ``with`` block which options vary among the runs they belong to.
+def differing(options: Sequence[str], given: Mapping[str, Any] = _NOTHING) -> Iterator[None]:
+    """Tell the run within a ``with`` block which options vary among the runs it belongs to.
 
     Args:
         options: dotted names of the command line, such as ``data.init_args.batch_size``.
+        given: options that were given to this run, by name, with their values.
     """
-    token = _VARIED.set(tuple(options))
+    varied, values = _VARIED.set(tuple(options)), _GIVEN.set(given)
     try:
         yield
     finally:
-        _VARIED.reset(token)
+        _VARIED.reset(varied)
+        _GIVEN.reset(values)
+
+
+@contextmanager
+def configured(configuration: Mapping[str, Any]) -> Iterator[None]:
+    """Tell the run within a ``with`` block its full configuration.
+
+    Args:
+        configuration: the options of the command line, nested as in ``config.yaml``.
+    """
+    token = _CONFIGURED.set(configuration)
+    try:
+        yield
+    finally:
+        _CONFIGURED.reset(token)
 
 
 def told_apart_by() -> tuple[str, ...]:
@@ -66,22 +93,47 @@ def hyperparameters_of(module: LightningModule) -> dict[str, str | float]:
     A class stands for its ``class_path``. A value that is not a number is text. An argument that is
     not set is left out, unless it tells the runs apart.
 
+    An option that varies among the runs is shown whatever it is an option of. What the module does
+    not know of it comes from the configuration of the run, see :func:`configured`. An option that
+    appends to a list, such as ``trainer.callbacks+``, shows what it appends.
+
     Args:
         module: a module attached to a Trainer.
     """
-    configured = asked(module, RuleProtocol.run_configuration, {})
-    seed = configured.get("seed_everything")
+    known = asked(module, RuleProtocol.run_configuration, {})
+    seed = known.get("seed_everything")
     arguments = {k: v for k, v in module.hparams.items() if not k.startswith("_")}
     found: dict[str, Any] = {"rule": type(module).__name__}
     if seed is not None:
         found["seed"] = str(seed)  # a number would be shown with decimals
     found |= _flat(arguments)
-    if data := configured.get("data"):
+    if data := known.get("data"):
         found |= _flat({"data": data})
     if (epochs := module.trainer.max_epochs) is not None:
         found["trainer/max_epochs"] = epochs
-    varied = {short_name(option): None for option in _VARIED.get()}
+    varied = _varied_values()
     return {k: _shown(v) for k, v in (varied | found).items() if v is not None or k in varied}
+
+
+def _varied_values() -> dict[str, Any]:
+    """The options that vary, by short name, with their values in this run; None if unset."""
+    configuration = dict(_CONFIGURED.get())
+    arguments = (configuration.pop("model", None) or {}).get("init_args") or {}
+    of_run = _flat(arguments) | _flat(configuration)
+    found = {}
+    for option in _VARIED.get():
+        name, given = short_name(option), _GIVEN.get().get(option)
+        if option.endswith("+"):
+            found[name] = given
+        elif name not in of_run or (given is not None and _holds_mappings(of_run[name])):
+            found[name] = given  # classes in a list of the configuration have all their defaults
+        else:
+            found[name] = of_run[name]
+    return found
+
+
+def _holds_mappings(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value)
 
 
 def summaries(values: Mapping[str, str | float], metrics: Sequence[str]) -> list[Any]:
@@ -127,6 +179,19 @@ def _shown(value: Any) -> str | float:
         return value
     while isinstance(value, partial):
         value = value.func
+    if isinstance(value, Mapping) or _holds_mappings(value):
+        return _in_words(value)
     if isinstance(value, list | tuple | str) or value is None:
         return str(value)
     return str(getattr(value, "__name__", type(value).__name__))
+
+
+def _in_words(node: Any) -> str:
+    """Classes with their arguments, such as ``EarlyStopping(patience=3)``; other values as text."""
+    if isinstance(node, list | tuple):
+        return f"[{', '.join(map(_in_words, node))}]"
+    if not isinstance(node, Mapping) or "class_path" not in node:
+        return str(node)
+    arguments = {**(node.get("init_args") or {}), **(node.get("dict_kwargs") or {})}
+    words = ", ".join(f"{key}={_in_words(value)}" for key, value in arguments.items())
+    return str(node["class_path"]).rpartition(".")[2] + (f"({words})" if words else "")

@@ -10,7 +10,12 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.backend_context import _sort_and_reduce_to_hparams_limit
 
 from lit_credit.cli.sweep.command import sweep
-from lit_credit.trainer.hyperparameters import differing, hyperparameters_of, short_name
+from lit_credit.trainer.hyperparameters import (
+    configured,
+    differing,
+    hyperparameters_of,
+    short_name,
+)
 
 BASE = """
 model:
@@ -26,8 +31,11 @@ GRID = """
 model.init_args.net.init_args.hidden: [[8], [8, 8]]
 seed_everything: [7]
 cases:
-  - {name: exact, model.class_path: BP}
-  - {name: random, model.class_path: DFA, model.init_args.rank: 2}
+  - name: exact
+    model.class_path: BP
+    trainer.precision: bf16-true
+    trainer.callbacks+: [{class_path: FiniteGuard, init_args: {policy: skip}}]
+  - {name: random, model.class_path: DFA, model.init_args.rank: 2, trainer.limit_train_batches: 1}
 """
 
 
@@ -78,6 +86,15 @@ def test_values_are_short_and_the_same_names_are_in_all_runs(runs):
         assert "clip_norm" not in found  # not set
 
 
+def test_options_of_the_trainer_that_the_grid_varies_have_their_values(runs):
+    shown = ("rule", "trainer/precision", "trainer/limit_train_batches", "trainer/callbacks")
+    sessions = [session(events) for events in runs.values()]
+    assert {tuple(found[name] for name in shown) for found in sessions} == {
+        ("BP", "bf16-true", 2, "[FiniteGuard(policy=skip)]"),
+        ("DFA", "None", 1, "None"),  # the precision is not configured
+    }
+
+
 def test_text_holds_the_configuration(runs):
     for folder, events in runs.items():
         (event,) = events.Tensors("config/text_summary")
@@ -122,3 +139,70 @@ def test_a_run_in_python_shows_names_of_classes_and_functions():
 )
 def test_short_names_of_shorthands(option, name):
     assert short_name(option) == name
+
+
+CONFIGURATION = {
+    "seed_everything": 3,
+    "test_after_fit": True,
+    "init_from": None,
+    "model": {
+        "class_path": "lit_credit.rules.BP",
+        "init_args": {"group_options": {"units": {"lr": 0.01}}, "clip_norm": None},
+    },
+    "data": {"class_path": "lit_credit.datamodules.Digits", "init_args": {"batch_size": 32}},
+    "trainer": {
+        "precision": "bf16-true",
+        "limit_train_batches": 0.5,
+        "accumulate_grad_batches": 2,
+        "overfit_batches": 0,
+        "gradient_clip_val": None,
+        "logger": False,
+        "callbacks": [
+            {"class_path": "lightning.pytorch.callbacks.Timer", "init_args": {"duration": None}},
+            {"class_path": "mine.Stop", "init_args": {"patience": 3, "monitor": "val/loss"}},
+        ],
+        "plugins": {"class_path": "mine.Plugin", "init_args": {"bits": 8}},
+    },
+}
+GIVEN = {"trainer.callbacks+": [{"class_path": "Stop", "init_args": {"patience": 3}}, "Timer"]}
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        ("trainer.precision", "trainer/precision", "bf16-true"),
+        ("trainer.limit_train_batches", "trainer/limit_train_batches", 0.5),
+        ("trainer.accumulate_grad_batches", "trainer/accumulate_grad_batches", 2),
+        ("trainer.overfit_batches", "trainer/overfit_batches", 0),
+        ("trainer.gradient_clip_val", "trainer/gradient_clip_val", "None"),
+        ("trainer.logger", "trainer/logger", "false"),
+        ("trainer.plugins", "trainer/plugins", "Plugin"),
+        ("trainer.plugins.init_args.bits", "trainer/plugins/bits", 8),
+        ("trainer.callbacks+", "trainer/callbacks", "[Stop(patience=3), Timer]"),
+        (
+            "trainer.callbacks",
+            "trainer/callbacks",
+            "[Timer(duration=None), Stop(patience=3, monitor=val/loss)]",
+        ),
+        ("test_after_fit", "test_after_fit", "true"),
+        ("init_from", "init_from", "None"),
+        ("data", "data", "Digits"),
+        ("data.init_args.batch_size", "data/batch_size", 32),
+        ("data.batch_size", "data/batch_size", 32),
+        ("model.init_args.clip_norm", "clip_norm", "None"),
+        ("model.init_args.group_options.units.lr", "group_options/units/lr", 0.01),
+    ],
+)
+def test_every_kind_of_option_that_varies_has_its_value(option, name, value):
+    module = SimpleNamespace(hparams={}, trainer=SimpleNamespace(max_epochs=None))
+    with configured(CONFIGURATION), differing([option], GIVEN):
+        found = hyperparameters_of(module)
+    assert found == {"rule": "SimpleNamespace", name: value}
+    assert set(hyperparameters_of(module)) == {"rule"}  # nothing is left of the run before
+
+
+def test_what_only_the_command_line_knows_has_the_value_that_was_given():
+    module = SimpleNamespace(hparams={}, trainer=SimpleNamespace(max_epochs=None))
+    option = "trainer.callbacks.patience"  # of the last callback that was appended
+    with configured(CONFIGURATION), differing([option], {option: 7}):
+        assert hyperparameters_of(module)["trainer/callbacks/patience"] == 7

@@ -14,7 +14,7 @@ from lit_credit.runs.files import reason_of
 from lit_credit.runs.yaml_files import read_yaml
 from lit_credit.utils.paths import local_path
 
-__all__ = ["MOST_RUNS", "RESERVED", "Point", "as_word", "read_grid"]
+__all__ = ["MOST_RUNS", "RESERVED", "Point", "as_word", "leaf_options", "read_grid"]
 
 RESERVED = ("config", "ckpt_path", "trainer.default_root_dir", "print_config", "help")
 """Options that the sweep itself sets in every cell."""
@@ -101,6 +101,27 @@ def read_grid(path: str | Path) -> tuple[list[Point], list[int] | None]:
 def as_word(value: Any) -> str:
     """The value as a word of the command line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def leaf_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, each mapping as one option for each value in it.
+
+    An option that appends to a list, such as ``trainer.callbacks+``, stays as it is.
+
+    Args:
+        options: dotted name to value.
+
+    Example:
+        >>> leaf_options({"model.init_args.net": {"class_path": "MLP", "init_args": {"depth": 2}}})
+        {'model.init_args.net.class_path': 'MLP', 'model.init_args.net.init_args.depth': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict) and value and not name.endswith("+"):
+            found |= leaf_options({f"{name}.{key}": leaf for key, leaf in value.items()})
+        else:
+            found[name] = value
+    return found
 
 
 def _point(

@@ -9,7 +9,7 @@ import yaml
 
 from lit_credit.cli.loading import say_loading
 from lit_credit.cli.sweep.cell import Cell
-from lit_credit.cli.sweep.grid import Point, as_word
+from lit_credit.cli.sweep.grid import Point, as_word, leaf_options
 from lit_credit.cli.sweep.own_code import SourceFiles
 
 __all__ = ["asked_configuration", "planned"]
@@ -74,11 +74,13 @@ def planned(
 
 
 def _varied(points: Sequence[Point]) -> tuple[str, ...]:
+    """The options that vary; of a mapping, such as a class with arguments, what varies in it."""
+    given = [leaf_options(point.overrides) for point in points]
     values: dict[str, set[str]] = {}
-    for point in points:
-        for key, value in point.overrides.items():
+    for options in given:
+        for key, value in options.items():
             values.setdefault(key, set()).add(as_word(value))
-    everywhere = set.intersection(*(set(p.overrides) for p in points)) if points else set()
+    everywhere = set.intersection(*map(set, given)) if given else set()
     return tuple(k for k, found in values.items() if len(found) > 1 or k not in everywhere)
 
 

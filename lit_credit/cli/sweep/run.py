@@ -17,7 +17,7 @@ from lit_credit.cli.fit import LitCreditCLI, run
 from lit_credit.cli.own_modules import find_own_modules
 from lit_credit.cli.sweep.cell import Cell
 from lit_credit.cli.sweep.cost import Cost
-from lit_credit.cli.sweep.grid import as_word
+from lit_credit.cli.sweep.grid import as_word, leaf_options
 from lit_credit.cli.sweep.handed import from_text
 from lit_credit.former_names import former_names
 from lit_credit.protocols import DiagnosticProtocol, asked
@@ -60,7 +60,7 @@ def _run(cell: Cell) -> None:
     sys.argv = [str(Path(lit_credit.__file__).with_name("__main__.py")), "fit", *words]
     start, cost = time.perf_counter(), Cost()
     try:
-        with differing(cell.varied):
+        with differing(cell.varied, leaf_options(cell.point.overrides)):
             trainer = _fit(cell.read, own, words).trainer
     except Exception as error:
         sys.exit(report(error))  # the log ends in the line that `fit` would print
