@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 PAIRED, WELCH = "paired by seed", "Welch, unpaired"
+_LARGE = 1e7
+"""From here on, numbers are written with an exponent, as in the table of the means."""
 _TIMES = "×"  # noqa: RUF001
 
 
@@ -186,7 +188,9 @@ def _size(found: BaselineDifference, value: float, *, signed: bool = False) -> s
         return "n/a"
     if headline.is_logarithmic:
         return f"{_TIMES}{_power(value):.3g}"
-    return number_text(value, f"{'+' if signed else ''}{headline.form}")
+    # A number with hundreds of digits would not be read.
+    form = ".4g" if abs(value) >= _LARGE and headline.form.endswith("f") else headline.form
+    return number_text(value, f"{'+' if signed else ''}{form}")
 
 
 def _power(exponent: float) -> float:

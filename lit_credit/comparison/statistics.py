@@ -24,6 +24,8 @@ FEWEST = 3
 _ROUNDING = 1e-12
 """Spread relative to the values below which differences count as equal."""
 _CONFIDENCE = 0.95
+_BITS = 64
+"""Binary digits by which values are scaled down if their sum is beyond float64."""
 _QUANTILES = 20_000
 """Quantiles of the noncentral t distribution's denominator."""
 
@@ -63,7 +65,7 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     differences are equal: their spread is then unknown, not 0.
 
     Args:
-        a: seed to value; NaN in, NaN out.
+        a: seed to value; NaN in, NaN out. Infinite values of both signs are NaN too.
         b: seed to value of the baseline.
 
     Returns:
@@ -80,9 +82,10 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
         Student, "The probable error of a mean", 1908.
     """
     seeds = sorted(a.keys() & b.keys())
-    differences = [a[seed] - b[seed] for seed in seeds]
+    pairs = [(float(a[seed]), float(b[seed])) for seed in seeds]
+    differences = [x - y for x, y in pairs]
     n, mean, sd = len(seeds), _mean(differences), _sd(differences)
-    largest = max((abs(x) for seed in seeds for x in (a[seed], b[seed])), default=0.0)
+    largest = max((abs(x) for pair in pairs for x in pair), default=0.0)
     error = sd / math.sqrt(max(n, 1))
     if sd <= _ROUNDING * largest:
         sd, error = 0.0, math.nan
@@ -97,7 +100,8 @@ def welch_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     ``sd`` is :math:`\sqrt{s_a^2 + s_b^2}`, the spread of the difference of one run of each group.
 
     Args:
-        a: values; NaN in, NaN out.
+        a: values, any sequence of numbers; NaN in, NaN out. Infinite values of both signs are NaN
+            too.
         b: values of the baseline.
 
     Returns:
@@ -112,13 +116,15 @@ def welch_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
         B. L. Welch, "The generalization of 'Student's' problem when several different population
         variances are involved", 1947.
     """
+    a, b = list(map(float, a)), list(map(float, b))
     n = min(len(a), len(b))
     mean, (sd_a, sd_b) = _mean(a) - _mean(b), (_sd(a), _sd(b))
-    var_a, var_b = sd_a**2 / max(len(a), 1), sd_b**2 / max(len(b), 1)
     largest = max(map(abs, (*a, *b)), default=0.0)
     sd, freedom, error = math.hypot(sd_a, sd_b), math.nan, math.nan
     if sd > _ROUNDING * largest:
-        error = math.sqrt(var_a + var_b)
+        # Relative to `sd`, squares neither overflow nor vanish.
+        var_a, var_b = (sd_a / sd) ** 2 / len(a), (sd_b / sd) ** 2 / len(b)
+        error = sd * math.sqrt(var_a + var_b)
         parts = var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1)
         freedom = (var_a + var_b) ** 2 / parts
     return Difference(n, mean, sd, *_interval(mean, error, freedom, n), paired=False)
@@ -133,7 +139,7 @@ def holm(p: Sequence[float]) -> list[float]:
     one or more false calls is at most :math:`\alpha`.
 
     Args:
-        p: p values; NaN stays NaN and does not count as a comparison.
+        p: p values, any sequence of numbers; NaN stays NaN and does not count as a comparison.
 
     Returns:
         The corrected values, in the same order.
@@ -148,6 +154,7 @@ def holm(p: Sequence[float]) -> list[float]:
     Reference:
         S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """
+    p = list(map(float, p))
     known = sorted((i for i, x in enumerate(p) if not math.isnan(x)), key=lambda i: p[i])
     check_range(0, 1, p=[p[i] for i in known])
     corrected, largest = [math.nan] * len(p), 0.0
@@ -221,7 +228,7 @@ def _noncentrality(freedom: int, power: float, alpha: float) -> float:
 
 def _interval(mean: float, error: float, freedom: float, n: int) -> tuple[float, float, float]:
     """The ends of the interval, and p; NaN for fewer than 3."""
-    if n < FEWEST or not math.isfinite(mean) or not math.isfinite(error):
+    if n < FEWEST or not math.isfinite(mean) or not 0 < error < math.inf:
         return math.nan, math.nan, math.nan
     from scipy.special import stdtr, stdtrit  # slow to load
 
@@ -231,11 +238,20 @@ def _interval(mean: float, error: float, freedom: float, n: int) -> tuple[float,
 
 
 def _mean(values: Sequence[float]) -> float:
-    return fmean(values) if values else math.nan
+    """The mean; NaN of no values, of NaN, and of infinite values of both signs."""
+    undefined = [x for x in values if not math.isfinite(x)]
+    if undefined or not values:
+        return sum(undefined) if undefined else math.nan
+    try:
+        return fmean(values)
+    except OverflowError:  # the sum is beyond float64, the mean is not
+        return math.ldexp(fmean(math.ldexp(x, -_BITS) for x in values), _BITS)
 
 
 def _sd(values: Sequence[float]) -> float:
+    """The sample standard deviation; NaN where undefined, or beyond float64."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.nan
-    mean = fmean(values)
-    return math.hypot(*(x - mean for x in values)) / math.sqrt(len(values) - 1)
+    mean = _mean(values)
+    sd = math.hypot(*(x - mean for x in values)) / math.sqrt(len(values) - 1)
+    return sd if math.isfinite(sd) else math.nan

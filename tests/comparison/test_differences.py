@@ -280,9 +280,29 @@ def test_a_seed_that_diverged_is_named(tmp_path):
     )
 
 
+def test_seeds_that_diverged_on_both_sides_are_named(tmp_path):
+    losses = {"a": (0.3, math.inf, 0.3), "b": (math.inf, 0.4, 0.4)}
+    for name, values in losses.items():
+        for seed, value in enumerate(values, 1):
+            plain(tmp_path / name / f"seed_{seed}", {"val/loss": value})
+    found = compare(tmp_path, baseline="a")
+    assert all(math.isnan(found.table[1][f"loss_diff{end}"]) for end in ("", "_low", "_p"))
+    assert found.table[1]["loss_diff_n"] == 3
+    for name, seed in (("a", 2), ("b", 1)):
+        assert (
+            f"undefined: {name}: loss is NaN or infinite at the end of seed {seed}, and so is the "
+            "mean"
+        ) in found.notes
+
+
 def test_huge_numbers_are_short(tmp_path):
-    plain(tmp_path / "net", {"val/loss": 3e300})
-    assert "3e+300" in str(compare(tmp_path))
+    for seed in (1, 2, 3):
+        plain(tmp_path / "net" / f"seed_{seed}", {"val/loss": (1.5 + seed / 16) * 1e308})
+        plain(tmp_path / "other" / f"seed_{seed}", {"val/loss": 0.25})
+    text = str(compare(tmp_path, baseline="other"))
+    assert "1.625e+308" in text
+    assert "+1.625e+308" in text
+    assert max(map(len, text.splitlines())) < 300
 
 
 def test_two_pairs_of_equal_differences_resolve_nothing(tmp_path):

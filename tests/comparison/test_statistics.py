@@ -54,6 +54,59 @@ def test_welch_against_scipy():
     assert found.sd == pytest.approx(math.hypot(np.std(a, ddof=1), np.std(b[:4], ddof=1)))
 
 
+def test_infinite_values_on_both_sides_are_undefined():
+    a, b = {1: math.inf, 2: 0.4, 3: 0.4}, {1: 0.3, 2: math.inf, 3: 0.3}
+    for found in (paired_difference(a, b), welch_difference([*a.values()], [*b.values()])):
+        assert found.n == 3
+        assert all(map(math.isnan, (found.mean, found.sd, found.low, found.high, found.p)))
+
+
+def test_infinite_values_of_one_sign_have_an_infinite_difference():
+    a, b = {1: math.inf, 2: 0.4, 3: 0.4}, {1: 0.3, 2: 0.4, 3: 0.3}
+    for found in (paired_difference(a, b), welch_difference([*a.values()], [*b.values()])):
+        assert found.mean == math.inf
+        assert all(map(math.isnan, (found.sd, found.low, found.high, found.p)))
+    assert paired_difference(b, a).mean == -math.inf
+    assert math.isnan(welch_difference([math.inf, -math.inf], [0.0, 1.0]).mean)
+    assert math.isnan(welch_difference([math.inf, math.nan], [0.0, 1.0]).mean)
+
+
+@pytest.mark.parametrize("scale", [2.0**1020, 2.0**600, 2.0**-600, 2.0**-1000])
+def test_the_unit_changes_the_scale_alone(scale):
+    a, b = {1: 1.5, 2: 2.5, 3: 2.0, 4: 3.0}, {1: 0.5, 2: 0.75, 3: 0.25, 4: 1.5}
+    large = ({s: x * scale for s, x in side.items()} for side in (a, b))
+    sides = ([x * factor for x in side.values()] for factor in (1, scale) for side in (a, b))
+    for one, other in (
+        (paired_difference(a, b), paired_difference(*large)),
+        (welch_difference(next(sides), next(sides)), welch_difference(next(sides), next(sides))),
+    ):
+        assert other.p == pytest.approx(one.p)
+        for name in ("mean", "sd", "low", "high"):
+            assert vars(other)[name] == pytest.approx(vars(one)[name] * scale), name
+
+
+def test_sums_beyond_float64_have_a_mean():
+    found = welch_difference([1.5e308, 1.6e308, 1.7e308], [0.1, 0.2, 0.3])
+    assert found.mean == pytest.approx(1.6e308)
+    assert found.sd == pytest.approx(1e307)
+    assert paired_difference({1: 1.5e308, 2: 1.7e308}, {1: 0.0, 2: 0.0}).mean == 1.6e308
+    beyond = paired_difference({1: 1.5e308, 2: 0.0, 3: 0.0}, {1: -1.5e308, 2: 0.0, 3: 0.0})
+    assert beyond.mean == math.inf
+    assert math.isnan(beyond.sd)
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, lambda x: np.array(x, np.float32)])
+def test_any_sequence_of_numbers_will_do(kind):
+    a, b, p = [0.5, 0.75, 0.625], [0.25, 0.5, 0.125, 0.25], [0.5, 0.125, math.nan]
+    assert welch_difference(kind(a), kind(b)) == welch_difference(a, b)
+    assert str(holm(kind(p))) == str(holm(p)) == "[0.5, 0.25, nan]"
+    pairs = [dict(enumerate(kind(side))) for side in (a, b)]
+    found = paired_difference(*pairs)
+    assert found == paired_difference(dict(enumerate(a)), dict(enumerate(b)))
+    assert {type(x) for x in vars(found).values()} == {int, float, bool}
+    assert math.isnan(welch_difference(kind([]), kind(b)).mean)
+
+
 def test_few_pairs_have_no_interval():
     nothing = paired_difference({1: 0.5}, {2: 0.5})
     assert nothing.n == 0
