@@ -36,6 +36,8 @@ __all__ = ["MOST_PANELS", "comparison_figure", "new_panels", "panels_of", "ranki
 
 MOST_PANELS = 12
 _AXES, _ROW, _LETTER = 4.6, 4.2, 0.095
+_LETTERS = 11
+"""Letters of the caption to an inch."""
 """Width of an axes, height of a row of panels, and width of a letter, in inches."""
 
 Runs = Mapping[str, Sequence[Histories]]
@@ -90,7 +92,8 @@ def comparison_figure(
     figure, axes = new_panels(len(panels), title, shown)
     for ax, (quantity, panel) in zip(axes, panels, strict=True):
         _draw(ax, quantity, panel, runs, own, places)
-    figure.supxlabel(_caption(runs, shown), fontsize=SMALL, color=INK)
+    letters = int(min(figure.get_figwidth(), 12) * _LETTERS)
+    figure.supxlabel(_caption(runs, shown, letters), fontsize=SMALL, color=INK)
     return figure
 
 
@@ -147,7 +150,8 @@ def _end(quantity: Quantity, seeds: Sequence[Histories]) -> float:
     return spread_of([float(line.values[-1]) for line in lines]).mean
 
 
-def _caption(runs: Runs, shown: Sequence[str]) -> str:
+def _caption(runs: Runs, shown: Sequence[str], letters: int) -> str:
+    """What the lines mean, in lines of so many letters."""
     text = "Line: mean over runs (norms: geometric mean). Band: smallest to largest run."
     if len(shown) == len(runs):
         lines = [f"{text} Thin: earlier layers."]
@@ -160,8 +164,8 @@ def _caption(runs: Runs, shown: Sequence[str]) -> str:
         lines.append(f"Runs: {n} in each group." if len(runs) > 1 else f"Runs: {n}.")
     else:
         counts = ", ".join(f"{label}: {len(runs[label])}" for label in shown)
-        lines.append(fill(f"Runs: {counts}.", 130))
-    return "\n".join(fill(line, 130) for line in lines)
+        lines.append(f"Runs: {counts}.")
+    return "\n".join(fill(line, letters) for line in lines)
 
 
 def _draw(

@@ -33,7 +33,7 @@ from lit_credit.comparison.quantities import (
 from lit_credit.headlines import LATE, ComparisonFigure
 from lit_credit.runs.columns import Columns
 from lit_credit.runs.read_ahead import Ahead
-from lit_credit.runs.run_folder import Run, history_files, read_ordered_columns
+from lit_credit.runs.run_folder import STEPS, Run, history_files, read_ordered_columns
 from lit_credit.runs.series import tags_of
 
 __all__ = ["Material", "read_material"]
@@ -252,7 +252,7 @@ def _placed(run: Run) -> Run:
     if (told and not within) or len(steps) < 2:
         return run
     by_steps = {name: rows.by_steps() for name, rows in histories.items()}
-    return replace(run, histories=by_steps, place="optimizer steps", measured=run.histories)
+    return replace(run, histories=by_steps, place=STEPS, measured=run.histories)
 
 
 def _with_tests(quantities: Sequence[Quantity], runs: Sequence[Run]) -> list[Quantity]:

@@ -18,10 +18,13 @@ from lit_credit.comparison.groups import (
     without_twins,
 )
 from lit_credit.runs.acting import acts_by_path
+from lit_credit.runs.columns import Columns
 from lit_credit.runs.ended import following, last_place
 from lit_credit.runs.files import check_folder
+from lit_credit.runs.history_rows import Row
 from lit_credit.runs.read_ahead import reading_ahead
 from lit_credit.runs.run_folder import (
+    STEPS,
     Run,
     find_runs,
     history_files,
@@ -243,12 +246,15 @@ def _figures(
     from lit_credit.plotting._style import verbatim
 
     # A dollar sign in the name of a folder does not begin a formula.
-    runs = {verbatim(label): [run.histories for run in _drawn(g)] for label, g in groups.items()}
+    places = {run.place for group in groups.values() for run in group.runs}
+    runs = {
+        verbatim(label): [_by_one_place(run, len(places) > 1) for run in _drawn(g)]
+        for label, g in groups.items()
+    }
     own = {verbatim(label): looks[g.runs[0].rule].color for label, g in groups.items()}
     colors = run_colors(list(runs), own)
     found = list(dict.fromkeys(run.subject for group in groups.values() for run in group.runs))
     title = verbatim(found[0]) if len(found) == 1 else ""
-    places = dict.fromkeys(run.place for group in groups.values() for run in group.runs)
     draw: dict[str, Callable[[], Figure]] = {
         _MAIN: partial(
             comparison_figure,
@@ -256,7 +262,7 @@ def _figures(
             title,
             quantities=material.quantities,
             colors=own,
-            places=" or ".join(places),
+            places=places.pop() if len(places) == 1 else STEPS,
             always=[] if baseline is None else [verbatim(baseline_label(baseline, groups))],
         )
     }
@@ -270,6 +276,13 @@ def _figures(
     for name, figure in figures.items():
         draw[name] = partial(figure.draw, runs, title=title, colors=colors)
     return draw, figures
+
+
+def _by_one_place(run: Run, by_steps: bool) -> Mapping[str, Sequence[Row]]:
+    """The rows of a run, over optimizer steps if other runs are."""
+    if not by_steps:
+        return run.histories
+    return {n: r.by_steps() if isinstance(r, Columns) else r for n, r in run.histories.items()}
 
 
 def _drawn(group: Group) -> list[Run]:

@@ -44,7 +44,8 @@ class Leftovers:
 def find_leftovers(paths: Sequence[str | Path]) -> Leftovers:
     """Find what may be deleted among folders of runs, and anywhere below them.
 
-    Links are not followed. Files of a run that is under way are not found.
+    Links are not followed, so that nothing outside the folders is found. Files of a run that is
+    under way are not found.
 
     Args:
         paths: run folders, or folders that contain run folders.
@@ -59,7 +60,7 @@ def find_leftovers(paths: Sequence[str | Path]) -> Leftovers:
             if is_abandoned(lock) and lock.resolve() not in known:
                 known.add(lock.resolve())
                 found.locks.append(lock)
-        for folder in runs_below(path):
+        for folder in runs_below(path, links=False):
             if folder.resolve() not in known:
                 known.add(folder.resolve())
                 _add_run(found, folder)

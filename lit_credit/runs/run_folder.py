@@ -1,7 +1,6 @@
 """Finding run folders, and reading their configurations and histories."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +15,13 @@ from lit_credit.runs.columns import Columns, as_columns, read_columns
 from lit_credit.runs.ended import last_place, may_stop, stops_short, was_tested
 from lit_credit.runs.files import reason_of
 from lit_credit.runs.history import Row, read_history
+from lit_credit.runs.walk import walk
 from lit_credit.runs.yaml_files import read_yaml
 from lit_credit.utils.paths import local_path
 
 __all__ = [
     "DIAGNOSIS",
+    "STEPS",
     "Run",
     "config_number",
     "find_runs",
@@ -41,6 +42,8 @@ __all__ = [
 _PLACES = {"download", "num_workers"}
 _ROOT = "root"
 """Argument of data sets of lit_credit, which have one content wherever they lie."""
+STEPS = "optimizer steps"
+"""What ``epoch`` counts in rows that are placed by steps, in words."""
 DIAGNOSIS = "diagnosis.json"
 """File in which ``diagnose`` notes what a folder holds."""
 _LONGEST = 1_000_000
@@ -175,6 +178,9 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     A folder with a ``config.yaml`` is a run. A folder without one is a run too, unless it lies in a
     run: there, it holds what ``validate``, ``test`` or ``diagnose`` measured.
 
+    Links to folders are followed, see :func:`lit_credit.runs.walk.walk`. A run that is reached in
+    two ways is one run.
+
     Args:
         paths: run folders, or folders that contain run folders; one or several.
 
@@ -199,10 +205,21 @@ def find_runs(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def runs_below(path: Path) -> list[Path]:
-    """The run folders among a folder and all below it, sorted."""
+def runs_below(path: Path, *, links: bool = True) -> list[Path]:
+    """The run folders among a folder and all below it, sorted.
+
+    Args:
+        path: the folder.
+        links: whether links to folders are followed.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise ValueError(f"RUN: {error.filename} cannot be read: {reason_of(error)}. Leave it out.")
+
     holding = sorted(
-        Path(at) for at, _, files in _walk(path) if any(name.endswith(".jsonl") for name in files)
+        Path(at)
+        for at, _, files in walk(path, refuse, links=links)
+        if any(name.endswith(".jsonl") for name in files)
     )
     holding = [folder for folder in holding if history_files(folder)]
     known = set(holding)
@@ -402,13 +419,6 @@ def _name_of(folder: Path) -> str:
         return folder.name
     above = folder.parent.parent if folder.parent.name == _LOGS else folder.parent
     return f"{above.name}/{folder.name}"
-
-
-def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    def refuse(error: OSError) -> NoReturn:
-        raise ValueError(f"RUN: {error.filename} cannot be read: {reason_of(error)}. Leave it out.")
-
-    return os.walk(path, onerror=refuse)
 
 
 def newest_config(folder: Path) -> Path:

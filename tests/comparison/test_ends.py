@@ -217,3 +217,33 @@ def test_rows_without_a_difference_are_named(tmp_path):
         bare(tmp_path / "FA" / str(seed), seed, [(0, 0, 0.1)], "FA")
     notes = compare(tmp_path, baseline="BP").notes
     assert "no difference of FA: no finished run measured what BP did" in notes
+
+
+def test_links_are_followed_and_a_run_reached_twice_is_one(tmp_path):
+    run(tmp_path / "runs" / "a", "BP", 1)
+    run(tmp_path / "elsewhere" / "b", "BP", 2)
+    (tmp_path / "runs" / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    (tmp_path / "runs" / "again").symlink_to(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "a" / "up").symlink_to(tmp_path / "runs")
+    assert counts(compare(tmp_path / "runs")) == {"BP": 2}
+
+
+def test_runs_by_steps_and_by_epochs_are_drawn_over_steps(tmp_path):
+    bare(tmp_path / "a", 1, [(0, 0, 0.1), (12, 1, 0.2), (24, 2, 0.3)])
+    bare(tmp_path / "b", 1, [(0, 0, 0.1), (6, 0, 0.2), (24, 2, 0.3)], "DFA")
+    ax = compare(tmp_path).figures["comparison"].axes[0]
+    assert ax.get_xlabel() == "optimizer steps"
+    drawn = [list(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) > 1]
+    assert sorted(drawn) == [[0, 6, 24], [0, 12, 24]]
+
+
+@pytest.mark.parametrize("metrics", [["val/accuracy"], ["val/accuracy", "val/loss"], []])
+def test_the_caption_stays_in_the_figure(tmp_path, metrics):
+    for seed in range(1, 4):
+        for rule in ("BP", "DFA", "FA")[: 1 + seed]:
+            run(tmp_path / f"{rule}{seed}", rule, seed)
+    figure = compare(tmp_path, metric=metrics).figures["comparison"]
+    figure.draw_without_rendering()
+    (caption,) = (t for t in figure.texts if t.get_text().startswith("Line:"))
+    box = caption.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
