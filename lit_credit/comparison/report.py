@@ -53,8 +53,8 @@ def compare(
     runs: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
-    metric: str | Sequence[str] = (),
-    by: str | Sequence[str] = (),
+    metric: str | Sequence[str] | None = (),
+    by: str | Sequence[str] | None = (),
     baseline: str | None = None,
     representations: bool = False,
 ) -> Comparison:
@@ -98,6 +98,8 @@ def compare(
         check_folder(Path(local_path(out, "--out")), "Give another --out.")
     metrics, keys = _listed(metric), _listed(by)
     paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not paths:
+        raise ValueError("RUN: no run is given. Give a folder that `lit-credit fit` wrote to.")
     configured = [read_configured(folder) for folder in find_runs(paths)]
     # Wrong keys and labels are refused before Lightning is loaded. Labels without --by also depend
     # on what callbacks of one's own do, which their classes say.
@@ -118,8 +120,9 @@ def compare(
     return comparison
 
 
-def _listed(words: str | Sequence[str]) -> list[str]:
-    return [words] if isinstance(words, str) else list(words)
+def _listed(words: str | Sequence[str] | None) -> list[str]:
+    """The words, each once."""
+    return [words] if isinstance(words, str) else list(dict.fromkeys(words or ()))
 
 
 def _compared(

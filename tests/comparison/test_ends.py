@@ -247,3 +247,11 @@ def test_the_caption_stays_in_the_figure(tmp_path, metrics):
     (caption,) = (t for t in figure.texts if t.get_text().startswith("Line:"))
     box = caption.get_window_extent()
     assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+
+
+def test_no_run_and_no_choice(tmp_path):
+    with pytest.raises(ValueError, match="RUN: no run is given"):
+        compare([])
+    run(tmp_path / "a", "BP", 1, **RUN)
+    assert counts(compare(tmp_path, metric=None, by=None)) == {"BP": 1}
+    assert counts(compare(tmp_path, by=("lr", "lr"))) == {"lr=0.1": 1}
