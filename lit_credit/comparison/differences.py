@@ -15,23 +15,21 @@ from lit_credit.comparison.statistics import (
     paired_difference,
     welch_difference,
 )
-from lit_credit.comparison.texts import Table
+from lit_credit.comparison.texts import Table, readable_form
 from lit_credit.runs.run_folder import Run
 from lit_credit.utils.numbers import number_text
 
 __all__ = [
     "BaselineDifference",
-    "averaged_notes",
     "difference_columns",
     "difference_notes",
     "difference_table",
     "differences_to",
     "is_judged",
+    "without_difference",
 ]
 
 PAIRED, WELCH = "paired by seed", "Welch, unpaired"
-_LARGE = 1e7
-"""From here on, numbers are written with an exponent, as in the table of the means."""
 _TIMES = "×"  # noqa: RUF001
 
 
@@ -46,6 +44,7 @@ class BaselineDifference:
         difference: the difference of the values at the end of training.
         p_holm: p value after Holm's correction over the groups, for this quantity.
         resolves: smallest true difference that the pairs detect at 80 % power; NaN if unpaired.
+        averaged: labels of the two groups in which several runs of a seed count as one.
     """
 
     label: str
@@ -54,6 +53,7 @@ class BaselineDifference:
     difference: Difference
     p_holm: float = math.nan
     resolves: float = math.nan
+    averaged: tuple[str, ...] = ()
 
 
 def is_judged(quantity: Quantity) -> bool:
@@ -78,37 +78,68 @@ def differences_to(
     for quantity in quantities:
         if not ends_of(groups[baseline].runs, quantity):
             continue
-        pairs = {
-            label: _difference(group, groups[baseline], quantity)
+        sides = {
+            label: (_side(group, quantity), _side(groups[baseline], quantity))
             for label, group in groups.items()
             if label != baseline and ends_of(group.runs, quantity)
         }
+        pairs = {label: _difference(*two, quantity) for label, two in sides.items()}
         corrected = holm([difference.p for difference in pairs.values()])
         found += [
-            BaselineDifference(label, baseline, quantity, difference, p, _resolves(difference))
+            BaselineDifference(
+                label,
+                baseline,
+                quantity,
+                difference,
+                p,
+                _resolves(difference),
+                _averaged((label, baseline), sides[label], quantity, difference),
+            )
             for (label, difference), p in zip(pairs.items(), corrected, strict=True)
         ]
     return found
 
 
-def _difference(group: Group, baseline: Group, quantity: Quantity) -> Difference:
+_Side = Sequence[Run]
+"""The runs of a group that measured a quantity to their end."""
+
+
+def _side(group: Group, quantity: Quantity) -> _Side:
+    return [run for run in group.runs if ends_of([run], quantity)]
+
+
+def _difference(group: _Side, baseline: _Side, quantity: Quantity) -> Difference:
     scale = _log10 if quantity.headline.is_logarithmic else float
-    groups = [_measuring(g.runs, quantity) for g in (group, baseline)]
-    has_seeds = all(run.seed is not None for runs in groups for run in runs)
-    a, b = _paired_best(groups, quantity)
-    shared = list(a.keys() & b.keys())
+    has_seeds = _have_seeds(group, baseline)
+    a, b = _paired_best((group, baseline), quantity)
+    shared = [seed for seed in a if seed in b]
     if len(shared) >= FEWEST or (has_seeds and len(shared) == min(len(a), len(b))):
         mapped = ({i: scale(side[seed]) for i, seed in enumerate(shared)} for side in (a, b))
         return paired_difference(*mapped)
     sides = [
         list(by_seed.values()) if has_seeds else ends_of(runs, quantity)
-        for runs, by_seed in zip(groups, (a, b), strict=True)
+        for runs, by_seed in ((group, a), (baseline, b))
     ]
     return welch_difference(*([scale(x) for x in side] for side in sides))
 
 
-def _measuring(runs: Sequence[Run], quantity: Quantity) -> list[Run]:
-    return [run for run in runs if ends_of([run], quantity)]
+def _have_seeds(*sides: _Side) -> bool:
+    return all(run.seed is not None for runs in sides for run in runs)
+
+
+def _averaged(
+    labels: tuple[str, str], sides: tuple[_Side, _Side], quantity: Quantity, difference: Difference
+) -> tuple[str, ...]:
+    """The labels of the sides in which several runs of a seed count as one."""
+    if not (difference.paired or _have_seeds(*sides)):  # each run by itself
+        return ()
+    by_seed = _paired_best(sides, quantity)
+    seeded = [[run for run in runs if run.seed is not None] for runs in sides]
+    return tuple(
+        label
+        for label, runs, found in zip(labels, seeded, by_seed, strict=True)
+        if len(found) < len(runs)
+    )
 
 
 _SEEDS: tuple[Callable[[Run], Hashable], ...] = (
@@ -120,34 +151,14 @@ _SEEDS: tuple[Callable[[Run], Hashable], ...] = (
 
 
 def _paired_best(
-    groups: Sequence[Sequence[Run]], quantity: Quantity
+    sides: tuple[_Side, _Side], quantity: Quantity
 ) -> tuple[Mapping[Hashable, float], Mapping[Hashable, float]]:
-    """The values of two groups by the seeds that give the most pairs, the fewest such seeds."""
-    sides = [tuple(end_by_seed(runs, quantity, seed) for runs in groups) for seed in _SEEDS]
-    a, b = max(sides, key=lambda side: len(side[0].keys() & side[1].keys()))
-    return a, b
-
-
-def averaged_notes(
-    baseline: str, groups: Mapping[str, Group], quantities: Iterable[Quantity]
-) -> list[str]:
-    """A note on groups of which several runs of a seed count as one in the differences."""
-    averaged: dict[str, None] = {}
-    for quantity in quantities:
-        for label, group in groups.items():
-            sides = [_measuring(g.runs, quantity) for g in (group, groups[baseline])]
-            if label == baseline or not all(sides):
-                continue
-            if not all(run.seed is not None for runs in sides for run in runs):
-                continue
-            for name, runs, found in zip(
-                (label, baseline), sides, _paired_best(sides, quantity), strict=True
-            ):
-                if len(found) < len(runs):
-                    averaged[name] = None
-    if not averaged:
-        return []
-    return [f"averaged: runs of one seed count as one in the differences: {_some(averaged)}"]
+    """The values of two sides by the seeds that give the most pairs, the fewest such seeds."""
+    found = [
+        (end_by_seed(sides[0], quantity, seed), end_by_seed(sides[1], quantity, seed))
+        for seed in _SEEDS
+    ]
+    return max(found, key=lambda two: len(two[0].keys() & two[1].keys()))
 
 
 def _log10(value: float) -> float:
@@ -188,9 +199,7 @@ def _size(found: BaselineDifference, value: float, *, signed: bool = False) -> s
         return "n/a"
     if headline.is_logarithmic:
         return f"{_TIMES}{_power(value):.3g}"
-    # A number with hundreds of digits would not be read.
-    form = ".4g" if abs(value) >= _LARGE and headline.form.endswith("f") else headline.form
-    return number_text(value, f"{'+' if signed else ''}{form}")
+    return number_text(value, f"{'+' if signed else ''}{readable_form(value, headline.form)}")
 
 
 def _power(exponent: float) -> float:
@@ -227,6 +236,11 @@ def difference_notes(differences: Sequence[BaselineDifference]) -> list[str]:
     few = dict.fromkeys(f.label for f in differences if f.difference.n < FEWEST)
     if few:
         notes.append(f"no interval and no p value with fewer than 3 pairs or runs: {_some(few)}")
+    averaged = dict.fromkeys(label for f in differences for label in f.averaged)
+    if averaged:
+        notes.append(
+            f"averaged: runs of one seed count as one in the differences: {_some(averaged)}"
+        )
     equal = dict.fromkeys(
         f"{f.label} ({f.quantity.text})"
         for f in differences
@@ -237,6 +251,19 @@ def difference_notes(differences: Sequence[BaselineDifference]) -> list[str]:
     if equal:
         notes.append(f"no interval where all differences are equal: {_some(equal)}")
     return notes
+
+
+def without_difference(
+    baseline: str, groups: Mapping[str, Group], differences: Sequence[BaselineDifference]
+) -> list[str]:
+    """A note on the groups that the table of differences lacks."""
+    if not differences:
+        return [f"no difference to {baseline}: no finished run of it measured what another one did"]
+    known = {baseline, *(found.label for found in differences)}
+    missing = [label for label in groups if label not in known]
+    if not missing:
+        return []
+    return [f"no difference of {_some(missing)}: no finished run measured what {baseline} did"]
 
 
 def _holm_note(differences: Sequence[BaselineDifference]) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from lit_credit.comparison.figure import new_panels
+from lit_credit.comparison.figure import new_panels, write_caption
 from lit_credit.comparison.groups import Group
 from lit_credit.comparison.highlights import MUTED, colors_of, highlighted, shortened_label
 from lit_credit.comparison.labels import RULE, key_texts, value_text
@@ -17,8 +17,6 @@ from lit_credit.comparison.quantities import Quantity, ends_of, spread_of
 from lit_credit.functional import geometric_mean
 from lit_credit.headlines import Panel
 from lit_credit.plotting._style import (
-    INK,
-    SMALL,
     EndLabel,
     dress,
     last_finite,
@@ -93,10 +91,10 @@ def factor_figure(
     name = key_texts([key])[key]
     for ax, (quantity, panel) in zip(axes, panels, strict=True):
         _draw(ax, quantity, panel, lines, own, name)
-    caption = "Point: mean over runs at the end of training. Band: smallest to largest run."
+    caption = ["Point: mean over runs at the end of training. Band: smallest to largest run."]
     if len(shown) < len(lines):
-        caption += f"\nGrey: the other {len(lines) - len(shown)} of {len(lines)} lines."
-    figure.supxlabel(caption, fontsize=SMALL, color=INK)
+        caption.append(f"Grey: the other {len(lines) - len(shown)} of {len(lines)} lines.")
+    write_caption(figure, caption)
     return figure
 
 

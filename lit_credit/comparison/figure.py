@@ -32,12 +32,19 @@ from lit_credit.runs.columns import Line
 from lit_credit.runs.series import Histories, layer_tags, line_of
 from lit_credit.utils.numbers import number_text
 
-__all__ = ["MOST_PANELS", "comparison_figure", "new_panels", "panels_of", "ranking"]
+__all__ = [
+    "MOST_PANELS",
+    "comparison_figure",
+    "new_panels",
+    "panels_of",
+    "ranking",
+    "write_caption",
+]
 
 MOST_PANELS = 12
+_WIDEST = 12.0
+"""Inches beyond which a line of the caption is no longer read with ease."""
 _AXES, _ROW, _LETTER = 4.6, 4.2, 0.095
-_LETTERS = 11
-"""Letters of the caption to an inch."""
 """Width of an axes, height of a row of panels, and width of a letter, in inches."""
 
 Runs = Mapping[str, Sequence[Histories]]
@@ -92,8 +99,7 @@ def comparison_figure(
     figure, axes = new_panels(len(panels), title, shown)
     for ax, (quantity, panel) in zip(axes, panels, strict=True):
         _draw(ax, quantity, panel, runs, own, places)
-    letters = int(min(figure.get_figwidth(), 12) * _LETTERS)
-    figure.supxlabel(_caption(runs, shown, letters), fontsize=SMALL, color=INK)
+    write_caption(figure, _caption(runs, shown))
     return figure
 
 
@@ -150,8 +156,14 @@ def _end(quantity: Quantity, seeds: Sequence[Histories]) -> float:
     return spread_of([float(line.values[-1]) for line in lines]).mean
 
 
-def _caption(runs: Runs, shown: Sequence[str], letters: int) -> str:
-    """What the lines mean, in lines of so many letters."""
+def write_caption(figure: Figure, lines: Sequence[str]) -> None:
+    """Write lines below the panels, broken where they would leave the figure."""
+    letters = int(min(figure.get_figwidth(), _WIDEST) / _LETTER)
+    text = "\n".join(fill(line, letters) for line in lines)
+    figure.supxlabel(text, fontsize=SMALL, color=INK)
+
+
+def _caption(runs: Runs, shown: Sequence[str]) -> list[str]:
     text = "Line: mean over runs (norms: geometric mean). Band: smallest to largest run."
     if len(shown) == len(runs):
         lines = [f"{text} Thin: earlier layers."]
@@ -165,7 +177,7 @@ def _caption(runs: Runs, shown: Sequence[str], letters: int) -> str:
     else:
         counts = ", ".join(f"{label}: {len(runs[label])}" for label in shown)
         lines.append(f"Runs: {counts}.")
-    return "\n".join(fill(line, letters) for line in lines)
+    return lines
 
 
 def _draw(

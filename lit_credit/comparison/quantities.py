@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from statistics import fmean
 from typing import NamedTuple
 
+from lit_credit.comparison.statistics import mean_of, sd_of
 from lit_credit.headlines import Headline, Panel
 from lit_credit.runs.columns import Line
 from lit_credit.runs.run_folder import Run
@@ -117,15 +117,7 @@ class Spread(NamedTuple):
 
 def spread_of(values: Sequence[float]) -> Spread:
     """Mean and sample standard deviation; NaN in, NaN out."""
-    if not values:
-        return Spread(math.nan, math.nan)
-    try:
-        mean = fmean(values)
-    except (OverflowError, ValueError):  # inf - inf, or a sum beyond float64
-        mean = sum(x / len(values) for x in values)
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        return Spread(mean, math.nan)
-    return Spread(mean, math.hypot(*(x - mean for x in values)) / math.sqrt(len(values) - 1))
+    return Spread(mean_of(values), sd_of(values))
 
 
 def metric_quantity(name: str) -> Quantity:

@@ -79,7 +79,7 @@ def read_material(
     declared, figures = _declared(configured)
     reader = _Reader(declared, figures, metrics, ahead or Ahead())
     named = {path.resolve() for path in given}
-    runs, quantities, notes = [], list(declared), []
+    runs, quantities, notes = [], list(declared), _empty_files(configured)
     with _without_collection():
         read = [_with_undeclared(reader.read(run), declared, reader) for run in configured]
     for run, found in read:
@@ -104,6 +104,16 @@ def read_material(
     return Material(
         runs, quantities, figures, [*_not_imported(runs), *_not_recorded(declared, runs), *notes]
     )
+
+
+def _has_rows(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _empty_files(runs: Sequence[Run]) -> list[str]:
+    """Notes on histories without a row, as of a run that has just begun."""
+    files = [path for run in runs for path in history_files(run.folder) if not _has_rows(path)]
+    return [f"empty: {path} has no row yet" for path in files]
 
 
 def _not_recorded(declared: Sequence[Quantity], runs: Sequence[Run]) -> list[str]:
@@ -171,7 +181,7 @@ class _Reader:
         if self.metrics:
             names |= {path.stem for path in history_files(run.folder)}
         paths = [run.folder / f"{name}.jsonl" for name in sorted(names)]
-        found = {path.stem: self.history(path) for path in paths if path.is_file()}
+        found = {path.stem: self.history(path) for path in paths if _has_rows(path)}
         return replace(run, histories=found)
 
     def history(self, path: Path) -> Columns:

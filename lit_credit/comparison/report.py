@@ -19,7 +19,6 @@ from lit_credit.comparison.groups import (
 )
 from lit_credit.runs.acting import acts_by_path
 from lit_credit.runs.columns import Columns
-from lit_credit.runs.ended import following, last_place
 from lit_credit.runs.files import check_folder
 from lit_credit.runs.history_rows import Row
 from lit_credit.runs.read_ahead import reading_ahead
@@ -28,7 +27,6 @@ from lit_credit.runs.run_folder import (
     Run,
     find_runs,
     history_files,
-    is_diagnosis,
     read_configured,
 )
 from lit_credit.utils.paths import local_path
@@ -36,17 +34,15 @@ from lit_credit.utils.paths import local_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lit_credit.comparison.quantities import Quantity
     from lit_credit.comparison.reading import Material
     from lit_credit.comparison.result import Comparison
-    from lit_credit.comparison.table import Cell, Summary
+    from lit_credit.comparison.table import Cell
     from lit_credit.comparison.texts import Table
     from lit_credit.headlines import ComparisonFigure, Look
 
 __all__ = ["compare"]
 
 _MAIN = "comparison"
-_NO_DIFFERENCE = "no difference to {}: no finished run of it measured what another one did"
 
 
 def compare(
@@ -136,12 +132,13 @@ def _compared(
     # These load torch and matplotlib.
     from lit_credit.comparison.baselines import baseline_label
     from lit_credit.comparison.differences import (
-        averaged_notes,
         difference_notes,
         difference_table,
         differences_to,
         is_judged,
+        without_difference,
     )
+    from lit_credit.comparison.incomplete import incomplete
     from lit_credit.comparison.known import look_of
     from lit_credit.comparison.result import Comparison, Figures
     from lit_credit.comparison.table import (
@@ -165,8 +162,7 @@ def _compared(
         differences = differences_to(label, groups, judged)
         of_differences = [
             *difference_notes(differences),
-            *averaged_notes(label, groups, judged),
-            *_without_difference(label, groups, [found.label for found in differences]),
+            *without_difference(label, groups, differences),
         ]
     drawn, figures = _figures(material, groups, looks, baseline)
     notes = [
@@ -176,7 +172,7 @@ def _compared(
         *(pooled_settings if by else hidden_differences)(list(groups.values())),
         *material.notes,
         *twins,
-        *(note for summary in summaries for note in _notes(summary, quantities)),
+        *(note for summary in summaries for note in incomplete(summary, quantities)),
         *_figure_notes(figures),
     ]
     tables = [main_table(summaries, quantities)]
@@ -187,18 +183,6 @@ def _compared(
         tables.append(table)
         notes += more
     return Comparison(rows, Figures(drawn), notes, tables)
-
-
-def _without_difference(
-    baseline: str, groups: Mapping[str, Group], known: Sequence[str]
-) -> list[str]:
-    """A note on the groups that the table of differences lacks."""
-    if not known:
-        return [_NO_DIFFERENCE.format(baseline)]
-    missing = [label for label in groups if label != baseline and label not in known]
-    if not missing:
-        return []
-    return [f"no difference of {', '.join(missing)}: no finished run measured what {baseline} did"]
 
 
 def _similarities(
@@ -315,74 +299,3 @@ def _figure_notes(figures: Mapping[str, ComparisonFigure]) -> list[str]:
         f"{text}: {', '.join(f'{name}.png' for name, f in figures.items() if f.text == text)}"
         for text in texts
     ]
-
-
-def _notes(summary: Summary, quantities: Sequence[Quantity]) -> list[str]:
-    """One line for everything that is incomplete in the runs of a group."""
-    from lit_credit.comparison.quantities import TEST
-
-    notes = [note for q in quantities if (note := _undefined(summary, q))]
-    anywhere = {name for run in summary.runs for name in run.histories}
-    histories = dict.fromkeys(quantity.history for quantity in quantities)
-    for run in summary.runs:
-        which = f"{summary.label}, seed {run.seed} ({run.folder})"
-        if run.unfinished:
-            at = f"epoch {run.last_epoch} of {run.max_epochs}"
-            if (run.max_epochs or -1) < 0:
-                at = f"step {run.last_step} of {run.max_steps}"
-            notes.append(f"unfinished: {which}: {at}, in no number of the row but n")
-        elif is_diagnosis(run.folder) and 0 < run.last_epoch < (run.max_epochs or 0):
-            notes.append(
-                f"checkpoints: {which}: the last is of epoch {run.last_epoch} of {run.max_epochs}"
-            )
-        for name in histories:
-            rows = run.histories.get(name)
-            if rows is None and name in anywhere:
-                notes.append(f"missing: {which}: no {name}.jsonl, other seeds have one")
-            elif rows and name != TEST and _lacks_rows(run, name):
-                notes.append(f"stops early: {which}: {name}.jsonl ends at {_end(run, name)}")
-        notes += [f"stops early: {which}: {text}" for text in _ending_early(run, quantities)]
-    return notes
-
-
-def _lacks_rows(run: Run, name: str) -> bool:
-    """Whether a history ends before a row that was due: by steps, or after one row by epochs."""
-    rows = {name: (run.measured or run.histories)[name]}
-    if int(rows[name][-1]["step"]) >= run.last_step:
-        return False
-    if last_place(rows, "step") > int(rows[name][0]["step"]):
-        return following(rows, "step") <= run.last_step
-    return last_place(rows, "epoch") < run.last_epoch
-
-
-def _ending_early(run: Run, quantities: Sequence[Quantity]) -> list[str]:
-    """The quantities that the last rows of their history lack."""
-    found = []
-    for quantity in quantities:
-        steps = quantity.line(run.histories, "step").places
-        if len(steps) < 2:
-            continue
-        last, distance = int(steps[-1]), int(steps[-1] - steps[-2])
-        if last + distance <= int(run.histories[quantity.history][-1]["step"]):
-            found.append(f"the last {quantity.text} is of step {last}")
-    return found
-
-
-def _undefined(summary: Summary, quantity: Quantity) -> str:
-    """A note on the seeds whose value at the end is not finite; or ""."""
-    from lit_credit.comparison.quantities import METRICS, ends_of
-
-    ends = {run.seed: x for run in summary.runs for x in ends_of([run], quantity)}
-    seeds = [str(seed) for seed, value in ends.items() if not math.isfinite(value)]
-    # A diagnostic may be undefined for good reasons under a rule, a metric of the task is not.
-    if not seeds or (len(seeds) == len(ends) and quantity.history != METRICS):
-        return ""
-    return (
-        f"undefined: {summary.label}: {quantity.text} is NaN or infinite at the end of seed "
-        f"{', '.join(seeds)}, and so is the mean"
-    )
-
-
-def _end(run: Run, name: str) -> str:
-    last = (run.measured or run.histories)[name][-1]
-    return f"epoch {last['epoch']}" if run.last_epoch else f"step {last['step']}"

@@ -84,7 +84,7 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float]) -> Differe
     seeds = sorted(a.keys() & b.keys())
     pairs = [(float(a[seed]), float(b[seed])) for seed in seeds]
     differences = [x - y for x, y in pairs]
-    n, mean, sd = len(seeds), _mean(differences), _sd(differences)
+    n, mean, sd = len(seeds), mean_of(differences), sd_of(differences)
     largest = max((abs(x) for pair in pairs for x in pair), default=0.0)
     error = sd / math.sqrt(max(n, 1))
     if sd <= _ROUNDING * largest:
@@ -118,7 +118,7 @@ def welch_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """
     a, b = list(map(float, a)), list(map(float, b))
     n = min(len(a), len(b))
-    mean, (sd_a, sd_b) = _mean(a) - _mean(b), (_sd(a), _sd(b))
+    mean, (sd_a, sd_b) = mean_of(a) - mean_of(b), (sd_of(a), sd_of(b))
     largest = max(map(abs, (*a, *b)), default=0.0)
     sd, freedom, error = math.hypot(sd_a, sd_b), math.nan, math.nan
     if sd > _ROUNDING * largest:
@@ -237,7 +237,7 @@ def _interval(mean: float, error: float, freedom: float, n: int) -> tuple[float,
     return mean - reach, mean + reach, p
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_of(values: Sequence[float]) -> float:
     """The mean; NaN of no values, of NaN, and of infinite values of both signs."""
     undefined = [x for x in values if not math.isfinite(x)]
     if undefined or not values:
@@ -248,10 +248,10 @@ def _mean(values: Sequence[float]) -> float:
         return math.ldexp(fmean(math.ldexp(x, -_BITS) for x in values), _BITS)
 
 
-def _sd(values: Sequence[float]) -> float:
+def sd_of(values: Sequence[float]) -> float:
     """The sample standard deviation; NaN where undefined, or beyond float64."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return math.nan
-    mean = _mean(values)
+    mean = mean_of(values)
     sd = math.hypot(*(x - mean for x in values)) / math.sqrt(len(values) - 1)
     return sd if math.isfinite(sd) else math.nan

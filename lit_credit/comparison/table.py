@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lit_credit.comparison.differences import BaselineDifference, difference_columns
 from lit_credit.comparison.groups import Group
 from lit_credit.comparison.quantities import Quantity, ends_of, spread_of, start_of
-from lit_credit.comparison.texts import Table
+from lit_credit.comparison.texts import Table, readable_form
 from lit_credit.headlines import Ends, Flag, Look
 from lit_credit.runs.ended import last_place
 from lit_credit.runs.run_folder import Run
@@ -28,8 +28,6 @@ __all__ = [
     "summarise",
 ]
 
-_LARGE = 1e7
-"""From here on, numbers are written with an exponent."""
 Cell = str | int | float
 """A cell of the table as plain data."""
 
@@ -225,8 +223,7 @@ def _text(summary: Summary, cell: _Cell) -> str:
     """The number, with its own n if that is not the row's."""
     values, n = summary.values, int(summary.values[cell.number])
     value = values[cell.column]
-    if abs(value) >= _LARGE and cell.form.endswith("f"):
-        cell = cell._replace(form=".4g")
+    cell = cell._replace(form=readable_form(value, cell.form))
     text = number_text(value, cell.form)
     if math.isnan(value):
         return text

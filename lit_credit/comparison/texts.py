@@ -4,7 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Table", "latex_text"]
+__all__ = ["Table", "latex_text", "readable_form"]
+
+_LARGE = 1e7
+"""From here on, numbers are written with an exponent."""
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -19,6 +22,16 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf)"
 _NUMBERS = re.compile(rf"<?{_NUMBER}(?: ± (?:{_NUMBER}|n/a))?|\[{_NUMBER}, {_NUMBER}\]")
 _COUNT = re.compile(r" \(n=(\d+)\)$")
 _EXPONENT = re.compile(r"e([-+]?)0*(\d+)")
+
+
+def readable_form(value: float, form: str) -> str:
+    """The format of a number; with an exponent where ``f`` would give a long row of digits.
+
+    Example:
+        >>> readable_form(2.5, ".3f"), readable_form(2.5e9, ".3f")
+        ('.3f', '.4g')
+    """
+    return ".4g" if abs(value) >= _LARGE and form.endswith("f") else form
 
 
 @dataclass(frozen=True)

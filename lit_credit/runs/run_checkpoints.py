@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 
 from lit_credit.runs.checkpoint_io import open_checkpoint, read_checkpoint
 from lit_credit.runs.history import read_history
+from lit_credit.runs.walk import files_below
 from lit_credit.utils.paths import is_remote, local_path
 
 __all__ = [
@@ -74,7 +75,7 @@ def checkpoint_folders(trainer: Trainer) -> list[str]:
 
 
 def checkpoint_files(trainer: Trainer) -> list[Path]:
-    """All files in a run's folders that may be its checkpoints."""
+    """All files in a run's folders that may be its checkpoints; links to folders are followed."""
     root = trainer.default_root_dir
     flat: list[str | Path] = [root, *checkpoint_folders(trainer)]
     if not trainer.loggers:
@@ -86,7 +87,7 @@ def checkpoint_files(trainer: Trainer) -> list[Path]:
         flat.append(Path(logger.save_dir or root, str(logger.name), version, "checkpoints"))
     places = [
         *(Path(local_path(folder)).glob("*.ckpt") for folder in flat if not is_remote(folder)),
-        *(Path(local_path(folder)).rglob("*.ckpt") for folder in deep if not is_remote(folder)),
+        *(files_below(local_path(folder), ".ckpt") for folder in deep if not is_remote(folder)),
     ]
     files = {path.resolve(): path for place in places for path in place if path.is_file()}
     return [path for path in files.values() if path.parent.name != _MEMBERS]

@@ -557,7 +557,11 @@ def _without_seeds(node: Any) -> Any:
 
 
 def _has_one_content(path: str) -> bool:
-    """Whether a class has the same data wherever its ``root`` is; of a stranger's, who knows."""
+    """Whether a class of data has one content, so that its ``root`` is only a path.
+
+    Data sets of lit_credit have, except ``ImageFolder``. A class of another package may read other
+    data from another ``root``.
+    """
     return path.startswith("lit_credit.") and not path.endswith(".ImageFolder")
 
 

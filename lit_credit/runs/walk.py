@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["walk"]
+__all__ = ["files_below", "walk"]
 
 
 def walk(
@@ -39,6 +39,18 @@ def walk(
                 yield at, folders, files
                 later += (place for name in folders if os.path.islink(place := f"{at}/{name}"))
         starts = [link for link in sorted(later) if links and not _contains_itself(link)]
+
+
+def files_below(path: str | Path, ending: str) -> list[Path]:
+    """The files with an ending in a folder and anywhere below it, also behind links, sorted.
+
+    Args:
+        path: the folder; without one there are no files.
+        ending: such as ``.ckpt``.
+    """
+    return sorted(
+        Path(at, name) for at, _, files in walk(path) for name in files if name.endswith(ending)
+    )
 
 
 def _contains_itself(link: str) -> bool:

@@ -3,10 +3,11 @@
 import glob
 import re
 from collections.abc import Iterable
-from os import PathLike, fspath, walk
+from os import PathLike, fspath
 from os.path import abspath
 from pathlib import Path
 
+from lit_credit.runs.walk import walk
 from lit_credit.runs.weight_files import is_weights_folder, what_lies_near
 from lit_credit.utils.paths import is_remote, local_path
 from lit_credit.utils.short_text import choice
@@ -77,7 +78,7 @@ def expanded_weights(path: str | PathLike[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
-    """The files and Hugging Face folders of weights in a folder and below."""
+    """The files and Hugging Face folders of weights in a folder and below, also behind links."""
     found: list[Path] = []
     for place, folders, files in walk(folder):
         here = Path(place)

@@ -255,3 +255,26 @@ def test_no_run_and_no_choice(tmp_path):
     run(tmp_path / "a", "BP", 1, **RUN)
     assert counts(compare(tmp_path, metric=None, by=None)) == {"BP": 1}
     assert counts(compare(tmp_path, by=("lr", "lr"))) == {"lr=0.1": 1}
+
+
+def test_a_run_that_has_just_begun_is_left_out_and_named(tmp_path):
+    run(tmp_path / "a", "BP", 1)
+    begun = run(tmp_path / "b", "BP", 2)
+    for path in begun.glob("*.jsonl"):
+        path.write_text("")
+    found = compare(tmp_path)
+    assert counts(found) == {"BP": 1}
+    assert f"empty: {begun / 'metrics.jsonl'} has no row yet" in found.notes
+    with pytest.raises(ValueError, match="anything to compare"):
+        compare(begun)
+
+
+def test_the_caption_of_a_factor_stays_in_the_figure(tmp_path):
+    for lr in (0.1, 0.01, 0.001):
+        changes = {"model__init_args__optimizer": optimizer(lr)}
+        run(tmp_path / f"{lr}", "BP", 1, **changes)
+    figure = compare(tmp_path, metric="val/accuracy").figures["over_lr"]
+    figure.draw_without_rendering()
+    (caption,) = (t for t in figure.texts if t.get_text().startswith("Point:"))
+    box = caption.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1

@@ -12,7 +12,7 @@ from lit_credit.cli.benchmark.search import Trial
 from lit_credit.cli.benchmark.suites import Entry, Suite
 from lit_credit.cli.benchmark.summaries import read_rows
 from lit_credit.cli.sweep.cell import Cell
-from lit_credit.comparison.known import our_quantities, run_curve, with_known_callbacks
+from lit_credit.comparison.known import our_quantities, with_known_callbacks
 from lit_credit.comparison.quantities import METRICS
 from lit_credit.runs.history_rows import read_history
 from lit_credit.runs.run_folder import read_run
@@ -204,16 +204,19 @@ def _measured(suite: Suite, cell: Cell, result: Mapping[str, Any]) -> dict[str, 
     """The metrics of a final run, what its diagnostics declare, and the hash of its settings."""
     (config,) = cell.folder.rglob("config.yaml")
     run = with_known_callbacks(read_run(config.parent))
-    names = [quantity.name for quantity in our_quantities() if quantity.history != METRICS]
-    curves = {name: curve for name in names if (curve := run_curve(run.histories, name))}
+    lines = {
+        quantity.name: quantity.line(run.histories, "step").values
+        for quantity in our_quantities()
+        if quantity.history != METRICS
+    }
     found: dict[str, Any] = {
         "config": hashlib.sha256(run.experiment.encode()).hexdigest()[:12],
         f"val/{suite.metric}": _value(result, f"val/{suite.metric}"),
         f"test/{suite.metric}": _value(result, f"test/{suite.metric}"),
     }
-    for name, curve in curves.items():
-        found[name] = curve[max(curve)]
-        found[f"{name}_first"] = curve[min(curve)]
+    for name, values in lines.items():
+        if len(values):
+            found[name], found[f"{name}_first"] = float(values[-1]), float(values[0])
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_credit.cli.sweep.grid import Point
 from lit_credit.cli.sweep.own_code import write_code
+from lit_credit.runs.walk import files_below
 from lit_credit.runs.yaml_files import parse_yaml
 
 __all__ = ["Cell"]
@@ -114,10 +115,13 @@ class Cell:
         scratch.replace(self._result)
 
     def checkpoint(self) -> Path | None:
-        """The newest checkpoint, to resume from; a damaged one only if there is no other."""
+        """The newest checkpoint, to resume from; a damaged one only if there is no other.
+
+        Links to folders are followed: checkpoints may lie on another disk.
+        """
         from lit_credit.runs.run_checkpoints import look_into, newest  # these import torch
 
-        found = [look_into(path) for path in self.folder.rglob("*.ckpt")]
+        found = [look_into(path) for path in files_below(self.folder, ".ckpt")]
         damaged = max((s for s in found if s.step < 0), key=lambda s: s.saved_at, default=None)
         taken = newest(found) or damaged
         return taken.path if taken else None
