@@ -75,11 +75,11 @@ def read_material(
     Raises:
         ValueError: if a history is broken, nothing can be compared, or a pattern matches nothing.
     """
-    configured = [with_known_callbacks(run) for run in configured]
+    configured, notes = _with_rows([with_known_callbacks(run) for run in configured])
     declared, figures = _declared(configured)
     reader = _Reader(declared, figures, metrics, ahead or Ahead())
     named = {path.resolve() for path in given}
-    runs, quantities, notes = [], list(declared), _empty_files(configured)
+    runs, quantities = [], list(declared)
     with _without_collection():
         read = [_with_undeclared(reader.read(run), declared, reader) for run in configured]
     for run, found in read:
@@ -106,14 +106,16 @@ def read_material(
     )
 
 
-def _has_rows(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+def _with_rows(runs: Sequence[Run]) -> tuple[Sequence[Run], list[str]]:
+    """The runs without those that have just begun, and a note on each of these.
 
-
-def _empty_files(runs: Sequence[Run]) -> list[str]:
-    """Notes on histories without a row, as of a run that has just begun."""
-    files = [path for run in runs for path in history_files(run.folder) if not _has_rows(path)]
-    return [f"empty: {path} has no row yet" for path in files]
+    If all runs have just begun, they stay, and reading them raises the error.
+    """
+    kept = [run for run in runs if any(f.stat().st_size for f in history_files(run.folder))]
+    if not kept:
+        return runs, []
+    left = [run.folder for run in runs if run not in kept]
+    return kept, [f"left out: {folder}: its histories have no row yet" for folder in left]
 
 
 def _not_recorded(declared: Sequence[Quantity], runs: Sequence[Run]) -> list[str]:
@@ -181,7 +183,7 @@ class _Reader:
         if self.metrics:
             names |= {path.stem for path in history_files(run.folder)}
         paths = [run.folder / f"{name}.jsonl" for name in sorted(names)]
-        found = {path.stem: self.history(path) for path in paths if _has_rows(path)}
+        found = {path.stem: self.history(path) for path in paths if path.is_file()}
         return replace(run, histories=found)
 
     def history(self, path: Path) -> Columns:

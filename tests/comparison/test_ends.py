@@ -264,8 +264,8 @@ def test_a_run_that_has_just_begun_is_left_out_and_named(tmp_path):
         path.write_text("")
     found = compare(tmp_path)
     assert counts(found) == {"BP": 1}
-    assert f"empty: {begun / 'metrics.jsonl'} has no row yet" in found.notes
-    with pytest.raises(ValueError, match="anything to compare"):
+    assert f"left out: {begun}: its histories have no row yet" in found.notes
+    with pytest.raises(ValueError, match="no rows"):
         compare(begun)
 
 
